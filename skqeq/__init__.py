@@ -1,0 +1,41 @@
+"""Kernel charge equilibration with scikit-learn estimators.
+
+A sparse Gaussian process predicts each atom's electronegativity from its surroundings; charges
+follow by minimising an electrostatic energy, so that they conserve the total charge, act over
+any distance and answer to a field.
+
+Units: eV, Angstrom, e, V/Angstrom; dipoles in e*Angstrom.
+"""
+
+from importlib.metadata import version as _version
+
+from ._show_versions import show_versions
+from .features import SOAPFeaturizer
+from .models import (
+    KQEqRegressor,
+    QEqRegressor,
+    predict_charges,
+    predict_electronegativities,
+    predict_target,
+)
+from .sparsify import CURSparsifier
+from .structures import StructureFeatures, check_structures, strip
+from .targets import make_targets, targets_from_atoms
+
+__version__ = _version("skqeq")
+
+__all__ = [
+    "CURSparsifier",
+    "KQEqRegressor",
+    "QEqRegressor",
+    "SOAPFeaturizer",
+    "StructureFeatures",
+    "check_structures",
+    "make_targets",
+    "predict_charges",
+    "predict_electronegativities",
+    "predict_target",
+    "show_versions",
+    "strip",
+    "targets_from_atoms",
+]

@@ -1,0 +1,41 @@
+"""What a bug report needs to say about the machine."""
+
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from threadpoolctl import threadpool_info
+
+from . import _pythran
+
+_PACKAGES = (
+    *("skqeq", "numpy", "scipy", "scikit-learn", "ase", "dscribe", "joblib", "vesin", "tqdm"),
+    *("matplotlib", "pandas", "chemiscope", "dask", "skops", "pooch", "finufft"),
+)
+
+
+def show_versions():
+    """Print the versions of Python, skqeq and its dependencies, and which kernels run.
+
+    Nothing is imported for it: versions are those of the installed packages.
+
+    Examples
+    --------
+    >>> from skqeq import show_versions
+    >>> show_versions()  # doctest: +SKIP
+    """
+    print(f"python: {sys.version}")
+    print(f"executable: {sys.executable}")
+    print(f"machine: {platform.platform()}\n")
+    for name in _PACKAGES:
+        print(f"{name}: {_version(name)}")
+    print(f"\nkernels: {_pythran.backend}")
+    for library in threadpool_info():
+        print(f"threads: {library['num_threads']} in {library['prefix']} {library['version']}")
+
+
+def _version(name):
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

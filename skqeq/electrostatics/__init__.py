@@ -1,0 +1,5 @@
+"""Electrostatics: the hardness matrix of Gaussian charges, and their potential."""
+
+from ._hardness import gaussian_widths, hardness_matrix, potential_matrix
+
+__all__ = ["gaussian_widths", "hardness_matrix", "potential_matrix"]

@@ -1,0 +1,5 @@
+"""Features: per-atom descriptors of structures."""
+
+from ._soap import SOAPFeaturizer
+
+__all__ = ["SOAPFeaturizer"]

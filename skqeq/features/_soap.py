@@ -1,0 +1,367 @@
+"""SOAP: from structures to the power spectrum of every atom's surroundings."""
+
+from functools import lru_cache
+from numbers import Integral, Real
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+from joblib import Memory, Parallel, delayed, effective_n_jobs
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from tqdm import tqdm
+
+from ..persistence import Persistent
+from ..structures import StructureFeatures, Tile, check_structures
+from ._cache import ROWS
+
+
+class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+    """Smooth overlap of atomic positions of every atom, by DScribe with GTO basis.
+
+    The neighbour density of atom i is expanded in radial functions and spherical harmonics,
+    ``c[Z, n, l, m]`` for neighbours of element Z, and the power spectrum
+
+        p[Z1 Z2, l, n1 n2] = pi sqrt(8 / (2 l + 1)) sum_m c[Z1, n1, l, m] c[Z2, n2, l, m]
+
+    is invariant under rotations [1]_, [2]_.
+
+    Parameters
+    ----------
+    r_cut : float or tuple of float, default=(1.7, 3.5)
+        Cutoff radius, Angstrom (above 1). Several cutoffs ('double SOAP') give blocks of columns
+        whose kernels add.
+    n_max : int, default=8
+        Number of radial functions.
+    l_max : int, default=6
+        Largest angular momentum.
+    sigma_atom : float, tuple of float or None, default=None
+        Width of the Gaussian on each neighbour, Angstrom; None means ``r_cut / 8``, a tuple one
+        width per cutoff.
+    species : sequence of str or int, default=None
+        Elements that can occur. None means those seen in `fit`.
+    compression : {"off", "mu2", "mu1nu1", "crossover"}, default="off"
+        Compression of the element channels [3]_.
+    species_weighting : dict of {str: float}, default=None
+        Weight of each element's density; with ``compression="mu2"`` the only way to tell
+        elements apart.
+    n_jobs : int, default=None
+        Number of processes for the descriptor; None means 1.
+    verbose : int, default=0
+        Above 0 a progress bar is shown.
+    memory : str or joblib.Memory, default=None
+        Where to keep rows on disk. None keeps them in memory only.
+    cache_bytes : int, default=2**31
+        The store of rows in memory, which all featurizers of a process share, is shrunk to this
+        size; 0 switches it off.
+
+    Attributes
+    ----------
+    species_ : ndarray of int
+        Atomic numbers, ascending.
+    n_features_out_ : int
+        Number of columns.
+
+    Notes
+    -----
+    Columns of an element that a structure lacks are zero. They are neither computed nor stored:
+    a structure's rows hold only the channels of its own elements.
+
+    A structure is featurised once per cutoff as long as its rows stay in the store, whatever
+    the number of clones, folds and parameter candidates that ask for it.
+
+    References
+    ----------
+    .. [1] Bartók, Kondor, Csányi, Phys. Rev. B 87, 184115 (2013).
+    .. [2] Laakso et al. (DScribe 2), J. Chem. Phys. 158, 234802 (2023).
+    .. [3] Darby, Kermode, Csányi, npj Comput. Mater. 8, 166 (2022).
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import SOAPFeaturizer
+    >>> soap = SOAPFeaturizer(r_cut=3.0, n_max=4, l_max=3)
+    >>> soap.fit_transform([molecule("CH3OH"), molecule("H2O")])
+    <StructureFeatures: 2 structures, 9 atoms, 312 features>
+    """
+
+    _parameter_constraints = {
+        "r_cut": [Interval(Real, 1.0, None, closed="neither"), tuple, list],
+        "n_max": [Interval(Integral, 1, None, closed="left")],
+        "l_max": [Interval(Integral, 0, 20, closed="both")],
+        "sigma_atom": [Interval(Real, 0.0, None, closed="neither"), tuple, list, None],
+        "species": ["array-like", None],
+        "compression": [StrOptions({"off", "mu2", "mu1nu1", "crossover"})],
+        "species_weighting": [dict, None],
+        "n_jobs": [Integral, None],
+        "verbose": ["verbose"],
+        "memory": [str, Memory, None],
+        "cache_bytes": [Interval(Integral, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        r_cut=(1.7, 3.5),
+        n_max=8,
+        l_max=6,
+        sigma_atom=None,
+        species=None,
+        compression="off",
+        species_weighting=None,
+        n_jobs=None,
+        verbose=0,
+        memory=None,
+        cache_bytes=2**31,
+    ):
+        self.r_cut = r_cut
+        self.n_max = n_max
+        self.l_max = l_max
+        self.sigma_atom = sigma_atom
+        self.species = species
+        self.compression = compression
+        self.species_weighting = species_weighting
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+        self.memory = memory
+        self.cache_bytes = cache_bytes
+
+    def fit(self, X, y=None):
+        """Learn which elements occur.
+
+        Parameters
+        ----------
+        X : sequence of ase.Atoms
+            Structures, see `skqeq.check_structures`.
+        y : ignored
+            For the scikit-learn API.
+
+        Returns
+        -------
+        self : SOAPFeaturizer
+        """
+        self._fit(check_structures(X))
+        return self
+
+    def _fit(self, structures):
+        self._validate_params()
+        seen = np.unique(np.concatenate([s.numbers for s in structures]))
+        self.species_ = seen if self.species is None else _species_numbers(self.species)
+        cutoffs = self.r_cut if isinstance(self.r_cut, (tuple, list)) else (self.r_cut,)
+        widths = self.sigma_atom
+        if not isinstance(widths, (tuple, list)):
+            widths = [widths] * len(cutoffs)
+        if len(widths) != len(cutoffs) or not cutoffs:
+            raise ValueError(f"{len(widths)} values of sigma_atom for {len(cutoffs)} of r_cut")
+        weighting = self.species_weighting
+        if weighting is not None:
+            weighting = {z: float(weighting[chemical_symbols[z]]) for z in self.species_}
+        self.spectra_ = tuple(
+            PowerSpectrum(
+                species=tuple(int(z) for z in self.species_),
+                r_cut=float(r_cut),
+                n_max=int(self.n_max),
+                l_max=int(self.l_max),
+                sigma=float(r_cut / 8 if sigma is None else sigma),
+                compression=self.compression,
+                weighting=weighting,
+            )
+            for r_cut, sigma in zip(cutoffs, widths, strict=True)
+        )
+        self.n_features_out_ = sum(s.n_features for s in self.spectra_)
+
+    def transform(self, X):
+        """Describe structures; rows are computed when a later step asks for them.
+
+        Parameters
+        ----------
+        X : sequence of ase.Atoms
+            Structures, see `skqeq.check_structures`.
+
+        Returns
+        -------
+        features : StructureFeatures
+            One row of `n_features_out_` columns per atom.
+        """
+        check_is_fitted(self)
+        return self._transform(check_structures(X))
+
+    def fit_transform(self, X, y=None):
+        """Fit and describe the same structures, checking them once."""
+        structures = check_structures(X)
+        self._fit(structures)
+        return self._transform(structures)
+
+    def _transform(self, structures):
+        known = set(self.species_.tolist())
+        for i, structure in enumerate(structures):
+            unknown = set(structure.numbers.tolist()) - known
+            if unknown:
+                raise ValueError(
+                    f"structure {i} ({structure.symbols}) holds "
+                    f"{', '.join(chemical_symbols[z] for z in sorted(unknown))}; known species: "
+                    f"{', '.join(chemical_symbols[z] for z in self.species_)}"
+                )
+        source = SOAPSource(
+            self.spectra_, self.n_jobs, bool(self.verbose), self.memory, self.cache_bytes
+        )
+        return StructureFeatures(structures, source)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.no_validation = True
+        return tags
+
+
+def _species_numbers(species):
+    numbers = set()
+    for item in species:
+        number = atomic_numbers.get(item) if isinstance(item, str) else item
+        if number is None or not 1 <= number < len(chemical_symbols):
+            raise ValueError(f"species holds {item!r}, which is not an element")
+        numbers.add(int(number))
+    if not numbers:
+        raise ValueError("species is empty")
+    return np.array(sorted(numbers))
+
+
+class PowerSpectrum:
+    """The SOAP power spectrum for one cutoff and a set of elements.
+
+    A structure is described with its own elements only; `columns` says where those channels
+    stand among the columns of all elements.
+    """
+
+    def __init__(self, species, r_cut, n_max, l_max, sigma, compression, weighting):
+        self.species = species
+        self.options = (r_cut, n_max, l_max, sigma, compression)
+        self.weighting = weighting
+        self.n_features = self._dscribe(species, False).get_number_of_features()
+
+    def _weights(self, species):
+        if self.weighting is None:
+            return None
+        return tuple((z, self.weighting[z]) for z in species)
+
+    def _dscribe(self, species, periodic):
+        return _dscribe_soap(species, *self.options, self._weights(species), periodic)
+
+    def key(self, structure):
+        """What the rows of a structure depend on."""
+        present = structure.species
+        return (self.options, self._weights(present), structure.digest)
+
+    def columns(self, present):
+        """Columns of the channels of the elements in `present`, as slices in order."""
+        compression = self.options[-1]
+        if compression == "mu2":
+            return (slice(0, self.n_features),)
+        soap = self._dscribe(self.species, False)
+        pairs = [(a, b) for i, a in enumerate(present) for b in present[i:]]
+        if compression != "off":
+            pairs = [(a, a) for a in present]
+        return _merge([soap.get_location((chemical_symbols[a], chemical_symbols[b]))
+                       for a, b in pairs])
+
+    def rows(self, structure):
+        """Power spectrum of every atom, shape (n_atoms, n_columns of its own elements)."""
+        soap = self._dscribe(structure.species, structure.periodic)
+        return soap.create_single(structure.to_atoms())
+
+
+class SOAPSource:
+    """Rows of several power spectra side by side, through the store of rows."""
+
+    def __init__(self, spectra, n_jobs, verbose, memory, cache_bytes):
+        self.spectra = spectra
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+        self.memory = memory
+        self.cache_bytes = cache_bytes
+        self.boundaries = (0, *np.cumsum([s.n_features for s in spectra]).tolist())
+        self.row_bytes = 8 * self.boundaries[-1]
+
+    def tiles(self, structures):
+        """One tile for all structures made of the same elements."""
+        rows = self._rows(structures)
+        offsets = np.concatenate([[0], np.cumsum([len(s) for s in structures])])
+        groups = {}
+        for s, structure in enumerate(structures):
+            groups.setdefault(structure.species, []).append(s)
+        tiles = []
+        for present, members in groups.items():
+            atoms = np.concatenate([np.arange(offsets[s], offsets[s + 1]) for s in members])
+            columns, values = [], []
+            for b, spectrum in enumerate(self.spectra):
+                first = self.boundaries[b]
+                columns += [
+                    slice(c.start + first, c.stop + first) for c in spectrum.columns(present)
+                ]
+                values.append(np.concatenate([rows[s][b] for s in members]))
+            tiles.append(Tile(atoms, tuple(columns), np.concatenate(values, axis=1)))
+        return tiles
+
+    def _rows(self, structures):
+        """For every structure a list with the rows of every power spectrum."""
+        keys = [[spectrum.key(s) for spectrum in self.spectra] for s in structures]
+        found = {key: ROWS.get(key) for row in keys for key in row}
+        wanted = {
+            key: (spectrum, structure)
+            for structure, row in zip(structures, keys, strict=True)
+            for spectrum, key in zip(self.spectra, row, strict=True)
+            if found[key] is None
+        }
+        for key, array in zip(wanted, self._compute(list(wanted.values())), strict=True):
+            array.setflags(write=False)
+            found[key] = array
+            ROWS.put(key, array, self.cache_bytes)
+        return [[found[key] for key in row] for row in keys]
+
+    def _compute(self, tasks):
+        function = describe
+        if self.memory is not None:
+            memory = self.memory
+            memory = Memory(memory, verbose=0) if isinstance(memory, str) else memory
+            function = memory.cache(describe)
+        n_jobs = effective_n_jobs(self.n_jobs)
+        if n_jobs == 1 or len(tasks) < 2 * n_jobs:
+            bar = tqdm(tasks, desc="SOAP", disable=not self.verbose, leave=False)
+            return [function(*task) for task in bar]
+        # A task is a fraction of a millisecond; batches keep the overhead of processes small.
+        return Parallel(n_jobs=n_jobs, batch_size=32, verbose=10 * self.verbose)(
+            delayed(function)(*task) for task in tasks
+        )
+
+
+def describe(spectrum, structure):
+    """Rows of one structure; a function of its own so that it can be cached and counted."""
+    return spectrum.rows(structure)
+
+
+def _merge(slices):
+    """Join neighbouring slices."""
+    merged = [slices[0]]
+    for s in slices[1:]:
+        if s.start == merged[-1].stop:
+            merged[-1] = slice(merged[-1].start, s.stop)
+        else:
+            merged.append(s)
+    return tuple(merged)
+
+
+@lru_cache(maxsize=256)
+def _dscribe_soap(species, r_cut, n_max, l_max, sigma, compression, weights, periodic):
+    from dscribe.descriptors import SOAP  # 3 s, most of them numba
+
+    if weights is not None:
+        weights = {chemical_symbols[z]: weight for z, weight in weights}
+    return SOAP(
+        species=[chemical_symbols[z] for z in species],
+        r_cut=r_cut,
+        n_max=n_max,
+        l_max=l_max,
+        sigma=sigma,
+        rbf="gto",
+        compression={"mode": compression, "species_weighting": weights},
+        periodic=periodic,
+    )

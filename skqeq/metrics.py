@@ -1,0 +1,148 @@
+"""Errors of dipoles and charges; dipole errors in Debye."""
+
+import warnings
+
+import numpy as np
+from sklearn.exceptions import UndefinedMetricWarning
+
+from .parameters import DEBYE
+
+# Below this norm (Debye) relative errors of a dipole are taken relative to the threshold.
+RELATIVE_THRESHOLD = 1.0
+
+
+def target_r2(y_true, y_pred, sample_weight=None):
+    """Coefficient of determination over all components and structures of one target.
+
+    Parameters
+    ----------
+    y_true, y_pred : sequence of array-like
+        One value per structure; None or NaN where no label is known.
+    sample_weight : ndarray of shape (n,), default=None
+        Weights of the structures.
+
+    Returns
+    -------
+    r2 : float
+        ``1 - sum |error|^2 / sum |y - mean|^2``; NaN with an `UndefinedMetricWarning` if fewer
+        than two structures are labelled.
+    """
+    truth, predicted, weights = _aligned(y_true, y_pred, sample_weight)
+    n_labelled = sum(_is_known(value) for value in y_true)
+    if n_labelled < 2:
+        warnings.warn(
+            f"R2 needs two labelled structures, got {n_labelled}",
+            UndefinedMetricWarning,
+            stacklevel=2,
+        )
+        return float("nan")
+    total = np.maximum(weights.sum(axis=0), np.finfo(float).tiny)
+    mean = np.sum(weights * truth, axis=0) / total
+    spread = np.sum(weights * (truth - mean) ** 2)
+    error = np.sum(weights * (truth - predicted) ** 2)
+    if spread == 0.0:
+        return 1.0 if error == 0.0 else 0.0
+    return float(1.0 - error / spread)
+
+
+def target_mae(y_true, y_pred, sample_weight=None):
+    """Mean absolute error over all known components, in the unit of the target.
+
+    Parameters
+    ----------
+    y_true, y_pred : sequence of array-like
+        As in `target_r2`.
+    sample_weight : ndarray of shape (n,), default=None
+        Weights of the structures.
+
+    Returns
+    -------
+    mae : float
+    """
+    truth, predicted, weights = _aligned(y_true, y_pred, sample_weight)
+    return float(np.average(np.abs(truth - predicted), weights=weights))
+
+
+def target_rmse(y_true, y_pred, sample_weight=None):
+    """Root mean squared error over all known components, in the unit of the target.
+
+    Parameters
+    ----------
+    y_true, y_pred : sequence of array-like
+        As in `target_r2`.
+    sample_weight : ndarray of shape (n,), default=None
+        Weights of the structures.
+
+    Returns
+    -------
+    rmse : float
+    """
+    truth, predicted, weights = _aligned(y_true, y_pred, sample_weight)
+    return float(np.sqrt(np.average((truth - predicted) ** 2, weights=weights)))
+
+
+def dipole_errors(y_true, y_pred):
+    """Errors of dipole moments, in Debye.
+
+    Parameters
+    ----------
+    y_true, y_pred : array-like of shape (n, 3) or (n,)
+        Dipole vectors, or their norms, in e*Angstrom. Rows with NaN in `y_true` are left out.
+
+    Returns
+    -------
+    errors : dict of {str: float}
+        ``mae``, ``median`` and ``rmse`` of the norm; ``rrmse``, the root mean square of the
+        error of the norm divided by ``max(|mu|, 1 D)`` (Staacke et al. 2022; Hait and
+        Head-Gordon, J. Chem. Theory Comput. 14, 1969 (2018)); and for vectors
+        ``vector_rmse``, the root mean square of the norm of the error.
+
+    Examples
+    --------
+    >>> from skqeq.metrics import dipole_errors
+    >>> errors = dipole_errors([[0.0, 0.0, 1.0]], [[0.0, 0.1, 1.0]])
+    >>> round(errors["vector_rmse"], 3)
+    0.48
+    """
+    truth, predicted = (DEBYE * np.asarray(y, dtype=np.float64) for y in (y_true, y_pred))
+    if truth.shape != predicted.shape or truth.ndim > 2:
+        raise ValueError(f"shapes {truth.shape} and {predicted.shape} of dipoles do not match")
+    known = ~np.isnan(truth.reshape(len(truth), -1)).any(axis=1)
+    if not known.any():
+        raise ValueError("no dipole in y_true is known")
+    truth, predicted = truth[known], predicted[known]
+    errors = {}
+    if truth.ndim == 2:
+        errors["vector_rmse"] = np.sqrt(np.mean(np.sum((predicted - truth) ** 2, axis=1)))
+        truth, predicted = np.linalg.norm(truth, axis=1), np.linalg.norm(predicted, axis=1)
+    error = predicted - truth
+    errors["mae"] = np.mean(np.abs(error))
+    errors["median"] = np.median(np.abs(error))
+    errors["rmse"] = np.sqrt(np.mean(error**2))
+    errors["rrmse"] = np.sqrt(np.mean((error / np.maximum(truth, RELATIVE_THRESHOLD)) ** 2))
+    return {name: float(value) for name, value in errors.items()}
+
+
+def _is_known(value):
+    return value is not None and not np.isnan(np.asarray(value, dtype=np.float64)).all()
+
+
+def _aligned(y_true, y_pred, sample_weight):
+    """Truth, prediction and weights of shape (n, k); weight 0 where no label is known.
+
+    Targets whose size depends on the structure become one column.
+    """
+    if len(y_true) != len(y_pred):
+        raise ValueError(f"{len(y_true)} labels for {len(y_pred)} predictions")
+    weights = np.ones(len(y_true)) if sample_weight is None else sample_weight
+    known = [i for i, value in enumerate(y_true) if _is_known(value)]
+    truth = [np.atleast_1d(np.asarray(y_true[i], dtype=np.float64)) for i in known]
+    predicted = [np.atleast_1d(np.asarray(y_pred[i], dtype=np.float64)) for i in known]
+    repeated = [np.full(len(t), weights[i]) for i, t in zip(known, truth, strict=True)]
+    if not known:
+        return tuple(np.zeros((0, 1)) for _ in range(3))
+    ragged = getattr(getattr(y_true, "dtype", None), "kind", "O") == "O"
+    join = (lambda rows: np.concatenate(rows)[:, None]) if ragged else np.stack
+    truth, predicted, repeated = join(truth), join(predicted), join(repeated)
+    missing = np.isnan(truth)
+    return np.where(missing, 0.0, truth), np.where(missing, 0.0, predicted), repeated * ~missing

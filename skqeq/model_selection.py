@@ -1,0 +1,108 @@
+"""Scorers and splits for labels that only some structures have."""
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from .metrics import target_mae, target_r2, target_rmse
+from .models import predict_target
+from .structures import check_structures
+from .targets import TARGETS, Labels
+
+_METRICS = {"r2": (target_r2, 1.0), "mae": (target_mae, -1.0), "rmse": (target_rmse, -1.0)}
+
+
+class TargetScorer:
+    """Score one target of a model that may predict several.
+
+    Parameters
+    ----------
+    target : str
+        A column of `skqeq.make_targets` that y holds.
+    metric : {"rmse", "mae", "r2"}, default="rmse"
+        Errors are negated, because scikit-learn maximises, and are in the unit of the target.
+
+    Notes
+    -----
+    A fold in which no structure has the label raises. `GridSearchCV` swallows that unless it is
+    called with ``error_score="raise"``; `LabelledKFold` makes folds that all have labels.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from skqeq import QEqRegressor
+    >>> from skqeq.datasets import load_molecules
+    >>> from skqeq.model_selection import TargetScorer
+    >>> X, y = load_molecules()
+    >>> scorer = TargetScorer("charges", "mae")
+    >>> cross_val_score(QEqRegressor(), X[:60], y[:60], scoring=scorer, cv=3).shape
+    (3,)
+    """
+
+    def __init__(self, target, metric="rmse"):
+        if target not in TARGETS:
+            raise ValueError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
+        if metric not in _METRICS:
+            raise ValueError(f"unknown metric {metric!r}; known: {', '.join(_METRICS)}")
+        self.target = target
+        self.metric = metric
+
+    def __repr__(self):
+        return f"TargetScorer({self.target!r}, {self.metric!r})"
+
+    def __call__(self, estimator, X, y, sample_weight=None):
+        """Score a fitted model, pipeline or search on structures X with labels y."""
+        labels = Labels(y, check_structures(X))
+        if self.target not in labels.names:
+            raise ValueError(
+                f"no structure of this fold has {self.target}; split with LabelledKFold, or use "
+                'fewer folds, and give the search error_score="raise"'
+            )
+        function, sign = _METRICS[self.metric]
+        predicted = predict_target(estimator, X, self.target)
+        return sign * function(labels.table[self.target], predicted, sample_weight)
+
+
+class LabelledKFold:
+    """K folds, by group if groups are given, that share out the labelled structures evenly.
+
+    Parameters
+    ----------
+    target : str
+        Column of y whose labels are shared out.
+    n_splits : int, default=5
+        Number of folds.
+    shuffle : bool, default=False
+        Whether to shuffle first.
+    random_state : int or None, default=None
+        Seed of the shuffle.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skqeq import make_targets
+    >>> from skqeq.model_selection import LabelledKFold
+    >>> y = make_targets(dipole_magnitude=[0.1, 0.2, np.nan, np.nan])
+    >>> [test.tolist() for _, test in LabelledKFold("dipole_magnitude", 2).split(y, y)]
+    [[0, 2], [1, 3]]
+    """
+
+    def __init__(self, target, n_splits=5, shuffle=False, random_state=None):
+        self.target = target
+        self.n_splits = n_splits
+        self.shuffle = shuffle
+        self.random_state = random_state
+
+    def get_n_splits(self, X=None, y=None, groups=None):
+        """Number of folds."""
+        return self.n_splits
+
+    def split(self, X, y, groups=None):
+        """Yield training and test indices."""
+        names = getattr(getattr(y, "dtype", None), "names", None) or ()
+        if self.target not in names:
+            raise ValueError(f"y has no column {self.target!r}, only {', '.join(names) or 'none'}")
+        column = y[self.target]
+        known = [v is not None and not np.isnan(v).all() for v in column]
+        kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+        folds = kind(self.n_splits, shuffle=self.shuffle, random_state=self.random_state)
+        yield from folds.split(np.zeros(len(known)), np.array(known), groups)

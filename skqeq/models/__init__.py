@@ -1,0 +1,13 @@
+"""Estimators of charges and what follows from them."""
+
+from ._dispatch import predict_charges, predict_electronegativities, predict_target
+from ._kqeq import KQEqRegressor
+from ._qeq import QEqRegressor
+
+__all__ = [
+    "KQEqRegressor",
+    "QEqRegressor",
+    "predict_charges",
+    "predict_electronegativities",
+    "predict_target",
+]

@@ -1,0 +1,411 @@
+"""The recipe that all charge models share: assemble rows, reduce, solve, predict."""
+
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+from ase.data import chemical_symbols
+from scipy.sparse import csr_matrix
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from tqdm import tqdm
+
+from ..electrostatics import gaussian_widths, hardness_matrix
+from ..electrostatics._hardness import lookup
+from ..metrics import target_r2
+from ..parameters import per_element, qeq_electronegativities
+from ..persistence import Persistent
+from ..response import Equilibrium
+from ..solvers import NonlinearRows, Triangle, gauss_newton
+from ..structures import StructureFeatures
+from ..targets import TARGETS, Labels, make_targets
+from ..targets._labels import to_form
+
+# Rows of the design matrix that are in memory at a time.
+MAX_ROWS = 4096
+POSITIVE = Interval(Real, 0.0, None, closed="neither")
+
+
+class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
+    """Electronegativities linear in weights, charges from them by equilibration.
+
+    ``chi_i = chi_0(Z_i) + b(Z_i) + phi_i . w`` with normal priors on b and w. Subclasses say in
+    `_features` what ``phi`` is, and in `_amplitudes` how large w and b may become.
+    """
+
+    _parameter_constraints = {
+        **{f"sigma_{name}": [POSITIVE] for name in TARGETS},
+        "hardness": [Interval(Real, 0.0, None, closed="left"), dict],
+        "radius_scale": [POSITIVE],
+        "radii": [StrOptions({"qeq", "covalent"}), dict],
+        "init": ["array-like", None],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [POSITIVE],
+        "verbose": ["verbose"],
+    }
+
+    def fit(self, X, y, sample_weight=None):
+        """Fit the weights to labels.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            What `predict` is given the like of.
+        y : structured array, array of shape (n, 3), list of dict or DataFrame
+            Labels, see `skqeq.make_targets`; a plain array holds dipoles in e*Angstrom.
+        sample_weight : array-like of shape (n,), default=None
+            Scales ``1 / sigma^2`` of all labels of a structure.
+
+        Returns
+        -------
+        self : estimator
+        """
+        self._validate_params()
+        features = self._features(X)
+        labels = Labels(y, features.structures)
+        if not labels.names:
+            raise ValueError(f"all labels are missing: y holds no value of {labels.columns}")
+        self.n_features_in_ = features.n_features
+        self.elements_ = np.unique(np.concatenate([s.numbers for s in features.structures]))
+        self._prepare_tables()
+        weights = _check_weights(sample_weight, len(features))
+        triangle, nonlinear = self._assemble(features, labels, weights)
+        v, self.fit_history_ = self._solve(triangle, nonlinear)
+        self.coef_ = self._scale() * v
+        self.n_iter_ = len(self.fit_history_)
+        self.targets_ = labels.columns
+        self.y_form_ = labels.form
+        return self
+
+    # ---- what a subclass decides ------------------------------------------------------------
+
+    def _features(self, X):
+        """X as StructureFeatures."""
+        raise TypeError(f"{type(self).__name__} does not say what its features are")
+
+    def _amplitudes(self):
+        """Prior standard deviations (V) of w and of b, and whether chi_0 is QEq's."""
+        raise TypeError(f"{type(self).__name__} does not say what its priors are")
+
+    # ---- assembly ---------------------------------------------------------------------------
+
+    def _prepare_tables(self):
+        """Per-element numbers, complete for the elements seen."""
+        self._hardness = lookup(
+            per_element(self.hardness, "hardness"), self.elements_, "hardness in `hardness`"
+        )
+        self._widths = gaussian_widths(self.elements_, self.radii, self.radius_scale)
+        amplitude_b = self._amplitudes()[1]
+        chi_0 = lookup(qeq_electronegativities(), self.elements_, "QEq electronegativity")
+        self._chi_0 = chi_0 if amplitude_b > 0 else np.zeros(len(self.elements_))
+
+    def _scale(self):
+        """Prior standard deviation of every weight: those of phi, then one per element."""
+        amplitude_w, amplitude_b = self._amplitudes()
+        n_elements = len(self.elements_)
+        return np.repeat([amplitude_w, amplitude_b], [self.n_features_in_, n_elements])
+
+    def _slots(self, structure, i=None):
+        """Index of every atom's element in the tables."""
+        slots = np.searchsorted(self.elements_, structure.numbers)
+        slots = np.minimum(slots, len(self.elements_) - 1)
+        unknown = self.elements_[slots] != structure.numbers
+        if unknown.any():
+            raise ValueError(
+                f"structure {structure.symbols} holds "
+                f"{chemical_symbols[structure.numbers[unknown.argmax()]]}, which was not in the "
+                f"training data ({', '.join(chemical_symbols[z] for z in self.elements_)})"
+            )
+        return slots
+
+    def _equilibrium(self, structure):
+        """The structure's charge response, widths and element slots."""
+        slots = self._slots(structure)
+        widths = self._widths[slots]
+        A = hardness_matrix(structure, widths, self._hardness[slots])
+        return Equilibrium(structure, A), widths, slots
+
+    def _assemble(self, features, labels, weights):
+        """Reduce the rows of all linear targets to a triangle, keep those of the others."""
+        triangle = Triangle(features.n_features + len(self.elements_))
+        kept = {name: NonlinearRows(TARGETS[name]) for name in labels.names}
+        kept = {name: rows for name, rows in kept.items() if not rows.target.linear}
+        noise = {
+            name: getattr(self, f"sigma_{name}") * labels.relative_sigma(name)
+            for name in labels.names
+        }
+        bar = tqdm(total=len(features), desc="fit", disable=not self.verbose, leave=False)
+        for first, block in features.blocks():
+            reduced, pending = RowList(), {name: RowList() for name in kept}
+            for s, structure in enumerate(block.structures):
+                i = first + s
+                values = {name: labels.values(name, i) for name in labels.names}
+                values = {name: value for name, value in values.items() if value is not None}
+                if weights[i] == 0.0 or not values:
+                    continue
+                equilibrium, widths, slots = self._equilibrium(structure)
+                q_prior = equilibrium.charges(self._chi_0[slots])
+                for name, value in values.items():
+                    operator = TARGETS[name].operator(structure, widths)
+                    rows, prior = equilibrium.rows(operator), operator @ q_prior
+                    sigma = noise[name][i] / np.sqrt(weights[i])
+                    if name in kept:
+                        pending[name].add(rows, prior, block.offsets[s])
+                        q_qeq = equilibrium.charges(qeq_electronegativities()[structure.numbers])
+                        kept[name].add(prior, value, sigma, operator @ q_qeq)
+                    else:
+                        known = ~np.isnan(value)
+                        residual = (value - prior)[known] / sigma
+                        reduced.add(rows[known] / sigma, residual, block.offsets[s])
+            for J, residual in self._design(block, reduced):
+                triangle.update(J, residual)
+            for name, rows in pending.items():
+                kept[name].jacobians += [J for J, _ in self._design(block, rows)]
+            bar.update(len(block.structures))
+        bar.close()
+        return triangle, [rows.gathered() for rows in kept.values()]
+
+    def _design(self, block, rows):
+        """Turn rows over atoms into rows over scaled weights, some at a time."""
+        onehot = np.eye(len(self.elements_))[np.searchsorted(self.elements_, block.numbers)]
+        scale = self._scale()
+        for matrix, residual in rows.chunks(block.n_atoms):
+            J = np.concatenate([block.contract(matrix), matrix @ onehot], axis=1)
+            J *= scale
+            yield J, residual
+
+    # ---- solution ---------------------------------------------------------------------------
+
+    def _solve(self, triangle, nonlinear):
+        """Scaled weights of least penalised loss, and the history of the iteration."""
+        linear_labels = triangle.n_rows > 0
+        triangle.add_prior(np.ones(triangle.n_columns))
+        if not nonlinear:
+            v = triangle.solve()
+            return v, [{"loss": float(triangle.loss(v)), "gradient": 0.0, "step": 1.0}]
+        if self.init is not None:
+            v = self._check_init() / self._scale()
+        elif linear_labels:
+            v = triangle.solve()
+        else:
+            # |mu| does not know the sign of the charges: start from dipoles of the labelled
+            # length in the direction that classical QEq gives them.
+            guess = triangle.copy()
+            for rows in nonlinear:
+                guess.update(*rows.toward_start())
+            v = guess.solve()
+        bar = tqdm(desc="Gauss-Newton", disable=not self.verbose, leave=False)
+
+        def report(iteration, loss, gradient):
+            bar.update()
+            bar.set_postfix(loss=f"{loss:.6g}", gradient=f"{gradient:.1e}")
+
+        v, history, converged = gauss_newton(
+            triangle, nonlinear, v, self.max_iter, self.tol, report
+        )
+        bar.close()
+        if not converged:
+            warnings.warn(
+                f"Gauss-Newton stopped after {len(history) - 1} steps at a relative gradient of "
+                f"{history[-1]['gradient']:.1e} (tol={self.tol:g}); raise max_iter or sigma",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        return v, history
+
+    def _check_init(self):
+        scale = self._scale()
+        init = np.asarray(self.init, dtype=np.float64)
+        if init.shape != scale.shape or not np.isfinite(init).all():
+            raise ValueError(
+                f"init must be {len(scale)} finite weights in the form of coef_, got shape "
+                f"{init.shape}"
+            )
+        # A weight without prior width cannot be anything but zero.
+        return np.where(scale > 0, init, 0.0)
+
+    # ---- prediction -------------------------------------------------------------------------
+
+    def _walk(self, X):
+        """Yield structure, electronegativities, charges and widths of every structure."""
+        check_is_fitted(self)
+        features = self._features(X)
+        if features.n_features != self.n_features_in_:
+            raise ValueError(
+                f"X has {features.n_features} features, but {type(self).__name__} was fitted "
+                f"with {self.n_features_in_}"
+            )
+        w, b = np.split(self.coef_, [self.n_features_in_])
+        for _, block in features.blocks():
+            learned = block.dot(w)
+            for s, structure in enumerate(block.structures):
+                equilibrium, widths, slots = self._equilibrium(structure)
+                chi = (self._chi_0 + b)[slots]
+                chi = chi + learned[block.offsets[s] : block.offsets[s + 1]]
+                yield structure, chi, equilibrium.charges(chi), widths
+
+    def predict(self, X):
+        """Predict the targets that `fit` was given.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+
+        Returns
+        -------
+        y : same form as in `fit`
+            An array (n, 3) of dipoles, a structured array, a list of dict or a DataFrame.
+        """
+        check_is_fitted(self)
+        return to_form(self._predict_table(X, self.targets_), self.y_form_)
+
+    def _predict_table(self, X, names):
+        columns = {name: [] for name in names}
+        for structure, _, charges, widths in self._walk(X):
+            for name, values in columns.items():
+                values.append(_observe(TARGETS[name], structure, charges, widths))
+        return make_targets(**columns)
+
+    def predict_target(self, X, name):
+        """Predict one target, whether it was trained on or not.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+        name : str
+            A column of `skqeq.make_targets`.
+
+        Returns
+        -------
+        values : ndarray of shape (n,) or (n, k), or list of ndarray
+            A list where the size depends on the structure.
+        """
+        if name not in TARGETS:
+            raise ValueError(f"unknown target {name!r}; known: {', '.join(TARGETS)}")
+        column = self._predict_table(X, [name])[name]
+        return list(column) if column.dtype == object else column
+
+    def predict_charges(self, X):
+        """Charges of all atoms: list of ndarray of shape (n_atoms,), e."""
+        return [charges for _, _, charges, _ in self._walk(X)]
+
+    def predict_electronegativities(self, X):
+        """Electronegativities of all atoms: list of ndarray of shape (n_atoms,), V."""
+        return [chi for _, chi, _, _ in self._walk(X)]
+
+    def score(self, X, y, sample_weight=None):
+        """Mean over the labelled targets of the coefficient of determination R2.
+
+        The R2 of a target is ``1 - sum |error|^2 / sum |y - mean|^2`` over all its components
+        and structures; it does not depend on any sigma. With fewer than two labelled structures
+        it is not defined and the score is NaN.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+        y : labels
+            As in `fit`.
+        sample_weight : array-like of shape (n,), default=None
+            Weights of the structures.
+
+        Returns
+        -------
+        score : float
+        """
+        check_is_fitted(self)
+        features = self._features(X)
+        labels = Labels(y, features.structures)
+        weights = _check_weights(sample_weight, len(features))
+        if not labels.names:
+            return target_r2([], [])
+        predicted = self._predict_table(features, labels.names)
+        return float(
+            np.mean(
+                [
+                    target_r2(labels.table[name], predicted[name], weights)
+                    for name in labels.names
+                ]
+            )
+        )
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.target_tags.multi_output = True
+        tags.target_tags.required = True
+        tags.no_validation = True
+        return tags
+
+
+class RowList:
+    """Rows over the atoms of some structures of a block, for one sparse matrix.
+
+    A row is dense over the atoms of its structure and zero elsewhere.
+    """
+
+    def __init__(self):
+        self.pieces = []
+
+    def add(self, rows, residual, first_atom):
+        """Add rows (k, n_atoms) of a structure whose first atom is `first_atom`."""
+        self.pieces.append((rows, residual, first_atom))
+
+    def chunks(self, n_atoms, max_rows=MAX_ROWS):
+        """Yield sparse matrices (n_rows, n_atoms) with their right-hand sides."""
+        start, size = 0, 0
+        for i, (rows, _, _) in enumerate(self.pieces):
+            if size and size + len(rows) > max_rows:
+                yield self._stack(self.pieces[start:i], n_atoms)
+                start, size = i, 0
+            size += len(rows)
+        if size:
+            yield self._stack(self.pieces[start:], n_atoms)
+
+    @staticmethod
+    def _stack(pieces, n_atoms):
+        data = np.concatenate([rows.ravel() for rows, _, _ in pieces])
+        columns = np.concatenate(
+            [np.tile(np.arange(a, a + rows.shape[1]), len(rows)) for rows, _, a in pieces]
+        )
+        lengths = np.concatenate([np.full(len(rows), rows.shape[1]) for rows, _, _ in pieces])
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        matrix = csr_matrix((data, columns, starts), shape=(len(lengths), n_atoms))
+        return matrix, np.concatenate([residual for _, residual, _ in pieces])
+
+
+def _observe(target, structure, charges, widths):
+    """Value of a target; a scalar where the label is one, None where it is undefined."""
+    if target.size(structure) == 0:
+        return None
+    value = target.value(target.operator(structure, widths) @ charges)
+    return value[0] if target.shape == (1,) else value
+
+
+def _check_weights(sample_weight, n):
+    if sample_weight is None:
+        return np.ones(n)
+    weights = np.asarray(sample_weight, dtype=np.float64)
+    if weights.shape != (n,):
+        raise ValueError(f"sample_weight has shape {weights.shape}, but there are {n} structures")
+    bad = ~(np.isfinite(weights) & (weights >= 0))
+    if bad.any():
+        raise ValueError(f"sample_weight[{bad.argmax()}] = {weights[bad.argmax()]}")
+    if not weights.any():
+        raise ValueError("sample_weight is zero everywhere")
+    return weights
+
+
+def check_featurised(X, estimator):
+    """Features for an estimator that cannot make its own."""
+    if isinstance(X, StructureFeatures):
+        return X
+    raise TypeError(
+        f"{estimator} takes the features of structures, got {type(X).__name__}; use it behind "
+        "SOAPFeaturizer and CURSparsifier, e.g. "
+        f"make_pipeline(SOAPFeaturizer(), CURSparsifier(), {estimator}())"
+    )

@@ -1,0 +1,138 @@
+"""Kernel charge equilibration."""
+
+from numbers import Real
+
+from sklearn.utils._param_validation import Interval
+
+from ._base import POSITIVE, ChargeModel, check_featurised
+
+
+class KQEqRegressor(ChargeModel):
+    """Kernel charge equilibration: a sparse Gaussian process of the electronegativity.
+
+    Each atom's electronegativity is ``chi_i = chi_0(Z_i) + b(Z_i) + phi_i . w``, where ``phi``
+    comes from `CURSparsifier`, ``chi_0`` is the element's QEq value, and
+
+        w ~ N(0, amplitude_chi^2),    b ~ N(0, amplitude_baseline^2).
+
+    Charges follow by minimising ``chi . q + q . A q / 2`` at fixed total charge [1]_, and are
+    linear in the weights; so are dipoles, quadrupoles and potentials, and the fit is one linear
+    least-squares problem. With ``dipole_magnitude`` it is solved by Gauss-Newton.
+
+    Parameters
+    ----------
+    sigma_dipole : float, default=0.01
+        Noise of the dipole components, e*Angstrom.
+    sigma_charges : float, default=0.05
+        Noise of the charges, e.
+    sigma_quadrupole : float, default=0.05
+        Noise of the quadrupole components, e*Angstrom^2.
+    sigma_potential : float, default=0.05
+        Noise of the potential, V.
+    sigma_dipole_magnitude : float, default=0.01
+        Noise of the norm of the dipole, e*Angstrom.
+    amplitude_chi : float, default=1.0
+        Prior standard deviation of the learned part of the electronegativity, V.
+    baseline : bool, default=True
+        Whether each element has a constant electronegativity around QEq's. False sets ``chi_0``
+        and ``b`` to zero, as [1]_ did.
+    amplitude_baseline : float, default=10.0
+        Prior standard deviation of ``b``, V.
+    hardness : float or dict of {str: float}, default=0.0
+        Hardness J added to the self-interaction of the Gaussian charges, eV/e^2, for all
+        elements or for each.
+    radius_scale : float, default=0.35
+        Width of the Gaussian charges in units of the atomic radius.
+    radii : {"qeq", "covalent"} or dict of {str: float}, default="qeq"
+        Atomic radii, Angstrom.
+    init : array-like of shape (n_weights,), default=None
+        Where Gauss-Newton starts, in the form of `coef_`. None means the solution for the linear
+        targets, or if there are none, the weights nearest to the dipoles of classical QEq. The
+        norm of a dipole does not tell the sign of the charges: of two mirrored minima the one
+        nearer to the start is found.
+    max_iter : int, default=50
+        Largest number of Gauss-Newton steps.
+    tol : float, default=1e-7
+        Gauss-Newton stops when the gradient is this much smaller than its parts.
+    verbose : int, default=0
+        Above 0 progress bars are shown.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_features_in_ + n_elements,)
+        The weights w, then the shifts b of `elements_`; V.
+    elements_ : ndarray of shape (n_elements,)
+        Atomic numbers seen in `fit`.
+    targets_ : list of str
+        What `predict` returns.
+    fit_history_ : list of dict
+        Penalised loss, relative gradient norm and step length of every iteration.
+    n_iter_ : int
+        Its length.
+    n_features_in_ : int
+        Number of features seen in `fit`.
+
+    References
+    ----------
+    .. [1] Staacke et al., Mach. Learn.: Sci. Technol. 3, 015032 (2022).
+    .. [2] Vondrák, Reuter, Margraf, J. Chem. Phys. 159, 054109 (2023).
+    .. [3] Rappé and Goddard, J. Phys. Chem. 95, 3358 (1991).
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer
+    >>> from skqeq.datasets import load_molecules
+    >>> X, y = load_molecules()
+    >>> model = make_pipeline(SOAPFeaturizer(), CURSparsifier(n_points=20), KQEqRegressor())
+    >>> model = model.fit(X[:50], y["dipole"][:50])
+    >>> model.predict(X[50:52]).shape
+    (2, 3)
+    """
+
+    _parameter_constraints = {
+        **ChargeModel._parameter_constraints,
+        "amplitude_chi": [POSITIVE],
+        "baseline": ["boolean"],
+        "amplitude_baseline": [Interval(Real, 0.0, None, closed="neither")],
+    }
+
+    def __init__(
+        self,
+        sigma_dipole=0.01,
+        sigma_charges=0.05,
+        sigma_quadrupole=0.05,
+        sigma_potential=0.05,
+        sigma_dipole_magnitude=0.01,
+        amplitude_chi=1.0,
+        baseline=True,
+        amplitude_baseline=10.0,
+        hardness=0.0,
+        radius_scale=0.35,
+        radii="qeq",
+        init=None,
+        max_iter=50,
+        tol=1e-7,
+        verbose=0,
+    ):
+        self.sigma_dipole = sigma_dipole
+        self.sigma_charges = sigma_charges
+        self.sigma_quadrupole = sigma_quadrupole
+        self.sigma_potential = sigma_potential
+        self.sigma_dipole_magnitude = sigma_dipole_magnitude
+        self.amplitude_chi = amplitude_chi
+        self.baseline = baseline
+        self.amplitude_baseline = amplitude_baseline
+        self.hardness = hardness
+        self.radius_scale = radius_scale
+        self.radii = radii
+        self.init = init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.verbose = verbose
+
+    def _features(self, X):
+        return check_featurised(X, type(self).__name__)
+
+    def _amplitudes(self):
+        return self.amplitude_chi, self.amplitude_baseline if self.baseline else 0.0

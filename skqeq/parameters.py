@@ -1,0 +1,93 @@
+"""Element tables and physical constants, each with its source.
+
+Units throughout the package: eV, Angstrom, e, V/Angstrom; dipoles in e*Angstrom.
+"""
+
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols, covalent_radii
+from ase.units import Bohr, Debye, Hartree
+
+# Coulomb constant e^2 / (4 pi eps_0) in eV*Angstrom/e^2 (CODATA values as shipped by ASE).
+COULOMB = Hartree * Bohr
+# 1 e*Angstrom in Debye: 4.80320...
+DEBYE = 1.0 / Debye
+MAX_ATOMIC_NUMBER = len(chemical_symbols) - 1
+
+
+@cache
+def _qeq_table():
+    """Columns R (Angstrom) and chi (eV) by atomic number; NaN where QEq has no entry."""
+    path = files("skqeq") / "_data" / "qeq_parameters.csv"
+    with path.open(encoding="utf-8") as lines:
+        rows = np.loadtxt(lines, delimiter=",", skiprows=3, usecols=(0, 2, 3))
+    table = np.full((MAX_ATOMIC_NUMBER + 1, 2), np.nan)
+    table[rows[:, 0].astype(int)] = rows[:, 1:]
+    table.setflags(write=False)
+    return table
+
+
+def qeq_radii():
+    """QEq radii by atomic number, shape (119,), Angstrom; NaN where undefined.
+
+    Rappe and Goddard, J. Phys. Chem. 95, 3358 (1991); Rappe et al. (UFF),
+    J. Am. Chem. Soc. 114, 10024 (1992), table 1.
+    """
+    return _qeq_table()[:, 0]
+
+
+def qeq_electronegativities():
+    """GMP electronegativities by atomic number, shape (119,), V; NaN where undefined.
+
+    The source is that of `qeq_radii`. An electronegativity in eV per elementary charge is a
+    potential, hence V.
+    """
+    return _qeq_table()[:, 1]
+
+
+def per_element(values, name):
+    """Spread a number, or a dict keyed by symbol or atomic number, over the periodic table.
+
+    Parameters
+    ----------
+    values : float or dict of {str or int: float}
+        One number for all elements, or one per element.
+    name : str
+        What the values are, for the error message.
+
+    Returns
+    -------
+    table : ndarray of shape (119,)
+        NaN for elements a dict does not name.
+    """
+    if not isinstance(values, dict):
+        return np.full(MAX_ATOMIC_NUMBER + 1, float(values))
+    table = np.full(MAX_ATOMIC_NUMBER + 1, np.nan)
+    for key, value in values.items():
+        number = atomic_numbers.get(key) if isinstance(key, str) else key
+        if number is None or not 1 <= number <= MAX_ATOMIC_NUMBER:
+            raise ValueError(f"{name} names {key!r}, which is not an element")
+        table[number] = float(value)
+    return table
+
+
+def radii_table(radii):
+    """Atomic radii by atomic number, shape (119,), Angstrom.
+
+    Parameters
+    ----------
+    radii : {"qeq", "covalent"} or dict of {str or int: float}
+        The QEq radii; the covalent radii of Cordero et al., Dalton Trans. 2832 (2008), as
+        shipped by ASE; or a radius in Angstrom per element.
+    """
+    if isinstance(radii, str):
+        tables = {"qeq": qeq_radii, "covalent": lambda: covalent_radii}
+        if radii not in tables:
+            raise ValueError(f"radii must be 'qeq', 'covalent' or a dict, got {radii!r}")
+        table = np.full(MAX_ATOMIC_NUMBER + 1, np.nan)
+        known = tables[radii]()
+        table[: len(known)] = known
+        return table
+    return per_element(radii, "radii")

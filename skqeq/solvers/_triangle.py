@@ -1,0 +1,130 @@
+"""Streaming least squares by orthogonal reduction (TSQR)."""
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dtpqrt
+
+
+class Triangle:
+    """All rows seen so far of a least-squares problem, reduced to one triangle.
+
+    Rows ``[J | r]`` are multiplied by orthogonal matrices until only an upper triangle is left,
+
+        Q^T [J | r] = [R  z]
+                      [0  rho]      so that   |J v - r|^2 = |R v - z|^2 + rho^2,
+
+    whatever the number of rows. Unlike normal equations this does not square the condition
+    number, and unlike a QR of everything it holds one block of rows and one triangle.
+
+    Parameters
+    ----------
+    n_columns : int
+        Number of unknowns.
+
+    Attributes
+    ----------
+    n_rows : int
+        Number of rows that were reduced.
+
+    References
+    ----------
+    Demmel, Grigori, Hoemmen, Langou, SIAM J. Sci. Comput. 34, A206 (2012).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skqeq.solvers import Triangle
+    >>> triangle = Triangle(1)
+    >>> triangle.update(np.array([[1.0], [1.0]]), np.array([1.0, 3.0]))
+    >>> triangle.solve()
+    array([2.])
+    """
+
+    def __init__(self, n_columns):
+        # LAPACK wants Fortran order; the last column is the right-hand side.
+        self._R = np.zeros((n_columns + 1, n_columns + 1), order="F")
+        self.n_rows = 0
+
+    @property
+    def n_columns(self):
+        """Number of unknowns."""
+        return len(self._R) - 1
+
+    @property
+    def R(self):
+        """The triangle, shape (n_columns, n_columns)."""
+        return self._R[:-1, :-1]
+
+    @property
+    def z(self):
+        """The rotated right-hand side, shape (n_columns,)."""
+        return self._R[:-1, -1]
+
+    @property
+    def rho2(self):
+        """Sum of squares that no weights can remove."""
+        return self._R[-1, -1] ** 2
+
+    def update(self, J, r):
+        """Add rows J of shape (n, n_columns) with right-hand sides r of shape (n,)."""
+        n = len(r)
+        if n == 0:
+            return
+        rows = np.empty((n, len(self._R)), order="F")
+        rows[:, :-1] = J
+        rows[:, -1] = r
+        self._append(rows, 0)
+        self.n_rows += n
+
+    def add_prior(self, precision):
+        """Add the penalty ``sum_j (precision_j v_j)^2``, precision of shape (n_columns,)."""
+        rows = np.zeros_like(self._R, order="F")
+        np.fill_diagonal(rows[:-1, :-1], precision)
+        # Triangular rows stay triangular, which LAPACK exploits.
+        self._append(rows, len(rows))
+
+    def _append(self, rows, n_triangular):
+        block = max(1, min(128, len(self._R)))
+        self._R, _, _, info = dtpqrt(
+            n_triangular, block, self._R, rows, overwrite_a=True, overwrite_b=True
+        )
+        if info:
+            raise ValueError(f"LAPACK tpqrt rejected argument {-info}")
+
+    def copy(self):
+        """An independent triangle with the same rows."""
+        other = Triangle(self.n_columns)
+        other._R = self._R.copy(order="F")
+        other.n_rows = self.n_rows
+        return other
+
+    def residual(self, v):
+        """``R v - z``: the part of the residual that depends on v, in rotated rows."""
+        return self.R @ v - self.z
+
+    def loss(self, v):
+        """``|J v - r|^2 / 2``."""
+        residual = self.residual(v)
+        return 0.5 * (residual @ residual + self.rho2)
+
+    def gradient(self, v):
+        """Gradient of `loss`."""
+        return self.R.T @ self.residual(v)
+
+    def solve(self):
+        """Weights of least loss.
+
+        Raises
+        ------
+        ValueError
+            If the rows do not determine them.
+        """
+        diagonal = np.abs(np.diag(self.R))
+        if not np.isfinite(self._R).all():
+            raise ValueError("the least-squares problem holds infinite or undefined numbers")
+        if diagonal.min() <= 1e-14 * diagonal.max():
+            raise ValueError(
+                "the least-squares problem is singular to working precision: raise sigma, or "
+                "lower n_points"
+            )
+        return solve_triangular(self.R, self.z, check_finite=False)

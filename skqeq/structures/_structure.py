@@ -1,0 +1,305 @@
+"""From what users hold (`ase.Atoms`) to what the package computes with (plain arrays)."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+from scipy.spatial import cKDTree
+
+from ..parameters import MAX_ATOMIC_NUMBER
+
+# Nuclei closer than this (Angstrom) are a mistake in the file, not chemistry.
+SHORTEST_DISTANCE = 0.1
+CHARGE_KEYS = ("charge", "total_charge")
+KEPT_INFO = (*CHARGE_KEYS, "external_field", "potential_points")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Structure:
+    """Geometry, total charge and field of one structure; everything else is stripped.
+
+    Attributes
+    ----------
+    numbers : ndarray of shape (n_atoms,)
+        Atomic numbers.
+    positions : ndarray of shape (n_atoms, 3)
+        Angstrom.
+    cell : ndarray of shape (3, 3)
+        Cell vectors in rows, Angstrom.
+    pbc : tuple of 3 bool
+        Periodic cell vectors.
+    masses : ndarray of shape (n_atoms,)
+        Atomic mass units; they define the centre of mass, the origin of dipoles.
+    charge : float
+        Total charge, e.
+    field : ndarray of shape (3,)
+        External electric field, V/Angstrom; its energy is ``-dipole . field``.
+    potential_points : ndarray of shape (n_points, 3) or None
+        Where the target `potential` is taken, Angstrom.
+    species : tuple of int
+        The atomic numbers that occur, ascending.
+    digest : bytes
+        Identifies what per-atom features can depend on (numbers, positions, cell, pbc).
+    """
+
+    numbers: np.ndarray
+    positions: np.ndarray
+    cell: np.ndarray
+    pbc: tuple
+    masses: np.ndarray
+    charge: float
+    field: np.ndarray
+    potential_points: np.ndarray | None
+    species: tuple
+    digest: bytes
+
+    def __len__(self):
+        return len(self.numbers)
+
+    @property
+    def periodic(self):
+        """Whether any cell vector is periodic."""
+        return any(self.pbc)
+
+    @property
+    def center_of_mass(self):
+        """Mass-weighted centre, shape (3,), Angstrom."""
+        return self.masses @ self.positions / self.masses.sum()
+
+    @property
+    def symbols(self):
+        """The chemical formula in order of the atoms, for messages."""
+        return _formula(self.numbers)
+
+    def to_atoms(self):
+        """The stripped `ase.Atoms`."""
+        return Atoms(self.numbers, self.positions, cell=self.cell, pbc=self.pbc)
+
+
+def check_structures(X):
+    """Check structures and strip them to what a charge model may look at.
+
+    This is the one gate through which `ase.Atoms` enter. It never calls ``np.asarray(X)``:
+    molecules of equal size would silently become a two-dimensional array of atoms.
+
+    Parameters
+    ----------
+    X : list, tuple, Series, one-column frame or 1-D object array of ase.Atoms
+        Structures. The total charge is ``info["charge"]``, else ``info["total_charge"]``, else
+        0 (e); the field is ``info["external_field"]`` (V/Angstrom); where the electrostatic
+        potential is wanted, ``info["potential_points"]`` holds points (n, 3) in Angstrom.
+        The atoms are not modified.
+
+    Returns
+    -------
+    structures : list of Structure
+
+    Raises
+    ------
+    TypeError
+        If X is no sequence of Atoms.
+    ValueError
+        If X is empty or a structure is unusable; the message names its index and the value.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq.structures import check_structures
+    >>> [water] = check_structures([molecule("H2O")])
+    >>> water.charge, len(water)
+    (0.0, 3)
+    """
+    structures = []
+    for i, item in enumerate(_as_sequence(X)):
+        if isinstance(item, Structure):
+            structures.append(item)
+        elif isinstance(item, Atoms):
+            structures.append(_check_one(i, item))
+        else:
+            raise TypeError(
+                f"X[{i}] is a {type(item).__name__}, but every structure must be an ase.Atoms"
+            )
+    if not structures:
+        raise ValueError("X holds no structures")
+    return structures
+
+
+def strip(X):
+    """Copies of the structures without calculators, labels and other baggage.
+
+    Some calculators cannot be pickled or hashed, and a label left in ``info`` enters every
+    cache key: strip before handing structures to `joblib` or ``Pipeline(memory=...)``.
+
+    Parameters
+    ----------
+    X : sequence of ase.Atoms
+        Structures as `check_structures` takes them.
+
+    Returns
+    -------
+    stripped : list of ase.Atoms
+        Geometry, cell and the info keys for charge, field and potential points.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import strip
+    >>> atoms = molecule("H2O")
+    >>> atoms.info["note"] = "secret"
+    >>> strip([atoms])[0].info
+    {}
+    """
+    stripped = []
+    for structure, atoms in zip(check_structures(X), _as_sequence(X), strict=True):
+        copy = structure.to_atoms()
+        if atoms.has("masses"):
+            copy.set_masses(structure.masses)
+        copy.info = {key: atoms.info[key] for key in KEPT_INFO if key in atoms.info}
+        stripped.append(copy)
+    return stripped
+
+
+def _as_sequence(X):
+    """The items of every container of structures that users and scikit-learn hand over."""
+    if isinstance(X, Atoms):
+        raise TypeError("X is a single Atoms object; pass a list of structures: [atoms]")
+    if hasattr(X, "structures"):
+        return X.structures
+    if hasattr(X, "iloc"):
+        if X.ndim == 2 and X.shape[1] != 1:
+            raise TypeError(
+                f"X is a frame with {X.shape[1]} columns; structures need exactly one column"
+            )
+        X = X if X.ndim == 1 else X.iloc[:, 0]
+        return list(X)
+    if isinstance(X, np.ndarray):
+        # scikit-learn's check_array turns a one-column frame into an (n, 1) object array.
+        column = X.ndim == 2 and X.shape[1] == 1
+        if X.dtype != object or not (X.ndim == 1 or column):
+            raise TypeError(
+                f"X is an array of shape {X.shape} and dtype {X.dtype}, but structures come as a "
+                "list of ase.Atoms; np.asarray tears molecules of equal size apart into atoms"
+            )
+        return list(X.ravel())
+    if isinstance(X, (str, bytes, dict)) or not hasattr(X, "__iter__"):
+        raise TypeError(f"X must be a list of ase.Atoms, got {type(X).__name__}")
+    return X
+
+
+def _check_one(i, atoms):
+    numbers = atoms.numbers.astype(np.int64)
+
+    def fail(message):
+        raise ValueError(f"structure {i} ({_formula(numbers)}): {message}")
+
+    if len(numbers) == 0:
+        fail("has no atoms")
+    bad = (numbers < 1) | (numbers > MAX_ATOMIC_NUMBER)
+    if bad.any():
+        fail(f"atom {bad.argmax()} has atomic number {numbers[bad.argmax()]}: not an element")
+    positions = np.array(atoms.positions, dtype=np.float64)
+    bad = ~np.isfinite(positions)
+    if bad.any():
+        atom, axis = np.argwhere(bad)[0]
+        fail(f"atom {atom} has position {'xyz'[axis]} = {positions[atom, axis]}")
+    cell = np.array(atoms.cell, dtype=np.float64)
+    if not np.isfinite(cell).all():
+        fail(f"the cell holds {cell[~np.isfinite(cell)][0]}")
+    pbc = tuple(bool(p) for p in atoms.pbc)
+    field = _vector(atoms.info.get("external_field", (0.0, 0.0, 0.0)), fail)
+    _check_cell(cell, pbc, field, fail)
+    _check_distances(positions, fail)
+    charge = _total_charge(atoms.info, fail)
+    points = _points(atoms.info.get("potential_points"), fail)
+    digest = hashlib.blake2b(digest_size=16)
+    for array in (numbers, positions, cell if any(pbc) else np.zeros(0), np.array(pbc)):
+        digest.update(array.tobytes())
+    masses = atoms.get_masses()
+    for array in (numbers, positions, cell, masses):
+        array.setflags(write=False)
+    return Structure(
+        numbers=numbers,
+        positions=positions,
+        cell=cell,
+        pbc=pbc,
+        masses=masses,
+        charge=charge,
+        field=field,
+        potential_points=points,
+        species=tuple(sorted(set(numbers.tolist()))),
+        digest=digest.digest(),
+    )
+
+
+def _formula(numbers):
+    """A short name for messages, which must also work for numbers that are no elements."""
+    symbols = [chemical_symbols[z] if 0 <= z <= MAX_ATOMIC_NUMBER else "?" for z in numbers]
+    counts = {s: symbols.count(s) for s in sorted(set(symbols))}
+    return "".join(s + (str(n) if n > 1 else "") for s, n in counts.items()) or "empty"
+
+
+def _total_charge(info, fail):
+    found = {key: info[key] for key in CHARGE_KEYS if key in info}
+    for key, value in found.items():
+        try:
+            found[key] = float(value)
+        except (TypeError, ValueError):
+            fail(f"info[{key!r}] = {value!r} is not a number")
+        if not np.isfinite(found[key]):
+            fail(f"info[{key!r}] = {value!r} is not finite")
+    if len(set(found.values())) > 1:
+        fail("disagreeing charges: " + ", ".join(f"info[{k!r}] = {v:g}" for k, v in found.items()))
+    return next(iter(found.values()), 0.0)
+
+
+def _vector(value, fail):
+    try:
+        field = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        field = np.empty(0)
+    if field.shape != (3,) or not np.isfinite(field).all():
+        fail(f"info['external_field'] = {value!r} is not a finite vector of three numbers")
+    field.setflags(write=False)
+    return field
+
+
+def _points(value, fail):
+    if value is None:
+        return None
+    try:
+        points = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        points = np.empty(0)
+    if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
+        fail(f"info['potential_points'] must be finite (n, 3), got shape {points.shape}")
+    points.setflags(write=False)
+    return points
+
+
+def _check_cell(cell, pbc, field, fail):
+    n_periodic = sum(pbc)
+    if n_periodic == 0:
+        return
+    if n_periodic == 1:
+        fail(f"pbc = {pbc} is a wire; one periodic axis is not supported (use none, two or three)")
+    vectors = cell[np.array(pbc)]
+    # The third vector of a slab is ours to choose, so only the periodic ones must span.
+    gram = vectors @ vectors.T
+    scale = np.prod(np.diag(gram))
+    if scale == 0.0 or np.linalg.det(gram) < 1e-12 * scale:
+        fail(f"the periodic cell vectors span zero volume: {vectors.tolist()}")
+    along = vectors @ field
+    if np.abs(along).max() > 1e-10 * np.linalg.norm(field) * np.linalg.norm(vectors, axis=1).max():
+        fail(f"info['external_field'] = {field.tolist()} points along a periodic axis")
+
+
+def _check_distances(positions, fail):
+    if len(positions) < 2:
+        return
+    pairs = cKDTree(positions).query_pairs(SHORTEST_DISTANCE, output_type="ndarray")
+    if len(pairs):
+        a, b = sorted(pairs[0])
+        distance = np.linalg.norm(positions[a] - positions[b])
+        fail(f"atoms {a} and {b} are {distance:.3g} Angstrom apart (below {SHORTEST_DISTANCE})")

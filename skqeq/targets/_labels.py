@@ -1,0 +1,275 @@
+"""The table of labels y: one row per structure, one column per target, NaN where unknown."""
+
+import numpy as np
+
+from ._observables import TARGETS, VOIGT
+
+# Energies are stored with the data sets already; models of energies come with forces.
+COLUMNS = {name: t.shape for name, t in TARGETS.items()}
+RAGGED = [name for name, shape in COLUMNS.items() if shape is None]
+
+
+def make_targets(**columns):
+    """Gather labels in the table that scikit-learn can split: a structured array.
+
+    Parameters
+    ----------
+    dipole : array-like of shape (n, 3), optional
+        Dipole moments about the centre of mass, e*Angstrom.
+    charges : sequence of n array-likes of shape (n_atoms,), optional
+        Atomic charges, e.
+    quadrupole : array-like of shape (n, 6) or (n, 3, 3), optional
+        Traceless quadrupole moments about the centre of mass, e*Angstrom^2, in the order
+        xx, yy, zz, yz, xz, xy.
+    potential : sequence of n array-likes of shape (n_points,), optional
+        Electrostatic potential at ``atoms.info["potential_points"]``, V.
+    dipole_magnitude : array-like of shape (n,), optional
+        Norm of the dipole moment, e*Angstrom.
+    **columns
+        In the same way ``dipole_sigma``, ``charges_sigma``, ... : array-like of shape (n,), the
+        noise of each label relative to the model's ``sigma_dipole``, ``sigma_charges``, ...
+        (NaN means 1).
+
+    Returns
+    -------
+    y : ndarray of shape (n,)
+        Structured array with the given columns. NaN, or None for a whole label, means that a
+        value is not known.
+
+    Raises
+    ------
+    ValueError
+        For unknown columns, different lengths, wrong shapes, infinite or non-positive values.
+
+    Examples
+    --------
+    >>> from skqeq import make_targets
+    >>> y = make_targets(dipole=[[0, 0, 0.4], None], charges=[[-0.4, 0.4], [0.1, -0.1]])
+    >>> y.dtype.names, len(y)
+    (('dipole', 'charges'), 2)
+    """
+    if not columns:
+        raise ValueError(f"no targets given; known: {', '.join(COLUMNS)}")
+    lengths = {}
+    for name, values in columns.items():
+        target = name.removesuffix("_sigma")
+        if target not in COLUMNS:
+            raise ValueError(f"unknown target {name!r}; known: {', '.join(COLUMNS)}")
+        if target not in columns:
+            raise ValueError(f"{name} is given without {target}")
+        if values is None or not hasattr(values, "__len__"):
+            raise ValueError(f"{name} must hold one value per structure, got {values!r}")
+        lengths[name] = len(values)
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"targets have different lengths: {lengths}")
+    y = np.empty(next(iter(lengths.values())), dtype=[(n, _dtype(n)) for n in columns])
+    for name, values in columns.items():
+        # Series and frames index by label, arrays and lists by position.
+        values = values.to_numpy() if hasattr(values, "to_numpy") else values
+        for i in range(len(y)):
+            y[name][i] = _entry(name, i, values[i])
+    return y
+
+
+def _dtype(name):
+    if name.endswith("_sigma"):
+        return float
+    if name in RAGGED:
+        return object
+    shape = COLUMNS[name]
+    return float if shape == (1,) else (float, shape)
+
+
+def _entry(name, i, value):
+    """One checked label; NaN or None for an unknown one."""
+    ragged = name in RAGGED
+    if value is None:
+        return None if ragged else np.nan
+    try:
+        array = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"structure {i}: {name} = {value!r} is not numeric") from None
+    if np.isinf(array).any():
+        raise ValueError(f"structure {i}: {name} is infinite")
+    if name.endswith("_sigma"):
+        if array.ndim or array <= 0:
+            raise ValueError(f"structure {i}: {name} = {value!r} is not a positive number")
+        return array
+    if ragged:
+        if array.ndim == 0 and np.isnan(array):
+            return None
+        if array.ndim != 1:
+            raise ValueError(f"structure {i}: {name} must be 1-D, got shape {array.shape}")
+        array.setflags(write=False)
+        return array
+    shape = COLUMNS[name]
+    if name == "quadrupole" and array.shape == (3, 3):
+        array = np.array([array[a, b] for a, b in VOIGT])
+    if array.ndim == 0 and (shape == (1,) or np.isnan(array)):
+        if name == "dipole_magnitude" and array < 0:
+            raise ValueError(f"structure {i}: {name} = {value!r} is negative")
+        return array
+    if array.shape != shape or shape == (1,):
+        expected = "a number" if shape == (1,) else f"shape {shape}"
+        raise ValueError(f"structure {i}: {name} must be {expected}, got shape {array.shape}")
+    return array
+
+
+def targets_from_atoms(X, names):
+    """Collect labels that structures carry, wherever a reader has put them.
+
+    Looks in ``atoms.calc.results``, ``atoms.arrays`` and ``atoms.info``, in this order, because
+    ASE's extxyz reader moves some labels into a calculator and leaves others.
+
+    Parameters
+    ----------
+    X : sequence of ase.Atoms
+        Structures with labels.
+    names : sequence of str, or dict of {str: str}
+        Targets, looked up under their own name and with the prefix ``REF_``; a dict gives the
+        key of each target.
+
+    Returns
+    -------
+    y : ndarray of shape (n,)
+        As from `make_targets`; structures without a label get NaN or None.
+
+    Raises
+    ------
+    ValueError
+        If no structure has a label of that name.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import targets_from_atoms
+    >>> atoms = molecule("H2O")
+    >>> atoms.info["mu"] = [0.0, 0.0, -0.39]
+    >>> targets_from_atoms([atoms], {"dipole": "mu"})["dipole"]
+    array([[ 0.  ,  0.  , -0.39]])
+    """
+    if isinstance(names, str):
+        names = [names]
+    keys = names if isinstance(names, dict) else {name: None for name in names}
+    columns = {}
+    for name, key in keys.items():
+        candidates = (name, f"REF_{name}") if key is None else (key,)
+        found = [_find(atoms, candidates) for atoms in X]
+        if all(value is None for value in found):
+            raise ValueError(
+                f"no structure has {name}: looked for {' or '.join(candidates)} in calc.results, "
+                "arrays and info"
+            )
+        columns[name] = found
+    return make_targets(**columns)
+
+
+def _find(atoms, candidates):
+    results = {} if atoms.calc is None else getattr(atoms.calc, "results", {})
+    for key in candidates:
+        for place in (results, atoms.arrays, atoms.info):
+            if place.get(key) is not None:
+                return place[key]
+    return None
+
+
+class Labels:
+    """Checked labels of a data set, and the form in which the user gave them.
+
+    Parameters
+    ----------
+    y : structured array, (n, 3) array, list of dict or DataFrame
+        A plain array of shape (n, 3) means dipoles.
+    structures : sequence of Structure
+        What the labels belong to.
+
+    Attributes
+    ----------
+    table : ndarray of shape (n,)
+        The structured array of `make_targets`.
+    form : {"array", "table", "dicts", "frame"}
+        What `predict` must return.
+    names : list of str
+        Targets of which at least one value is known.
+    """
+
+    def __init__(self, y, structures):
+        self.table, self.form = _as_table(y)
+        if len(self.table) != len(structures):
+            raise ValueError(f"X holds {len(structures)} structures, but y {len(self.table)}")
+        self.columns = [n for n in self.table.dtype.names if not n.endswith("_sigma")]
+        for name in self.columns:
+            for i, structure in enumerate(structures):
+                self._check_size(name, i, structure)
+        self.names = [n for n in self.columns if self.known(n).any()]
+
+    def _check_size(self, name, i, structure):
+        value = self.table[name][i]
+        if name in RAGGED and value is not None:
+            expected = TARGETS[name].size(structure)
+            if len(value) != expected:
+                of = "atoms" if name == "charges" else "potential_points"
+                raise ValueError(
+                    f"structure {i} ({structure.symbols}): {name} has {len(value)} values for "
+                    f"{expected} {of}"
+                )
+
+    def values(self, name, i):
+        """Label of structure i as a 1-D array, or None if nothing of it is known."""
+        value = self.table[name][i]
+        if value is None:
+            return None
+        value = np.atleast_1d(value)
+        return None if np.isnan(value).all() else value
+
+    def known(self, name):
+        """Mask of the structures of which at least one value is known."""
+        return np.array([self.values(name, i) is not None for i in range(len(self.table))])
+
+    def relative_sigma(self, name):
+        """Noise relative to the model's, shape (n,)."""
+        column = f"{name}_sigma"
+        if column not in self.table.dtype.names:
+            return np.ones(len(self.table))
+        return np.where(np.isnan(self.table[column]), 1.0, self.table[column])
+
+
+def _as_table(y):
+    """The structured array, and the name of the form it came in."""
+    if isinstance(y, dict):
+        raise TypeError(
+            "y is a dict of arrays, whose length is its number of keys, so that scikit-learn "
+            "cannot split it; use make_targets(**y)"
+        )
+    if hasattr(y, "columns"):
+        return make_targets(**{name: y[name].tolist() for name in y.columns}), "frame"
+    if isinstance(y, np.ndarray) and y.dtype.names:
+        # Once more through the checks: the table may come from elsewhere, or have been edited.
+        return make_targets(**{name: y[name] for name in y.dtype.names}), "table"
+    if isinstance(y, (list, tuple)) and y and isinstance(y[0], dict):
+        names = list(dict.fromkeys(name for row in y for name in row))
+        return make_targets(**{n: [row.get(n) for row in y] for n in names}), "dicts"
+    try:
+        array = np.asarray(y, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = np.empty(0)
+    if array.ndim != 2 or array.shape[1] != 3:
+        raise ValueError(
+            f"y must be an (n, 3) array of dipoles or a table from make_targets, got "
+            f"{type(y).__name__} of shape {np.shape(array) if array.size else 'unknown'}"
+        )
+    return make_targets(dipole=array), "array"
+
+
+def to_form(table, form):
+    """Turn a structured array into the form the user's y had."""
+    names = table.dtype.names
+    if form == "array" and names == ("dipole",):
+        return table["dipole"].copy()
+    if form == "dicts":
+        return [{name: row[name] for name in names} for row in table]
+    if form == "frame":
+        import pandas as pd
+
+        return pd.DataFrame({name: list(table[name]) for name in names})
+    return table

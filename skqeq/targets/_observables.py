@@ -1,0 +1,120 @@
+"""Observables of the charges: a linear operator, for some followed by a smooth function.
+
+Conventions: dipoles and quadrupoles are about the centre of mass; the dipole points from minus
+to plus; the quadrupole is traceless, ``Theta_ab = sum_i q_i (3 r_a r_b - r^2 delta_ab) / 2``
+(Buckingham, Q. Rev. Chem. Soc. 13, 183 (1959)), so that the widths of the charges drop out; the
+potential is that of the Gaussian charges, in V.
+"""
+
+import numpy as np
+
+from ..electrostatics import potential_matrix
+
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+
+
+class Target:
+    """An observable of one structure.
+
+    Attributes
+    ----------
+    name : str
+        Column of y.
+    unit : str
+        Unit of the values and of the noise.
+    shape : tuple of int or None
+        Shape of the value of one structure; None where it depends on the structure.
+    linear : bool
+        Whether the value is linear in the charges.
+    """
+
+    name = unit = shape = None
+    linear = True
+
+    def size(self, structure):
+        """How many numbers the label of this structure holds."""
+        return int(np.prod(self.shape))
+
+    def operator(self, structure, widths):
+        """The matrix T of shape (k, n_atoms) of ``T q``."""
+        raise TypeError(f"{type(self).__name__} defines no operator")
+
+    def value(self, linear):
+        """The observable from ``T q``, along the last axis."""
+        return linear
+
+
+class Dipole(Target):
+    """Dipole moment about the centre of mass."""
+
+    name, unit, shape = "dipole", "e*Angstrom", (3,)
+
+    def operator(self, structure, widths):  # noqa: D102
+        return (structure.positions - structure.center_of_mass).T
+
+
+class Charges(Target):
+    """Charge of every atom."""
+
+    name, unit = "charges", "e"
+
+    def size(self, structure):  # noqa: D102
+        return len(structure)
+
+    def operator(self, structure, widths):  # noqa: D102
+        return np.eye(len(structure))
+
+
+class Quadrupole(Target):
+    """Traceless quadrupole moment about the centre of mass: xx, yy, zz, yz, xz, xy."""
+
+    name, unit, shape = "quadrupole", "e*Angstrom^2", (6,)
+
+    def operator(self, structure, widths):  # noqa: D102
+        r = structure.positions - structure.center_of_mass
+        r2 = np.einsum("ia,ia->i", r, r)
+        return np.stack([0.5 * (3.0 * r[:, a] * r[:, b] - (a == b) * r2) for a, b in VOIGT])
+
+
+class Potential(Target):
+    """Electrostatic potential at the points in ``info["potential_points"]``."""
+
+    name, unit = "potential", "V"
+
+    def size(self, structure):  # noqa: D102
+        return 0 if structure.potential_points is None else len(structure.potential_points)
+
+    def operator(self, structure, widths):  # noqa: D102
+        if structure.potential_points is None:
+            raise ValueError(
+                f"structure {structure.symbols} has no info['potential_points'], where the "
+                "potential could be taken"
+            )
+        return potential_matrix(structure.potential_points, structure, widths)
+
+
+class DipoleMagnitude(Dipole):
+    """Norm of the dipole moment, smoothed where it vanishes.
+
+    ``|mu| = sqrt(mu . mu + guard^2)`` has a gradient everywhere.
+    """
+
+    name, unit, shape = "dipole_magnitude", "e*Angstrom", (1,)
+    linear = False
+    guard = 1e-6
+
+    def value(self, linear):  # noqa: D102
+        return np.sqrt(np.sum(linear**2, axis=-1, keepdims=True) + self.guard**2)
+
+    def derivative(self, linear):
+        """Gradient of `value`: (..., 1, 3)."""
+        return (linear / self.value(linear))[..., None, :]
+
+    def nearest(self, linear, value):
+        """The dipole of length `value` in the direction of `linear`."""
+        return linear / self.value(linear) * value
+
+
+TARGETS = {
+    t.name: t for t in (Dipole(), Charges(), Quadrupole(), Potential(), DipoleMagnitude())
+}
