@@ -199,7 +199,8 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
                 raise ValueError(
                     f"structure {i} ({structure.symbols}) holds "
                     f"{', '.join(chemical_symbols[z] for z in sorted(unknown))}; known species: "
-                    f"{', '.join(chemical_symbols[z] for z in self.species_)}"
+                    f"{', '.join(chemical_symbols[z] for z in self.species_)} (those seen in "
+                    "fit, or given as `species`)"
                 )
         source = SOAPSource(
             self.spectra_, self.n_jobs, bool(self.verbose), self.memory, self.cache_bytes

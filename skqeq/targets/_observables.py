@@ -110,6 +110,13 @@ class DipoleMagnitude(Dipole):
         """Gradient of `value`: (..., 1, 3)."""
         return (linear / self.value(linear))[..., None, :]
 
+    def curvature_product(self, linear, direction):
+        """Second derivative of `value` times a direction of shape (..., 3)."""
+        value = self.value(linear)
+        unit = linear / value
+        along = np.sum(unit * direction, axis=-1, keepdims=True)
+        return (direction - along * unit) / value
+
     def nearest(self, linear, value):
         """The dipole of length `value` in the direction of `linear`."""
         return linear / self.value(linear) * value
