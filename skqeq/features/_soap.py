@@ -252,17 +252,17 @@ class PowerSpectrum:
         present = structure.species
         return (self.options, self._weights(present), structure.digest)
 
-    def columns(self, present):
-        """Columns of the channels of the elements in `present`, as slices in order."""
+    def columns(self, present, first=0):
+        """Columns, from `first` on, of the channels of the elements in `present`, as slices."""
         compression = self.options[-1]
         if compression == "mu2":
-            return (slice(0, self.n_features),)
+            return (slice(first, first + self.n_features),)
         soap = self._dscribe(self.species, False)
         pairs = [(a, b) for i, a in enumerate(present) for b in present[i:]]
         if compression != "off":
             pairs = [(a, a) for a in present]
-        return _merge([soap.get_location((chemical_symbols[a], chemical_symbols[b]))
-                       for a, b in pairs])
+        symbols = [(chemical_symbols[a], chemical_symbols[b]) for a, b in pairs]
+        return _merge([soap.get_location(pair) for pair in symbols], first)
 
     def rows(self, structure):
         """Power spectrum of every atom, shape (n_atoms, n_columns of its own elements)."""
@@ -283,7 +283,7 @@ class SOAPSource:
         self.row_bytes = 8 * self.boundaries[-1]
 
     def tiles(self, structures):
-        """One tile for all structures made of the same elements."""
+        """One tile per power spectrum for all structures made of the same elements."""
         rows = self._rows(structures)
         offsets = np.concatenate([[0], np.cumsum([len(s) for s in structures])])
         groups = {}
@@ -292,14 +292,11 @@ class SOAPSource:
         tiles = []
         for present, members in groups.items():
             atoms = np.concatenate([np.arange(offsets[s], offsets[s + 1]) for s in members])
-            columns, values = [], []
             for b, spectrum in enumerate(self.spectra):
-                first = self.boundaries[b]
-                columns += [
-                    slice(c.start + first, c.stop + first) for c in spectrum.columns(present)
-                ]
-                values.append(np.concatenate([rows[s][b] for s in members]))
-            tiles.append(Tile(atoms, tuple(columns), np.concatenate(values, axis=1)))
+                columns = spectrum.columns(present, self.boundaries[b])
+                values = [rows[s][b] for s in members]
+                values = np.concatenate(values) if len(values) > 1 else values[0]
+                tiles.append(Tile(atoms, columns, values))
         return tiles
 
     def _rows(self, structures):
@@ -339,15 +336,16 @@ def describe(spectrum, structure):
     return spectrum.rows(structure)
 
 
-def _merge(slices):
-    """Join neighbouring slices."""
-    merged = [slices[0]]
-    for s in slices[1:]:
-        if s.start == merged[-1].stop:
-            merged[-1] = slice(merged[-1].start, s.stop)
+def _merge(slices, first):
+    """Join neighbouring slices and shift them by `first`."""
+    edges = [[s.start, s.stop] for s in slices]
+    merged = edges[:1]
+    for start, stop in edges[1:]:
+        if start == merged[-1][1]:
+            merged[-1][1] = stop
         else:
-            merged.append(s)
-    return tuple(merged)
+            merged.append([start, stop])
+    return tuple(slice(start + first, stop + first) for start, stop in merged)
 
 
 @lru_cache(maxsize=256)

@@ -267,13 +267,13 @@ class CURSparsifier(
         omega = sketch_matrix(X.n_features, width, rng)
         sketch = np.zeros((len(wanted), omega.shape[1]))
         first = 0
-        for _, block in X.blocks():
+        for _, block in X.blocks(max_bytes=0):
             here = slice(*np.searchsorted(wanted, [first, first + block.n_atoms]))
             local = np.full(block.n_atoms, -1)
             local[wanted[here] - first] = np.arange(here.start, here.stop)
             for tile in block.tiles:
                 mine = local[tile.atoms] >= 0
-                part = tile._replace(atoms=tile.atoms[mine], values=tile.values[mine])
+                part = tile if mine.all() else tile.take(mine)
                 norms = block_norms(part, X.source.boundaries)
                 for b, columns, piece in block_pieces(part, X.source.boundaries):
                     sketched = part.values[:, piece] @ omega[columns]
@@ -287,7 +287,7 @@ class CURSparsifier(
             return {group: X[index[:, 0]].T.copy() for group, index in chosen.items()}
         points = {g: np.zeros((X.n_features, len(index))) for g, index in chosen.items()}
         structures = np.unique(np.concatenate([index[:, 0] for index in chosen.values()]))
-        for start, block in X[structures].blocks():
+        for start, block in X[structures].blocks(max_bytes=0):
             here = structures[start : start + len(block.structures)]
             for group, index in chosen.items():
                 slots = np.flatnonzero(np.isin(index[:, 0], here))
@@ -322,11 +322,9 @@ class SparseSource:
         parts = {}
         for tile in self.parent.tiles(structures):
             for group, kernel in self.kernels.items():
-                mine = slice(None) if group == ALL else numbers[tile.atoms] == group
-                atoms = tile.atoms[mine]
-                if len(atoms):
-                    K = kernel(tile._replace(atoms=atoms, values=tile.values[mine]))
-                    parts.setdefault(group, []).append((atoms, K))
+                part = tile if group == ALL else tile.take(numbers[tile.atoms] == group)
+                if len(part.atoms):
+                    parts.setdefault(group, []).append((part.atoms, kernel(part)))
         tiles = []
         for group, pieces in parts.items():
             atoms = np.unique(np.concatenate([a for a, _ in pieces]))

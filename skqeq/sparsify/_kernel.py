@@ -4,9 +4,8 @@ import warnings
 
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg.blas import dsyrk
 from sklearn.exceptions import ConvergenceWarning
-
-from ..structures import Tile
 
 
 class SparseKernel:
@@ -35,9 +34,11 @@ class SparseKernel:
 
     def factorize(self, jitter, name):
         """Cholesky factor of K_MM, with as much jitter as it takes; sets `chol` and `jitter`."""
-        tile = Tile(np.arange(self.points.shape[1]), (slice(0, len(self.points)),), self.points.T)
-        K_mm = self(tile)
-        K_mm = 0.5 * (K_mm + K_mm.T)
+        K_mm = 0.0
+        for b, weight in enumerate(self.block_weights):
+            block = self.points[self.boundaries[b] : self.boundaries[b + 1]]
+            # BLAS syrk computes one triangle of the symmetric product, which is all we need.
+            K_mm += weight * _power(dsyrk(1.0, block.T, lower=1), self.zeta)
         self.jitter = jitter
         while True:
             try:

@@ -30,6 +30,10 @@ class Tile(NamedTuple):
     columns: tuple
     values: np.ndarray
 
+    def take(self, rows):
+        """The tile of some rows, given by index or mask."""
+        return self._replace(atoms=self.atoms[rows], values=self.values[rows])
+
     def pieces(self):
         """Pairs (feature columns, columns of `values`), both slices."""
         start = 0
@@ -194,6 +198,7 @@ class StructureFeatures:
         ----------
         max_bytes : int
             A block holds at least one structure and at most this many bytes of dense rows.
+            Matrix products want large blocks; 0 walks structure by structure without copies.
 
         Yields
         ------

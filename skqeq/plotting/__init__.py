@@ -1,0 +1,9 @@
+"""Figures: parity, learning curves, molecules coloured by charge. Needs the extra ``plots``.
+
+Every function draws into `ax`, or into a new figure, and returns the Axes.
+"""
+
+from ._errors import plot_learning_curve, plot_parity
+from ._molecules import plot_charges_by_element, plot_molecule
+
+__all__ = ["plot_charges_by_element", "plot_learning_curve", "plot_molecule", "plot_parity"]

@@ -1,0 +1,165 @@
+"""How wrong models are."""
+
+import numpy as np
+
+from ..metrics import target_mae, target_rmse
+from ..parameters import DEBYE
+from ._style import COLORS, GREY, axes_or_new, with_unit
+
+
+def plot_parity(y_true, y_pred, *, unit=None, label=None, ax=None):
+    """Draw predictions over reference values, with their errors in a box.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n, 3) or (n,), or sequence of n array-likes
+        Reference values. Shape (n, 3) means dipole vectors (e*Angstrom), of which the norm is
+        drawn in Debye; of anything else, such as the charges of n structures, all numbers are
+        drawn as they are. NaN or None are left out.
+    y_pred : like y_true, or dict of {str: like y_true}
+        Predictions of one model, or of several by name.
+    unit : str, default=None
+        Unit of the values on the axes and in the box; "D" for dipoles.
+    label : str, default=None
+        What is drawn; the norm of the dipole for dipoles.
+    ax : matplotlib.axes.Axes, default=None
+        Where to draw.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skqeq.plotting import plot_parity
+    >>> mu = np.random.default_rng(0).normal(size=(50, 3))
+    >>> ax = plot_parity(mu, {"kQEq": 0.98 * mu, "QEq": 0.7 * mu})
+    >>> ax.get_xlabel()
+    'reference |μ| (D)'
+    """
+    ax = axes_or_new(ax, (4.8, 4.8))
+    models = y_pred if isinstance(y_pred, dict) else {None: y_pred}
+    if np.ndim(y_true) == 2 and np.shape(y_true)[1] == 3:
+        unit, label = unit or "D", label or "|μ|"
+        y_true = _norm_in_debye(y_true)
+        models = {name: _norm_in_debye(values) for name, values in models.items()}
+    limits = _known(y_true, y_true)[0]
+    for i, (name, values) in enumerate(models.items()):
+        truth, predicted = _known(y_true, values)
+        limits = np.concatenate([limits, predicted])
+        style = {
+            "s": 16,
+            "linewidths": 0,
+            "color": COLORS[i % len(COLORS)],
+            "alpha": float(np.clip(15.0 / np.sqrt(len(truth) + 1.0), 0.15, 0.7)),
+            "label": _error_label(name, truth, predicted, unit),
+            "rasterized": len(truth) > 5000,
+        }
+        # The first model lies on top: baselines come later and scatter more.
+        ax.scatter(truth, predicted, zorder=3 - 0.01 * i, **style)
+    _square(ax, limits)
+    _error_legend(ax)
+    ax.set_xlabel(with_unit(f"reference {label or 'value'}", unit))
+    ax.set_ylabel(with_unit(f"predicted {label or 'value'}", unit))
+    return ax
+
+
+def plot_learning_curve(sizes, errors, *, unit=None, label="MAE", ax=None):
+    """Draw the error over the size of the training set, both axes logarithmic.
+
+    Parameters
+    ----------
+    sizes : array-like of shape (n_sizes,)
+        Numbers of training structures.
+    errors : array-like of shape (n_sizes, n_folds), or dict of {str: such an array}
+        Error in every fold, for one model or several by name. A line goes through the mean over
+        the folds, a band spans from the best fold to the worst. The scores of
+        `sklearn.model_selection.learning_curve` are negative errors: pass ``-test_scores``.
+    unit : str, default=None
+        Unit of the errors.
+    label : str, default="MAE"
+        Which error it is.
+    ax : matplotlib.axes.Axes, default=None
+        Where to draw.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> from skqeq.plotting import plot_learning_curve
+    >>> ax = plot_learning_curve([50, 100, 200], [[0.5, 0.6], [0.4, 0.5], [0.3, 0.4]], unit="D")
+    >>> ax.get_ylabel()
+    'MAE (D)'
+    """
+    ax = axes_or_new(ax, (5.0, 3.8))
+    sizes = np.asarray(sizes)
+    models = errors if isinstance(errors, dict) else {None: errors}
+    for i, (name, values) in enumerate(models.items()):
+        values = np.asarray(values, dtype=np.float64)
+        if values.shape[:1] != sizes.shape or values.ndim != 2:
+            raise ValueError(f"errors have shape {values.shape}, but there are {len(sizes)} sizes")
+        color = COLORS[i % len(COLORS)]
+        ax.fill_between(sizes, values.min(1), values.max(1), color=color, alpha=0.18, linewidth=0)
+        ax.plot(sizes, values.mean(1), "o-", color=color, label=name, markersize=5)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    _plain_ticks(ax, sizes)
+    ax.grid(which="major", color="#dddddd", linewidth=0.7)
+    ax.set_axisbelow(True)
+    ax.set_xlabel("training structures")
+    ax.set_ylabel(with_unit(label, unit))
+    if any(models):
+        ax.legend(frameon=False)
+    return ax
+
+
+def _norm_in_debye(dipoles):
+    return DEBYE * np.linalg.norm(np.asarray(dipoles, dtype=np.float64), axis=1)
+
+
+def _known(y_true, y_pred):
+    """All known numbers of both, flat."""
+    if len(y_true) != len(y_pred):
+        raise ValueError(f"{len(y_true)} references for {len(y_pred)} predictions")
+    rows = [(t, p) for t, p in zip(y_true, y_pred, strict=True) if t is not None]
+    truth = np.concatenate([np.ravel(np.asarray(t, dtype=np.float64)) for t, _ in rows])
+    predicted = np.concatenate([np.ravel(np.asarray(p, dtype=np.float64)) for _, p in rows])
+    known = ~np.isnan(truth)
+    return truth[known], predicted[known]
+
+
+def _error_label(name, truth, predicted, unit):
+    mae, rmse = target_mae(truth, predicted), target_rmse(truth, predicted)
+    unit = f" {unit}" if unit else ""
+    return (f"{name}: " if name else "") + f"MAE {mae:#.3g}{unit}, RMSE {rmse:#.3g}{unit}"
+
+
+def _square(ax, values):
+    """Equal limits and the diagonal."""
+    low, high = values.min(), values.max()
+    margin = 0.04 * (high - low) or 1.0
+    limits = (low - margin, high + margin)
+    ax.plot(limits, limits, color=GREY, linewidth=1.0, zorder=1)
+    ax.set(xlim=limits, ylim=limits, aspect="equal")
+    ax.set_yticks(ax.get_xticks())
+    ax.set(xlim=limits, ylim=limits)
+
+
+def _error_legend(ax):
+    legend = ax.legend(loc="upper left", fontsize=9, handletextpad=0.2, edgecolor="#cccccc")
+    for handle in legend.legend_handles:
+        handle.set(alpha=1.0, sizes=[30])
+
+
+def _plain_ticks(ax, sizes):
+    """Ticks at the sizes that were used, and errors as decimal numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
+
+    ax.set_xticks(sizes, [str(n) for n in sizes])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,202 @@
+"""Where the charge sits."""
+
+import numpy as np
+from ase.data import chemical_symbols, covalent_radii
+from ase.neighborlist import natural_cutoffs, neighbor_list
+
+from ..parameters import DEBYE
+from ._style import COLORS, GREY, axes_or_new
+
+# Negative is red, positive blue, as in maps of electrostatic potentials.
+CHARGE_COLORS = "RdBu"
+DIPOLE_COLOR = "#117733"
+# Length of the dipole arrow, Angstrom per Debye.
+DIPOLE_SCALE = 0.5
+# Radius of a drawn atom in units of its covalent radius; touching bonds stay visible.
+ATOM_SCALE = 0.6
+# Width and height that are shown at least, Angstrom.
+SMALLEST_FRAME = (3.0, 2.4)
+
+
+def plot_molecule(atoms, charges, dipole=None, *, dipole_scale=DIPOLE_SCALE, ax=None):
+    """Draw a molecule in its principal plane, its atoms coloured by charge.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        The molecule. It is seen along the direction in which it extends least.
+    charges : array-like of shape (n_atoms,)
+        Charge of every atom, e. Zero is white, negative red, positive blue.
+    dipole : array-like of shape (3,), default=None
+        Dipole moment, e*Angstrom. An arrow shows its projection, from minus to plus, starting at
+        the centre of mass.
+    dipole_scale : float, default=0.5
+        Length of the arrow, Angstrom per Debye.
+    ax : matplotlib.axes.Axes, default=None
+        Where to draw.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq.plotting import plot_molecule
+    >>> ax = plot_molecule(molecule("H2O"), [-0.6, 0.3, 0.3], dipole=[0.0, 0.0, -0.39])
+    >>> [text.get_text() for text in ax.texts][:3]
+    ['O', 'H', 'H']
+    """
+    charges = np.asarray(charges, dtype=np.float64)
+    if charges.shape != (len(atoms),):
+        raise ValueError(f"charges have shape {charges.shape}, but there are {len(atoms)} atoms")
+    ax = axes_or_new(ax, (5.6, 4.4))
+    view = principal_axes(atoms.positions)
+    center = atoms.get_center_of_mass()
+    xyz = (atoms.positions - center) @ view.T
+    radii = ATOM_SCALE * covalent_radii[atoms.numbers]
+    arrow = None
+    if dipole is not None:
+        arrow = dipole_scale * DEBYE * (np.asarray(dipole, dtype=np.float64) @ view.T)[:2]
+    _frame(ax, xyz[:, :2], radii, arrow)
+    _draw_bonds(ax, atoms, xyz)
+    disks = _draw_atoms(ax, xyz, radii, charges)
+    _label_atoms(ax, atoms, xyz, radii, charges, disks.norm)
+    bar = ax.figure.colorbar(disks, ax=ax, shrink=0.75, pad=0.02)
+    bar.set_label("charge (e)")
+    bar.outline.set_visible(False)
+    if arrow is not None:
+        _draw_dipole(ax, arrow, np.linalg.norm(dipole), dipole_scale)
+    return ax
+
+
+def plot_charges_by_element(X, charges, *, ax=None):
+    r"""Draw how the charges of every element are distributed.
+
+    Parameters
+    ----------
+    X : sequence of n ase.Atoms
+        Structures.
+    charges : sequence of n array-likes of shape (n_atoms,)
+        Charges of their atoms, e, as from `skqeq.predict_charges`.
+    ax : matplotlib.axes.Axes, default=None
+        Where to draw.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq.plotting import plot_charges_by_element
+    >>> ax = plot_charges_by_element([molecule("H2O")], [[-0.6, 0.3, 0.3]])
+    >>> [tick.get_text() for tick in ax.get_xticklabels()]
+    ['H\n2', 'O\n1']
+    """
+    ax = axes_or_new(ax, (5.0, 3.8))
+    numbers = np.concatenate([atoms.numbers for atoms in X])
+    charges = np.concatenate([np.asarray(q, dtype=np.float64) for q in charges])
+    if numbers.shape != charges.shape:
+        raise ValueError(f"{len(charges)} charges for {len(numbers)} atoms")
+    elements = np.unique(numbers)
+    rng = np.random.default_rng(0)
+    for x, number in enumerate(elements):
+        values = charges[numbers == number]
+        # A violin of few or equal values is no distribution.
+        if len(values) > 10 and np.ptp(values) > 0:
+            [body] = ax.violinplot(values, [x], widths=0.8, showextrema=False)["bodies"]
+            body.set(facecolor=COLORS[0], alpha=0.25)
+        spread = x + rng.uniform(-0.12, 0.12, len(values))
+        alpha = float(np.clip(10.0 / np.sqrt(len(values)), 0.1, 0.7))
+        ax.scatter(spread, values, s=6, color=COLORS[0], alpha=alpha, linewidths=0, zorder=2)
+        ax.hlines(np.median(values), x - 0.25, x + 0.25, color="black", linewidth=1.5, zorder=3)
+    counts = [np.sum(numbers == number) for number in elements]
+    names = [f"{chemical_symbols[z]}\n{n}" for z, n in zip(elements, counts, strict=True)]
+    ax.set_xticks(range(len(elements)), names)
+    ax.axhline(0.0, color=GREY, linewidth=0.8, zorder=0)
+    ax.set_xlabel("element and number of atoms")
+    ax.set_ylabel("charge (e)")
+    return ax
+
+
+def principal_axes(positions):
+    """Axes of a point cloud by decreasing extent, as rows of a rotation matrix."""
+    axes = np.linalg.svd(positions - positions.mean(axis=0))[2]
+    # Signs are arbitrary; these make equal molecules look equal, and never mirrored.
+    for axis in axes[:2]:
+        axis *= np.sign(axis[np.abs(axis).argmax()])
+    axes[2] = np.cross(axes[0], axes[1])
+    return axes
+
+
+def _frame(ax, xy, radii, arrow):
+    """Equal scales and room for every atom and for the arrow."""
+    corners = [xy - radii[:, None], xy + radii[:, None]]
+    if arrow is not None:
+        corners.append(arrow[None] * 1.05)
+    corners = np.concatenate(corners)
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    # Room around, and atoms and ions of few atoms are not blown up.
+    margin = np.maximum(0.2, (SMALLEST_FRAME - (high - low)) / 2)
+    low, high = low - margin, high + margin
+    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+    ax.set_axis_off()
+
+
+def _draw_bonds(ax, atoms, xyz):
+    from matplotlib.collections import LineCollection
+
+    i, j = neighbor_list("ij", atoms, natural_cutoffs(atoms, mult=1.15))
+    lines = [xyz[[a, b], :2] for a, b in zip(i, j, strict=True) if a < b]
+    ax.add_collection(LineCollection(lines, colors="#8c8c8c", linewidths=4.0, zorder=1))
+
+
+def _draw_atoms(ax, xyz, radii, charges):
+    """Disks in the order of their depth, as one collection."""
+    from matplotlib.collections import PatchCollection
+    from matplotlib.colors import CenteredNorm
+    from matplotlib.patches import Circle
+
+    order = np.argsort(xyz[:, 2])
+    disks = PatchCollection(
+        [Circle(xyz[i, :2], radii[i]) for i in order],
+        cmap=CHARGE_COLORS,
+        norm=CenteredNorm(halfrange=1.15 * np.abs(charges).max() or 1.0),
+        edgecolor="#404040",
+        linewidth=1.0,
+        zorder=2,
+    )
+    disks.set_array(charges[order])
+    return ax.add_collection(disks)
+
+
+def _label_atoms(ax, atoms, xyz, radii, charges, norm):
+    """Element symbols that fit into the disks and contrast with them."""
+    from matplotlib import colormaps
+
+    width = ax.get_window_extent().width * 72.0 / ax.figure.dpi
+    points_per_angstrom = width / np.ptp(ax.get_xlim())
+    for symbol, position, radius, q in zip(atoms.symbols, xyz, radii, charges, strict=True):
+        red, green, blue, _ = colormaps[CHARGE_COLORS](norm(q))
+        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+        size = np.clip(1.0 * radius * points_per_angstrom, 4.0, 12.0)
+        style = {"ha": "center", "va": "center_baseline", "fontsize": size}
+        ax.text(*position[:2], symbol, color="white" if dark else "black", zorder=5, **style)
+
+
+def _draw_dipole(ax, arrow, norm, dipole_scale):
+    from matplotlib.patheffects import withStroke
+
+    style = {
+        "arrowstyle": "-|>",
+        "color": DIPOLE_COLOR,
+        "linewidth": 2.5,
+        "mutation_scale": 18,
+        "shrinkA": 0,
+        "shrinkB": 0,
+        "path_effects": [withStroke(linewidth=4.5, foreground="w")],
+    }
+    ax.annotate("", arrow, (0.0, 0.0), arrowprops=style, zorder=4)
+    text = f"|μ| = {DEBYE * norm:.2f} D (arrow from − to +, {dipole_scale:g} Å per D)"
+    ax.text(0.5, -0.02, text, transform=ax.transAxes, ha="center", va="top", color=DIPOLE_COLOR)
