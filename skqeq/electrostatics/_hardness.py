@@ -16,7 +16,7 @@ from .._pythran import gaussian_coulomb
 from ..parameters import COULOMB, per_element, radii_table
 from ..structures import Structure, check_structures
 
-DEFAULT_RADIUS_SCALE = 0.35
+DEFAULT_RADIUS_SCALE = 0.2
 
 
 def gaussian_widths(numbers, radii="qeq", radius_scale=DEFAULT_RADIUS_SCALE):
@@ -28,7 +28,7 @@ def gaussian_widths(numbers, radii="qeq", radius_scale=DEFAULT_RADIUS_SCALE):
         Atomic numbers.
     radii : {"qeq", "covalent"} or dict, default="qeq"
         See `skqeq.parameters.radii_table`.
-    radius_scale : float, default=0.35
+    radius_scale : float, default=0.2
         Factor on the radii.
 
     Returns
@@ -77,8 +77,8 @@ def hardness_matrix(atoms, widths=None, hardness=0.0):
     >>> from ase.build import molecule
     >>> from skqeq.electrostatics import hardness_matrix
     >>> hardness_matrix(molecule("N2")).round(2)
-    array([[32.46, 13.02],
-           [13.02, 32.46]])
+    array([[56.81, 12.74],
+           [12.74, 56.81]])
     """
     [structure] = [atoms] if isinstance(atoms, Structure) else check_structures([atoms])
     if structure.periodic:

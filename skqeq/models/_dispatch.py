@@ -24,7 +24,7 @@ def predict_charges(model, X):
     >>> water = molecule("H2O")
     >>> model = QEqRegressor().fit([water], np.array([[0.0, 0.0, -0.39]]))
     >>> predict_charges(model, [water])[0].round(2)
-    array([-0.66,  0.33,  0.33])
+    array([-0.65,  0.33,  0.33])
     """
     model, X = unwrap(model, X)
     return model.predict_charges(X)

@@ -50,14 +50,14 @@ class QEqRegressor(ChargeModel):
 
     def __init__(
         self,
-        sigma_dipole=0.01,
-        sigma_charges=0.05,
+        sigma_dipole=0.002,
+        sigma_charges=0.02,
         sigma_quadrupole=0.05,
         sigma_potential=0.05,
-        sigma_dipole_magnitude=0.01,
+        sigma_dipole_magnitude=0.002,
         amplitude_baseline=10.0,
         hardness=0.0,
-        radius_scale=0.35,
+        radius_scale=0.2,
         radii="qeq",
         init=None,
         max_iter=50,
