@@ -10,7 +10,7 @@ from ase.io import read
 def load_molecules(*, return_groups=False):
     """Load neutral organic molecules with their dipoles and charges.
 
-    @N_MOL@ molecules of H, C, N, O and F with up to 8 heavy atoms: hydrocarbons, alcohols, ethers,
+    507 molecules of H, C, N, O and F with up to 8 heavy atoms: hydrocarbons, alcohols, ethers,
     amines, amides, nitriles, acids, esters, ketones, aldehydes, aromatics, fluorides, nitro
     compounds, small amino acids. Molecules with up to three heavy atoms occur twice, as optimised
     and with rattled coordinates. The order is random, so any slice is a fair sample.
@@ -23,13 +23,13 @@ def load_molecules(*, return_groups=False):
 
     Returns
     -------
-    X : list of @S_MOL@ ase.Atoms
+    X : list of 574 ase.Atoms
         Structures, the centre of mass at the origin. ``info`` holds ``charge`` (total charge, e),
         ``group``, ``smiles`` and ``level`` (the level of theory).
-    y : ndarray of shape (@S_MOL@,)
+    y : ndarray of shape (574,)
         Structured array as from `make_targets`, with ``dipole``, the dipole vectors
         (e*Angstrom), and ``charges``, the Mulliken charges (e).
-    groups : ndarray of shape (@S_MOL@,)
+    groups : ndarray of shape (574,)
         One int per molecule, no two alike in this set and `load_ions`. Only if `return_groups`.
 
     See Also
@@ -46,9 +46,9 @@ def load_molecules(*, return_groups=False):
     >>> from skqeq.datasets import load_molecules
     >>> X, y, groups = load_molecules(return_groups=True)
     >>> len(X), len(set(groups.tolist())), y.dtype.names
-    (@S_MOL@, @N_MOL@, ('dipole', 'charges'))
+    (574, 507, ('dipole', 'charges'))
     >>> y["dipole"].shape, len(y["charges"][0]) == len(X[0])
-    ((@S_MOL@, 3), True)
+    ((574, 3), True)
     """
     return _load("molecules", return_groups)
 
@@ -56,7 +56,7 @@ def load_molecules(*, return_groups=False):
 def load_ions(*, return_groups=False):
     """Load small molecular ions with their dipoles and charges.
 
-    @N_ION@ closed-shell species of H, C, N, O and F with total charges from -2 to 2: ammonium and
+    86 closed-shell species of H, C, N, O and F with total charges from -2 to 2: ammonium and
     oxonium ions, carbocations, alkoxides, carboxylates, other anions, dications and dianions.
     Ions with up to three heavy atoms occur twice, as optimised and with rattled coordinates. The
     order is random, so any slice is a fair sample.
@@ -69,13 +69,13 @@ def load_ions(*, return_groups=False):
 
     Returns
     -------
-    X : list of @S_ION@ ase.Atoms
+    X : list of 119 ase.Atoms
         Structures, the centre of mass at the origin. ``info`` holds ``charge`` (total charge, e),
         ``group``, ``smiles`` and ``level`` (the level of theory).
-    y : ndarray of shape (@S_ION@,)
+    y : ndarray of shape (119,)
         Structured array as from `make_targets`, with ``dipole``, the dipole vectors about the
         centre of mass (e*Angstrom), and ``charges``, the Mulliken charges (e).
-    groups : ndarray of shape (@S_ION@,)
+    groups : ndarray of shape (119,)
         One int per ion, no two alike in this set and `load_molecules`. Only if `return_groups`.
 
     See Also
@@ -93,7 +93,7 @@ def load_ions(*, return_groups=False):
     >>> from skqeq.datasets import load_ions
     >>> X, y = load_ions()
     >>> len(X), sorted({atoms.info["charge"] for atoms in X})
-    (@S_ION@, [-2, -1, 1, 2])
+    (119, [-2, -1, 1, 2])
     >>> all(abs(q.sum() - atoms.info["charge"]) < 1e-5 for atoms, q in zip(X, y["charges"]))
     True
     """

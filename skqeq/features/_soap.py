@@ -9,7 +9,6 @@ from joblib import Memory, Parallel, delayed, effective_n_jobs
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
-from tqdm import tqdm
 
 from ..persistence import Persistent
 from ..structures import StructureFeatures, Tile, check_structures
@@ -48,7 +47,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
     n_jobs : int, default=None
         Number of processes for the descriptor; None means 1.
     verbose : int, default=0
-        Above 0 a progress bar is shown.
+        Above 0 a progress bar is shown whenever a later step walks over the features.
     memory : str or joblib.Memory, default=None
         Where to keep rows on disk. None keeps them in memory only.
     cache_bytes : int, default=2**31
@@ -323,10 +322,9 @@ class SOAPSource:
             function = memory.cache(describe)
         n_jobs = effective_n_jobs(self.n_jobs)
         if n_jobs == 1 or len(tasks) < 2 * n_jobs:
-            bar = tqdm(tasks, desc="SOAP", disable=not self.verbose, leave=False)
-            return [function(*task) for task in bar]
+            return [function(*task) for task in tasks]
         # A task is a fraction of a millisecond; batches keep the overhead of processes small.
-        return Parallel(n_jobs=n_jobs, batch_size=32, verbose=10 * self.verbose)(
+        return Parallel(n_jobs=n_jobs, batch_size=32)(
             delayed(function)(*task) for task in tasks
         )
 

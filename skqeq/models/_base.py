@@ -136,8 +136,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             name: getattr(self, f"sigma_{name}") * labels.relative_sigma(name)
             for name in labels.names
         }
-        bar = tqdm(total=len(features), desc="fit", disable=not self.verbose, leave=False)
-        for first, block in features.blocks():
+        for first, block in features.blocks(verbose=self.verbose, desc="fit"):
             reduced, pending = RowList(), {name: RowList() for name in kept}
             for s, structure in enumerate(block.structures):
                 i = first + s
@@ -163,8 +162,6 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                 triangle.update(J, residual)
             for name, rows in pending.items():
                 kept[name].jacobians += [J for J, _ in self._design(block, rows)]
-            bar.update(len(block.structures))
-        bar.close()
         return triangle, [rows.gathered() for rows in kept.values()]
 
     def _design(self, block, rows):
@@ -260,9 +257,26 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             An array (n, 3) of dipoles, a structured array, a list of dict or a DataFrame.
         """
         check_is_fitted(self)
-        return to_form(self._predict_table(X, self.targets_), self.y_form_)
+        return to_form(self.predict_targets(X, self.targets_), self.y_form_)
 
-    def _predict_table(self, X, names):
+    def predict_targets(self, X, names):
+        """Predict several targets at once, whether they were trained on or not.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+        names : sequence of str
+            Columns of `skqeq.make_targets`.
+
+        Returns
+        -------
+        y : ndarray of shape (n,)
+            Structured array as from `skqeq.make_targets`.
+        """
+        for name in names:
+            if name not in TARGETS:
+                raise ValueError(f"unknown target {name!r}; known: {', '.join(TARGETS)}")
         columns = {name: [] for name in names}
         for structure, _, charges, widths in self._walk(X):
             for name, values in columns.items():
@@ -270,7 +284,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         return make_targets(**columns)
 
     def predict_target(self, X, name):
-        """Predict one target, whether it was trained on or not.
+        """Predict one target.
 
         Parameters
         ----------
@@ -284,9 +298,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         values : ndarray of shape (n,) or (n, k), or list of ndarray
             A list where the size depends on the structure.
         """
-        if name not in TARGETS:
-            raise ValueError(f"unknown target {name!r}; known: {', '.join(TARGETS)}")
-        column = self._predict_table(X, [name])[name]
+        column = self.predict_targets(X, [name])[name]
         return list(column) if column.dtype == object else column
 
     def predict_charges(self, X):
@@ -323,7 +335,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         weights = _check_weights(sample_weight, len(features))
         if not labels.names:
             return target_r2([], [])
-        predicted = self._predict_table(features, labels.names)
+        predicted = self.predict_targets(features, labels.names)
         return float(
             np.mean(
                 [

@@ -90,6 +90,7 @@ class NoFeatures:
 
     boundaries = (0, 0)
     row_bytes = 1024
+    verbose = False
 
     def tiles(self, structures):
         """Nothing."""

@@ -12,10 +12,10 @@ def plot_parity(y_true, y_pred, *, unit=None, label=None, ax=None):
 
     Parameters
     ----------
-    y_true : array-like of shape (n, 3) or (n,), or sequence of n array-likes
-        Reference values. Shape (n, 3) means dipole vectors (e*Angstrom), of which the norm is
-        drawn in Debye; of anything else, such as the charges of n structures, all numbers are
-        drawn as they are. NaN or None are left out.
+    y_true : ndarray of shape (n, 3) or (n,), or sequence of n arrays
+        Reference values. An array of shape (n, 3) holds dipole vectors (e*Angstrom), of which the
+        norm is drawn in Debye; of anything else, such as a list of the charges of n structures,
+        all numbers are drawn as they are. NaN or None are left out.
     y_pred : like y_true, or dict of {str: like y_true}
         Predictions of one model, or of several by name.
     unit : str, default=None
@@ -40,7 +40,7 @@ def plot_parity(y_true, y_pred, *, unit=None, label=None, ax=None):
     """
     ax = axes_or_new(ax, (4.8, 4.8))
     models = y_pred if isinstance(y_pred, dict) else {None: y_pred}
-    if np.ndim(y_true) == 2 and np.shape(y_true)[1] == 3:
+    if isinstance(y_true, np.ndarray) and y_true.shape[1:] == (3,):
         unit, label = unit or "D", label or "|μ|"
         y_true = _norm_in_debye(y_true)
         models = {name: _norm_in_debye(values) for name, values in models.items()}
@@ -156,10 +156,10 @@ def _error_legend(ax):
 
 def _plain_ticks(ax, sizes):
     """Ticks at the sizes that were used, and errors as decimal numbers."""
-    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     ax.set_xticks(sizes, [str(n) for n in sizes])
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)))
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)))
     ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.yaxis.set_minor_locator(NullLocator())

@@ -177,12 +177,24 @@ def _label_atoms(ax, atoms, xyz, radii, charges, norm):
 
     width = ax.get_window_extent().width * 72.0 / ax.figure.dpi
     points_per_angstrom = width / np.ptp(ax.get_xlim())
-    for symbol, position, radius, q in zip(atoms.symbols, xyz, radii, charges, strict=True):
-        red, green, blue, _ = colormaps[CHARGE_COLORS](norm(q))
+    for i, (symbol, radius) in enumerate(zip(atoms.symbols, radii, strict=True)):
+        if _is_covered(i, xyz, radii):
+            continue
+        red, green, blue, _ = colormaps[CHARGE_COLORS](norm(charges[i]))
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-        size = np.clip(1.0 * radius * points_per_angstrom, 4.0, 12.0)
-        style = {"ha": "center", "va": "center_baseline", "fontsize": size}
-        ax.text(*position[:2], symbol, color="white" if dark else "black", zorder=5, **style)
+        style = {
+            "ha": "center",
+            "va": "center_baseline",
+            "fontsize": np.clip(radius * points_per_angstrom, 4.0, 12.0),
+            "color": "white" if dark else "black",
+        }
+        ax.text(*xyz[i, :2], symbol, zorder=5, **style)
+
+
+def _is_covered(i, xyz, radii):
+    """Whether the centre of atom i lies behind another one."""
+    distance = np.linalg.norm(xyz[:, :2] - xyz[i, :2], axis=1)
+    return np.any((distance < radii) & (xyz[:, 2] > xyz[i, 2]))
 
 
 def _draw_dipole(ax, arrow, norm, dipole_scale):

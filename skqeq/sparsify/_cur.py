@@ -55,6 +55,8 @@ class CURSparsifier(
         CUR looks at a random subset of this many environments per element.
     random_state : int or None, default=0
         Seed of the choice.
+    verbose : int, default=0
+        Above 0 a progress bar is shown.
 
     Attributes
     ----------
@@ -94,6 +96,7 @@ class CURSparsifier(
         "jitter": [Interval(Real, 0.0, None, closed="left")],
         "max_environments": [Interval(Integral, 1, None, closed="left")],
         "random_state": [Interval(Integral, 0, None, closed="left"), np.random.RandomState, None],
+        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -106,6 +109,7 @@ class CURSparsifier(
         jitter=1e-10,
         max_environments=50_000,
         random_state=0,
+        verbose=0,
     ):
         self.n_points = n_points
         self.method = method
@@ -115,6 +119,7 @@ class CURSparsifier(
         self.jitter = jitter
         self.max_environments = max_environments
         self.random_state = random_state
+        self.verbose = verbose
 
     def fit(self, X, y=None):
         """Choose the sparse points.
@@ -267,7 +272,7 @@ class CURSparsifier(
         omega = sketch_matrix(X.n_features, width, rng)
         sketch = np.zeros((len(wanted), omega.shape[1]))
         first = 0
-        for _, block in X.blocks(max_bytes=0):
+        for _, block in X.blocks(0, self.verbose, "sparse set"):
             here = slice(*np.searchsorted(wanted, [first, first + block.n_atoms]))
             local = np.full(block.n_atoms, -1)
             local[wanted[here] - first] = np.arange(here.start, here.stop)
@@ -287,7 +292,7 @@ class CURSparsifier(
             return {group: X[index[:, 0]].T.copy() for group, index in chosen.items()}
         points = {g: np.zeros((X.n_features, len(index))) for g, index in chosen.items()}
         structures = np.unique(np.concatenate([index[:, 0] for index in chosen.values()]))
-        for start, block in X[structures].blocks(max_bytes=0):
+        for start, block in X[structures].blocks(0):
             here = structures[start : start + len(block.structures)]
             for group, index in chosen.items():
                 slots = np.flatnonzero(np.isin(index[:, 0], here))
@@ -315,6 +320,7 @@ class SparseSource:
         }
         self.boundaries = (0, edges[-1])
         self.row_bytes = parent.row_bytes
+        self.verbose = parent.verbose
 
     def tiles(self, structures):
         """One tile per element, with the columns of its sparse points."""

@@ -8,6 +8,7 @@ block, so that memory is bounded by a block and not by the data.
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 # Size of a block if its rows were dense; the tiles in memory are usually half of that.
 BLOCK_BYTES = 2**28
@@ -113,7 +114,8 @@ class StructureFeatures:
     source : object
         Computes the features: ``source.tiles(structures)`` returns a list of `Tile`,
         ``source.boundaries`` the first column of each block of columns and the total number,
-        ``source.row_bytes`` the memory that one atom needs on the way.
+        ``source.row_bytes`` the memory that one atom needs on the way, ``source.verbose``
+        whether walks show their progress.
 
     Attributes
     ----------
@@ -191,7 +193,7 @@ class StructureFeatures:
     def _block(self, structures):
         return Block(structures, self.source.tiles(structures), self.n_features)
 
-    def blocks(self, max_bytes=BLOCK_BYTES):
+    def blocks(self, max_bytes=BLOCK_BYTES, verbose=False, desc="features"):
         """Walk over the features in blocks of consecutive structures.
 
         Parameters
@@ -199,6 +201,10 @@ class StructureFeatures:
         max_bytes : int
             A block holds at least one structure and at most this many bytes of dense rows.
             Matrix products want large blocks; 0 walks structure by structure without copies.
+        verbose : bool
+            Whether to show a progress bar, which the source may also ask for.
+        desc : str
+            What the bar is called.
 
         Yields
         ------
@@ -206,15 +212,16 @@ class StructureFeatures:
             Index of the first structure of the block.
         block : Block
         """
-        start, size = 0, 0
-        for i, structure in enumerate(self.structures):
-            needed = len(structure) * self.source.row_bytes
-            if i > start and size + needed > max_bytes:
-                yield start, self._block(list(self.structures[start:i]))
-                start, size = i, 0
-            size += needed
-        if start < len(self):
-            yield start, self._block(list(self.structures[start:]))
+        sizes = np.array([len(s) for s in self.structures], dtype=int) * self.source.row_bytes
+        silent = not (verbose or self.source.verbose)
+        with tqdm(total=len(self), desc=desc, disable=silent, leave=False) as bar:
+            start = 0
+            while start < len(self):
+                fits = np.searchsorted(np.cumsum(sizes[start:]), max_bytes, side="right")
+                stop = start + max(1, int(fits))
+                yield start, self._block(list(self.structures[start:stop]))
+                bar.update(stop - start)
+                start = stop
 
     def __array_function__(self, func, types, args, kwargs):
         # FeatureUnion stacks by np.hstack (scikit-learn 1.8) or np.concat(axis=1) (1.9).
@@ -235,6 +242,8 @@ class StructureFeatures:
 
 class ArraySource:
     """Features given as arrays, found again by the geometry they belong to."""
+
+    verbose = False
 
     def __init__(self, structures, arrays):
         self.rows = {}
@@ -268,6 +277,7 @@ class StackedSource:
             last = self.boundaries[-1]
             self.boundaries += tuple(last + b for b in source.boundaries[1:])
         self.row_bytes = sum(source.row_bytes for source in sources)
+        self.verbose = any(source.verbose for source in sources)
 
     def tiles(self, structures):
         """The tiles of every source, shifted to its columns."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
+from ase.geometry import complete_cell
 from scipy.spatial import cKDTree
 
 from ..parameters import MAX_ATOMIC_NUMBER
@@ -210,6 +211,9 @@ def _check_one(i, atoms):
     pbc = tuple(bool(p) for p in atoms.pbc)
     field = _vector(atoms.info.get("external_field", (0.0, 0.0, 0.0)), fail)
     _check_cell(cell, pbc, field, fail)
+    if any(pbc):
+        # The vector that leaves a slab may be absent and has no meaning.
+        cell = complete_cell(cell)
     _check_distances(positions, fail)
     charge = _total_charge(atoms.info, fail)
     points = _points(atoms.info.get("potential_points"), fail)

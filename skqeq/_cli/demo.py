@@ -1,0 +1,176 @@
+"""``skqeq demo``: a model of dipole moments, from the bundled data to figures."""
+
+import time
+import warnings
+
+import numpy as np
+from ase.io import write
+from sklearn.model_selection import GroupKFold, GroupShuffleSplit, learning_curve
+from sklearn.pipeline import make_pipeline
+from tqdm import tqdm
+
+from .. import CURSparsifier, KQEqRegressor, QEqRegressor, SOAPFeaturizer, datasets, predict_charges
+from ..metrics import dipole_errors
+from ..parameters import DEBYE
+from ..plotting import plot_learning_curve, plot_molecule, plot_parity
+from .figures import import_matplotlib, save_figure
+from .files import replacing, save_model
+from .fit import fit_with_bar, grid_search
+
+SIGMA = "kqeqregressor__sigma_dipole"
+N_POINTS = 100
+SIGMAS = (0.003, 0.01, 0.03)  # e*Angstrom
+FRACTIONS = (0.25, 0.5, 1.0)  # of the training structures, for the learning curve
+
+
+def run(args):
+    """Train, compare, draw."""
+    start = time.perf_counter()
+    args.output.mkdir(parents=True, exist_ok=True)
+    X, y, groups = datasets.load_molecules(return_groups=True)
+    D = y["dipole"]
+    train, test = next(GroupShuffleSplit(1, test_size=0.2, random_state=0).split(X, D, groups))
+    train_data = [X[i] for i in train], D[train], groups[train]
+    held_out = [X[i] for i in test]
+    print("Dipole moments of organic molecules (PBE0/def2-TZVP), by kernel charge equilibration.\n")
+    print(f"train on {_count(groups[train])}, hold out {_count(groups[test])}")
+
+    model = build_model()
+    # Rare elements have fewer environments than the sparse set could hold, which is as it must be.
+    warnings.filterwarnings("ignore", message="n_points=")
+    model.set_params(**{SIGMA: choose_sigma(model, *train_data, args.quiet)})
+    fit_with_bar(model, *train_data[:2], quiet=args.quiet)
+    qeq = QEqRegressor().fit(*train_data[:2])
+    predictions = {"kQEq": model.predict(held_out), "QEq": qeq.predict(held_out)}
+    print_comparison(D[train], D[test], predictions)
+    print_conservation(model)
+
+    errors = print_learning_curve(model, *train_data, args.quiet)
+    paths = write_files(args.output, model, held_out, D[test])
+    paths += draw(args.output, model, held_out, D[test], predictions, errors)
+    print("\nwritten:")
+    for path in paths:
+        print(f"  {path}")
+    print(
+        f"\nnext, for example:\n  skqeq evaluate {paths[0]} {paths[1]}\n"
+        f"\ndone in {time.perf_counter() - start:.0f} s"
+    )
+
+
+def build_model():
+    """A pipeline that is a little smaller than the default one, for speed."""
+    return make_pipeline(
+        SOAPFeaturizer(n_max=6, l_max=4), CURSparsifier(n_points=N_POINTS), KQEqRegressor()
+    )
+
+
+def choose_sigma(model, X, D, groups, quiet):
+    """The noise of least cross-validated error."""
+    grid = {SIGMA: SIGMAS}
+    results = grid_search(model, grid, GroupKFold(3), score_mae, X, D, groups=groups, quiet=quiet)
+    best = int(np.argmax(results["mean_test_score"]))
+    print("\nnoise of the labels, by 3-fold cross-validation on the training molecules:")
+    for i, (sigma, mae) in enumerate(zip(SIGMAS, -results["mean_test_score"], strict=True)):
+        mark = "  <- taken" if i == best else ""
+        print(f"  sigma_dipole = {sigma:<5g} e*Angstrom   MAE of |mu| {mae:.3f} D{mark}")
+    return SIGMAS[best]
+
+
+def score_mae(model, X, D):
+    """Minus the MAE of the norm of the dipole, D."""
+    return -dipole_errors(D, model.predict(X))["mae"]
+
+
+def print_comparison(D_train, D_test, predictions):
+    """Errors on the held-out molecules beside those of baselines."""
+    rows = {
+        "kQEq, learned electronegativities": predictions["kQEq"],
+        "QEq, one electronegativity per element": predictions["QEq"],
+    }
+    mean = np.full(len(D_test), np.linalg.norm(D_train, axis=1).mean())
+    print(f"\n{'|mu| of held-out molecules, D':<42}{'MAE':>8}{'median':>8}{'RMSE':>8}")
+    for name, predicted in rows.items():
+        _print_row(name, dipole_errors(D_test, predicted))
+    _print_row("mean of the training set", dipole_errors(np.linalg.norm(D_test, axis=1), mean))
+
+
+def _print_row(name, errors):
+    print(f"  {name:<40}{errors['mae']:>8.3f}{errors['median']:>8.3f}{errors['rmse']:>8.3f}")
+
+
+def print_conservation(model):
+    """How well the charges of ions, which the model never saw, add up."""
+    ions, _ = datasets.load_ions()
+    totals = np.array([atoms.info["charge"] for atoms in ions])
+    sums = np.array([charges.sum() for charges in predict_charges(model, ions)])
+    print(
+        f"\ncharges of {len(ions)} ions from {totals.min():+d} to {totals.max():+d} e add up to "
+        f"their total charge within {np.abs(sums - totals).max():.0e} e"
+    )
+
+
+def print_learning_curve(model, X, D, groups, quiet):
+    """Sizes, and errors of shape (n_sizes, n_folds) in D."""
+    folds = GroupKFold(3)
+    with tqdm(total=3 * len(FRACTIONS), desc="learning curve", unit="fit", disable=quiet) as bar:
+
+        def score(estimator, X, D):
+            bar.update(0.5)  # called for the training and the test structures
+            return score_mae(estimator, X, D)
+
+        sizes, _, scores = learning_curve(
+            model,
+            X,
+            D,
+            groups=groups,
+            cv=folds,
+            train_sizes=FRACTIONS,
+            scoring=score,
+            error_score="raise",
+        )
+    print(
+        "\nlearning curve: "
+        + ", ".join(
+            f"{mae:.3f} D from {n}" for n, mae in zip(sizes, -scores.mean(axis=1), strict=True)
+        )
+        + " structures"
+    )
+    return sizes, -scores
+
+
+def write_files(folder, model, X, D):
+    """The model and the held-out molecules, ready for the other commands."""
+    paths = [folder / "model.joblib", folder / "held_out.xyz"]
+    save_model(model, paths[0])
+    labelled = [atoms.copy() for atoms in X]
+    for atoms, dipole in zip(labelled, D, strict=True):
+        atoms.info["REF_dipole"] = dipole
+    with replacing(paths[1]) as temporary:
+        write(temporary, labelled, format="extxyz")
+    return paths
+
+
+def draw(folder, model, X, D, predictions, errors):
+    """Parity plot, learning curve and the most polar molecule; nothing without matplotlib."""
+    try:
+        import_matplotlib()
+    except ImportError as error:
+        print(f"\nno figures: {error}")
+        return []
+    paths = [folder / name for name in ("parity.png", "learning_curve.png", "molecule.png")]
+    save_figure(paths[0], plot_parity, D, predictions, title="held-out molecules")
+    options = {"unit": "D", "label": "cross-validated MAE of |μ|", "figsize": (5.0, 3.8)}
+    save_figure(paths[1], plot_learning_curve, *errors, **options)
+    polar = int(np.linalg.norm(D, axis=1).argmax())
+    [charges] = predict_charges(model, [X[polar]])
+    title = (
+        f"{X[polar].get_chemical_formula()}, held out: predicted charges and dipole\n"
+        f"(reference: |μ| = {DEBYE * np.linalg.norm(D[polar]):.2f} D)"
+    )
+    dipole = predictions["kQEq"][polar]
+    save_figure(paths[2], plot_molecule, X[polar], charges, dipole, title=title)
+    return paths
+
+
+def _count(groups):
+    return f"{len(groups)} structures of {len(set(groups.tolist()))} molecules"

@@ -1,0 +1,48 @@
+"""``skqeq evaluate``: the errors of a model."""
+
+from .. import make_targets, predict_target, strip, targets_from_atoms
+from ..plotting import plot_parity
+from ..targets import TARGETS
+from .figures import import_matplotlib, save_figure
+from .files import load_model, read_structures
+from .fit import chosen_keys
+from .report import print_errors, print_worst, quantities
+
+
+def run(args):
+    """Compare and print."""
+    if args.plot is not None:
+        import_matplotlib()
+    model = load_model(args.model)
+    labelled = read_structures(args.structures)
+    y = labels(labelled, args.targets, args.key)
+    X = strip(labelled)
+    predicted = make_targets(**{name: predict_target(model, X, name) for name in y.dtype.names})
+    print(f"{len(X)} structures of {args.structures}\n")
+    print_errors(y, predicted)
+    if args.worst > 0:
+        for name in y.dtype.names:
+            print_worst(name, X, y[name], predicted[name], args.worst)
+    if args.plot is not None:
+        name, unit, truth, prediction = next(quantities(y, predicted))
+        label = "|μ|" if "dipole" in name else name
+        save_figure(args.plot, plot_parity, truth, prediction, unit=unit, label=label)
+        print(f"\nwrote {args.plot}")
+
+
+def labels(X, targets, keys):
+    """The named targets, or all that the structures carry."""
+    if targets is not None:
+        return targets_from_atoms(X, chosen_keys(targets, keys))
+    columns = []
+    for name, key in chosen_keys(TARGETS, keys).items():
+        try:
+            columns.append(targets_from_atoms(X, {name: key}))
+        except ValueError:
+            if key is not None:
+                raise
+    if not columns:
+        raise ValueError(
+            f"no structure has labels; looked for {', '.join(TARGETS)}, also with REF_"
+        )
+    return make_targets(**{y.dtype.names[0]: y[y.dtype.names[0]] for y in columns})

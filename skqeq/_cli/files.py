@@ -1,0 +1,73 @@
+"""Reading and writing; an output file appears when it is complete, or not at all."""
+
+import os
+from contextlib import contextmanager
+from itertools import islice
+
+import joblib
+from ase.io import iread
+
+
+@contextmanager
+def replacing(path):
+    """Give a temporary path in the same folder, which takes the place of `path` at the end."""
+    path = path.resolve()  # a link stays a link
+    # Formats are told by the ending, so the ending stays.
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def iterate_structures(path):
+    """Yield the structures of a file one by one."""
+    n = 0
+    structures = iread(str(path))  # all, or those of FILE@SLICE
+    while True:
+        try:
+            atoms = next(structures, None)
+        except Exception as error:  # every reader of ASE has its own kinds
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            place = f" after {n} structures" if n else ""
+            raise ValueError(f"cannot read {path}{place}: {reason}") from error
+        if atoms is None:
+            break
+        n += 1
+        yield atoms
+    if n == 0:
+        raise ValueError(f"{path} holds no structures")
+
+
+def read_structures(path):
+    """All structures of a file."""
+    return list(iterate_structures(path))
+
+
+def blocks(iterable, size):
+    """Yield lists of `size` items; the last may be shorter."""
+    iterator = iter(iterable)
+    while block := list(islice(iterator, size)):
+        yield block
+
+
+def save_model(model, path):
+    """Write a joblib file."""
+    with replacing(path) as temporary:
+        joblib.dump(model, temporary)
+
+
+def load_model(path):
+    """Read a fitted charge model; loading executes the file, so it must be trusted."""
+    try:
+        model = joblib.load(path)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # bytes that are no pickle can raise anything
+        raise ValueError(f"{path} is not a model file: {error!r}") from error
+    pipeline = getattr(model, "best_estimator_", model)
+    last = pipeline[-1] if hasattr(pipeline, "steps") else pipeline
+    if not hasattr(last, "predict_charges"):
+        raise ValueError(f"{path} holds a {type(model).__name__}, not a charge model")
+    return pipeline

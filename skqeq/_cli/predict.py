@@ -1,0 +1,66 @@
+"""``skqeq predict``: structures with charges and dipoles."""
+
+import re
+
+from ase.calculators.calculator import all_properties
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+from ase.io.formats import open_with_compression
+from tqdm import tqdm
+
+from .. import check_structures, predict_charges
+from ..targets import TARGETS
+from .files import blocks, iterate_structures, load_model, replacing
+
+BLOCK = 256  # structures in memory at a time
+LABELS = ("charges", "dipole")
+
+
+def run(args):
+    """Predict block by block."""
+    model = load_model(args.model)
+    # Every structure is seen once: its descriptor need not be kept.
+    caches = [name for name in model.get_params() if name.split("__")[-1] == "cache_bytes"]
+    model.set_params(**dict.fromkeys(caches, 0))
+    n = 0
+    with (
+        replacing(args.output) as temporary,
+        tqdm(desc="predict", unit=" structures", disable=args.quiet) as bar,
+    ):
+        with open_with_compression(str(temporary), "wt") as file:
+            for block in blocks(iterate_structures(args.structures), BLOCK):
+                label_block(model, block, first=n)
+                write(file, block, format="extxyz")
+                n += len(block)
+                bar.update(len(block))
+    print(f"wrote {n} structures with charges and dipoles to {args.output}")
+
+
+def label_block(model, X, first):
+    """Attach predictions; messages count structures from the beginning of the file."""
+    try:
+        structures = check_structures(X)
+        charges = predict_charges(model, X)
+    except ValueError as error:
+        number = re.compile(r"\bstructure (\d+)")
+        message = number.sub(lambda match: f"structure {int(match[1]) + first}", str(error))
+        raise ValueError(message) from error
+    for atoms, structure, q in zip(X, structures, charges, strict=True):
+        results = {"charges": q}
+        # The dipole of a periodic structure depends on the choice of its cell.
+        if not structure.periodic:
+            results["dipole"] = TARGETS["dipole"].operator(structure, None) @ q
+        attach(atoms, results)
+
+
+def attach(atoms, results):
+    """Set results and initial charges; labels of the same names move to ``REF_``."""
+    old = {} if atoms.calc is None else atoms.calc.results
+    old = {name: value for name, value in old.items() if name in all_properties}
+    if "charges" in old and "REF_charges" not in atoms.arrays:
+        atoms.set_array("REF_charges", old["charges"])
+    if "dipole" in old:
+        atoms.info.setdefault("REF_dipole", old["dipole"])
+    kept = {name: value for name, value in old.items() if name not in LABELS}
+    atoms.set_initial_charges(results["charges"])
+    atoms.calc = SinglePointCalculator(atoms, **kept, **results)

@@ -1,0 +1,275 @@
+"""The command line: ``skqeq demo | fit | predict | evaluate``."""
+
+import argparse
+import sys
+import textwrap
+import traceback
+import warnings
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+
+from . import CURSparsifier, KQEqRegressor, SOAPFeaturizer
+from .targets import TARGETS
+
+TRUST = "Model files are joblib files, which execute code when loaded: load only trusted ones."
+EXAMPLES = {
+    "main": """
+        skqeq demo
+        skqeq fit train.xyz -o model.joblib --search
+        skqeq evaluate model.joblib test.xyz --plot parity.png
+        skqeq predict model.joblib new.xyz -o charges.xyz
+        ase gui charges.xyz        # View > Colors > By initial charge
+        """,
+    "demo": """
+        skqeq demo
+        skqeq demo --output figures
+        """,
+    "fit": """
+        skqeq fit train.xyz -o model.joblib
+        skqeq fit train.xyz -o model.joblib --search --group molecule
+        skqeq fit train.xyz -o model.joblib --targets dipole charges \\
+            --key dipole=dft_dipole charges=mulliken --sigma dipole=0.01 charges=0.05
+        """,
+    "predict": """
+        skqeq predict model.joblib new.xyz -o charges.xyz
+        skqeq predict model.joblib trajectory.traj@::10 -o charges.xyz.gz
+        """,
+    "evaluate": """
+        skqeq evaluate model.joblib test.xyz
+        skqeq evaluate model.joblib test.xyz --targets dipole --worst 20 --plot parity.png
+        """,
+}
+LABELS = """\
+Labels are looked up as `dipole` or `REF_dipole` and so on, in calculator results, atom columns and
+info; --key gives other names. Units: dipole e*Angstrom, charges e. The total charge is info
+`charge` or `total_charge`."""
+
+
+def main(argv=None):
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : list of str, default=None
+        The arguments; None means those of the process.
+
+    Returns
+    -------
+    code : int
+        0, or 2 after an error in what was given, or 130 after Ctrl-C.
+    """
+    args = build_parser().parse_args(argv)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            args.run(args)
+        except KeyboardInterrupt:
+            print("\nskqeq: interrupted", file=sys.stderr)
+            return 130
+        except (ValueError, TypeError, OSError, ImportError) as error:
+            if args.debug:
+                traceback.print_exc()
+            message = " ".join(str(error).split()) or type(error).__name__
+            print(f"skqeq {args.command}: error: {message}", file=sys.stderr)
+            return 2
+    return 0
+
+
+def _show_warning(message, *_, **__):
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def build_parser():
+    """Parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="skqeq",
+        description="Kernel charge equilibration: learn charges and dipole moments of molecules.",
+        epilog=f"{_examples('main')}\n\n{TRUST}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"skqeq {version('skqeq')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_fit(commands)
+    _add_predict(commands)
+    _add_evaluate(commands)
+    return parser
+
+
+def _examples(command):
+    return "examples:\n" + textwrap.indent(textwrap.dedent(EXAMPLES[command]).strip(), "  ")
+
+
+def _add_command(commands, name, summary, description="", note=""):
+    """A subparser with what all commands share."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}. {description}".strip(),
+        epilog="\n\n".join(filter(None, [_examples(name), note])),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress bars")
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    parser.set_defaults(run=lambda args: _run(name, args))
+    return parser
+
+
+def _run(name, args):
+    import_module(f"skqeq._cli.{name}").run(args)
+
+
+def _add_demo(commands):
+    parser = _add_command(
+        commands,
+        "demo",
+        "train on the bundled molecules and draw what was learned",
+        "Takes about a\nminute on two cores.",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("skqeq-demo"),
+        metavar="DIR",
+        help="folder for figures, model and held-out molecules (default: %(default)s)",
+    )
+
+
+def _add_fit(commands):
+    parser = _add_command(
+        commands,
+        "fit",
+        "train a model on a file of labelled structures",
+        note=f"{LABELS}\n\n{TRUST}",
+    )
+    add = parser.add_argument
+    add("structures", metavar="train.xyz", help="any file ASE reads; FILE@:100 takes a part")
+    add("-o", "--output", type=output_file, required=True, metavar="model.joblib")
+    add(
+        "--targets",
+        nargs="+",
+        default=["dipole"],
+        choices=list(TARGETS),
+        metavar="TARGET",
+        help=f"what to learn, of {', '.join(TARGETS)} (default: dipole)",
+    )
+    _add_keys(parser)
+    soap, sigmas = SOAPFeaturizer(), KQEqRegressor()
+    cutoffs = {"nargs": "+", "type": float, "default": soap.r_cut, "metavar": "R"}
+    add("--r-cut", **cutoffs, help=f"cutoffs of the descriptor, Angstrom {_default(soap.r_cut)}")
+    _add_count(parser, "--n-max", soap.n_max, "radial functions")
+    _add_count(parser, "--l-max", soap.l_max, "largest angular momentum")
+    _add_count(parser, "--n-points", CURSparsifier().n_points, "sparse points per element")
+    known = [f"{name}={getattr(sigmas, f'sigma_{name}'):g}" for name in TARGETS]
+    noise = {"nargs": "+", "type": number, "default": [], "metavar": "TARGET=SIGMA"}
+    add("--sigma", **noise, help=f"noise of the labels, in their units {_default(known)}")
+    add("--search", action="store_true", help="choose sigma around --sigma by cross-validation")
+    add(
+        "--group",
+        metavar="KEY",
+        help="info key of which equal values stay in one fold, such as copies of one molecule",
+    )
+    add("--folds", type=int, default=5, metavar="K", help="folds of the search (default: 5)")
+
+
+def _add_count(parser, option, default, meaning):
+    text = f"{meaning} {_default([default])}"
+    parser.add_argument(option, type=int, default=default, metavar="N", help=text)
+
+
+def _default(values):
+    return f"(default: {' '.join(map(str, values))})"
+
+
+def _add_predict(commands):
+    parser = _add_command(
+        commands,
+        "predict",
+        "write structures with predicted charges and dipoles",
+        note="The output is extended xyz: order, info and cell stay. Charges are written as "
+        "results\n(`charges`, `dipole`) and as `initial_charges`, which the ASE GUI shows. Results "
+        "of these\nnames in the input are labels and are kept as `REF_charges`, `REF_dipole`.\n\n"
+        f"{TRUST}",
+    )
+    _add_model(parser, "in.xyz")
+    parser.add_argument("-o", "--output", type=output_file, required=True, metavar="out.xyz")
+
+
+def _add_evaluate(commands):
+    parser = _add_command(
+        commands,
+        "evaluate",
+        "print the errors of a model on labelled structures",
+        note=f"{LABELS}\n\n{TRUST}",
+    )
+    _add_model(parser, "test.xyz")
+    add = parser.add_argument
+    add(
+        "--targets",
+        nargs="+",
+        choices=list(TARGETS),
+        metavar="TARGET",
+        help="what to compare (default: every target with labels)",
+    )
+    _add_keys(parser)
+    add(
+        "--worst",
+        type=int,
+        default=10,
+        metavar="N",
+        help="how many of the worst structures to list (default: 10)",
+    )
+    add("--plot", type=output_file, metavar="parity.png", help="draw a parity plot")
+
+
+def _add_model(parser, structures):
+    parser.add_argument("model", metavar="model.joblib", help="from `skqeq fit`; only trusted ones")
+    parser.add_argument(
+        "structures", metavar=structures, help="any file ASE reads; FILE@:100 takes a part"
+    )
+
+
+def _add_keys(parser):
+    parser.add_argument(
+        "--key",
+        nargs="+",
+        type=assignment,
+        default=[],
+        metavar="TARGET=KEY",
+        help="names of labels in the file",
+    )
+
+
+def assignment(text):
+    """``target=value`` as a pair."""
+    target, equals, value = text.partition("=")
+    if not equals or not value or target not in TARGETS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not TARGET=VALUE with a target of {', '.join(TARGETS)}"
+        )
+    return target, value
+
+
+def number(text):
+    """``target=number`` as a pair."""
+    target, value = assignment(text)
+    try:
+        return target, float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a number") from None
+
+
+def output_file(text):
+    """A path that can be written: a long run must not fail at its end, nor replace a device."""
+    path = Path(text)
+    if path.exists() and not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a regular file")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} lies in a folder that does not exist")
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())
