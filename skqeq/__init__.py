@@ -17,6 +17,7 @@ from .models import (
     predict_charges,
     predict_electronegativities,
     predict_target,
+    predict_targets,
 )
 from .sparsify import CURSparsifier
 from .structures import StructureFeatures, check_structures, strip
@@ -35,6 +36,7 @@ __all__ = [
     "predict_charges",
     "predict_electronegativities",
     "predict_target",
+    "predict_targets",
     "show_versions",
     "strip",
     "targets_from_atoms",

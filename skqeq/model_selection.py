@@ -1,12 +1,16 @@
 """Scorers and splits for labels that only some structures have."""
 
+import warnings
+
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold, StratifiedKFold
 
 from .metrics import target_mae, target_r2, target_rmse
 from .models import predict_target
+from .models._base import check_weights
 from .structures import check_structures
 from .targets import TARGETS, Labels
+from .targets._labels import as_table
 
 _METRICS = {"r2": (target_r2, 1.0), "mae": (target_mae, -1.0), "rmse": (target_rmse, -1.0)}
 
@@ -58,11 +62,12 @@ class TargetScorer:
                 'fewer folds, and give the search error_score="raise"'
             )
         function, sign = _METRICS[self.metric]
+        weights = check_weights(sample_weight, len(labels.table))
         predicted = predict_target(estimator, X, self.target)
-        return sign * function(labels.table[self.target], predicted, sample_weight)
+        return sign * function(labels.table[self.target], predicted, weights)
 
 
-class LabelledKFold:
+class LabelledKFold(BaseCrossValidator):
     """K folds, by group if groups are given, that share out the labelled structures evenly.
 
     Parameters
@@ -86,6 +91,9 @@ class LabelledKFold:
     [[0, 2], [1, 3]]
     """
 
+    # With metadata routing, groups are handed to splitters that ask for them.
+    __metadata_request__split = {"groups": True}
+
     def __init__(self, target, n_splits=5, shuffle=False, random_state=None):
         self.target = target
         self.n_splits = n_splits
@@ -98,11 +106,21 @@ class LabelledKFold:
 
     def split(self, X, y, groups=None):
         """Yield training and test indices."""
-        names = getattr(getattr(y, "dtype", None), "names", None) or ()
+        table, _ = as_table(y)
+        names = table.dtype.names
         if self.target not in names:
-            raise ValueError(f"y has no column {self.target!r}, only {', '.join(names) or 'none'}")
-        column = y[self.target]
-        known = [v is not None and not np.isnan(v).all() for v in column]
+            raise ValueError(f"y has no column {self.target!r}, only {', '.join(names)}")
+        known = np.array([v is not None and not np.isnan(v).all() for v in table[self.target]])
+        n_labelled = known.sum() if groups is None else len(set(np.asarray(groups)[known]))
+        if n_labelled < self.n_splits:
+            what = "structures" if groups is None else "groups"
+            raise ValueError(
+                f"n_splits={self.n_splits}, but only {n_labelled} {what} have {self.target}"
+            )
         kind = StratifiedKFold if groups is None else StratifiedGroupKFold
         folds = kind(self.n_splits, shuffle=self.shuffle, random_state=self.random_state)
-        yield from folds.split(np.zeros(len(known)), np.array(known), groups)
+        with warnings.catch_warnings():
+            # That few structures have no label is no reason to warn.
+            warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+            folds = list(folds.split(np.zeros(len(known)), known, groups))
+        yield from folds

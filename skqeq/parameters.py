@@ -7,7 +7,8 @@ from functools import cache
 from importlib.resources import files
 
 import numpy as np
-from ase.data import atomic_numbers, chemical_symbols, covalent_radii
+from ase.data import atomic_numbers, chemical_symbols
+from ase.data import covalent_radii as ase_covalent_radii
 from ase.units import Bohr, Debye, Hartree
 
 # Coulomb constant e^2 / (4 pi eps_0) in eV*Angstrom/e^2 (CODATA values as shipped by ASE).
@@ -47,6 +48,17 @@ def qeq_electronegativities():
     return _qeq_table()[:, 1]
 
 
+def covalent_radii():
+    """Covalent radii by atomic number, shape (119,), Angstrom; NaN where undefined.
+
+    Cordero et al., Dalton Trans. 2832 (2008), as shipped by ASE.
+    """
+    radii = ase_covalent_radii.copy()
+    # The published table ends at curium; ASE fills the rest with a number.
+    radii[0] = radii[97:] = np.nan
+    return radii
+
+
 def per_element(values, name):
     """Spread a number, or a dict keyed by symbol or atomic number, over the periodic table.
 
@@ -69,7 +81,10 @@ def per_element(values, name):
         number = atomic_numbers.get(key) if isinstance(key, str) else key
         if number is None or not 1 <= number <= MAX_ATOMIC_NUMBER:
             raise ValueError(f"{name} names {key!r}, which is not an element")
-        table[number] = float(value)
+        value = float(value)
+        if not (np.isfinite(value) and value >= 0.0):
+            raise ValueError(f"{name} of {key!r} is {value!r}, which is not a non-negative number")
+        table[number] = value
     return table
 
 
@@ -83,7 +98,7 @@ def radii_table(radii):
         shipped by ASE; or a radius in Angstrom per element.
     """
     if isinstance(radii, str):
-        tables = {"qeq": qeq_radii, "covalent": lambda: covalent_radii}
+        tables = {"qeq": qeq_radii, "covalent": covalent_radii}
         if radii not in tables:
             raise ValueError(f"radii must be 'qeq', 'covalent' or a dict, got {radii!r}")
         table = np.full(MAX_ATOMIC_NUMBER + 1, np.nan)

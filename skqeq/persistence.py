@@ -2,6 +2,16 @@
 
 FORMAT = 1
 
+# What fitted models hold beside arrays and plain Python, for ``skops.io.load(trusted=...)``.
+TRUSTED_TYPES = [
+    "skqeq.features._soap.PowerSpectrum",
+    "skqeq.features._soap.SOAPFeaturizer",
+    "skqeq.models._kqeq.KQEqRegressor",
+    "skqeq.models._qeq.QEqRegressor",
+    "skqeq.sparsify._cur.CURSparsifier",
+    "skqeq.sparsify._kernel.SparseKernel",
+]
+
 
 class Persistent:
     """Write a format version into pickles and refuse those of a newer package.

@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 from numbers import Integral, Real
+from os import PathLike
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
@@ -10,6 +11,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from ..parameters import per_element
 from ..persistence import Persistent
 from ..structures import StructureFeatures, Tile, check_structures
 from ._cache import ROWS
@@ -48,7 +50,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         Number of processes for the descriptor; None means 1.
     verbose : int, default=0
         Above 0 a progress bar is shown whenever a later step walks over the features.
-    memory : str or joblib.Memory, default=None
+    memory : str, path or joblib.Memory, default=None
         Where to keep rows on disk. None keeps them in memory only.
     cache_bytes : int, default=2**31
         The store of rows in memory, which all featurizers of a process share, is shrunk to this
@@ -94,7 +96,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         "species_weighting": [dict, None],
         "n_jobs": [Integral, None],
         "verbose": ["verbose"],
-        "memory": [str, Memory, None],
+        "memory": [str, PathLike, Memory, None],
         "cache_bytes": [Interval(Integral, 0, None, closed="left")],
     }
 
@@ -144,19 +146,29 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
     def _fit(self, structures):
         self._validate_params()
         seen = np.unique(np.concatenate([s.numbers for s in structures]))
-        self.species_ = seen if self.species is None else _species_numbers(self.species)
+        species = seen if self.species is None else _species_numbers(self.species)
         cutoffs = self.r_cut if isinstance(self.r_cut, (tuple, list)) else (self.r_cut,)
         widths = self.sigma_atom
         if not isinstance(widths, (tuple, list)):
             widths = [widths] * len(cutoffs)
         if len(widths) != len(cutoffs) or not cutoffs:
             raise ValueError(f"{len(widths)} values of sigma_atom for {len(cutoffs)} of r_cut")
+        for r_cut in cutoffs:
+            if not isinstance(r_cut, Real) or not 1.0 < r_cut < np.inf:
+                raise ValueError(f"r_cut must be finite and above 1 Angstrom, got {r_cut!r}")
+        for sigma in widths:
+            if sigma is not None and not (isinstance(sigma, Real) and 0.0 < sigma < np.inf):
+                raise ValueError(f"sigma_atom must be positive, got {sigma!r}")
         weighting = self.species_weighting
         if weighting is not None:
-            weighting = {z: float(weighting[chemical_symbols[z]]) for z in self.species_}
+            given = per_element(weighting, "species_weighting")
+            weighting = {int(z): float(given[z]) for z in species}
+            missing = [chemical_symbols[z] for z, weight in weighting.items() if np.isnan(weight)]
+            if missing:
+                raise ValueError(f"species_weighting has no weight for {', '.join(missing)}")
         self.spectra_ = tuple(
             PowerSpectrum(
-                species=tuple(int(z) for z in self.species_),
+                species=tuple(int(z) for z in species),
                 r_cut=float(r_cut),
                 n_max=int(self.n_max),
                 l_max=int(self.l_max),
@@ -166,6 +178,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
             )
             for r_cut, sigma in zip(cutoffs, widths, strict=True)
         )
+        self.species_ = species
         self.n_features_out_ = sum(s.n_features for s in self.spectra_)
 
     def transform(self, X):
@@ -217,7 +230,7 @@ def _species_numbers(species):
     numbers = set()
     for item in species:
         number = atomic_numbers.get(item) if isinstance(item, str) else item
-        if number is None or not 1 <= number < len(chemical_symbols):
+        if not isinstance(number, Integral) or not 1 <= number < len(chemical_symbols):
             raise ValueError(f"species holds {item!r}, which is not an element")
         numbers.add(int(number))
     if not numbers:
@@ -245,6 +258,11 @@ class PowerSpectrum:
 
     def _dscribe(self, species, periodic):
         return _dscribe_soap(species, *self.options, self._weights(species), periodic)
+
+    @property
+    def signature(self):
+        """What the columns mean: nested tuples that can be compared and stored."""
+        return (self.species, self.options, self._weights(self.species))
 
     def key(self, structure):
         """What the rows of a structure depend on."""
@@ -280,6 +298,7 @@ class SOAPSource:
         self.cache_bytes = cache_bytes
         self.boundaries = (0, *np.cumsum([s.n_features for s in spectra]).tolist())
         self.row_bytes = 8 * self.boundaries[-1]
+        self.signature = tuple(s.signature for s in spectra)
 
     def tiles(self, structures):
         """One tile per power spectrum for all structures made of the same elements."""
@@ -303,7 +322,7 @@ class SOAPSource:
         keys = [[spectrum.key(s) for spectrum in self.spectra] for s in structures]
         found = {key: ROWS.get(key) for row in keys for key in row}
         wanted = {
-            key: (spectrum, structure)
+            key: (spectrum, structure, key)
             for structure, row in zip(structures, keys, strict=True)
             for spectrum, key in zip(self.spectra, row, strict=True)
             if found[key] is None
@@ -318,19 +337,17 @@ class SOAPSource:
         function = describe
         if self.memory is not None:
             memory = self.memory
-            memory = Memory(memory, verbose=0) if isinstance(memory, str) else memory
-            function = memory.cache(describe)
+            memory = memory if isinstance(memory, Memory) else Memory(memory, verbose=0)
+            function = memory.cache(describe, ignore=["spectrum", "structure"])
         n_jobs = effective_n_jobs(self.n_jobs)
         if n_jobs == 1 or len(tasks) < 2 * n_jobs:
             return [function(*task) for task in tasks]
         # A task is a fraction of a millisecond; batches keep the overhead of processes small.
-        return Parallel(n_jobs=n_jobs, batch_size=32)(
-            delayed(function)(*task) for task in tasks
-        )
+        return Parallel(n_jobs=n_jobs, batch_size=32)(delayed(function)(*task) for task in tasks)
 
 
-def describe(spectrum, structure):
-    """Rows of one structure; a function of its own so that it can be cached and counted."""
+def describe(spectrum, structure, key):
+    """Rows of one structure; `key` says all that they depend on, for the store on disk."""
     return spectrum.rows(structure)
 
 

@@ -1,6 +1,11 @@
 """Estimators of charges and what follows from them."""
 
-from ._dispatch import predict_charges, predict_electronegativities, predict_target
+from ._dispatch import (
+    predict_charges,
+    predict_electronegativities,
+    predict_target,
+    predict_targets,
+)
 from ._kqeq import KQEqRegressor
 from ._qeq import QEqRegressor
 
@@ -10,4 +15,5 @@ __all__ = [
     "predict_charges",
     "predict_electronegativities",
     "predict_target",
+    "predict_targets",
 ]

@@ -12,14 +12,13 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
-from ..electrostatics import gaussian_widths, hardness_matrix
-from ..electrostatics._hardness import lookup
+from ..electrostatics import hardness_matrix
 from ..metrics import target_r2
-from ..parameters import per_element, qeq_electronegativities
+from ..parameters import per_element, qeq_electronegativities, radii_table
 from ..persistence import Persistent
 from ..response import Equilibrium
 from ..solvers import NonlinearRows, Triangle, gauss_newton
-from ..structures import StructureFeatures
+from ..structures import StructureFeatures, check_same_features
 from ..targets import TARGETS, Labels, make_targets
 from ..targets._labels import to_form
 
@@ -67,10 +66,17 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         labels = Labels(y, features.structures)
         if not labels.names:
             raise ValueError(f"all labels are missing: y holds no value of {labels.columns}")
+        weights = check_weights(sample_weight, len(features))
+        labels.names = [n for n in labels.names if (labels.known(n) & (weights > 0)).any()]
+        if not labels.names:
+            raise ValueError("all labels belong to structures whose sample_weight is zero")
+        _check_molecules(features.structures)
+        # A fit that fails from here on must not leave the weights of another one.
+        self.__dict__.pop("coef_", None)
         self.n_features_in_ = features.n_features
         self.elements_ = np.unique(np.concatenate([s.numbers for s in features.structures]))
-        self._prepare_tables()
-        weights = _check_weights(sample_weight, len(features))
+        self.features_ = features.source.signature
+        self._prepare_tables(features.structures)
         triangle, nonlinear = self._assemble(features, labels, weights)
         v, self.fit_history_ = self._solve(triangle, nonlinear)
         self.coef_ = self._scale() * v
@@ -86,20 +92,30 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         raise TypeError(f"{type(self).__name__} does not say what its features are")
 
     def _amplitudes(self):
-        """Prior standard deviations (V) of w and of b, and whether chi_0 is QEq's."""
+        """Prior standard deviations (V) of w and of b; 0 for b means that chi_0 is zero too."""
         raise TypeError(f"{type(self).__name__} does not say what its priors are")
 
     # ---- assembly ---------------------------------------------------------------------------
 
-    def _prepare_tables(self):
+    def _prepare_tables(self, structures):
         """Per-element numbers, complete for the elements seen."""
-        self._hardness = lookup(
-            per_element(self.hardness, "hardness"), self.elements_, "hardness in `hardness`"
-        )
-        self._widths = gaussian_widths(self.elements_, self.radii, self.radius_scale)
-        amplitude_b = self._amplitudes()[1]
-        chi_0 = lookup(qeq_electronegativities(), self.elements_, "QEq electronegativity")
-        self._chi_0 = chi_0 if amplitude_b > 0 else np.zeros(len(self.elements_))
+
+        def lookup(table, name):
+            missing = self.elements_[np.isnan(table[self.elements_])]
+            if len(missing):
+                i = next(i for i, s in enumerate(structures) if missing[0] in s.species)
+                raise ValueError(
+                    f"structure {i} ({structures[i].symbols}): no {name} for "
+                    f"{chemical_symbols[missing[0]]}"
+                )
+            return table[self.elements_]
+
+        self._hardness = lookup(per_element(self.hardness, "hardness"), "hardness in `hardness`")
+        self._widths = self.radius_scale * lookup(radii_table(self.radii), "radius in `radii`")
+        if self._amplitudes()[1] > 0:
+            self._chi_0 = lookup(qeq_electronegativities(), "QEq electronegativity")
+        else:
+            self._chi_0 = np.zeros(len(self.elements_))
 
     def _scale(self):
         """Prior standard deviation of every weight: those of phi, then one per element."""
@@ -107,25 +123,26 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         n_elements = len(self.elements_)
         return np.repeat([amplitude_w, amplitude_b], [self.n_features_in_, n_elements])
 
-    def _slots(self, structure, i=None):
-        """Index of every atom's element in the tables."""
-        slots = np.searchsorted(self.elements_, structure.numbers)
-        slots = np.minimum(slots, len(self.elements_) - 1)
-        unknown = self.elements_[slots] != structure.numbers
-        if unknown.any():
-            raise ValueError(
-                f"structure {structure.symbols} holds "
-                f"{chemical_symbols[structure.numbers[unknown.argmax()]]}, which was not in the "
-                f"training data ({', '.join(chemical_symbols[z] for z in self.elements_)})"
-            )
-        return slots
+    def _check_elements(self, structures):
+        """Refuse elements of which nothing was learned."""
+        known = set(self.elements_.tolist())
+        for i, structure in enumerate(structures):
+            unknown = [chemical_symbols[z] for z in structure.species if z not in known]
+            if unknown:
+                raise ValueError(
+                    f"structure {i} ({structure.symbols}) holds {', '.join(unknown)}, not in the "
+                    f"training data ({', '.join(chemical_symbols[z] for z in self.elements_)})"
+                )
 
-    def _equilibrium(self, structure):
-        """The structure's charge response, widths and element slots."""
-        slots = self._slots(structure)
+    def _equilibrium(self, structure, i):
+        """Charge response of structure i, its widths and element slots."""
+        slots = np.searchsorted(self.elements_, structure.numbers)
         widths = self._widths[slots]
         A = hardness_matrix(structure, widths, self._hardness[slots])
-        return Equilibrium(structure, A), widths, slots
+        try:
+            return Equilibrium(structure, A), widths, slots
+        except ValueError as error:
+            raise ValueError(f"structure {i}: {error}") from None
 
     def _assemble(self, features, labels, weights):
         """Reduce the rows of all linear targets to a triangle, keep those of the others."""
@@ -144,7 +161,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                 values = {name: value for name, value in values.items() if value is not None}
                 if weights[i] == 0.0 or not values:
                     continue
-                equilibrium, widths, slots = self._equilibrium(structure)
+                equilibrium, widths, slots = self._equilibrium(structure, i)
                 q_prior = equilibrium.charges(self._chi_0[slots])
                 for name, value in values.items():
                     operator = TARGETS[name].operator(structure, widths)
@@ -156,8 +173,9 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                         kept[name].add(prior, value, sigma, operator @ q_qeq)
                     else:
                         known = ~np.isnan(value)
-                        residual = (value - prior)[known] / sigma
-                        reduced.add(rows[known] / sigma, residual, block.offsets[s])
+                        weight = np.broadcast_to(TARGETS[name].weights / sigma, value.shape)[known]
+                        residual = weight * (value - prior)[known]
+                        reduced.add(weight[:, None] * rows[known], residual, block.offsets[s])
             for J, residual in self._design(block, reduced):
                 triangle.update(J, residual)
             for name, rows in pending.items():
@@ -183,7 +201,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             v = triangle.solve()
             return v, [{"loss": float(triangle.loss(v)), "gradient": 0.0, "step": 1.0}]
         if self.init is not None:
-            v = self._check_init() / self._scale()
+            v = self._check_init()
         elif linear_labels:
             v = triangle.solve()
         else:
@@ -221,7 +239,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                 f"{init.shape}"
             )
         # A weight without prior width cannot be anything but zero.
-        return np.where(scale > 0, init, 0.0)
+        return np.divide(init, scale, out=np.zeros_like(scale), where=scale > 0)
 
     # ---- prediction -------------------------------------------------------------------------
 
@@ -234,11 +252,14 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                 f"X has {features.n_features} features, but {type(self).__name__} was fitted "
                 f"with {self.n_features_in_}"
             )
+        check_same_features(features, self.features_, type(self).__name__)
+        _check_molecules(features.structures)
+        self._check_elements(features.structures)
         w, b = np.split(self.coef_, [self.n_features_in_])
-        for _, block in features.blocks():
+        for first, block in features.blocks():
             learned = block.dot(w)
             for s, structure in enumerate(block.structures):
-                equilibrium, widths, slots = self._equilibrium(structure)
+                equilibrium, widths, slots = self._equilibrium(structure, first + s)
                 chi = (self._chi_0 + b)[slots]
                 chi = chi + learned[block.offsets[s] : block.offsets[s + 1]]
                 yield structure, chi, equilibrium.charges(chi), widths
@@ -313,8 +334,8 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         """Mean over the labelled targets of the coefficient of determination R2.
 
         The R2 of a target is ``1 - sum |error|^2 / sum |y - mean|^2`` over all its components
-        and structures; it does not depend on any sigma. With fewer than two labelled structures
-        it is not defined and the score is NaN.
+        and structures; it does not depend on any sigma. A target with fewer than two labelled
+        structures has none, with a warning; if all targets lack it, the score is NaN.
 
         Parameters
         ----------
@@ -332,18 +353,18 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         features = self._features(X)
         labels = Labels(y, features.structures)
-        weights = _check_weights(sample_weight, len(features))
+        weights = check_weights(sample_weight, len(features))
         if not labels.names:
             return target_r2([], [])
         predicted = self.predict_targets(features, labels.names)
         return float(
             np.mean(
-                [
-                    target_r2(labels.table[name], predicted[name], weights)
-                    for name in labels.names
-                ]
+                [target_r2(labels.table[name], predicted[name], weights) for name in labels.names]
             )
         )
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "coef_")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -398,7 +419,16 @@ def _observe(target, structure, charges, widths):
     return value[0] if target.shape == (1,) else value
 
 
-def _check_weights(sample_weight, n):
+def _check_molecules(structures):
+    for i, structure in enumerate(structures):
+        if structure.periodic:
+            raise ValueError(
+                f"structure {i} ({structure.symbols}) has pbc = {structure.pbc}; this version of "
+                "skqeq knows the electrostatics of molecules only"
+            )
+
+
+def check_weights(sample_weight, n):
     if sample_weight is None:
         return np.ones(n)
     weights = np.asarray(sample_weight, dtype=np.float64)

@@ -1,5 +1,9 @@
 """Predictions of everything a charge model knows, through whatever it is wrapped in."""
 
+from functools import reduce
+
+from sklearn.utils.validation import check_is_fitted
+
 
 def predict_charges(model, X):
     """Charges of all atoms.
@@ -26,8 +30,8 @@ def predict_charges(model, X):
     >>> predict_charges(model, [water])[0].round(2)
     array([-0.65,  0.33,  0.33])
     """
-    model, X = unwrap(model, X)
-    return model.predict_charges(X)
+    transformer, model = unwrap(model)
+    return model.predict_charges(transformer(X))
 
 
 def predict_electronegativities(model, X):
@@ -45,8 +49,8 @@ def predict_electronegativities(model, X):
     chi : list of ndarray of shape (n_atoms,)
         V. Only differences within a structure matter.
     """
-    model, X = unwrap(model, X)
-    return model.predict_electronegativities(X)
+    transformer, model = unwrap(model)
+    return model.predict_electronegativities(transformer(X))
 
 
 def predict_target(model, X, name):
@@ -66,17 +70,42 @@ def predict_target(model, X, name):
     values : ndarray of shape (n,) or (n, k), or list of ndarray
         In the units of `skqeq.make_targets`.
     """
-    model, X = unwrap(model, X)
-    return model.predict_target(X, name)
+    transformer, model = unwrap(model)
+    return model.predict_target(transformer(X), name)
 
 
-def unwrap(model, X):
-    """The innermost estimator, and X as it sees it."""
+def predict_targets(model, X, names):
+    """Several targets at once, at the cost of one.
+
+    Parameters
+    ----------
+    model : fitted estimator
+        As in `predict_charges`.
+    X : sequence of ase.Atoms
+        What ``model.predict`` takes.
+    names : sequence of str
+        Columns of `skqeq.make_targets`.
+
+    Returns
+    -------
+    y : ndarray of shape (n,)
+        Structured array as from `skqeq.make_targets`.
+    """
+    transformer, model = unwrap(model)
+    return model.predict_targets(transformer(X), names)
+
+
+def unwrap(model):
+    """The charge model inside a pipeline or a search, and what turns X into its input."""
+    transformers = []
     while True:
         if hasattr(model, "best_estimator_"):
             model = model.best_estimator_
         elif hasattr(model, "steps"):
-            X = model[:-1].transform(X) if len(model.steps) > 1 else X
+            transformers += [model[:-1]] if len(model.steps) > 1 else []
             model = model[-1]
+        elif hasattr(model, "predict_charges"):
+            return lambda X: reduce(lambda X, step: step.transform(X), transformers, X), model
         else:
-            return model, X
+            check_is_fitted(model)
+            raise TypeError(f"{type(model).__name__} is no charge model, nor a pipeline of one")

@@ -90,6 +90,7 @@ class NoFeatures:
 
     boundaries = (0, 0)
     row_bytes = 1024
+    signature = None
     verbose = False
 
     def tiles(self, structures):

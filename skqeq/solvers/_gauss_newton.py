@@ -97,8 +97,8 @@ def gauss_newton(triangle, rows, v, max_iter, tol, callback=None):
     max_iter : int
         Largest number of steps.
     tol : float
-        Stop when the norm of the gradient is below `tol` times the norms of the terms that
-        cancel in it.
+        Stop when the norm of the gradient is below `tol` times the norms of the rows' terms
+        that cancel in it.
     callback : callable, default=None
         Called as ``callback(iteration, loss, gradient_norm)``.
 
@@ -118,11 +118,11 @@ def gauss_newton(triangle, rows, v, max_iter, tol, callback=None):
     for iteration in range(max_iter + 1):
         local = triangle.copy()
         gradient = triangle.gradient(v)
-        scale = np.linalg.norm(triangle.R.T @ triangle.z)
+        scale = np.linalg.norm(gradient)
         for r in rows:
             jacobian, residual = r.linearize(v)
             gradient = gradient + jacobian.T @ residual
-            scale += np.linalg.norm(jacobian.T @ (residual - jacobian @ v))
+            scale += np.linalg.norm(jacobian, axis=1) @ np.abs(residual)
             local.update(jacobian, residual)
         norm = np.linalg.norm(gradient) / scale if scale > 0 else 0.0
         history.append({"loss": float(current), "gradient": float(norm), "step": step})
@@ -132,6 +132,7 @@ def gauss_newton(triangle, rows, v, max_iter, tol, callback=None):
             return v, history, True
         if iteration == max_iter:
             break
+        local.check()
         direction = _direction(local.R, rows, v, gradient, forcing=min(0.1, np.sqrt(norm)))
         slope = gradient @ direction
         step, trial = 1.0, loss(v + direction)

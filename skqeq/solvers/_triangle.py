@@ -111,14 +111,8 @@ class Triangle:
         """Gradient of `loss`."""
         return self.R.T @ self.residual(v)
 
-    def solve(self):
-        """Weights of least loss.
-
-        Raises
-        ------
-        ValueError
-            If the rows do not determine them.
-        """
+    def check(self):
+        """Raise a ValueError if the rows do not determine the weights."""
         diagonal = np.abs(np.diag(self.R))
         if not np.isfinite(self._R).all():
             raise ValueError("the least-squares problem holds infinite or undefined numbers")
@@ -127,4 +121,14 @@ class Triangle:
                 "the least-squares problem is singular to working precision: raise sigma, or "
                 "lower n_points"
             )
+
+    def solve(self):
+        """Weights of least loss.
+
+        Raises
+        ------
+        ValueError
+            If the rows do not determine them.
+        """
+        self.check()
         return solve_triangular(self.R, self.z, check_finite=False)

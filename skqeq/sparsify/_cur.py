@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..persistence import Persistent
-from ..structures import StructureFeatures, Tile
+from ..structures import StructureFeatures, Tile, check_same_features
 from ._kernel import SparseKernel, block_norms, block_pieces, normalize_blocks
 from ._selection import METHODS, sketch_matrix
 
@@ -202,12 +202,15 @@ class CURSparsifier(
             return validate_data(self, X, dtype=np.float64, reset=reset), False
         if reset:
             self.n_features_in_ = X.n_features
+            self.features_ = X.source.signature
             self.__dict__.pop("feature_names_in_", None)
         elif X.n_features != self.n_features_in_:
             raise ValueError(
                 f"X has {X.n_features} features, but CURSparsifier was fitted with "
                 f"{self.n_features_in_}"
             )
+        else:
+            check_same_features(X, self.features_, type(self).__name__)
         return X, True
 
     def _weights(self, n_blocks):
@@ -245,8 +248,10 @@ class CURSparsifier(
         short = {g: len(r) for g, r in members.items() if len(r) < self.n_points}
         if short:
             found = ", ".join(f"{n} of {_name(g)}" for g, n in short.items())
+            limited = " (max_environments)" if self.max_environments < self.n_points else ""
             warnings.warn(
-                f"n_points={self.n_points}, but there are only {found}; all of them are used",
+                f"n_points={self.n_points}, but there are only {found}{limited}; all of them are "
+                "used",
                 stacklevel=3,
             )
         # An exhausted group needs no scores.
@@ -268,7 +273,7 @@ class CURSparsifier(
         width = min(self.n_points + 10, 512)
         if not ragged:
             omega = sketch_matrix(X.shape[1], width, rng)
-            return wanted, X[wanted] @ omega
+            return wanted, normalize_blocks(X[wanted].T, (0, X.shape[1])).T @ omega
         omega = sketch_matrix(X.n_features, width, rng)
         sketch = np.zeros((len(wanted), omega.shape[1]))
         first = 0
@@ -319,6 +324,12 @@ class SparseSource:
             for group, start, stop in zip(kernels, edges[:-1], edges[1:], strict=True)
         }
         self.boundaries = (0, edges[-1])
+        self.signature = None
+        if parent.signature is not None:
+            self.signature = (
+                parent.signature,
+                *((int(g), kernel.digest) for g, kernel in kernels.items()),
+            )
         self.row_bytes = parent.row_bytes
         self.verbose = parent.verbose
 

@@ -1,5 +1,6 @@
 """The kernel between environments and sparse points, whitened by Cholesky."""
 
+import hashlib
 import warnings
 
 import numpy as np
@@ -33,12 +34,14 @@ class SparseKernel:
         self.zeta = zeta
 
     def factorize(self, jitter, name):
-        """Cholesky factor of K_MM, with as much jitter as it takes; sets `chol` and `jitter`."""
+        """Cholesky factor `chol` of K_MM, with as much `jitter` as it takes, and its `digest`."""
         K_mm = 0.0
         for b, weight in enumerate(self.block_weights):
             block = self.points[self.boundaries[b] : self.boundaries[b + 1]]
             # BLAS syrk computes one triangle of the symmetric product, which is all we need.
             K_mm += weight * _power(dsyrk(1.0, block.T, lower=1), self.zeta)
+        if not np.isfinite(K_mm).all():
+            raise ValueError(f"features of {name} are infinite or undefined")
         self.jitter = jitter
         while True:
             try:
@@ -56,6 +59,7 @@ class SparseKernel:
                 ConvergenceWarning,
                 stacklevel=4,
             )
+        self.digest = hashlib.blake2b(self.chol.tobytes(), digest_size=16).hexdigest()
         return self
 
     def __call__(self, tile):
@@ -70,9 +74,7 @@ class SparseKernel:
 
     def whiten(self, K):
         """Solve ``phi L^T = K`` in place."""
-        return solve_triangular(
-            self.chol, K.T, lower=True, overwrite_b=True, check_finite=False
-        ).T
+        return solve_triangular(self.chol, K.T, lower=True, overwrite_b=True, check_finite=False).T
 
 
 def block_pieces(tile, boundaries):

@@ -15,9 +15,7 @@ def sketch_matrix(n_features, width, random_state):
         return sparse.identity(n_features, format="csr")
     columns = random_state.integers(width, size=n_features)
     signs = random_state.choice([-1.0, 1.0], size=n_features)
-    return sparse.csr_matrix(
-        (signs, columns, np.arange(n_features + 1)), shape=(n_features, width)
-    )
+    return sparse.csr_matrix((signs, columns, np.arange(n_features + 1)), shape=(n_features, width))
 
 
 def leverage_scores(rows, rank):

@@ -114,8 +114,9 @@ class StructureFeatures:
     source : object
         Computes the features: ``source.tiles(structures)`` returns a list of `Tile`,
         ``source.boundaries`` the first column of each block of columns and the total number,
-        ``source.row_bytes`` the memory that one atom needs on the way, ``source.verbose``
-        whether walks show their progress.
+        ``source.row_bytes`` the memory that one atom needs on the way, ``source.signature``
+        what the columns mean, in plain Python that can be compared (None where nobody knows),
+        ``source.verbose`` whether walks show their progress.
 
     Attributes
     ----------
@@ -160,7 +161,7 @@ class StructureFeatures:
         return self.source.boundaries[-1]
 
     @property
-    def shape(self):  # noqa: D102
+    def shape(self):
         return (len(self.structures), self.n_features)
 
     ndim = 2
@@ -243,18 +244,29 @@ class StructureFeatures:
 class ArraySource:
     """Features given as arrays, found again by the geometry they belong to."""
 
+    signature = None
     verbose = False
 
     def __init__(self, structures, arrays):
         self.rows = {}
         for i, (structure, array) in enumerate(zip(structures, arrays, strict=True)):
-            array = np.asarray(array, dtype=np.float64)
+            array = np.array(array, dtype=np.float64)
             if array.ndim != 2 or len(array) != len(structure):
                 raise ValueError(
                     f"structure {i} ({structure.symbols}): features of shape {array.shape} for "
                     f"{len(structure)} atoms"
                 )
-            self.rows[structure.digest] = array
+            if not np.isfinite(array).all():
+                raise ValueError(
+                    f"structure {i} ({structure.symbols}): the features hold "
+                    f"{array[~np.isfinite(array)][0]}"
+                )
+            known = self.rows.setdefault(structure.digest, array)
+            if not np.array_equal(known, array):
+                raise ValueError(
+                    f"structure {i} ({structure.symbols}) has the same geometry as an earlier "
+                    "one, but other features"
+                )
         widths = {array.shape[1] for array in self.rows.values()}
         if len(widths) != 1:
             raise ValueError(f"arrays have different numbers of columns: {sorted(widths)}")
@@ -278,6 +290,9 @@ class StackedSource:
             self.boundaries += tuple(last + b for b in source.boundaries[1:])
         self.row_bytes = sum(source.row_bytes for source in sources)
         self.verbose = any(source.verbose for source in sources)
+        self.signature = tuple(source.signature for source in sources)
+        if None in self.signature:
+            self.signature = None
 
     def tiles(self, structures):
         """The tiles of every source, shifted to its columns."""
@@ -290,11 +305,28 @@ class StackedSource:
         return tiles
 
 
+def check_same_features(features, signature, estimator):
+    """Refuse features whose columns mean something else than those of `fit`."""
+    found = features.source.signature
+    if None not in (found, signature) and found != signature:
+        raise ValueError(
+            f"X has as many features as {estimator} was fitted with, but other ones: the "
+            "descriptor or its sparse set has other parameters"
+        )
+
+
+def _same_columns(first, second):
+    """Whether two sources describe every structure in the same way."""
+    if first is second:
+        return True
+    return first.signature is not None and first.signature == second.signature
+
+
 def _concatenate(parts, axis=0):
     if not all(isinstance(part, StructureFeatures) for part in parts):
         raise TypeError("StructureFeatures can be concatenated with each other only")
     if axis == 0:
-        if any(part.source is not parts[0].source for part in parts):
+        if any(not _same_columns(part.source, parts[0].source) for part in parts):
             raise ValueError("features of different transformers cannot be concatenated")
         return StructureFeatures(
             np.concatenate([part.structures for part in parts]), parts[0].source

@@ -7,6 +7,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.geometry import complete_cell
+from ase.neighborlist import primitive_neighbor_list
 from scipy.spatial import cKDTree
 
 from ..parameters import MAX_ATOMIC_NUMBER
@@ -113,7 +114,7 @@ def check_structures(X):
     (0.0, 3)
     """
     structures = []
-    for i, item in enumerate(_as_sequence(X)):
+    for i, item in enumerate(as_sequence(X)):
         if isinstance(item, Structure):
             structures.append(item)
         elif isinstance(item, Atoms):
@@ -153,7 +154,8 @@ def strip(X):
     {}
     """
     stripped = []
-    for structure, atoms in zip(check_structures(X), _as_sequence(X), strict=True):
+    X = list(as_sequence(X))
+    for structure, atoms in zip(check_structures(X), X, strict=True):
         copy = structure.to_atoms()
         if atoms.has("masses"):
             copy.set_masses(structure.masses)
@@ -162,12 +164,10 @@ def strip(X):
     return stripped
 
 
-def _as_sequence(X):
+def as_sequence(X):
     """The items of every container of structures that users and scikit-learn hand over."""
     if isinstance(X, Atoms):
         raise TypeError("X is a single Atoms object; pass a list of structures: [atoms]")
-    if hasattr(X, "structures"):
-        return X.structures
     if hasattr(X, "iloc"):
         if X.ndim == 2 and X.shape[1] != 1:
             raise TypeError(
@@ -175,6 +175,8 @@ def _as_sequence(X):
             )
         X = X if X.ndim == 1 else X.iloc[:, 0]
         return list(X)
+    if hasattr(X, "structures"):
+        return X.structures
     if isinstance(X, np.ndarray):
         # scikit-learn's check_array turns a one-column frame into an (n, 1) object array.
         column = X.ndim == 2 and X.shape[1] == 1
@@ -214,13 +216,16 @@ def _check_one(i, atoms):
     if any(pbc):
         # The vector that leaves a slab may be absent and has no meaning.
         cell = complete_cell(cell)
-    _check_distances(positions, fail)
+    _check_distances(positions, cell, pbc, fail)
+    masses = atoms.get_masses()
+    bad = ~(np.isfinite(masses) & (masses > 0))
+    if bad.any():
+        fail(f"atom {bad.argmax()} has mass {masses[bad.argmax()]}")
     charge = _total_charge(atoms.info, fail)
     points = _points(atoms.info.get("potential_points"), fail)
     digest = hashlib.blake2b(digest_size=16)
     for array in (numbers, positions, cell if any(pbc) else np.zeros(0), np.array(pbc)):
         digest.update(array.tobytes())
-    masses = atoms.get_masses()
     for array in (numbers, positions, cell, masses):
         array.setflags(write=False)
     return Structure(
@@ -299,11 +304,15 @@ def _check_cell(cell, pbc, field, fail):
         fail(f"info['external_field'] = {field.tolist()} points along a periodic axis")
 
 
-def _check_distances(positions, fail):
-    if len(positions) < 2:
+def _check_distances(positions, cell, pbc, fail):
+    if any(pbc):
+        i, j, d = primitive_neighbor_list("ijd", pbc, cell, positions, SHORTEST_DISTANCE)
+        pairs, distances = np.stack([i, j], axis=1), d
+    elif len(positions) < 2:
         return
-    pairs = cKDTree(positions).query_pairs(SHORTEST_DISTANCE, output_type="ndarray")
+    else:
+        pairs = cKDTree(positions).query_pairs(SHORTEST_DISTANCE, output_type="ndarray")
+        distances = np.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=1)
     if len(pairs):
-        a, b = sorted(pairs[0])
-        distance = np.linalg.norm(positions[a] - positions[b])
+        (a, b), distance = sorted(pairs[0]), distances[0]
         fail(f"atoms {a} and {b} are {distance:.3g} Angstrom apart (below {SHORTEST_DISTANCE})")

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..structures import as_sequence
 from ._observables import TARGETS, VOIGT
 
 # Energies are stored with the data sets already; models of energies come with forces.
@@ -100,7 +101,6 @@ def _entry(name, i, value):
             return None
         if array.ndim != 1:
             raise ValueError(f"structure {i}: {name} must be 1-D, got shape {array.shape}")
-        array.setflags(write=False)
         return array
     shape = COLUMNS[name]
     if name == "quadrupole" and array.shape == (3, 3):
@@ -126,8 +126,8 @@ def targets_from_atoms(X, names):
     X : sequence of ase.Atoms
         Structures with labels.
     names : sequence of str, or dict of {str: str}
-        Targets, looked up under their own name and with the prefix ``REF_``; a dict gives the
-        key of each target.
+        Targets, looked up with the prefix ``REF_``, which marks references among predictions,
+        and then under their own name; a dict gives the key of each target.
 
     Returns
     -------
@@ -150,11 +150,12 @@ def targets_from_atoms(X, names):
     """
     if isinstance(names, str):
         names = [names]
-    keys = names if isinstance(names, dict) else {name: None for name in names}
+    keys = names if isinstance(names, dict) else dict.fromkeys(names)
+    structures = list(as_sequence(X))
     columns = {}
     for name, key in keys.items():
-        candidates = (name, f"REF_{name}") if key is None else (key,)
-        found = [_find(atoms, candidates) for atoms in X]
+        candidates = (f"REF_{name}", name) if key is None else (key,)
+        found = [_find(atoms, candidates) for atoms in structures]
         if all(value is None for value in found):
             raise ValueError(
                 f"no structure has {name}: looked for {' or '.join(candidates)} in calc.results, "
@@ -194,7 +195,7 @@ class Labels:
     """
 
     def __init__(self, y, structures):
-        self.table, self.form = _as_table(y)
+        self.table, self.form = as_table(y)
         if len(self.table) != len(structures):
             raise ValueError(f"X holds {len(structures)} structures, but y {len(self.table)}")
         self.columns = [n for n in self.table.dtype.names if not n.endswith("_sigma")]
@@ -234,7 +235,7 @@ class Labels:
         return np.where(np.isnan(self.table[column]), 1.0, self.table[column])
 
 
-def _as_table(y):
+def as_table(y):
     """The structured array, and the name of the form it came in."""
     if isinstance(y, dict):
         raise TypeError(
@@ -247,8 +248,13 @@ def _as_table(y):
         # Once more through the checks: the table may come from elsewhere, or have been edited.
         return make_targets(**{name: y[name] for name in y.dtype.names}), "table"
     if isinstance(y, (list, tuple)) and y and isinstance(y[0], dict):
+        for i, row in enumerate(y):
+            if not isinstance(row, dict):
+                raise TypeError(f"y[{i}] is a {type(row).__name__}, but y[0] is a dict of labels")
         names = list(dict.fromkeys(name for row in y for name in row))
         return make_targets(**{n: [row.get(n) for row in y] for n in names}), "dicts"
+    if hasattr(y, "to_numpy"):
+        y = y.tolist()  # a Series of vectors
     try:
         array = np.asarray(y, dtype=np.float64)
     except (TypeError, ValueError):

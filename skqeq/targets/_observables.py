@@ -26,10 +26,13 @@ class Target:
         Shape of the value of one structure; None where it depends on the structure.
     linear : bool
         Whether the value is linear in the charges.
+    weights : float or ndarray
+        Weight of each component relative to ``1 / sigma``.
     """
 
     name = unit = shape = None
     linear = True
+    weights = 1.0
 
     def size(self, structure):
         """How many numbers the label of this structure holds."""
@@ -49,7 +52,7 @@ class Dipole(Target):
 
     name, unit, shape = "dipole", "e*Angstrom", (3,)
 
-    def operator(self, structure, widths):  # noqa: D102
+    def operator(self, structure, widths):
         return (structure.positions - structure.center_of_mass).T
 
 
@@ -58,10 +61,10 @@ class Charges(Target):
 
     name, unit = "charges", "e"
 
-    def size(self, structure):  # noqa: D102
+    def size(self, structure):
         return len(structure)
 
-    def operator(self, structure, widths):  # noqa: D102
+    def operator(self, structure, widths):
         return np.eye(len(structure))
 
 
@@ -69,8 +72,10 @@ class Quadrupole(Target):
     """Traceless quadrupole moment about the centre of mass: xx, yy, zz, yz, xz, xy."""
 
     name, unit, shape = "quadrupole", "e*Angstrom^2", (6,)
+    # Only with both of its off-diagonal elements is the norm of a tensor the same in all frames.
+    weights = np.sqrt([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
 
-    def operator(self, structure, widths):  # noqa: D102
+    def operator(self, structure, widths):
         r = structure.positions - structure.center_of_mass
         r2 = np.einsum("ia,ia->i", r, r)
         return np.stack([0.5 * (3.0 * r[:, a] * r[:, b] - (a == b) * r2) for a, b in VOIGT])
@@ -81,10 +86,10 @@ class Potential(Target):
 
     name, unit = "potential", "V"
 
-    def size(self, structure):  # noqa: D102
+    def size(self, structure):
         return 0 if structure.potential_points is None else len(structure.potential_points)
 
-    def operator(self, structure, widths):  # noqa: D102
+    def operator(self, structure, widths):
         if structure.potential_points is None:
             raise ValueError(
                 f"structure {structure.symbols} has no info['potential_points'], where the "
@@ -103,7 +108,7 @@ class DipoleMagnitude(Dipole):
     linear = False
     guard = 1e-6
 
-    def value(self, linear):  # noqa: D102
+    def value(self, linear):
         return np.sqrt(np.sum(linear**2, axis=-1, keepdims=True) + self.guard**2)
 
     def derivative(self, linear):
@@ -122,6 +127,4 @@ class DipoleMagnitude(Dipole):
         return linear / self.value(linear) * value
 
 
-TARGETS = {
-    t.name: t for t in (Dipole(), Charges(), Quadrupole(), Potential(), DipoleMagnitude())
-}
+TARGETS = {t.name: t for t in (Dipole(), Charges(), Quadrupole(), Potential(), DipoleMagnitude())}

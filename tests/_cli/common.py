@@ -1,0 +1,40 @@
+"""Labelled structures, and what the tests of all commands ask."""
+
+import numpy as np
+from ase.build import molecule
+
+from skqeq.cli import main
+
+NAMES = ("H2O", "CH3OH", "CH4", "CH3CH2OH", "CH3CHO", "C2H6", "H2CO")
+SMALL = ["--r-cut", "3.0", "--n-max", "3", "--l-max", "2", "--n-points", "8"]
+PULL = {"H": 0.0, "C": 0.2, "O": 0.8}
+
+
+def labelled(n_copies=3, names=NAMES):
+    """Rattled molecules, their made-up charges and dipoles under REF_ names."""
+    rng = np.random.default_rng(0)
+    X = []
+    for group, name in enumerate(names * n_copies):
+        atoms = molecule(name)
+        atoms.rattle(0.05, rng=rng)
+        pull = np.array([PULL[s] for s in atoms.symbols])
+        charges = pull.mean() - pull
+        atoms.set_array("REF_charges", charges)
+        atoms.info["REF_dipole"] = charges @ (atoms.positions - atoms.get_center_of_mass())
+        atoms.info["family"] = name
+        atoms.info["number"] = group
+        X.append(atoms)
+    return X
+
+
+def error_of(capsys, *argv):
+    """The one line that a failing command prints."""
+    assert main([str(a) for a in argv]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert "Traceback" not in lines[0]
+    return lines[0]
+
+
+def leftovers(folder):
+    return [p.name for p in folder.iterdir() if p.name.startswith(".")]

@@ -1,0 +1,77 @@
+import sys
+
+import joblib
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.io import write
+
+from skqeq import predict_target
+from skqeq.cli import main
+from skqeq.metrics import dipole_errors
+
+from .common import error_of, labelled, leftovers
+
+
+def test_evaluate_prints_the_errors_of_every_labelled_target(folder, capsys):
+    argv = ["evaluate", f"{folder}/model.joblib", f"{folder}/train.xyz", "--worst", "2"]
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    X = labelled()
+    D = np.array([atoms.info["REF_dipole"] for atoms in X])
+    predicted = predict_target(joblib.load(folder / "model.joblib"), X, "dipole")
+    errors = dipole_errors(D, predicted)
+    row = next(line for line in out.splitlines() if line.startswith("|dipole|")).split()
+    assert row[1:3] == ["D", str(len(X))]
+    expected = [errors["mae"], errors["median"], errors["rmse"]]
+    np.testing.assert_allclose([float(v) for v in row[3:6]], expected, atol=1e-4)
+    assert "\ncharges " in out
+    worst = int(np.linalg.norm(predicted - D, axis=1).argmax())
+    listed = out.split("2 worst of dipole (D)")[1].splitlines()[2]
+    assert listed.split()[:2] == [str(worst), X[worst].get_chemical_formula()]
+    assert "atom " in out.split("2 worst of charges (e)")[1]
+
+
+def test_evaluate_all_kinds_of_labels(folder, tmp_path, capsys):
+    [atoms] = labelled(1, ("CH3OH",))
+    atoms.info["potential_points"] = np.array([[0.0, 0.0, 5.0], [0.0, 5.0, 0.0]])
+    atoms.info["quadrupole"] = np.arange(6.0)
+    atoms.info["potential"] = np.array([0.1, 0.2])
+    atoms.info["size"] = 0.3
+    write(tmp_path / "test.xyz", [atoms, molecule("H2O")])
+    argv = ["evaluate", f"{folder}/model.joblib", f"{tmp_path}/test.xyz"]
+    assert main([*argv, "--key", "dipole_magnitude=size"]) == 0
+    out = capsys.readouterr().out
+    for name in ("charges", "quadrupole", "potential", "dipole_magnitude"):
+        assert f"\n{name} " in out
+        assert f"1 worst of {name} " in out
+    assert main([*argv, "--targets", "quadrupole", "--worst", "0"]) == 0
+    out = capsys.readouterr().out
+    assert "charges" not in out
+    assert "worst" not in out
+
+
+@pytest.mark.parametrize("target", ["dipole", "charges"])
+def test_evaluate_draws(folder, tmp_path, capsys, target):
+    pytest.importorskip("matplotlib")
+    plot = tmp_path / "parity.png"
+    argv = ["evaluate", f"{folder}/model.joblib", f"{folder}/train.xyz", "--targets", target]
+    assert main([*argv, "--plot", str(plot)]) == 0
+    assert plot.read_bytes()[:4] == b"\x89PNG"
+    assert not leftovers(tmp_path)
+
+
+def test_evaluate_without_labels(folder, tmp_path, capsys):
+    write(tmp_path / "bare.xyz", molecule("H2O"))
+    message = error_of(capsys, "evaluate", folder / "model.joblib", tmp_path / "bare.xyz")
+    assert "no structure has labels; looked for dipole, charges" in message
+    argv = ["evaluate", folder / "model.joblib", tmp_path / "bare.xyz", "--targets", "dipole"]
+    assert "no structure has dipole" in error_of(capsys, *argv)
+    argv[-2:] = ["--key", "dipole=mu"]
+    assert "no structure has dipole: looked for mu" in error_of(capsys, *argv)
+
+
+def test_missing_matplotlib_is_said_first(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    argv = ["evaluate", folder / "model.joblib", folder / "train.xyz", "--plot", tmp_path / "a.png"]
+    assert 'pip install "skqeq[plots]"' in error_of(capsys, *argv)

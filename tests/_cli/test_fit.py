@@ -1,0 +1,73 @@
+import warnings
+
+import joblib
+import numpy as np
+import pytest
+from ase.io import write
+
+from skqeq import predict_target
+from skqeq.cli import main
+from skqeq.metrics import dipole_errors
+
+from .common import SMALL, error_of, labelled, leftovers
+
+
+def test_fit_saves_the_pipeline_that_was_asked_for(folder):
+    model = joblib.load(folder / "model.joblib")
+    parameters = model.get_params()
+    assert parameters["soapfeaturizer__r_cut"] == (3.0,)
+    assert parameters["soapfeaturizer__n_max"] == 3
+    assert parameters["cursparsifier__n_points"] == 8
+    assert parameters["kqeqregressor__verbose"] == parameters["soapfeaturizer__verbose"] == 0
+    X = labelled()
+    D = np.array([atoms.info["REF_dipole"] for atoms in X])
+    assert dipole_errors(D, predict_target(model, X, "dipole"))["mae"] < 0.3
+    assert not leftovers(folder)
+
+
+def test_fit_several_targets_by_other_names_with_a_grouped_search(tmp_path, capsys):
+    X = labelled()
+    for atoms in X:
+        atoms.info["mu"] = atoms.info.pop("REF_dipole")
+    write(tmp_path / "train.xyz", X)
+    command = f"fit {tmp_path}/train.xyz -o {tmp_path}/model.joblib --targets dipole charges"
+    command += " --key dipole=mu --sigma dipole=0.02 charges=0.1 --search --folds 2 --group number"
+    assert main([*command.split(), *SMALL]) == 0
+    captured = capsys.readouterr()
+    assert "2-fold cross-validation by group" in captured.out
+    assert captured.out.count("<- best") == 1
+    assert "18/18" in captured.err  # the bar: 2 folds x 3 x 3 sigmas
+    model = joblib.load(tmp_path / "model.joblib")
+    assert model[-1].targets_ == ["dipole", "charges"]
+    assert model[-1].sigma_dipole in (0.3 * 0.02, 0.02, 3.0 * 0.02)
+    assert model[-1].sigma_charges in (0.3 * 0.1, 0.1, 3.0 * 0.1)
+
+
+def test_fit_shows_warnings_in_one_line(folder, tmp_path, capsys):
+    argv = ["fit", f"{folder}/train.xyz", "-o", f"{tmp_path}/m.joblib", "-q", *SMALL[:-1], "10000"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(argv) == 0
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: n_points=10000, but there are only ")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--targets", "quadrupole"], "no structure has quadrupole: looked for quadrupole or REF_"),
+        (["--key", "dipole=nothing"], "no structure has dipole: looked for nothing"),
+        (["--key", "charges=q"], "--key names charges, which --targets does not"),
+        (["--sigma", "charges=1"], "--sigma names charges, which --targets does not"),
+        (["--group", "nothing"], "structure 0 has no info['nothing'], the --group"),
+        (["--sigma", "dipole=-1"], "sigma_dipole"),
+        (["--n-points", "0"], "n_points"),
+        (["--r-cut", "0.5"], "cutoff"),
+    ],
+)
+def test_fit_explains_what_is_wrong(folder, tmp_path, capsys, options, message):
+    output = tmp_path / "m.joblib"
+    small = [] if options[0] in SMALL else SMALL
+    argv = ["fit", folder / "train.xyz", "-o", output, "-q", *small, *options]
+    assert message in error_of(capsys, *argv)
+    assert not list(tmp_path.iterdir())

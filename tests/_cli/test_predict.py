@@ -1,0 +1,88 @@
+import joblib
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read, write
+
+from skqeq import predict_charges, predict_target
+from skqeq._cli import predict
+from skqeq.cli import main
+
+from .common import error_of, labelled, leftovers
+
+
+def test_predictions_survive_the_file(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(predict, "BLOCK", 5)
+    X = labelled()
+    X[3].info["charge"] = 1
+    X[4].cell = [9.0, 9.0, 9.0]
+    write(tmp_path / "in.xyz", X)
+    argv = ["predict", folder / "model.joblib", tmp_path / "in.xyz", "-o", tmp_path / "out.xyz"]
+    assert main([str(a) for a in argv]) == 0
+    assert "21 structures" in capsys.readouterr().err
+    model = joblib.load(folder / "model.joblib")
+    read_in, out = read(tmp_path / "in.xyz", ":"), read(tmp_path / "out.xyz", ":")
+    charges = predict_charges(model, read_in)
+    dipoles = predict_target(model, read_in, "dipole")
+    assert [a.info["number"] for a in out] == list(range(len(X)))
+    for atoms, q, mu in zip(out, charges, dipoles, strict=True):
+        np.testing.assert_allclose(atoms.get_initial_charges(), q, atol=1e-7)
+        np.testing.assert_allclose(atoms.get_charges(), q, atol=1e-7)
+        np.testing.assert_allclose(atoms.get_dipole_moment(), mu, atol=1e-7)
+    assert out[3].get_charges().sum() == pytest.approx(1.0, abs=1e-6)
+    assert out[3].info["charge"] == 1
+    np.testing.assert_array_equal(out[4].cell.lengths(), [9.0, 9.0, 9.0])
+    np.testing.assert_allclose(out[0].info["REF_dipole"], X[0].info["REF_dipole"], atol=1e-7)
+
+
+def test_labels_of_the_same_name_are_kept(folder, tmp_path):
+    atoms = molecule("H2O")
+    q = np.array([-0.6, 0.3, 0.3])
+    atoms.calc = SinglePointCalculator(atoms, charges=q, dipole=[0.0, 0.0, 1.0], energy=-3.0)
+    write(tmp_path / "in.xyz", [atoms])
+    argv = ["predict", f"{folder}/model.joblib", f"{tmp_path}/in.xyz", "-q", "-o"]
+    assert main([*argv, f"{tmp_path}/out.xyz"]) == 0
+    out = read(tmp_path / "out.xyz")
+    np.testing.assert_allclose(out.arrays["REF_charges"], q)
+    np.testing.assert_allclose(out.info["REF_dipole"], [0.0, 0.0, 1.0])
+    assert out.get_potential_energy() == -3.0
+    assert abs(out.get_dipole_moment()[2] - 1.0) > 1e-3
+
+
+def test_predict_takes_slices_compresses_and_may_replace_its_input(folder, tmp_path):
+    path, link = tmp_path / "both.xyz.gz", tmp_path / "link.xyz.gz"
+    write(path, labelled(1))
+    link.symlink_to(path)
+    assert main(["predict", f"{folder}/model.joblib", f"{path}@:4", "-q", "-o", str(link)]) == 0
+    assert link.is_symlink()
+    assert path.read_bytes()[:2] == b"\x1f\x8b"
+    assert len(read(path, ":")) == 4
+
+
+def test_predict_names_the_structure_by_its_place_in_the_file(
+    folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(predict, "BLOCK", 3)
+    write(tmp_path / "in.xyz", [*labelled(1)[:4], molecule("SiH4")])
+    output = tmp_path / "out.xyz"
+    output.write_text("precious")
+    argv = ["predict", folder / "model.joblib", tmp_path / "in.xyz", "-q", "-o", output]
+    message = error_of(capsys, *argv)
+    assert "structure 4" in message
+    assert "Si" in message
+    assert output.read_text() == "precious"
+    assert not leftovers(tmp_path)
+
+
+@pytest.mark.parametrize("end", ["the write", "Ctrl-C"])
+def test_nothing_half_written_stays(folder, tmp_path, monkeypatch, capsys, end):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt if end == "Ctrl-C" else OSError("no space left on device")
+
+    monkeypatch.setattr(predict, "write", stop)
+    argv = ["predict", f"{folder}/model.joblib", f"{folder}/train.xyz", "-q"]
+    code = main([*argv, "-o", f"{tmp_path}/out.xyz"])
+    assert code == (130 if end == "Ctrl-C" else 2)
+    assert not list(tmp_path.iterdir())
+    assert ("interrupted" if end == "Ctrl-C" else "no space left") in capsys.readouterr().err

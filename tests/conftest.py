@@ -1,0 +1,75 @@
+"""Small molecules with labels that a charge model can learn, and small estimators."""
+
+import numpy as np
+import pytest
+from ase.build import molecule
+from sklearn.pipeline import make_pipeline
+
+from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer, make_targets
+from skqeq.features import _cache
+
+NAMES = (
+    "CH3OH CH3CH2OH CH3OCH3 H2CO CH3CHO HCOOH CH2OCH2 H2CCO OCHCHO CH3COOH HCOOCH3 CH3COCH3"
+).split()
+ELECTRONEGATIVITY = {1: 2.2, 6: 2.55, 8: 3.44}
+
+
+def made_up_charges(atoms):
+    """Charges from differences of electronegativity between neighbours."""
+    chi = np.array([ELECTRONEGATIVITY[z] for z in atoms.numbers])
+    r = atoms.get_all_distances()
+    bond = np.exp(-((r / 1.3) ** 2)) * (r > 0)
+    return 0.3 * np.sum(bond * (chi - chi[:, None]), axis=1)
+
+
+@pytest.fixture
+def molecules():
+    """A dozen molecules of C, H and O; a new list of new atoms in every test."""
+    X = [molecule(name) for name in NAMES]
+    for i, atoms in enumerate(X):
+        # Symmetric molecules are poor tests.
+        atoms.rattle(0.03, seed=i)
+    return X
+
+
+@pytest.fixture
+def charges(molecules):
+    """One array of charges per molecule, e."""
+    return [made_up_charges(atoms) for atoms in molecules]
+
+
+@pytest.fixture
+def dipoles(molecules, charges):
+    """Dipole moments, shape (12, 3), e*Angstrom."""
+    return np.array(
+        [q @ (a.positions - a.get_center_of_mass()) for a, q in zip(molecules, charges)]
+    )
+
+
+@pytest.fixture
+def table(dipoles, charges):
+    """Dipoles and charges, of which a few are unknown."""
+    dipoles, charges = dipoles.copy(), list(charges)
+    dipoles[3] = np.nan
+    charges[5] = None
+    return make_targets(dipole=dipoles, charges=charges)
+
+
+@pytest.fixture
+def soap():
+    """A small descriptor."""
+    return SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=2)
+
+
+@pytest.fixture
+def model(soap):
+    """The whole pipeline, unfitted."""
+    return make_pipeline(soap, CURSparsifier(n_points=3), KQEqRegressor())
+
+
+@pytest.fixture
+def empty_cache():
+    """Forget rows that other tests have computed."""
+    _cache.ROWS.clear()
+    yield
+    _cache.ROWS.clear()

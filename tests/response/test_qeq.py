@@ -1,0 +1,63 @@
+"""Charge response of one structure."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from skqeq import check_structures
+from skqeq.response import Equilibrium
+
+from .. import helpers
+
+
+@pytest.fixture
+def case():
+    atoms = helpers.rattled("CH3OH", 0, charge=1, field=[0.3, 0.1, -0.2])
+    A = helpers.hardness_matrix(atoms, helpers.gaussian_widths(atoms), 0.7)
+    [structure] = check_structures([atoms])
+    return atoms, A, Equilibrium(structure, A)
+
+
+def test_charges(case):
+    atoms, _, equilibrium = case
+    chi = np.random.default_rng(0).normal(size=len(atoms))
+    expected = helpers.equilibrate(atoms, chi, hardness=0.7)
+    assert_allclose(equilibrium.charges(chi), expected, atol=1e-13)
+    assert_allclose(equilibrium.charges(chi + 1e3), expected, atol=1e-11)
+    assert_allclose(
+        equilibrium.q_0, helpers.equilibrate(atoms, np.zeros(len(atoms)), hardness=0.7), atol=1e-13
+    )
+
+
+def test_projector(case):
+    atoms, A, equilibrium = case
+    n = len(atoms)
+    expected, _ = helpers.linear_response(A)
+    P = equilibrium.project(np.eye(n))
+    assert_allclose(P, expected, atol=1e-15)
+    assert_allclose(P, P.T, atol=1e-15)
+    assert_allclose(P @ A @ P, P, atol=1e-14)
+    assert_allclose(P.sum(axis=0), 0, atol=1e-16)
+    assert np.linalg.eigvalsh(P)[0] > -1e-15
+    V = np.random.default_rng(1).normal(size=(n, 4))
+    assert_allclose(equilibrium.project(V), expected @ V, atol=1e-14)
+    assert_allclose(equilibrium.project(V[:, 0]), expected @ V[:, 0], atol=1e-14)
+
+
+def test_rows(case):
+    """The derivative of an observable, by differences of charges."""
+    atoms, _, equilibrium = case
+    T = np.random.default_rng(2).normal(size=(5, len(atoms)))
+    chi = np.random.default_rng(3).normal(size=len(atoms))
+    differences = np.stack(
+        [T @ (equilibrium.charges(chi + h) - equilibrium.charges(chi)) for h in np.eye(len(atoms))],
+        axis=1,
+    )
+    assert_allclose(equilibrium.rows(T), differences, atol=1e-13)
+
+
+def test_indefinite_matrix_gives_advice(case):
+    atoms, A, _ = case
+    [structure] = check_structures([atoms])
+    with pytest.raises(ValueError, match="CH4O is not positive definite; raise hardness"):
+        Equilibrium(structure, A - 100 * np.eye(len(A)))

@@ -1,0 +1,119 @@
+"""Newton's method against plain Gauss-Newton and a general minimiser."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.optimize import minimize
+
+from skqeq.solvers import NonlinearRows, Triangle, gauss_newton
+from skqeq.targets import TARGETS
+
+
+@pytest.fixture(params=[0, 1, 2])
+def problem(request):
+    """Norms of vectors linear in v, with misfit that no v removes, and a prior."""
+    rng = np.random.default_rng(request.param)
+    n, n_columns = 12, 7
+    J, m_0 = rng.normal(size=(n, 3, n_columns)), rng.normal(size=(n, 3))
+    true = m_0 + J @ rng.normal(size=n_columns)
+    y = np.linalg.norm(true, axis=1) + 0.2 * rng.normal(size=n)
+    return J, m_0, np.abs(y), rng.uniform(0.05, 0.2, n), rng.normal(size=n_columns)
+
+
+def rows_of(J, m_0, y, sigma):
+    rows = NonlinearRows(TARGETS["dipole_magnitude"])
+    for arguments in zip(m_0, y[:, None], sigma, m_0):
+        rows.add(*arguments)
+    rows.jacobians += [J[:5].reshape(-1, J.shape[-1]), J[5:].reshape(-1, J.shape[-1])]
+    return rows.gathered()
+
+
+def prior(n_columns):
+    triangle = Triangle(n_columns)
+    triangle.add_prior(np.ones(n_columns))
+    return triangle
+
+
+def loss(v, J, m_0, y, sigma):
+    m = J @ v + m_0
+    norms = np.linalg.norm(m, axis=1)
+    misfit = (norms - y) / sigma
+    slopes = np.einsum("na,nav->nv", m / norms[:, None], J) / sigma[:, None]
+    return v @ v / 2 + misfit @ misfit / 2, v + slopes.T @ misfit, slopes, misfit
+
+
+def test_agrees_with_plain_gauss_newton(problem):
+    *data, start = problem
+    v = start
+    for _ in range(3000):
+        value, gradient, slopes, _ = loss(v, *data)
+        direction = -np.linalg.solve(slopes.T @ slopes + np.eye(len(v)), gradient)
+        step = 1.0
+        while loss(v + step * direction, *data)[0] > value and step > 1e-12:
+            step /= 2
+        v = v + step * direction
+        if np.linalg.norm(gradient) < 1e-9:
+            break
+    found, history, converged = gauss_newton(
+        prior(len(v)), [rows_of(*data)], start, max_iter=100, tol=1e-10
+    )
+    assert converged
+    # Started at the reference's minimum both stay, whichever valley the first went down.
+    again, _, _ = gauss_newton(prior(len(v)), [rows_of(*data)], v, max_iter=100, tol=1e-10)
+    assert_allclose(again, v, atol=1e-6)
+    assert np.linalg.norm(loss(found, *data)[1]) < 1e-5
+    assert_allclose(history[0]["loss"], loss(start, *data)[0], rtol=1e-9)
+    assert_allclose(history[-1]["loss"], loss(found, *data)[0], rtol=1e-9)
+    losses = [h["loss"] for h in history]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_newton_converges_faster_than_linearly(problem):
+    *data, start = problem
+    _, history, _ = gauss_newton(prior(7), [rows_of(*data)], start, max_iter=100, tol=1e-12)
+    assert len(history) < 25
+
+
+def test_linear_rows_beside(problem):
+    *data, start = problem
+    rng = np.random.default_rng(9)
+    L, target = rng.normal(size=(4, 7)), rng.normal(size=4)
+    triangle = prior(7)
+    triangle.update(3.0 * L, 3.0 * target)
+
+    def total(v):
+        value, gradient, *_ = loss(v, *data)
+        misfit = 3.0 * (L @ v - target)
+        return value + misfit @ misfit / 2, gradient + 3.0 * L.T @ misfit
+
+    found, _, converged = gauss_newton(triangle, [rows_of(*data)], start, 100, 1e-8)
+    assert converged
+    local = minimize(total, found, jac=True, method="BFGS", options={"gtol": 1e-8})
+    assert total(found)[0] <= local.fun * (1 + 1e-10)
+
+
+def test_stops_when_told_and_says_so(problem):
+    *data, start = problem
+    seen = []
+    _, history, converged = gauss_newton(
+        prior(7), [rows_of(*data)], start, 1, 1e-12, lambda *progress: seen.append(progress)
+    )
+    assert not converged
+    assert len(history) == 2
+    assert seen == [(i, h["loss"], h["gradient"]) for i, h in enumerate(history)]
+
+
+def test_derivatives_of_the_norm():
+    target = TARGETS["dipole_magnitude"]
+    rng = np.random.default_rng(0)
+    m, direction = rng.normal(size=(2, 5, 3))
+    h = 1e-5
+    slope = (target.value(m + h * direction) - target.value(m - h * direction)) / (2 * h)
+    assert_allclose((target.derivative(m) @ direction[:, :, None])[..., 0], slope, rtol=1e-8)
+    bend = target.derivative(m + h * direction) - target.derivative(m - h * direction)
+    assert_allclose(
+        target.curvature_product(m, direction), bend[:, 0] / (2 * h), rtol=1e-7, atol=1e-9
+    )
+    # Finite where the dipole vanishes.
+    assert np.isfinite(target.derivative(np.zeros((1, 3)))).all()
+    assert target.value(np.zeros((1, 3))).item() < 1e-5

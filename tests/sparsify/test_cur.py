@@ -1,0 +1,222 @@
+"""Sparse sets and the whitened kernel to them."""
+
+import warnings
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+
+from skqeq import CURSparsifier, SOAPFeaturizer, StructureFeatures
+
+from .. import helpers
+
+METHODS = ["cur", "fps"]
+NAMES = ["H2O", "NH3", "CH3OH", "HCN", "CH3CN", "HCOOH", "CH4", "H2CO"]
+
+
+@pytest.fixture(scope="module")
+def X():
+    return [helpers.rattled(name, seed) for seed, name in enumerate(NAMES)]
+
+
+@pytest.fixture(scope="module")
+def features(X):
+    return SOAPFeaturizer(r_cut=(2.0, 3.0), n_max=3, l_max=2).fit_transform(X)
+
+
+def dense(features):
+    return np.concatenate([features[i] for i in range(len(features))])
+
+
+def numbers_of(X):
+    return np.concatenate([atoms.numbers for atoms in X])
+
+
+def naive_kernel(P, Q, edges, weights, zeta):
+    K = np.zeros((len(P), len(Q)))
+    for start, stop, weight in zip(edges[:-1], edges[1:], weights):
+        for i, p in enumerate(P[:, start:stop]):
+            for j, q in enumerate(Q[:, start:stop]):
+                cosine = p @ q / np.sqrt((p @ p) * (q @ q))
+                K[i, j] += weight / np.sum(weights) * cosine**zeta
+    return K
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("per_species", [True, False])
+@pytest.mark.parametrize("zeta, weights", [(1, (1, 1)), (2, (3, 1)), (4, (0, 1))])
+def test_whitened_features_make_the_nystroem_kernel(
+    X, features, method, per_species, zeta, weights
+):
+    sparsifier = CURSparsifier(
+        n_points=3, method=method, per_species=per_species, zeta=zeta, block_weights=weights
+    )
+    phi = dense(sparsifier.fit_transform(features))
+    rows, numbers = dense(features), numbers_of(X)
+    firsts = np.cumsum([0] + [len(atoms) for atoms in X])
+    chosen = [firsts[s] + a for s, a in sparsifier.component_indices_]
+    edges = (0, features.n_features // 2, features.n_features)
+    K = naive_kernel(rows, rows, edges, weights, zeta)
+    if per_species:
+        K *= numbers[:, None] == numbers
+        assert_array_equal(sparsifier.component_numbers_, numbers[chosen])
+        assert (phi[:, sparsifier.component_numbers_ == 6][numbers != 6] == 0).all()
+    K_nM, K_MM = K[:, chosen], K[np.ix_(chosen, chosen)]
+    jittered = K_MM + 1e-10 * np.eye(len(chosen))
+    assert_allclose(phi @ phi.T, K_nM @ np.linalg.solve(jittered, K_nM.T), atol=1e-6)
+    norms = np.sum(phi**2, axis=1)
+    assert norms.max() <= 1 + 1e-9
+    # The points themselves are represented in full.
+    assert_allclose(norms[chosen], 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("n_points", [1, 4, 5])
+def test_exactly_so_many_points_of_every_element(X, n_points, method):
+    X = X + [helpers.rattled(name, 50 + seed) for seed, name in enumerate(NAMES)]
+    soap = SOAPFeaturizer(r_cut=3.0, n_max=3, l_max=2)
+    sparsifier = CURSparsifier(n_points=n_points, method=method)
+    out = sparsifier.fit_transform(soap.fit_transform(X))
+    points = [tuple(p) for p in sparsifier.component_indices_]
+    assert len(set(points)) == len(points) == 4 * n_points == out.n_features
+    found = [X[s].numbers[a] for s, a in points]
+    assert sorted(found) == sorted([1, 6, 7, 8] * n_points)
+    assert sparsifier.components_.shape == (4 * n_points, sparsifier.n_features_in_)
+    assert len(sparsifier.get_feature_names_out()) == 4 * n_points
+
+
+def test_mixed_elements(features):
+    sparsifier = CURSparsifier(n_points=7, per_species=False).fit(features)
+    assert len({tuple(p) for p in sparsifier.component_indices_}) == 7
+    assert_array_equal(sparsifier.component_numbers_, 0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_seed(features, method):
+    def points(seed):
+        sparsifier = CURSparsifier(n_points=3, method=method, random_state=seed)
+        return sparsifier.fit(features).component_indices_.tolist()
+
+    assert points(0) == points(0)
+    assert points(np.random.RandomState(4)) == points(np.random.RandomState(4))
+    assert len({str(points(seed)) for seed in range(8)}) > 1
+
+
+def test_components_are_normalised_rows(X, features):
+    sparsifier = CURSparsifier(n_points=2).fit(features)
+    half = features.n_features // 2
+    for component, (s, a) in zip(sparsifier.components_, sparsifier.component_indices_):
+        row = features[s][a]
+        for block in (slice(0, half), slice(half, None)):
+            assert_allclose(component[block], row[block] / np.linalg.norm(row[block]), atol=1e-14)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_too_many_points_are_all_points_with_one_warning(X, features, method):
+    with pytest.warns(UserWarning, match="n_points=1000, but there are only") as caught:
+        sparsifier = CURSparsifier(n_points=1000, jitter=1e-8, method=method).fit(features)
+    assert len(caught) == 1
+    for word in ("H", "C", "N", "O"):
+        assert f" of {word}" in str(caught[0].message)
+    assert len(sparsifier.component_indices_) == sum(len(atoms) for atoms in X)
+
+
+def test_as_many_points_as_there_are_need_no_warning(X, features):
+    n = sum(len(atoms) for atoms in X)
+    sparsifier = CURSparsifier(n_points=n, per_species=False, jitter=1e-8).fit(features)
+    assert len(sparsifier.component_indices_) == n
+
+
+def test_only_some_environments_are_looked_at(X, features):
+    sparsifier = CURSparsifier(n_points=4, max_environments=5, per_species=False)
+    assert len(sparsifier.fit(features).component_indices_) == 4
+    everything = CURSparsifier(n_points=4, max_environments=10**6, per_species=False)
+    same = CURSparsifier(n_points=4, per_species=False).fit(features)
+    assert_array_equal(everything.fit(features).component_indices_, same.component_indices_)
+
+
+@pytest.mark.parametrize("jitter, warns", [(0.0, True), (1e-8, False)])
+def test_singular_kernel_raises_jitter(jitter, warns):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(4, 3))
+    rows = np.concatenate([rows, rows])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sparsifier = CURSparsifier(n_points=8, jitter=jitter).fit(rows)
+    [used] = sparsifier.jitter_.values()
+    if warns:
+        [warning] = caught
+        assert issubclass(warning.category, ConvergenceWarning)
+        assert "jitter was raised from 0e+00 to" in str(warning.message)
+        assert 0 < used < 1e-10
+    else:
+        assert not caught
+        assert used == jitter
+    phi = sparsifier.transform(rows)
+    assert_allclose(phi @ phi.T, naive_kernel(rows, rows, (0, 3), [1], 2), atol=1e-6)
+
+
+# The rows of an array and those of structures of one element each are the same data.
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("lengths", [(1, 1), (1, 100)], ids=["unit rows", "rows of any length"])
+@pytest.mark.parametrize("max_environments", [50_000, 20])
+def test_array_and_ragged_input_are_the_same(method, lengths, max_environments):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(30, 40)) + 0.5
+    rows *= rng.uniform(*lengths, size=30)[:, None] / np.linalg.norm(rows, axis=1)[:, None]
+    X = [helpers.rattled("H2", seed) for seed in range(15)]
+    ragged = StructureFeatures.from_arrays(X, rows.reshape(15, 2, 40))
+    sparsifier = CURSparsifier(n_points=6, method=method, max_environments=max_environments)
+    array_path = clone(sparsifier).fit(rows)
+    ragged_path = clone(sparsifier).fit(ragged)
+    structure, atom = ragged_path.component_indices_.T
+    assert_array_equal(2 * structure + atom, array_path.component_indices_)
+    assert_allclose(dense(ragged_path.transform(ragged)), array_path.transform(rows), atol=1e-12)
+
+
+def test_blocks_of_any_size_give_the_same_points(monkeypatch, features):
+    from skqeq.structures import _features
+
+    whole = CURSparsifier(n_points=3).fit(features)
+    monkeypatch.setattr(_features.StructureFeatures.blocks, "__defaults__", (1,))
+    split = CURSparsifier(n_points=3).fit(features)
+    assert_array_equal(split.component_indices_, whole.component_indices_)
+    assert_allclose(split.components_, whole.components_, atol=1e-15)
+
+
+def test_elements_without_points_have_no_features(X):
+    soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=1, species=["H", "C", "N", "O"]).fit(X)
+    water = CURSparsifier(n_points=1).fit(soap.transform(X[:1]))
+    ammonia = water.transform(soap.transform(X[1:2]))[0]
+    assert (ammonia[0] == 0).all()  # N
+    assert (np.abs(ammonia[1:]).max(axis=1) > 0).all()
+
+
+def test_an_environment_without_neighbours_is_harmless():
+    """An all-zero row has no direction; it is no neighbour of anything."""
+    rows = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    sparsifier = CURSparsifier(n_points=2).fit(rows[:2])
+    phi = sparsifier.transform(rows)
+    assert_allclose(np.abs(phi[2]), 0, atol=1e-15)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("n_points", [1, 3, 10])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_undefined_features_are_refused(value, n_points):
+    """In particular they do not send the search for a jitter on forever."""
+    array = np.ones((3, 2))
+    array[1, 1] = value
+    with pytest.raises(ValueError):
+        features = StructureFeatures.from_arrays([helpers.rattled("H2O", 0)], [array])
+        CURSparsifier(n_points=n_points, per_species=False).fit(features)
+
+
+@pytest.mark.parametrize(
+    "weights", [(1.0,), (1.0, -1.0), (0.0, 0.0), (1.0, np.nan), (1.0, 1.0, 1.0)]
+)
+def test_bad_block_weights(features, weights):
+    with pytest.raises(ValueError, match="block_weights must be 2 non-negative numbers"):
+        CURSparsifier(n_points=2, block_weights=weights).fit(features)

@@ -1,0 +1,60 @@
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+from skqeq import (
+    CURSparsifier,
+    KQEqRegressor,
+)
+from skqeq.cli import main
+
+
+def test_version_of_the_installed_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "skqeq.cli", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"skqeq {version('skqeq')}"
+
+
+@pytest.mark.parametrize("command", ["demo", "fit", "predict", "evaluate"])
+def test_help_has_examples_and_a_warning(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert f"skqeq {command}" in text.split("examples:")[1]
+    assert command == "demo" or "load only trusted ones" in text
+
+
+def test_help_states_the_defaults_of_the_classes(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"sparse points per element (default: {CURSparsifier().n_points})" in text
+    assert f"dipole={KQEqRegressor().sigma_dipole:g} charges=" in text
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--sigma", "dipole"], "'dipole' is not TARGET=VALUE"),
+        (["--sigma", "dipole=x"], "'x' is not a number"),
+        (["--key", "mass=m"], "'mass=m' is not TARGET=VALUE"),
+        (["-o", "nowhere/model.joblib"], "lies in a folder that does not exist"),
+        (["-o", "."], "is not a regular file"),
+        (["-o", os.devnull], "is not a regular file"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_runs(capsys, options, message):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "train.xyz", "-o", "model.joblib", *options])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_debug_shows_where_an_error_came_from(capsys):
+    assert main(["evaluate", "nothing.joblib", "nothing.xyz", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err

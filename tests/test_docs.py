@@ -1,0 +1,170 @@
+"""Everything that the documentation shows runs, and every public name says what it takes."""
+
+import doctest
+import inspect
+import os
+import pkgutil
+import re
+import warnings
+from copy import deepcopy
+from functools import cache, partial
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import skqeq
+from skqeq import datasets
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]
+PUBLIC = [
+    "skqeq",
+    "skqeq.datasets",
+    "skqeq.electrostatics",
+    "skqeq.features",
+    "skqeq.metrics",
+    "skqeq.model_selection",
+    "skqeq.models",
+    "skqeq.parameters",
+    "skqeq.plotting",
+    "skqeq.response",
+    "skqeq.solvers",
+    "skqeq.sparsify",
+    "skqeq.structures",
+    "skqeq.targets",
+]
+# Sections that a function without parameters, or without anything to return, does not have.
+NO_RETURNS = {"show_versions", "NonlinearRows", "Triangle"}
+
+
+def modules():
+    """Names of all modules that can be imported anywhere; kernels may need a compiler."""
+    found = pkgutil.walk_packages(skqeq.__path__, "skqeq.")
+    return ["skqeq", *(m.name for m in found if not m.name.endswith("__main__"))]
+
+
+LOADERS = {name: cache(getattr(datasets, name)) for name in datasets.__all__}
+
+
+def loaded(name, **options):
+    """What a loader returns, read from disk only once; reading takes longer than most examples."""
+    return deepcopy(LOADERS[name](**options))
+
+
+@pytest.fixture(autouse=True)
+def somewhere_else(tmp_path, monkeypatch):
+    """Examples write files, draw figures, and tell that they use fewer points than asked for."""
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    monkeypatch.chdir(tmp_path)
+    for name in ("load_molecules", "load_ions"):
+        monkeypatch.setattr(datasets, name, partial(loaded, name))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="n_points=", category=UserWarning)
+        yield
+    import_module("matplotlib.pyplot").close("all")
+
+
+@pytest.mark.parametrize("name", modules())
+def test_docstring_examples(name):
+    module = import_module(name)
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    report = []
+    for test in finder.find(module, name):
+        # Each starts from nothing but builtins: what it needs, it must import before the reader.
+        test.globs = {"__name__": "__main__"}
+        runner.run(test, out=report.append)
+    assert runner.summarize(verbose=False).failed == 0, "".join(report)
+
+
+def python_blocks(path):
+    """Line number and text of the Python code on a page, apart from what is marked as skipped."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    opening = r"```python" if path.suffix == ".md" else r"\s*\.\. code-block:: python"
+    for start, line in enumerate(lines):
+        if not re.fullmatch(opening, line) or lines[start - 1].strip() == ".. skip":
+            continue
+        block = []
+        indent = len(line) - len(line.lstrip())
+        for following in lines[start + 1 :]:
+            if path.suffix == ".md":
+                ended = following == "```"
+            else:
+                ended = following.strip() and len(following) - len(following.lstrip()) <= indent
+            if ended:
+                break
+            block.append(following)
+        yield start + 2, inspect.cleandoc("\n".join(["", *block]))
+
+
+PAGES_WITH_CODE = [path for path in PAGES if any(python_blocks(path))]
+
+
+@pytest.mark.parametrize("path", PAGES_WITH_CODE, ids=lambda p: str(p.relative_to(ROOT)))
+def test_code_on_pages(path):
+    # One namespace for a page: its blocks are meant to be pasted one after the other.
+    namespace = {"__name__": "__main__"}
+    for line, block in python_blocks(path):
+        code = compile("\n" * (line - 1) + block, os.fspath(path), "exec")
+        exec(code, namespace)
+
+
+def test_pages_have_code():
+    assert len(PAGES_WITH_CODE) > 5
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_examples_compile(path):
+    source = path.read_text(encoding="utf-8")
+    compile(source, os.fspath(path), "exec")
+    # sphinx-gallery makes a page of a docstring with a title, and runs files of this name.
+    assert re.match(r'"""\n.+\n={3,}\n', source)
+    assert path.name.startswith("plot_")
+
+
+def public_objects():
+    for name in PUBLIC:
+        module = import_module(name)
+        exported = getattr(module, "__all__", None)
+        if exported is None:
+            exported = [
+                n
+                for n, value in vars(module).items()
+                if not n.startswith("_") and getattr(value, "__module__", None) == name
+            ]
+        for attribute in exported:
+            value = getattr(module, attribute)
+            if callable(value):
+                yield pytest.param(value, id=f"{name}.{attribute}")
+
+
+@pytest.mark.parametrize("value", list(public_objects()))
+def test_public_names_are_documented(value):
+    doc = inspect.getdoc(value)
+    assert doc, "no docstring"
+    signature = inspect.signature(value)
+    if inspect.isclass(value):
+        assert "\nParameters\n---" in doc or "\nAttributes\n---" in doc
+        return
+    if signature.parameters:
+        assert "\nParameters\n---" in doc
+    if value.__name__ not in NO_RETURNS:
+        assert "\nReturns\n---" in doc
+
+
+@pytest.mark.parametrize("value", list(public_objects()))
+def test_every_parameter_is_documented(value):
+    doc = inspect.getdoc(value)
+    section = re.search(r"\nParameters\n-+\n(.*?)(\n\n\w+\n-+\n|\Z)", doc, re.DOTALL)
+    if section is None:
+        return
+    documented = set()
+    for line in section[1].splitlines():
+        if line and not line.startswith(" "):
+            documented |= {n.strip(" *") for n in line.split(" : ")[0].split(",")}
+    for name, parameter in inspect.signature(value).parameters.items():
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            assert name in documented, f"{name} is not among {sorted(documented)}"

@@ -1,0 +1,214 @@
+"""Fitted models on disk: bit for bit, plain, versioned, and readable without pickle."""
+
+import pickle
+import pickletools
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from sklearn.pipeline import make_pipeline
+
+from skqeq import (
+    CURSparsifier,
+    KQEqRegressor,
+    QEqRegressor,
+    SOAPFeaturizer,
+    persistence,
+    predict_charges,
+)
+
+# What a file of ours holds beside arrays and plain Python.
+TRUSTED = {
+    "pipeline": [
+        "skqeq.features._soap.PowerSpectrum",
+        "skqeq.features._soap.SOAPFeaturizer",
+        "skqeq.models._kqeq.KQEqRegressor",
+        "skqeq.sparsify._cur.CURSparsifier",
+        "skqeq.sparsify._kernel.SparseKernel",
+    ],
+    "qeq": ["skqeq.models._qeq.QEqRegressor"],
+}
+
+
+@pytest.fixture(params=["pipeline", "qeq"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def fitted(kind, molecules, table):
+    if kind == "qeq":
+        return QEqRegressor(hardness={"H": 1.0, "C": 0.5, "O": 0.0}).fit(molecules, table)
+    soap = SOAPFeaturizer(r_cut=(2.0, 3.0), n_max=2, l_max=2, species=["H", "C", "O"])
+    model = make_pipeline(soap, CURSparsifier(n_points=3), KQEqRegressor(radii="covalent"))
+    return model.fit(molecules, table)
+
+
+def bits(table):
+    """A structured array as bytes."""
+    return table["dipole"].tobytes() + np.concatenate(table["charges"]).tobytes()
+
+
+FRESH = """
+import sys
+import joblib
+import numpy as np
+model, X = joblib.load(sys.argv[1])
+y = model.predict(X)
+with open(sys.argv[2], "wb") as out:
+    out.write(y["dipole"].tobytes() + np.concatenate(y["charges"]).tobytes())
+"""
+
+
+@pytest.mark.parametrize("compress", [0, 3])
+def test_fresh_process_predicts_the_same_bits(compress, fitted, molecules, tmp_path):
+    joblib.dump((fitted, molecules), tmp_path / "model.joblib", compress=compress)
+    subprocess.run(
+        [sys.executable, "-c", FRESH, tmp_path / "model.joblib", tmp_path / "predicted"],
+        check=True,
+        cwd=tmp_path,
+    )
+    assert (tmp_path / "predicted").read_bytes() == bits(fitted.predict(molecules))
+
+
+def imported(pickled):
+    """The modules and names that a pickle asks for."""
+    names, strings = set(), []
+    for opcode, argument, _ in pickletools.genops(pickled):
+        if opcode.name == "GLOBAL":
+            names.add(tuple(argument.split(" ", 1)))
+        elif opcode.name == "STACK_GLOBAL":
+            names.add(tuple(strings[-2:]))
+        elif "UNICODE" in opcode.name:
+            strings.append(argument)
+        elif opcode.name == "MEMOIZE":
+            continue
+        elif opcode.name in ("BINGET", "LONG_BINGET"):
+            strings.append("memo")
+    return names
+
+
+def test_files_hold_arrays_and_plain_python_only(fitted):
+    modules = {module.split(".")[0] for module, _ in imported(pickle.dumps(fitted, protocol=2))}
+    # Protocol 2 spells every global out; `copyreg` and `_codecs` are its own.
+    assert modules <= {"skqeq", "sklearn", "numpy", "copyreg", "_codecs", "__builtin__", "copy_reg"}
+
+
+def test_files_hold_no_training_structures(fitted, molecules):
+    # Not by accident via a view or a closure: a model is what it learned.
+    pickled = pickle.dumps(fitted)
+    assert molecules[0].positions[0].tobytes() not in pickled
+    assert b"Structure" not in pickled
+    assert b"ase." not in pickled
+
+
+def test_attributes_are_arrays_and_plain_python(fitted):
+    plain = (type(None), bool, int, float, str, bytes)
+
+    def walk(value, path):
+        if isinstance(value, plain):
+            return
+        if isinstance(value, np.ndarray):
+            assert value.dtype.kind in "fiub", path
+        elif isinstance(value, np.generic):
+            pytest.fail(f"{path} is a {type(value).__name__}")
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                assert isinstance(key, plain), path
+                walk(item, f"{path}[{key!r}]")
+        elif isinstance(value, (list, tuple)):
+            for i, item in enumerate(value):
+                walk(item, f"{path}[{i}]")
+        else:
+            assert type(value).__module__.split(".")[0] in ("skqeq", "sklearn"), path
+            for name, item in vars(value).items():
+                walk(item, f"{path}.{name}")
+
+    walk(fitted, "model")
+
+
+def test_newer_format_is_refused(kind, fitted, monkeypatch, tmp_path):
+    with monkeypatch.context() as newer:
+        newer.setattr(persistence, "FORMAT", persistence.FORMAT + 1)
+        joblib.dump(fitted, tmp_path / "model")
+        pickled = pickle.dumps(fitted)
+        joblib.load(tmp_path / "model")
+    message = (
+        rf"was saved in format {persistence.FORMAT + 1}, but the installed skqeq reads formats up "
+        rf"to {persistence.FORMAT}; upgrade"
+    )
+    with pytest.raises(ValueError, match=message):
+        joblib.load(tmp_path / "model")
+    with pytest.raises(ValueError, match=message):
+        pickle.loads(pickled)
+
+
+@pytest.mark.parametrize("cls", [SOAPFeaturizer, CURSparsifier, KQEqRegressor, QEqRegressor])
+def test_every_estimator_writes_its_format(cls):
+    state = cls().__getstate__()
+    assert state["_skqeq_format"] == persistence.FORMAT
+    assert "_skqeq_format" not in vars(pickle.loads(pickle.dumps(cls())))
+
+
+def test_other_features_than_in_the_file(molecules, table, tmp_path):
+    def features(**params):
+        soap = SOAPFeaturizer(**{"r_cut": 3.0, "n_max": 2, "l_max": 2, **params})
+        return make_pipeline(soap, CURSparsifier(n_points=3))
+
+    own = features().fit(molecules)
+    model = KQEqRegressor().fit(own.transform(molecules), table)
+    joblib.dump((own[-1], model), tmp_path / "model")
+    sparsifier, model = joblib.load(tmp_path / "model")
+    with pytest.raises(ValueError, match="X has .* features, but CURSparsifier was fitted with"):
+        sparsifier.transform(features(n_max=3).fit(molecules)[0].transform(molecules))
+    with pytest.raises(ValueError, match="X has .* features, but KQEqRegressor was fitted with 9"):
+        model.predict(own[0].transform(molecules))
+
+
+@pytest.mark.parametrize("change", [{"r_cut": 4.0}, {"sigma_atom": 0.7}])
+def test_other_features_of_the_same_number(change, molecules, table):
+    # As many columns, but with another meaning: a prediction would be garbage.
+    soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=2)
+    other = SOAPFeaturizer(**{**soap.get_params(), **change}).fit_transform(molecules)
+    sparsifier = CURSparsifier(n_points=3).fit(soap.fit_transform(molecules))
+    with pytest.raises(ValueError, match="features"):
+        sparsifier.transform(other)
+
+
+# ---- skops: files that need no pickle -----------------------------------------------------------
+
+
+@pytest.fixture
+def skops_io():
+    return pytest.importorskip("skops.io")
+
+
+def test_skops_round_trip(kind, fitted, molecules, skops_io, tmp_path):
+    skops_io.dump(fitted, tmp_path / "model.skops")
+    loaded = skops_io.load(tmp_path / "model.skops", trusted=TRUSTED[kind])
+    assert bits(loaded.predict(molecules)) == bits(fitted.predict(molecules))
+    for a, b in zip(predict_charges(loaded, molecules), predict_charges(fitted, molecules)):
+        assert_array_equal(a, b)
+    assert repr(loaded) == repr(fitted)
+
+
+def test_skops_needs_these_types_and_no_others(kind, fitted, skops_io):
+    data = skops_io.dumps(fitted)
+    assert sorted(skops_io.get_untrusted_types(data=data)) == TRUSTED[kind]
+    with pytest.raises(skops_io.exceptions.UntrustedTypesFoundException):
+        skops_io.loads(data)
+
+
+def test_package_publishes_the_list(kind):
+    assert set(TRUSTED[kind]) <= set(persistence.TRUSTED_TYPES)
+
+
+def test_skops_refuses_a_newer_format(kind, fitted, monkeypatch, skops_io):
+    with monkeypatch.context() as newer:
+        newer.setattr(persistence, "FORMAT", persistence.FORMAT + 1)
+        data = skops_io.dumps(fitted)
+    with pytest.raises(ValueError, match="upgrade skqeq"):
+        skops_io.loads(data, trusted=TRUSTED[kind])
