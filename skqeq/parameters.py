@@ -31,8 +31,15 @@ def _qeq_table():
 
 
 def qeq_radii():
-    """QEq radii by atomic number, shape (119,), Angstrom; NaN where undefined.
+    """QEq radii.
 
+    Returns
+    -------
+    radii : ndarray of shape (119,)
+        By atomic number, Angstrom; NaN where undefined.
+
+    References
+    ----------
     Rappe and Goddard, J. Phys. Chem. 95, 3358 (1991); Rappe et al. (UFF),
     J. Am. Chem. Soc. 114, 10024 (1992), table 1.
     """
@@ -40,18 +47,27 @@ def qeq_radii():
 
 
 def qeq_electronegativities():
-    """GMP electronegativities by atomic number, shape (119,), V; NaN where undefined.
+    """GMP electronegativities of QEq, from the source of `qeq_radii`.
 
-    The source is that of `qeq_radii`. An electronegativity in eV per elementary charge is a
-    potential, hence V.
+    Returns
+    -------
+    electronegativities : ndarray of shape (119,)
+        By atomic number, V (eV per elementary charge); NaN where undefined.
     """
     return _qeq_table()[:, 1]
 
 
 def covalent_radii():
-    """Covalent radii by atomic number, shape (119,), Angstrom; NaN where undefined.
+    """Covalent radii, as shipped by ASE.
 
-    Cordero et al., Dalton Trans. 2832 (2008), as shipped by ASE.
+    Returns
+    -------
+    radii : ndarray of shape (119,)
+        By atomic number, Angstrom; NaN where undefined.
+
+    References
+    ----------
+    Cordero et al., Dalton Trans. 2832 (2008).
     """
     radii = ase_covalent_radii.copy()
     # The published table ends at curium; ASE fills the rest with a number.
@@ -89,13 +105,18 @@ def per_element(values, name):
 
 
 def radii_table(radii):
-    """Atomic radii by atomic number, shape (119,), Angstrom.
+    """Atomic radii of every element.
 
     Parameters
     ----------
     radii : {"qeq", "covalent"} or dict of {str or int: float}
         The QEq radii; the covalent radii of Cordero et al., Dalton Trans. 2832 (2008), as
         shipped by ASE; or a radius in Angstrom per element.
+
+    Returns
+    -------
+    radii : ndarray of shape (119,)
+        By atomic number, Angstrom; NaN where undefined.
     """
     if isinstance(radii, str):
         tables = {"qeq": qeq_radii, "covalent": covalent_radii}

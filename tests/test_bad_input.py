@@ -274,7 +274,7 @@ def test_structure_number_counts_through_blocks(monkeypatch):
         [water(), water(), molecule("NH3")], [np.ones((n, 2)) for n in (3, 3, 4)]
     )
     model = KQEqRegressor().fit(X[:2], np.zeros((2, 3)))
-    monkeypatch.setattr(StructureFeatures.blocks, "__defaults__", (1,))
+    monkeypatch.setattr(StructureFeatures.blocks, "__defaults__", (1, False, ""))
     assert len(list(X.blocks())) == 3
     with pytest.raises(ValueError, match=r"^structure 2 \(H3N\) holds N"):
         model.predict(X)
@@ -389,7 +389,7 @@ def test_bad_targets(case):
 
 
 def test_no_such_label_on_the_atoms():
-    with pytest.raises(ValueError, match=r"no structure has dipole: looked for dipole or REF_dip"):
+    with pytest.raises(ValueError, match=r"no structure has dipole: looked for REF_dipole or dip"):
         targets_from_atoms([water()], ["dipole"])
     with pytest.raises(ValueError, match="looked for mu in calc.results"):
         targets_from_atoms([water()], {"dipole": "mu"})

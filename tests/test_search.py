@@ -35,9 +35,9 @@ def counted(monkeypatch, empty_cache):
     calls = []
     describe = _soap.describe
 
-    def counting(spectrum, structure):
+    def counting(spectrum, structure, key):
         calls.append((spectrum.options, structure.digest))
-        return describe(spectrum, structure)
+        return describe(spectrum, structure, key)
 
     monkeypatch.setattr(_soap, "describe", counting)
     return calls

@@ -18,7 +18,8 @@ from ..parameters import per_element, qeq_electronegativities, radii_table
 from ..persistence import Persistent
 from ..response import Equilibrium
 from ..solvers import NonlinearRows, Triangle, gauss_newton
-from ..structures import StructureFeatures, check_same_features
+from ..structures import StructureFeatures
+from ..structures._features import check_same_features
 from ..targets import TARGETS, Labels, make_targets
 from ..targets._labels import to_form
 

@@ -97,15 +97,14 @@ def predict_targets(model, X, names):
 
 def unwrap(model):
     """The charge model inside a pipeline or a search, and what turns X into its input."""
-    transformers = []
-    while True:
+    steps = []
+    while not hasattr(model, "predict_charges"):
         if hasattr(model, "best_estimator_"):
             model = model.best_estimator_
         elif hasattr(model, "steps"):
-            transformers += [model[:-1]] if len(model.steps) > 1 else []
+            steps += [step for _, step in model.steps[:-1]]
             model = model[-1]
-        elif hasattr(model, "predict_charges"):
-            return lambda X: reduce(lambda X, step: step.transform(X), transformers, X), model
         else:
             check_is_fitted(model)
             raise TypeError(f"{type(model).__name__} is no charge model, nor a pipeline of one")
+    return lambda X: reduce(lambda X, step: step.transform(X), steps, X), model

@@ -26,7 +26,8 @@ class KQEqRegressor(ChargeModel):
     sigma_charges : float, default=0.02
         Noise of the charges, e.
     sigma_quadrupole : float, default=0.05
-        Noise of the quadrupole components, e*Angstrom^2.
+        Noise of the quadrupole components, e*Angstrom^2. An off-diagonal component counts
+        twice, because it stands twice in the tensor.
     sigma_potential : float, default=0.05
         Noise of the potential, V.
     sigma_dipole_magnitude : float, default=0.002

@@ -10,7 +10,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..persistence import Persistent
-from ..structures import StructureFeatures, Tile, check_same_features
+from ..structures import StructureFeatures, Tile
+from ..structures._features import check_same_features
 from ._kernel import SparseKernel, block_norms, block_pieces, normalize_blocks
 from ._selection import METHODS, sketch_matrix
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..structures import as_sequence
+from ..structures._structure import as_sequence
 from ._observables import TARGETS, VOIGT
 
 # Energies are stored with the data sets already; models of energies come with forces.

@@ -55,14 +55,14 @@ def test_fit_shows_warnings_in_one_line(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--targets", "quadrupole"], "no structure has quadrupole: looked for quadrupole or REF_"),
+        (["--targets", "quadrupole"], "no structure has quadrupole: looked for REF_quadrupole or"),
         (["--key", "dipole=nothing"], "no structure has dipole: looked for nothing"),
         (["--key", "charges=q"], "--key names charges, which --targets does not"),
         (["--sigma", "charges=1"], "--sigma names charges, which --targets does not"),
         (["--group", "nothing"], "structure 0 has no info['nothing'], the --group"),
         (["--sigma", "dipole=-1"], "sigma_dipole"),
         (["--n-points", "0"], "n_points"),
-        (["--r-cut", "0.5"], "cutoff"),
+        (["--r-cut", "0.5"], "r_cut"),
     ],
 )
 def test_fit_explains_what_is_wrong(folder, tmp_path, capsys, options, message):

@@ -35,9 +35,9 @@ def count(monkeypatch):
     calls = []
     describe = _soap.describe
 
-    def counted(spectrum, structure):
+    def counted(spectrum, structure, key):
         calls.append(structure.digest)
-        return describe(spectrum, structure)
+        return describe(spectrum, structure, key)
 
     monkeypatch.setattr(_soap, "describe", counted)
     return calls

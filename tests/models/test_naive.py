@@ -229,13 +229,15 @@ def posterior(train, test, labels, sigmas, K, K_test, amplitude, baseline, width
                 continue
             T = operator(name, atoms, widths(atoms))
             value = label_vector(name, labels[name][i])
-            for row, d in zip(-T @ P, value - T @ prior):
+            # An off-diagonal quadrupole component stands twice in the norm of the tensor.
+            counts = [1, 1, 1, 2, 2, 2] if name == "quadrupole" else np.ones(len(T))
+            for row, d, count in zip(-T @ P, value - T @ prior, counts):
                 if np.isnan(d):
                     continue
                 H.append(np.zeros(len(Z)))
                 H[-1][here] = row
                 difference.append(d)
-                variance.append(sigmas[name][i] ** 2)
+                variance.append(sigmas[name][i] ** 2 / count)
     H = np.array(H)
     gain = np.linalg.inv(H @ C @ H.T + np.diag(variance))
     return mean_test + C_test @ H.T @ gain @ np.array(difference)

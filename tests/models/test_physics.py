@@ -160,12 +160,7 @@ def tensor(components):
     [
         "dipole",
         "charges",
-        pytest.param(
-            "quadrupole",
-            marks=pytest.mark.xfail(
-                reason="all six components count equally, which is no norm of a tensor"
-            ),
-        ),
+        "quadrupole",
         "dipole_magnitude",
     ],
 )

@@ -180,7 +180,7 @@ def test_blocks_of_any_size_give_the_same_points(monkeypatch, features):
     from skqeq.structures import _features
 
     whole = CURSparsifier(n_points=3).fit(features)
-    monkeypatch.setattr(_features.StructureFeatures.blocks, "__defaults__", (1,))
+    monkeypatch.setattr(_features.StructureFeatures.blocks, "__defaults__", (1, False, ""))
     split = CURSparsifier(n_points=3).fit(features)
     assert_array_equal(split.component_indices_, whole.component_indices_)
     assert_allclose(split.components_, whole.components_, atol=1e-15)

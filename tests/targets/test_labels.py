@@ -247,7 +247,7 @@ def test_calculator_results_survive_extxyz(X, charges, dipoles, tmp_path):
 
 def test_absent_labels(X):
     with pytest.raises(
-        ValueError, match="no structure has dipole: looked for dipole or REF_dipole"
+        ValueError, match="no structure has dipole: looked for REF_dipole or dipole"
     ):
         targets_from_atoms(X, ["dipole"])
     X[0].info["energy"] = 1.0

@@ -1,0 +1,150 @@
+"""Time and memory of fitting and predicting, as ratios to the floor.
+
+    python benchmarks/fit_predict.py [--data molecules.xyz] [--json results.json]
+
+Every case runs in a process of its own, so that its peak memory is its own. Without `--data`
+the molecules are the bundled ones with rattled copies, as many as a case needs.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from floor import flops, gemm_rate, n_soap_features, soap_seconds
+
+from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer, targets_from_atoms
+from skqeq.datasets import load_molecules
+
+# name: molecules, sparse points per element, cutoffs, bar (ratio to the floor)
+DOUBLE = (1.7, 3.5)
+CASES = {
+    "fit 300, 1000 per element": ("fit", 300, 1000, DOUBLE, 2.5),
+    "fit 1000, 1000 per element": ("fit", 1000, 1000, DOUBLE, 2.0),
+    "predict 1000, 1000 per element": ("predict", 1000, 1000, DOUBLE, 1.3),
+    "fit 300, 1000 in total": ("small", 300, 250, DOUBLE, 3.0),
+    "fit 300, 1000 in total, one cutoff": ("small", 300, 250, (3.5,), 3.0),
+}
+N_MAX, L_MAX = 8, 6
+
+
+def molecules(path, n):
+    """n molecules with dipoles."""
+    if path is not None:
+        X = ase.io.read(path, ":")
+        order = np.random.default_rng(0).permutation(len(X))
+        X = [X[i] for i in order]
+        return X[:n], targets_from_atoms(X, ["dipole"])["dipole"][:n]
+    base, y = load_molecules()
+    X, D = [], []
+    for i in range(n):
+        atoms = base[i % len(base)].copy()
+        if i >= len(base):
+            atoms.rattle(0.05, seed=i)
+        X.append(atoms)
+        D.append(y["dipole"][i % len(base)])
+    return X, np.array(D)
+
+
+def run_case(name, path):
+    """Measure one case in this process and return a dict of figures."""
+    kind, n, n_points, r_cut, bar = CASES[name]
+    X, D = molecules(path, 2 * n if kind == "predict" else n)
+    warm_up(X[:5], D[:5])
+    soap = SOAPFeaturizer(r_cut=r_cut, n_max=N_MAX, l_max=L_MAX)
+    sparsifier = CURSparsifier(n_points=n_points)
+    regressor = KQEqRegressor()
+    start = time.perf_counter()
+    features = soap.fit_transform(X[:n])
+    phi = sparsifier.fit_transform(features)
+    regressor.fit(phi, D[:n])
+    seconds = time.perf_counter() - start
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    # Again with all descriptors in the store: what the selection itself costs.
+    start = time.perf_counter()
+    CURSparsifier(n_points=n_points).fit(features)
+    selection = time.perf_counter() - start
+    if kind == "predict":
+        X = X[n:]
+        start = time.perf_counter()
+        regressor.predict(sparsifier.transform(soap.transform(X)))
+        seconds = time.perf_counter() - start
+    numbers, counts = np.unique(sparsifier.component_numbers_, return_counts=True)
+    points = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+    n_features = n_soap_features(len(soap.species_), len(r_cut), N_MAX, L_MAX)
+    rate = gemm_rate()
+    common = soap_seconds(X, r_cut, N_MAX, L_MAX, restricted=False)
+    restricted = soap_seconds(X, r_cut, N_MAX, L_MAX, restricted=True)
+    work = flops(X, points, n_features, 0 if kind == "predict" else 3 * n)
+    floor = min(common, restricted) + sum(work.values()) / rate
+    ratio = seconds / (common if kind == "small" else floor)
+    return {
+        "case": name,
+        "seconds": seconds,
+        "floor": floor,
+        "soap": common,
+        "soap, own elements": restricted,
+        "GFlop/s": rate / 1e9,
+        "GFlop": {stage: f / 1e9 for stage, f in work.items()},
+        "points": points,
+        "ratio": ratio,
+        "ratio to": "SOAP" if kind == "small" else "floor",
+        "bar": bar,
+        "selection share": selection / seconds if kind != "predict" else None,
+        "peak GiB": memory,
+    }
+
+
+def warm_up(X, D):
+    """Imports, table look-ups and BLAS threads are not what is measured."""
+    features = SOAPFeaturizer(r_cut=2.5, n_max=2, l_max=1).fit_transform(X)
+    phi = CURSparsifier(n_points=2).fit_transform(features)
+    KQEqRegressor().fit(phi, D).predict(phi)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", help="extxyz with dipoles, instead of the bundled molecules")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--repeats", type=int, default=3, help="runs per case; the best counts")
+    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.case:
+        warnings.simplefilter("ignore")
+        args.json.write_text(json.dumps(run_case(args.case, args.data)))
+        return
+    results = []
+    columns = "| {:36} | {:>7} | {:>7} | {:>7} | {:>6} | {:>5} | {:>5} | {:>9} | {:>8} |"
+    print(columns.format("case", "seconds", "floor", "SOAP", "ratio", "to", "bar", "selection",
+                         "peak GiB"))  # fmt: skip
+    for case in CASES:
+        runs = []
+        for _ in range(args.repeats):
+            with tempfile.TemporaryDirectory() as folder:
+                out = Path(folder) / "out.json"
+                command = [sys.executable, __file__, "--case", case, "--json", str(out)]
+                subprocess.run(command + (["--data", args.data] if args.data else []), check=True)
+                runs.append(json.loads(out.read_text()))
+        best = min(runs, key=lambda run: run["ratio"])
+        share = best["selection share"]
+        print(columns.format(
+            case, *(f"{best[k]:.2f}" for k in ("seconds", "floor", "soap", "ratio")),
+            best["ratio to"], best["bar"], "" if share is None else f"{share:.0%}",
+            f"{best['peak GiB']:.2f}",
+        ), flush=True)  # fmt: skip
+        results.append({"best": best, "ratios": [run["ratio"] for run in runs]})
+    for stage, amount in results[0]["best"]["GFlop"].items():
+        print(f"flops of the first case: {stage} {amount:.1f} GFlop")
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""The floor of a fit or a prediction: work that no implementation of the same method can avoid.
+
+It is DScribe's `create`, once per structure and cutoff and with nothing else running, plus the
+flops of the kernel, the whitening and the reduction at the rate of NumPy's matrix product. All
+of it is measured in the run that it is compared with, because machines differ and are shared.
+"""
+
+import time
+from collections import Counter
+
+import numpy as np
+from ase.data import chemical_symbols
+
+
+def gemm_rate(n=2048, repeats=5):
+    """Best rate of a square matrix product, flops per second."""
+    a = np.random.default_rng(0).normal(size=(n, n))
+    a @ a
+    best = np.inf
+    for _ in range(repeats):
+        start = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - start)
+    return 2 * n**3 / best
+
+
+def soap_seconds(X, r_cut, n_max, l_max, restricted):
+    """Seconds of DScribe alone for all structures and cutoffs.
+
+    With `restricted`, a structure is described with its own elements only, which is faster and
+    what skqeq does; else with all elements of the data, as DScribe is commonly called.
+    """
+    from dscribe.descriptors import SOAP
+
+    everything = tuple(sorted({z for atoms in X for z in atoms.numbers}))
+    total = 0.0
+    for cutoff in r_cut:
+        soaps = {}
+        for atoms in X:
+            key = tuple(sorted(set(atoms.numbers))) if restricted else everything
+            if key not in soaps:
+                soaps[key] = SOAP(
+                    species=[chemical_symbols[z] for z in key],
+                    r_cut=cutoff, n_max=n_max, l_max=l_max, sigma=cutoff / 8,
+                )  # fmt: skip
+                soaps[key].create(atoms)
+        start = time.perf_counter()
+        for atoms in X:
+            key = tuple(sorted(set(atoms.numbers))) if restricted else everything
+            soaps[key].create(atoms)
+        total += time.perf_counter() - start
+    return total
+
+
+def n_soap_features(n_species, n_cutoffs, n_max, l_max):
+    """Number of features of an uncompressed power spectrum."""
+    n = n_species * n_max
+    return n_cutoffs * (l_max + 1) * n * (n + 1) // 2
+
+
+def flops(X, points, n_features, n_rows):
+    """Flops by stage; `points` maps atomic number to the number of sparse points.
+
+    ``n_rows=0`` is a prediction, which has neither ``K_MM`` nor a reduction.
+    """
+    atoms = Counter(int(z) for structure in X for z in structure.numbers)
+    total = sum(points.values())
+    stages = {
+        "kernel K_nM": sum(2 * atoms[z] * m * n_features for z, m in points.items()),
+        "whitening": sum(atoms[z] * m**2 for z, m in points.items()),
+    }
+    if n_rows:
+        # K_MM is symmetric: half a product.
+        stages["kernel K_MM"] = sum(m**2 * n_features for m in points.values())
+        stages["reduction"] = 2 * min(n_rows * total**2, n_rows**2 * total)
+    return stages
