@@ -122,6 +122,38 @@ def test_pages_have_code():
     assert len(PAGES_WITH_CODE) > 5
 
 
+@pytest.mark.parametrize("name", PUBLIC)
+def test_api_page_lists_every_public_name(name):
+    page = (ROOT / "docs" / "api.rst").read_text(encoding="utf-8")
+    listed = {word.rpartition(".")[2] for word in re.findall(r"[\w.]+", page)}
+    missing = set(getattr(import_module(name), "__all__", ())) - listed
+    assert not missing
+
+
+def symbols():
+    """Rows of the table in theory.rst: variables and the files that hold them."""
+    page = (ROOT / "docs" / "theory.rst").read_text(encoding="utf-8")
+    table = page.partition(".. _symbols:")[2].partition("\nReferences\n")[0]
+    for row in table.split("   * - ")[2:]:
+        symbol, _, variables, files = re.split(r"\n     - ", row.strip())
+        yield symbol, re.findall("``(.+?)``", variables), re.findall("``(.+?)``", files)
+
+
+def test_symbols_are_where_the_theory_says():
+    rows = list(symbols())
+    assert len(rows) > 30
+    for symbol, variables, files in rows:
+        text = ""
+        for file in files:
+            path = Path(skqeq.__file__).parent / file
+            assert path.exists(), f"{symbol}: {file}"
+            for source in [path] if path.is_file() else path.glob("*.py"):
+                text += source.read_text(encoding="utf-8")
+        for variable in variables:
+            for name in re.findall(r"\w+", variable.partition("<")[0]):
+                assert re.search(rf"\b{name}", text), f"{symbol}: {name} is not in {files}"
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_examples_compile(path):
     source = path.read_text(encoding="utf-8")

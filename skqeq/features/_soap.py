@@ -21,7 +21,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
     """Smooth overlap of atomic positions of every atom, by DScribe with GTO basis.
 
     The neighbour density of atom i is expanded in radial functions and spherical harmonics,
-    ``c[Z, n, l, m]`` for neighbours of element Z, and the power spectrum
+    ``c[Z, n, l, m]`` for neighbours of element Z. The power spectrum::
 
         p[Z1 Z2, l, n1 n2] = pi sqrt(8 / (2 l + 1)) sum_m c[Z1, n1, l, m] c[Z2, n2, l, m]
 
@@ -271,15 +271,7 @@ class PowerSpectrum:
 
     def columns(self, present, first=0):
         """Columns, from `first` on, of the channels of the elements in `present`, as slices."""
-        compression = self.options[-1]
-        if compression == "mu2":
-            return (slice(first, first + self.n_features),)
-        soap = self._dscribe(self.species, False)
-        pairs = [(a, b) for i, a in enumerate(present) for b in present[i:]]
-        if compression != "off":
-            pairs = [(a, a) for a in present]
-        symbols = [(chemical_symbols[a], chemical_symbols[b]) for a, b in pairs]
-        return _merge([soap.get_location(pair) for pair in symbols], first)
+        return _columns(self.species, self.options, self._weights(self.species), present, first)
 
     def rows(self, structure):
         """Power spectrum of every atom, shape (n_atoms, n_columns of its own elements)."""
@@ -351,15 +343,22 @@ def describe(spectrum, structure, key):
     return spectrum.rows(structure)
 
 
-def _merge(slices, first):
-    """Join neighbouring slices and shift them by `first`."""
-    edges = [[s.start, s.stop] for s in slices]
-    merged = edges[:1]
-    for start, stop in edges[1:]:
-        if start == merged[-1][1]:
-            merged[-1][1] = stop
+@lru_cache(maxsize=4096)
+def _columns(species, options, weights, present, first):
+    soap = _dscribe_soap(species, *options, weights, False)
+    compression = options[-1]
+    if compression == "mu2":
+        return (slice(first, first + soap.get_number_of_features()),)
+    symbols = [chemical_symbols[z] for z in present]
+    pairs = [(a, a) for a in symbols]
+    if compression == "off":
+        pairs = [(a, b) for i, a in enumerate(symbols) for b in symbols[i:]]
+    merged = []
+    for location in (soap.get_location(pair) for pair in pairs):
+        if merged and location.start == merged[-1][1]:
+            merged[-1][1] = location.stop
         else:
-            merged.append([start, stop])
+            merged.append([location.start, location.stop])
     return tuple(slice(start + first, stop + first) for start, stop in merged)
 
 

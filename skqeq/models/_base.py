@@ -147,7 +147,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
 
     def _assemble(self, features, labels, weights):
         """Reduce the rows of all linear targets to a triangle, keep those of the others."""
-        triangle = Triangle(features.n_features + len(self.elements_))
+        triangle = Triangle(features.n_features + len(self.elements_), penalty=1.0)
         kept = {name: NonlinearRows(TARGETS[name]) for name in labels.names}
         kept = {name: rows for name, rows in kept.items() if not rows.target.linear}
         noise = {
@@ -196,14 +196,12 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
 
     def _solve(self, triangle, nonlinear):
         """Scaled weights of least penalised loss, and the history of the iteration."""
-        linear_labels = triangle.n_rows > 0
-        triangle.add_prior(np.ones(triangle.n_columns))
         if not nonlinear:
             v = triangle.solve()
             return v, [{"loss": float(triangle.loss(v)), "gradient": 0.0, "step": 1.0}]
         if self.init is not None:
             v = self._check_init()
-        elif linear_labels:
+        elif triangle.n_rows:
             v = triangle.solve()
         else:
             # |mu| does not know the sign of the charges: start from dipoles of the labelled

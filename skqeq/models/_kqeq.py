@@ -11,7 +11,7 @@ class KQEqRegressor(ChargeModel):
     """Kernel charge equilibration: a sparse Gaussian process of the electronegativity.
 
     Each atom's electronegativity is ``chi_i = chi_0(Z_i) + b(Z_i) + phi_i . w``, where ``phi``
-    comes from `CURSparsifier`, ``chi_0`` is the element's QEq value, and
+    comes from `CURSparsifier` and ``chi_0`` is the element's QEq value. The priors are::
 
         w ~ N(0, amplitude_chi^2),    b ~ N(0, amplitude_baseline^2).
 
@@ -61,7 +61,7 @@ class KQEqRegressor(ChargeModel):
 
     Attributes
     ----------
-    coef_ : ndarray of shape (n_features_in_ + n_elements,)
+    coef_ : ndarray of shape (n_features + n_elements,)
         The weights w, then the shifts b of `elements_`; V.
     elements_ : ndarray of shape (n_elements,)
         Atomic numbers seen in `fit`.

@@ -7,7 +7,7 @@ from scipy.linalg.lapack import dpotrf, dpotrs
 class Equilibrium:
     """The charges of one structure as an affine function of its electronegativities.
 
-    Minimising ``chi . q + q . A q / 2 - field . sum_i q_i r_i`` subject to ``1 . q = Q`` gives
+    Minimising ``chi . q + q . A q / 2 - field . sum_i q_i r_i`` subject to ``1 . q = Q`` gives::
 
         q = q_0 - P chi,    P = A^-1 - A^-1 1 1^T A^-1 / (1^T A^-1 1),
         q_0 = A^-1 1 Q / (1^T A^-1 1) + P (R field)

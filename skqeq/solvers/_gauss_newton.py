@@ -3,6 +3,9 @@
 import numpy as np
 from scipy.linalg import solve_triangular
 
+# Relative error of a loss.
+ROUNDING = 1e-14
+
 
 class NonlinearRows:
     """Labels ``y = g(m)`` of linear quantities ``m = J v + m_0``, with noise.
@@ -135,6 +138,13 @@ def gauss_newton(triangle, rows, v, max_iter, tol, callback=None):
         local.check()
         direction = _direction(local.R, rows, v, gradient, forcing=min(0.1, np.sqrt(norm)))
         slope = gradient @ direction
+        if -slope < ROUNDING * current:
+            # The loss cannot tell the points apart any more; its gradient still can, until it
+            # is rounding too.
+            if len(history) > 1 and norm > 0.5 * history[-2]["gradient"]:
+                return v, history, True
+            v, step = v + direction, 1.0
+            continue
         step, trial = 1.0, loss(v + direction)
         while trial > current + 1e-4 * step * slope and step > 1e-8:
             step *= 0.5

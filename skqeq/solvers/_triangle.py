@@ -8,7 +8,7 @@ from scipy.linalg.lapack import dtpqrt
 class Triangle:
     """All rows seen so far of a least-squares problem, reduced to one triangle.
 
-    Rows ``[J | r]`` are multiplied by orthogonal matrices until only an upper triangle is left,
+    Rows ``[J | r]`` are multiplied by orthogonal matrices until only an upper triangle is left::
 
         Q^T [J | r] = [R  z]
                       [0  rho]      so that   |J v - r|^2 = |R v - z|^2 + rho^2,
@@ -20,6 +20,9 @@ class Triangle:
     ----------
     n_columns : int
         Number of unknowns.
+    penalty : float or ndarray of shape (n_columns,), default=0.0
+        Adds ``sum_j (penalty_j v_j)^2`` to the squares. These rows are a triangle from the
+        start and cost nothing.
 
     Attributes
     ----------
@@ -40,9 +43,12 @@ class Triangle:
     array([2.])
     """
 
-    def __init__(self, n_columns):
-        # LAPACK wants Fortran order; the last column is the right-hand side.
+    def __init__(self, n_columns, penalty=0.0):
+        # LAPACK wants Fortran order; the last column is the right-hand side. An empty triangle
+        # would be slow: its pivots are rounding errors of rounding errors, down to denormals.
         self._R = np.zeros((n_columns + 1, n_columns + 1), order="F")
+        diagonal = np.arange(n_columns)
+        self._R[diagonal, diagonal] = penalty
         self.n_rows = 0
 
     @property
@@ -73,23 +79,11 @@ class Triangle:
         rows = np.empty((n, len(self._R)), order="F")
         rows[:, :-1] = J
         rows[:, -1] = r
-        self._append(rows, 0)
-        self.n_rows += n
-
-    def add_prior(self, precision):
-        """Add the penalty ``sum_j (precision_j v_j)^2``, precision of shape (n_columns,)."""
-        rows = np.zeros_like(self._R, order="F")
-        np.fill_diagonal(rows[:-1, :-1], precision)
-        # Triangular rows stay triangular, which LAPACK exploits.
-        self._append(rows, len(rows))
-
-    def _append(self, rows, n_triangular):
-        block = max(1, min(128, len(self._R)))
-        self._R, _, _, info = dtpqrt(
-            n_triangular, block, self._R, rows, overwrite_a=True, overwrite_b=True
-        )
+        block = max(1, min(48, n, len(self._R)))
+        self._R, _, _, info = dtpqrt(0, block, self._R, rows, overwrite_a=True, overwrite_b=True)
         if info:
             raise ValueError(f"LAPACK tpqrt rejected argument {-info}")
+        self.n_rows += n
 
     def copy(self):
         """An independent triangle with the same rows."""

@@ -1,10 +1,12 @@
 """The Nystroem of environments: a sparse set, and whitened kernel features to it."""
 
 import warnings
+from functools import cache
 from numbers import Integral, Real
 
 import numpy as np
 from ase.data import chemical_symbols
+from scipy import sparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -12,10 +14,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..persistence import Persistent
 from ..structures import StructureFeatures, Tile
 from ..structures._features import check_same_features
-from ._kernel import SparseKernel, block_norms, block_pieces, normalize_blocks
+from ._kernel import SparseKernel, column_blocks, normalize_blocks, row_norms
 from ._selection import METHODS, sketch_matrix
 
 ALL = 0  # key of the one group when elements are mixed
+MAX_SKETCH = 256  # width of the sketch that leverage scores are taken from
 
 
 class CURSparsifier(
@@ -29,7 +32,7 @@ class CURSparsifier(
 
     With M sparse points, ``phi = K_nM L^-T`` and ``K_MM = L L^T``, a Gaussian process with the
     Nystroem kernel ``K_nM K_MM^-1 K_Mn`` is the linear model ``phi w`` with independent
-    standard normal weights. The kernel is
+    standard normal weights. The kernel is::
 
         k(p, p') = sum_b w_b (p_b . p_b' / |p_b| |p_b'|)^zeta,     sum_b w_b = 1,
 
@@ -144,8 +147,10 @@ class CURSparsifier(
         rng = np.random.default_rng(seed)
         boundaries = X.source.boundaries if ragged else (0, X.shape[1])
         weights = self._weights(len(boundaries) - 1)
-        chosen = self._choose(X, ragged, rng)
-        points = self._gather(X, ragged, chosen)
+        sizes = [len(s) for s in X.structures] if ragged else [len(X)]
+        rows = Rows(X, np.concatenate([[0], np.cumsum(sizes)]), boundaries, self.verbose)
+        chosen = self._choose(rows, self._groups(X, ragged), rng)
+        points = rows.gather(chosen)
         self.kernels_ = {
             group: SparseKernel(
                 normalize_blocks(points[group], boundaries), boundaries, weights, self.zeta
@@ -153,8 +158,8 @@ class CURSparsifier(
             for group in chosen
         }
         self.component_indices_ = np.concatenate(list(chosen.values()))
-        if not ragged:
-            self.component_indices_ = self.component_indices_[:, 0]
+        if ragged:
+            self.component_indices_ = rows.locate(self.component_indices_)
         self.component_numbers_ = np.concatenate(
             [np.full(len(index), group) for group, index in chosen.items()]
         )
@@ -185,7 +190,7 @@ class CURSparsifier(
     def components_(self):
         """The chosen rows, each column block normalised."""
         check_is_fitted(self)
-        return np.concatenate([kernel.points.T for kernel in self.kernels_.values()])
+        return np.concatenate([kernel.points for kernel in self.kernels_.values()])
 
     @property
     def jitter_(self):
@@ -225,91 +230,116 @@ class CURSparsifier(
             )
         return weights / weights.sum()
 
-    def _groups(self, X):
-        """Group label, structure and atom of every environment, each of shape (n,)."""
+    def _groups(self, X, ragged):
+        """Group of every environment, shape (n,)."""
+        if not ragged:
+            return np.full(len(X), ALL)
         numbers = np.concatenate([s.numbers for s in X.structures])
-        sizes = [len(s) for s in X.structures]
-        structure = np.repeat(np.arange(len(sizes)), sizes)
-        atom = np.concatenate([np.arange(n) for n in sizes])
-        return (numbers if self.per_species else np.full(len(numbers), ALL)), structure, atom
+        return numbers if self.per_species else np.full(len(numbers), ALL)
 
-    def _choose(self, X, ragged, rng):
-        """For every group the chosen (structure, atom) pairs, or (row, 0)."""
-        if ragged:
-            labels, structure, atom = self._groups(X)
-        else:
-            labels = np.full(len(X), ALL)
-            structure, atom = np.arange(len(X)), np.zeros(len(X), dtype=int)
+    def _choose(self, rows, labels, rng):
+        """The chosen rows of every group, ascending."""
         members = {}
         for group in np.unique(labels):
-            rows = np.flatnonzero(labels == group)
-            if len(rows) > self.max_environments:
-                rows = np.sort(rng.choice(rows, self.max_environments, replace=False))
-            members[int(group)] = rows
-        short = {g: len(r) for g, r in members.items() if len(r) < self.n_points}
+            found = np.flatnonzero(labels == group)
+            if len(found) > self.max_environments:
+                found = np.sort(rng.choice(found, self.max_environments, replace=False))
+            members[int(group)] = found
+        short = {g: len(found) for g, found in members.items() if len(found) < self.n_points}
         if short:
-            found = ", ".join(f"{n} of {_name(g)}" for g, n in short.items())
             limited = " (max_environments)" if self.max_environments < self.n_points else ""
             warnings.warn(
-                f"n_points={self.n_points}, but there are only {found}{limited}; all of them are "
-                "used",
+                f"n_points={self.n_points}, but there are only "
+                f"{', '.join(f'{n} of {_name(g)}' for g, n in short.items())}{limited}; all of "
+                "them are used",
                 stacklevel=3,
             )
         # An exhausted group needs no scores.
-        contested = np.concatenate(
-            [r for g, r in members.items() if g not in short] or [np.zeros(0, dtype=int)]
-        )
-        sketch = self._sketch(X, ragged, np.sort(contested), rng) if len(contested) else None
+        contested = [found for group, found in members.items() if group not in short]
+        if contested:
+            contested = np.sort(np.concatenate(contested))
+            sketch = rows.sketch(contested, min(self.n_points + 10, MAX_SKETCH), rng)
         chosen = {}
-        for group, rows in members.items():
+        for group, found in members.items():
             if group not in short:
-                where = np.searchsorted(sketch[0], rows)
-                picked = METHODS[self.method](sketch[1][where], self.n_points, rng)
-                rows = rows[np.sort(picked)]
-            chosen[group] = np.stack([structure[rows], atom[rows]], axis=1)
+                candidates = sketch[np.searchsorted(contested, found)]
+                found = found[np.sort(METHODS[self.method](candidates, self.n_points, rng))]
+            chosen[group] = found
         return chosen
-
-    def _sketch(self, X, ragged, wanted, rng):
-        """Sketched normalised rows of the environments `wanted` (ascending)."""
-        width = min(self.n_points + 10, 512)
-        if not ragged:
-            omega = sketch_matrix(X.shape[1], width, rng)
-            return wanted, normalize_blocks(X[wanted].T, (0, X.shape[1])).T @ omega
-        omega = sketch_matrix(X.n_features, width, rng)
-        sketch = np.zeros((len(wanted), omega.shape[1]))
-        first = 0
-        for _, block in X.blocks(0, self.verbose, "sparse set"):
-            here = slice(*np.searchsorted(wanted, [first, first + block.n_atoms]))
-            local = np.full(block.n_atoms, -1)
-            local[wanted[here] - first] = np.arange(here.start, here.stop)
-            for tile in block.tiles:
-                mine = local[tile.atoms] >= 0
-                part = tile if mine.all() else tile.take(mine)
-                norms = block_norms(part, X.source.boundaries)
-                for b, columns, piece in block_pieces(part, X.source.boundaries):
-                    sketched = part.values[:, piece] @ omega[columns]
-                    sketch[local[part.atoms]] += sketched / norms[b][:, None]
-            first += block.n_atoms
-        return wanted, sketch
-
-    def _gather(self, X, ragged, chosen):
-        """For every group the chosen rows as columns, shape (n_features, n_points)."""
-        if not ragged:
-            return {group: X[index[:, 0]].T.copy() for group, index in chosen.items()}
-        points = {g: np.zeros((X.n_features, len(index))) for g, index in chosen.items()}
-        structures = np.unique(np.concatenate([index[:, 0] for index in chosen.values()]))
-        for start, block in X[structures].blocks(0):
-            here = structures[start : start + len(block.structures)]
-            for group, index in chosen.items():
-                slots = np.flatnonzero(np.isin(index[:, 0], here))
-                local = np.searchsorted(here, index[slots, 0])
-                _copy_rows(block, block.offsets[local] + index[slots, 1], points[group], slots)
-        return points
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+class Rows:
+    """The environments of a data set, numbered through, whichever container holds them.
+
+    Parameters
+    ----------
+    X : StructureFeatures or ndarray of shape (n, n_features)
+        Features.
+    offsets : ndarray of shape (n_structures + 1,)
+        First environment of every structure; an array counts as one structure.
+    boundaries : tuple of int
+        Column blocks.
+    verbose : int
+        Whether walks show their progress.
+    """
+
+    def __init__(self, X, offsets, boundaries, verbose):
+        self.X = X
+        self.offsets = offsets
+        self.boundaries = boundaries
+        self.verbose = verbose
+
+    def locate(self, rows):
+        """Structure and atom of environments: (n, 2)."""
+        structure = np.searchsorted(self.offsets, rows, side="right") - 1
+        return np.stack([structure, rows - self.offsets[structure]], axis=1)
+
+    def walk(self, wanted):
+        """Yield tiles of the environments `wanted` (ascending), and their places in it."""
+        if isinstance(self.X, np.ndarray):
+            columns = (slice(0, self.X.shape[1]),)
+            yield np.arange(len(wanted)), Tile(wanted, columns, self.X[wanted])
+            return
+        place = np.full(self.offsets[-1], -1)
+        place[wanted] = np.arange(len(wanted))
+        needed = np.unique(self.locate(wanted)[:, 0])
+        for k, block in self.X[needed].blocks(0, self.verbose, "sparse set"):
+            local = place[self.offsets[needed[k]] : self.offsets[needed[k] + 1]]
+            for tile in block.tiles:
+                mine = local[tile.atoms] >= 0
+                part = tile if mine.all() else tile.take(mine)
+                yield local[part.atoms], part
+
+    def sketch(self, wanted, width, rng):
+        """Random projection of the normalised environments `wanted`: (len(wanted), width)."""
+        omega = sketch_matrix(self.boundaries[-1], width, rng)
+        # Structures of the same elements share their part of it.
+        part = cache(lambda edges: sparse.vstack([omega[a:b] for a, b in edges], format="csc"))
+        sketch = np.zeros((len(wanted), omega.shape[1]))
+        for places, tile in self.walk(wanted):
+            for _, values, runs in column_blocks(tile, self.boundaries):
+                projected = values @ part(tuple((run.start, run.stop) for run in runs))
+                sketch[places] += projected / row_norms(values)[:, None]
+        return sketch
+
+    def gather(self, chosen):
+        """The chosen rows of every group, dense: (n_points, n_features)."""
+        points = {g: np.zeros((len(rows), self.boundaries[-1])) for g, rows in chosen.items()}
+        wanted = np.concatenate(list(chosen.values()))
+        order = np.argsort(wanted)
+        group = np.repeat(list(chosen), [len(rows) for rows in chosen.values()])[order]
+        place = np.concatenate([np.arange(len(rows)) for rows in chosen.values()])[order]
+        for places, tile in self.walk(wanted[order]):
+            for i, row in zip(places, tile.values, strict=True):
+                point = points[group[i]][place[i]]
+                for columns, piece in tile.pieces():
+                    point[columns] = row[piece]
+        return points
 
 
 class SparseSource:
@@ -318,7 +348,7 @@ class SparseSource:
     def __init__(self, parent, kernels):
         self.parent = parent
         self.kernels = kernels
-        sizes = [kernel.points.shape[1] for kernel in kernels.values()]
+        sizes = [len(kernel.points) for kernel in kernels.values()]
         edges = np.concatenate([[0], np.cumsum(sizes)]).tolist()
         self.columns = {
             group: slice(start, stop)
@@ -346,7 +376,7 @@ class SparseSource:
         tiles = []
         for group, pieces in parts.items():
             atoms = np.unique(np.concatenate([a for a, _ in pieces]))
-            K = np.zeros((len(atoms), self.kernels[group].points.shape[1]))
+            K = np.zeros((len(atoms), len(self.kernels[group].points)))
             for part, k in pieces:
                 K[np.searchsorted(atoms, part)] += k
             tiles.append(Tile(atoms, (self.columns[group],), self.kernels[group].whiten(K)))
@@ -355,13 +385,3 @@ class SparseSource:
 
 def _name(group):
     return "all kinds" if group == ALL else chemical_symbols[group]
-
-
-def _copy_rows(block, atoms, points, slots):
-    """Copy the features of some atoms of a block into columns of `points`."""
-    for tile in block.tiles:
-        where = np.searchsorted(tile.atoms, atoms)
-        where = np.minimum(where, len(tile.atoms) - 1)
-        hit = tile.atoms[where] == atoms
-        for columns, piece in tile.pieces():
-            points[columns, slots[hit]] = tile.values[where[hit], piece].T

@@ -2,10 +2,11 @@
 
 import hashlib
 import warnings
+from bisect import bisect_right
+from itertools import groupby
 
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular
-from scipy.linalg.blas import dsyrk
+from scipy.linalg import solve_triangular
 from sklearn.exceptions import ConvergenceWarning
 
 
@@ -16,9 +17,8 @@ class SparseKernel:
 
     Parameters
     ----------
-    points : ndarray of shape (n_features, M)
-        Sparse points in columns, so that a tile's columns select contiguous memory; every
-        column block of every point has norm one.
+    points : ndarray of shape (M, n_features)
+        Sparse points; every column block of every point has norm one.
     boundaries : tuple of int
         First column of each block, and the number of features.
     block_weights : ndarray of shape (n_blocks,)
@@ -37,17 +37,16 @@ class SparseKernel:
         """Cholesky factor `chol` of K_MM, with as much `jitter` as it takes, and its `digest`."""
         K_mm = 0.0
         for b, weight in enumerate(self.block_weights):
-            block = self.points[self.boundaries[b] : self.boundaries[b + 1]]
-            # BLAS syrk computes one triangle of the symmetric product, which is all we need.
-            K_mm += weight * _power(dsyrk(1.0, block.T, lower=1), self.zeta)
+            block = self.points[:, self.boundaries[b] : self.boundaries[b + 1]]
+            K_mm += weight * _power(block @ block.T, self.zeta)
         if not np.isfinite(K_mm).all():
             raise ValueError(f"features of {name} are infinite or undefined")
         self.jitter = jitter
         while True:
             try:
-                self.chol = cholesky(
-                    K_mm + self.jitter * np.eye(len(K_mm)), lower=True, check_finite=False
-                )
+                # NumPy's and not SciPy's: each has BLAS threads of its own, and after a product
+                # those of NumPy keep a core busy for 20 ms.
+                self.chol = np.linalg.cholesky(K_mm + self.jitter * np.eye(len(K_mm)))
                 break
             except np.linalg.LinAlgError:
                 self.jitter = max(10 * self.jitter, 1e-14)
@@ -64,12 +63,14 @@ class SparseKernel:
 
     def __call__(self, tile):
         """Kernel of every row of a tile with every sparse point: (n, M)."""
-        dots = {}
-        for b, columns, piece in block_pieces(tile, self.boundaries):
-            dots[b] = dots.get(b, 0.0) + tile.values[:, piece] @ self.points[columns]
         K = 0.0
-        for b, norms in block_norms(tile, self.boundaries).items():
-            K += self.block_weights[b] * _power(dots[b] / norms[:, None], self.zeta)
+        for b, values, runs in column_blocks(tile, self.boundaries):
+            dot, start = 0.0, 0
+            for run in runs:
+                stop = start + run.stop - run.start
+                dot += values[:, start:stop] @ self.points[:, run].T
+                start = stop
+            K += self.block_weights[b] * _power(dot / row_norms(values)[:, None], self.zeta)
         return K
 
     def whiten(self, K):
@@ -77,27 +78,19 @@ class SparseKernel:
         return solve_triangular(self.chol, K.T, lower=True, overwrite_b=True, check_finite=False).T
 
 
-def block_pieces(tile, boundaries):
-    """Pieces of a tile cut at the boundaries of the column blocks.
-
-    Yields the block's number, the feature columns and the columns of ``tile.values``.
-    """
-    for columns, piece in tile.pieces():
-        cuts = [b for b in boundaries if columns.start < b < columns.stop]
-        edges = [columns.start, *cuts, columns.stop]
-        shift = piece.start - columns.start
-        for start, stop in zip(edges[:-1], edges[1:], strict=True):
-            b = int(np.searchsorted(boundaries, start, side="right")) - 1
-            yield b, slice(start, stop), slice(start + shift, stop + shift)
+def column_blocks(tile, boundaries):
+    """Split a tile by column blocks: number, values, and the feature columns of the values."""
+    pieces = list(tile.pieces())
+    for b, group in groupby(pieces, lambda piece: bisect_right(boundaries, piece[0].start) - 1):
+        group = list(group)
+        values = tile.values[:, group[0][1].start : group[-1][1].stop]
+        yield b, values, [columns for columns, _ in group]
 
 
-def block_norms(tile, boundaries):
-    """Norm of every row in every column block that the tile holds; 1 for a zero row."""
-    squares = {}
-    for b, _, piece in block_pieces(tile, boundaries):
-        rows = tile.values[:, piece]
-        squares[b] = squares.get(b, 0.0) + np.einsum("ij,ij->i", rows, rows)
-    return {b: np.sqrt(np.where(s == 0.0, 1.0, s)) for b, s in squares.items()}
+def row_norms(rows):
+    """Norm of every row; 1 for a zero row, which can be divided by."""
+    squares = np.einsum("ij,ij->i", rows, rows)
+    return np.sqrt(np.where(squares == 0.0, 1.0, squares))
 
 
 def _power(x, zeta):
@@ -108,10 +101,8 @@ def _power(x, zeta):
     return result
 
 
-def normalize_blocks(points, boundaries):
-    """Divide every column block of every point (a column) by its norm, in place."""
+def normalize_blocks(rows, boundaries):
+    """Divide every column block of every row by its norm, in place."""
     for start, stop in zip(boundaries[:-1], boundaries[1:], strict=True):
-        norms = np.linalg.norm(points[start:stop], axis=0)
-        norms[norms == 0.0] = 1.0
-        points[start:stop] /= norms
-    return points
+        rows[:, start:stop] /= row_norms(rows[:, start:stop])[:, None]
+    return rows

@@ -2,7 +2,6 @@
 
 import numpy as np
 from scipy import sparse
-from scipy.linalg import eigh
 
 
 def sketch_matrix(n_features, width, random_state):
@@ -38,7 +37,7 @@ def leverage_scores(rows, rank):
     """
     # From the small Gram matrix, at a tenth of the cost of a QR. It resolves singular values down
     # to 1e-7 of the largest; the directions below are noise, and are left out.
-    squares, right = eigh(rows.T @ rows)
+    squares, right = np.linalg.eigh(rows.T @ rows)
     squares, right = squares[::-1][:rank], right[:, ::-1][:, :rank]
     significant = squares > 1e-12 * squares[0]
     left = rows @ (right[:, significant] / np.sqrt(squares[significant]))
@@ -47,7 +46,8 @@ def leverage_scores(rows, rank):
 
 def select_by_leverage(rows, n, random_state):
     """Draw `n` distinct rows with probability proportional to their leverage."""
-    scores = leverage_scores(rows, max(1, n // 2))
+    # Half the sketch, because its last directions are mixtures of many.
+    scores = leverage_scores(rows, max(1, min(n, rows.shape[1]) // 2))
     # Exponential races (Efraimidis and Spirakis 2006): sampling without replacement.
     arrival = random_state.exponential(size=len(scores))
     with np.errstate(divide="ignore"):

@@ -29,9 +29,7 @@ def rows_of(J, m_0, y, sigma):
 
 
 def prior(n_columns):
-    triangle = Triangle(n_columns)
-    triangle.add_prior(np.ones(n_columns))
-    return triangle
+    return Triangle(n_columns, penalty=1.0)
 
 
 def loss(v, J, m_0, y, sigma):

@@ -79,16 +79,11 @@ def test_ill_conditioned_rows():
     assert error < 1e-2 * np.linalg.norm(plain - expected) / np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_prior_is_ridge(when):
+def test_penalty_is_ridge():
     J, r = problem(20, 8)
     precision = np.linspace(0.1, 2.0, 8)
-    triangle = Triangle(8)
-    if when == "before":
-        triangle.add_prior(precision)
+    triangle = Triangle(8, precision)
     triangle.update(J, r)
-    if when == "after":
-        triangle.add_prior(precision)
     expected = np.linalg.solve(J.T @ J + np.diag(precision**2), J.T @ r)
     assert_allclose(triangle.solve(), expected, rtol=1e-12)
     v = np.arange(8.0)
@@ -100,8 +95,8 @@ def test_prior_is_ridge(when):
 def test_fewer_rows_than_columns_with_prior():
     J, r = problem(30, 12)
     J, r = J[:4], r[:4]
-    triangle = reduced(J, r)
-    triangle.add_prior(np.full(12, 0.1))
+    triangle = Triangle(12, penalty=0.1)
+    triangle.update(J, r)
     expected = J.T @ np.linalg.solve(J @ J.T + 0.01 * np.eye(4), r)
     assert_allclose(triangle.solve(), expected, rtol=1e-9, atol=1e-13)
 
@@ -112,7 +107,6 @@ def test_copy_is_independent():
     before = triangle.solve()
     copy = triangle.copy()
     copy.update(J[20:], r[20:])
-    copy.add_prior(np.ones(5))
     assert_array_equal(triangle.solve(), before)
     assert (triangle.n_rows, copy.n_rows) == (20, 30)
 
@@ -128,10 +122,9 @@ def test_rows_are_left_alone():
 
 
 def test_empty_update():
-    triangle = Triangle(3)
+    triangle = Triangle(3, penalty=1.0)
     triangle.update(np.empty((0, 3)), np.empty(0))
     assert triangle.n_rows == 0
-    triangle.add_prior(np.ones(3))
     assert_array_equal(triangle.solve(), 0)
 
 

@@ -1,0 +1,16 @@
+"""The order in which the gallery shows its examples: from the usual to the special."""
+
+ORDER = (
+    "plot_dipoles.py",
+    "plot_learning_curve.py",
+    "plot_charges.py",
+    "plot_dipole_magnitude.py",
+    "plot_ions.py",
+    "plot_field.py",
+    "plot_quadrupole_potential.py",
+)
+
+
+def by_topic(filename):
+    """Sort key of an example; new ones come last."""
+    return (ORDER.index(filename) if filename in ORDER else len(ORDER), filename)

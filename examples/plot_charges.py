@@ -1,0 +1,84 @@
+"""
+Dipoles and charges together
+============================
+
+Charges cannot be measured and are not unique, but those of a population analysis tell a model
+where in a molecule the charge sits, which a dipole of three numbers does not. One model can learn
+both, each with its own noise.
+"""
+
+# %%
+# Targets
+# -------
+# ``y`` has two columns. A model predicts the columns that it was trained on; anything else that
+# follows from the charges comes from `skqeq.predict_target`.
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.model_selection import GroupShuffleSplit
+from sklearn.pipeline import make_pipeline
+
+from skqeq import (
+    CURSparsifier,
+    KQEqRegressor,
+    SOAPFeaturizer,
+    make_targets,
+    predict_charges,
+    predict_target,
+)
+from skqeq.datasets import load_molecules
+from skqeq.metrics import dipole_errors, target_mae
+from skqeq.plotting import plot_molecule
+
+X, y, groups = load_molecules(return_groups=True)
+split = GroupShuffleSplit(n_splits=1, test_size=0.25, random_state=0)
+train, test = next(split.split(X, groups=groups))
+X_train, X_test = [X[i] for i in train], [X[i] for i in test]
+y_train, y_test = y[train], y[test]
+print(y.dtype.names)
+
+# %%
+# Three models
+# ------------
+# They differ in the labels only. ``sigma_dipole`` and ``sigma_charges`` weigh the two against each
+# other: a label counts with ``1 / sigma**2``.
+labels = {
+    "dipole": make_targets(dipole=y_train["dipole"]),
+    "charges": make_targets(charges=y_train["charges"]),
+    "dipole + charges": y_train,
+}
+models = {}
+print(f"{'trained on':18}{'MAE of |mu| (D)':>17}{'MAE of charges (e)':>20}")
+for name, y_some in labels.items():
+    model = make_pipeline(
+        SOAPFeaturizer(n_max=6, l_max=4),
+        CURSparsifier(n_points=80),
+        KQEqRegressor(sigma_dipole=0.005, sigma_charges=0.02),
+    )
+    models[name] = model.fit(X_train, y_some)
+    D, q = (predict_target(model, X_test, target) for target in ("dipole", "charges"))
+    mu, charge = dipole_errors(y_test["dipole"], D)["mae"], target_mae(y_test["charges"], q)
+    print(f"{name:18}{mu:17.3f}{charge:20.3f}")
+
+
+# %%
+# One molecule
+# ------------
+# Of the flat held-out molecules that hold N and O, the one with the largest dipole; flat ones can
+# be seen in a plane. Red is negative, blue positive; the arrow is the dipole moment, from minus to
+# plus.
+def thickness(atoms):
+    centred = atoms.positions - atoms.positions.mean(axis=0)
+    return np.ptp(centred @ np.linalg.svd(centred)[2][2])
+
+
+flat = [i for i, a in enumerate(X_test) if {"N", "O"} <= set(a.symbols) and thickness(a) < 1.9]
+i = max(flat, key=lambda i: np.linalg.norm(y_test["dipole"][i]))
+[q] = predict_charges(models["dipole + charges"], [X_test[i]])
+[D] = predict_target(models["dipole + charges"], [X_test[i]], "dipole")
+
+fig, axes = plt.subplots(1, 2, figsize=(10.5, 4.4), layout="constrained")
+fig.suptitle(X_test[i].get_chemical_formula())
+plot_molecule(X_test[i], y_test["charges"][i], y_test["dipole"][i], ax=axes[0])
+axes[0].set_title("reference (Mulliken)")
+plot_molecule(X_test[i], q, D, ax=axes[1])
+axes[1].set_title("predicted")

@@ -1,0 +1,64 @@
+"""
+Learning curve
+==============
+
+How the error falls with the number of training molecules, by scikit-learn's ``learning_curve``
+with folds by molecule.
+"""
+
+# %%
+# A scorer is any function of a fitted model, structures and labels; larger must be better. This
+# one returns the negative mean absolute error of the norm of the dipole in Debye.
+import numpy as np
+from sklearn.model_selection import GroupKFold, learning_curve
+from sklearn.pipeline import make_pipeline
+
+from skqeq import CURSparsifier, KQEqRegressor, QEqRegressor, SOAPFeaturizer
+from skqeq.datasets import load_molecules
+from skqeq.metrics import dipole_errors
+from skqeq.plotting import plot_learning_curve
+
+
+def negative_mae(model, X, y):
+    return -dipole_errors(y, model.predict(X))["mae"]
+
+
+# %%
+# The curve
+# ---------
+# The number of sparse points is fixed; small training sets have fewer environments of the rare
+# elements than that, and all of them are used.
+import warnings
+
+warnings.filterwarnings("ignore", message="n_points=.* all of them are used")
+
+X, y, groups = load_molecules(return_groups=True)
+models = {
+    "kQEq": make_pipeline(
+        SOAPFeaturizer(n_max=6, l_max=4),
+        CURSparsifier(n_points=100),
+        KQEqRegressor(sigma_dipole=0.005),
+    ),
+    "QEq": QEqRegressor(),
+}
+errors = {}
+for name, model in models.items():
+    sizes, _, scores = learning_curve(
+        model,
+        X,
+        y["dipole"],
+        groups=groups,
+        cv=GroupKFold(5),
+        train_sizes=np.geomspace(0.1, 1.0, 5),
+        scoring=negative_mae,
+        error_score="raise",
+    )
+    errors[name] = -scores
+    print(name, dict(zip(sizes.tolist(), errors[name].mean(axis=1).round(3).tolist())))
+
+# %%
+# The line is the mean of the folds, the band spans from the best fold to the worst. Four or five
+# parameters, one per element, are soon determined: classical charge equilibration does not profit
+# from more data.
+ax = plot_learning_curve(sizes, errors, unit="D", label="MAE of |μ|")
+ax.set_title("Five-fold cross-validation by molecule")
