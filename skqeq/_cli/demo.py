@@ -19,7 +19,7 @@ from .fit import fit_with_bar, grid_search
 
 SIGMA = "kqeqregressor__sigma_dipole"
 N_POINTS = 100
-SIGMAS = (0.003, 0.01, 0.03)  # e*Angstrom
+SIGMAS = (0.001, 0.003, 0.01)  # e*Angstrom
 FRACTIONS = (0.25, 0.5, 1.0)  # of the training structures, for the learning curve
 
 

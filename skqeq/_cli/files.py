@@ -6,6 +6,9 @@ from itertools import islice
 
 import joblib
 from ase.io import iread
+from sklearn.exceptions import NotFittedError
+
+from ..models._dispatch import unwrap
 
 
 @contextmanager
@@ -66,8 +69,8 @@ def load_model(path):
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # bytes that are no pickle can raise anything
         raise ValueError(f"{path} is not a model file: {error!r}") from error
-    pipeline = getattr(model, "best_estimator_", model)
-    last = pipeline[-1] if hasattr(pipeline, "steps") else pipeline
-    if not hasattr(last, "predict_charges"):
-        raise ValueError(f"{path} holds a {type(model).__name__}, not a charge model")
-    return pipeline
+    try:
+        unwrap(model)
+    except (TypeError, NotFittedError) as error:
+        raise ValueError(f"{path} holds no fitted charge model: {error}") from error
+    return getattr(model, "best_estimator_", model)

@@ -8,8 +8,7 @@ from ase.io import write
 from ase.io.formats import open_with_compression
 from tqdm import tqdm
 
-from .. import check_structures, predict_charges
-from ..targets import TARGETS
+from .. import predict_targets
 from .files import blocks, iterate_structures, load_model, replacing
 
 BLOCK = 256  # structures in memory at a time
@@ -39,18 +38,13 @@ def run(args):
 def label_block(model, X, first):
     """Attach predictions; messages count structures from the beginning of the file."""
     try:
-        structures = check_structures(X)
-        charges = predict_charges(model, X)
+        predicted = predict_targets(model, X, LABELS)
     except ValueError as error:
         number = re.compile(r"\bstructure (\d+)")
         message = number.sub(lambda match: f"structure {int(match[1]) + first}", str(error))
         raise ValueError(message) from error
-    for atoms, structure, q in zip(X, structures, charges, strict=True):
-        results = {"charges": q}
-        # The dipole of a periodic structure depends on the choice of its cell.
-        if not structure.periodic:
-            results["dipole"] = TARGETS["dipole"].operator(structure, None) @ q
-        attach(atoms, results)
+    for atoms, row in zip(X, predicted, strict=True):
+        attach(atoms, {name: row[name] for name in LABELS})
 
 
 def attach(atoms, results):

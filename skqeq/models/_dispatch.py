@@ -105,6 +105,7 @@ def unwrap(model):
             steps += [step for _, step in model.steps[:-1]]
             model = model[-1]
         else:
-            check_is_fitted(model)
+            if hasattr(model, "estimator"):
+                check_is_fitted(model)  # a search that was not run
             raise TypeError(f"{type(model).__name__} is no charge model, nor a pipeline of one")
     return lambda X: reduce(lambda X, step: step.transform(X), steps, X), model

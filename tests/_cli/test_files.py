@@ -29,7 +29,7 @@ def test_interrupted_save_keeps_the_old_model(tmp_path, monkeypatch):
     [
         ("nothing.joblib", "train.xyz", "cannot read {0}/nothing.joblib: No such file"),
         ("train.xyz", "train.xyz", "train.xyz is not a model file"),
-        ("ridge.joblib", "train.xyz", "holds a Ridge, not a charge model"),
+        ("ridge.joblib", "train.xyz", "holds no fitted charge model: Ridge is"),
         ("model.joblib", "nothing.xyz", "cannot read {0}/nothing.xyz: No such file"),
         ("model.joblib", "text.xyz", "cannot read {0}/text.xyz"),
         ("model.joblib", "empty.xyz", "{0}/empty.xyz"),
