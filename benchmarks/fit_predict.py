@@ -1,13 +1,15 @@
 """Time and memory of fitting and predicting, as ratios to the floor.
 
-    python benchmarks/fit_predict.py [--data molecules.xyz] [--json results.json]
+    python benchmarks/fit_predict.py [--data molecules.xyz]
 
 Every case runs in a process of its own, so that its peak memory is its own; times are the best
 of three runs in it, each with an empty store of descriptors. Without `--data` the molecules are
-the bundled ones with rattled copies, as many as a case needs.
+the bundled ones with rattled copies, as many as a case needs. The table is printed and written to
+``benchmarks/results/fit_predict.csv``.
 """
 
 import argparse
+import csv
 import json
 import resource
 import subprocess
@@ -38,6 +40,7 @@ CASES = {
 }
 N_MAX, L_MAX = 8, 6
 REPEATS = 3
+RESULTS = Path(__file__).parent / "results"
 
 
 def molecules(path, n):
@@ -140,38 +143,43 @@ def selection_seconds(model, X):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", help="extxyz with dipoles, instead of the bundled molecules")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    parser.add_argument("--repeats", type=int, default=1, help="processes per case; best counts")
+    parser.add_argument("--json", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.case:
         warnings.simplefilter("ignore")
         args.json.write_text(json.dumps(run_case(args.case, args.data)))
         return
-    results = []
-    columns = "| {:36} | {:>7} | {:>7} | {:>7} | {:>6} | {:>5} | {:>5} | {:>9} | {:>8} |"
-    print(columns.format("case", "seconds", "floor", "SOAP", "ratio", "to", "bar", "selection",
-                         "peak GiB"))  # fmt: skip
-    for case in CASES:
-        runs = []
-        for _ in range(args.repeats):
-            with tempfile.TemporaryDirectory() as folder:
-                out = Path(folder) / "out.json"
-                command = [sys.executable, __file__, "--case", case, "--json", str(out)]
-                subprocess.run(command + (["--data", args.data] if args.data else []), check=True)
-                runs.append(json.loads(out.read_text()))
-        best = min(runs, key=lambda run: run["ratio"])
-        share = best["selection share"]
-        print(columns.format(
-            case, *(f"{best[k]:.2f}" for k in ("seconds", "floor", "soap", "ratio")),
-            best["ratio to"], best["bar"], "" if share is None else f"{share:.0%}",
-            f"{best['peak GiB']:.2f}",
-        ), flush=True)  # fmt: skip
-        results.append({"best": best, "ratios": [run["ratio"] for run in runs]})
-    for stage, amount in results[0]["best"]["GFlop"].items():
-        print(f"flops of the first case: {stage} {amount:.1f} GFlop")
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1))
+    rows = [measure(case, args.data) for case in CASES]
+    RESULTS.mkdir(exist_ok=True)
+    with open(RESULTS / "fit_predict.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def measure(case, data):
+    """Run a case in a new process and print its row of the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out.json"
+        command = [sys.executable, __file__, "--case", case, "--json", str(out)]
+        subprocess.run(command + (["--data", data] if data else []), check=True)
+        found = json.loads(out.read_text())
+    share = found["selection share"]
+    row = {
+        "case": case,
+        "seconds": f"{found['seconds']:.2f}",
+        "floor": f"{found['floor']:.2f}",
+        "SOAP": f"{found['soap']:.2f}",
+        "ratio": f"{found['ratio']:.2f}",
+        "to": found["ratio to"],
+        "bar": found["bar"],
+        "selection": "" if share is None else f"{share:.0%}",
+        "peak GiB": f"{found['peak GiB']:.2f}",
+    }
+    work = ", ".join(f"{stage} {amount:.1f}" for stage, amount in found["GFlop"].items())
+    print(f"{row}\n    GFlop: {work}; at {found['GFlop/s']:.0f} GFlop/s", flush=True)
+    return row
 
 
 if __name__ == "__main__":

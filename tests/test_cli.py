@@ -14,7 +14,10 @@ from skqeq.cli import main
 
 def test_version_of_the_installed_command():
     done = subprocess.run(
-        [sys.executable, "-m", "skqeq.cli", "--version"], capture_output=True, text=True, check=True
+        [sys.executable, "-P", "-m", "skqeq.cli", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() == f"skqeq {version('skqeq')}"
 

@@ -440,7 +440,7 @@ def test_hashes_are_the_same_in_every_process():
     outputs = set()
     for seed in ("1", "2"):
         ran = subprocess.run(
-            [sys.executable, "-c", HASHES],
+            [sys.executable, "-P", "-c", HASHES],
             env=os.environ | {"PYTHONHASHSEED": seed},
             capture_output=True,
             text=True,
