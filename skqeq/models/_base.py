@@ -5,7 +5,6 @@ from numbers import Integral, Real
 
 import numpy as np
 from ase.data import chemical_symbols
-from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -22,9 +21,8 @@ from ..structures import StructureFeatures
 from ..structures._features import check_same_features
 from ..targets import TARGETS, Labels, make_targets
 from ..targets._labels import to_form
+from ._rows import RowList
 
-# Rows of the design matrix that are in memory at a time.
-MAX_ROWS = 4096
 POSITIVE = Interval(Real, 0.0, None, closed="neither")
 
 
@@ -372,42 +370,6 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         tags.target_tags.required = True
         tags.no_validation = True
         return tags
-
-
-class RowList:
-    """Rows over the atoms of some structures of a block, for one sparse matrix.
-
-    A row is dense over the atoms of its structure and zero elsewhere.
-    """
-
-    def __init__(self):
-        self.pieces = []
-
-    def add(self, rows, residual, first_atom):
-        """Add rows (k, n_atoms) of a structure whose first atom is `first_atom`."""
-        self.pieces.append((rows, residual, first_atom))
-
-    def chunks(self, n_atoms, max_rows=MAX_ROWS):
-        """Yield sparse matrices (n_rows, n_atoms) with their right-hand sides."""
-        start, size = 0, 0
-        for i, (rows, _, _) in enumerate(self.pieces):
-            if size and size + len(rows) > max_rows:
-                yield self._stack(self.pieces[start:i], n_atoms)
-                start, size = i, 0
-            size += len(rows)
-        if size:
-            yield self._stack(self.pieces[start:], n_atoms)
-
-    @staticmethod
-    def _stack(pieces, n_atoms):
-        data = np.concatenate([rows.ravel() for rows, _, _ in pieces])
-        columns = np.concatenate(
-            [np.tile(np.arange(a, a + rows.shape[1]), len(rows)) for rows, _, a in pieces]
-        )
-        lengths = np.concatenate([np.full(len(rows), rows.shape[1]) for rows, _, _ in pieces])
-        starts = np.concatenate([[0], np.cumsum(lengths)])
-        matrix = csr_matrix((data, columns, starts), shape=(len(lengths), n_atoms))
-        return matrix, np.concatenate([residual for _, residual, _ in pieces])
 
 
 def _observe(target, structure, charges, widths):
