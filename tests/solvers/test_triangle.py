@@ -74,9 +74,13 @@ def test_ill_conditioned_rows():
     expected = extended_solution(J, r)
     solution = reduced(J, r, 10).solve()
     plain = np.linalg.solve(J.T @ J, J.T @ r)
-    error = np.linalg.norm(solution - expected) / np.linalg.norm(expected)
-    assert error < 1e-4
-    assert error < 1e-2 * np.linalg.norm(plain - expected) / np.linalg.norm(expected)
+    stable = np.linalg.lstsq(J, r)[0]
+    error, of_plain, of_stable = (
+        np.linalg.norm(x - expected) / np.linalg.norm(expected) for x in (solution, plain, stable)
+    )
+    # Rounding differs between machines; a backward stable solver is the yardstick.
+    assert error < 30 * of_stable
+    assert error < 1e-2 * of_plain
 
 
 def test_penalty_is_ridge():
