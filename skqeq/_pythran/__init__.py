@@ -6,7 +6,8 @@ The compiled module is used if there is one, else the twin: as plain Python the 
 hundred times slower. The environment variable ``SKQEQ_KERNELS`` overrides: ``numpy`` takes the
 twins, ``compiled`` fails where the compiled modules are missing.
 
-Callers pass C-contiguous float64 arrays; kernels check nothing and never write into arguments.
+Callers pass C-contiguous float64 arrays (int64 for integers); kernels check nothing and never write
+into arguments.
 
 Functions
 ---------
@@ -15,6 +16,13 @@ gaussian_coulomb(ra, wa, rb, wb)
     Gaussian charges at `ra` (na, 3) and `rb` (nb, 3), Angstrom, with widths `wa` (na,) and
     `wb` (nb,), Angstrom. A width of zero is a point charge; ``r = 0`` gives the limit
     ``sqrt(2 / pi) / g``, which is infinite for two points.
+ewald_pairs(i, j, d, widths, kappa)
+    (n, n), 1/Angstrom. Sum of ``(erf(d / (sqrt(2) g)) - erf(kappa d / sqrt(2))) / d``,
+    ``g^2 = widths[i]^2 + widths[j]^2``, over half the pairs `i`, `j` (int64) at distances `d`,
+    Angstrom; symmetric, so that a pair of an atom with its own image counts twice.
+structure_factors(phases, n, weights)
+    (n_atoms, 2 n_waves). ``weights cos(phases . n)``, then ``weights sin(phases . n)``, for
+    `phases` (n_atoms, 3) and small integers `n` (n_waves, 3), int64.
 """
 
 import os
@@ -44,7 +52,10 @@ def _load(name):
 
 
 _coulomb = _load("_coulomb")
+_ewald = _load("_ewald")
 
 gaussian_coulomb = _coulomb.gaussian_coulomb
+ewald_pairs = _ewald.ewald_pairs
+structure_factors = _ewald.structure_factors
 
 backend = "pythran" if _is_compiled(_coulomb) else "numpy"

@@ -15,6 +15,8 @@ import numpy as np
 from .._pythran import gaussian_coulomb
 from ..parameters import COULOMB, per_element, radii_table
 from ..structures import Structure, check_structures
+from ._ewald import EwaldSum
+from ._splitting import check_accuracy
 
 DEFAULT_RADIUS_SCALE = 0.2
 
@@ -55,22 +57,34 @@ def lookup(table, numbers, name):
     return values
 
 
-def hardness_matrix(atoms, widths=None, hardness=0.0):
-    """Hardness matrix of one structure.
+def hardness_matrix(atoms, widths=None, hardness=0.0, accuracy=1e-8):
+    """Hardness matrix of one structure: a molecule, a slab or a crystal.
+
+    A charged crystal is neutralised by a uniform background; nothing depends on the choice of the
+    cell vectors, nor on the vector that leaves a slab, which may be absent.
 
     Parameters
     ----------
     atoms : ase.Atoms
-        A molecule.
+        Without periodic axes, with two of them, or with three.
     widths : array-like of shape (n_atoms,), default=None
         Widths of the Gaussian charges, Angstrom; None means `gaussian_widths`.
     hardness : float, array-like of shape (n_atoms,) or dict, default=0.0
         Added to the diagonal, eV/e^2; a dict gives a value per element.
+    accuracy : float, default=1e-8
+        The error of every element of a periodic A is at most `accuracy` times
+        ``k_e / Angstrom = 14.4 eV/e^2``, from 1e-12 to 1e-2. It decides all cutoffs.
 
     Returns
     -------
     A : ndarray of shape (n_atoms, n_atoms)
-        Symmetric, positive definite for non-negative hardness; eV/e^2.
+        Symmetric, eV/e^2. Positive definite for non-negative hardness; that of a slab only for
+        charges that sum to zero.
+
+    Raises
+    ------
+    ValueError
+        If the structure or an argument is unusable.
 
     Examples
     --------
@@ -81,11 +95,7 @@ def hardness_matrix(atoms, widths=None, hardness=0.0):
            [12.74, 56.81]])
     """
     [structure] = [atoms] if isinstance(atoms, Structure) else check_structures([atoms])
-    if structure.periodic:
-        raise ValueError(
-            f"{structure.symbols} has pbc = {structure.pbc}; this version of skqeq knows the "
-            "electrostatics of molecules only"
-        )
+    check_accuracy(accuracy)
     if widths is None:
         widths = gaussian_widths(structure.numbers)
     widths = np.ascontiguousarray(widths, dtype=np.float64)
@@ -93,8 +103,11 @@ def hardness_matrix(atoms, widths=None, hardness=0.0):
         raise ValueError(f"widths must be {len(structure)} positive numbers, got {widths!r}")
     if isinstance(hardness, dict):
         hardness = lookup(per_element(hardness, "hardness"), structure.numbers, "hardness")
-    positions = structure.positions
-    A = COULOMB * gaussian_coulomb(positions, widths, positions, widths)
+    if structure.periodic:
+        A = EwaldSum(structure, widths, accuracy).matrix()
+    else:
+        A = gaussian_coulomb(structure.positions, widths, structure.positions, widths)
+    A *= COULOMB
     A[np.diag_indices_from(A)] += hardness
     return A
 

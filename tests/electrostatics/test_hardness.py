@@ -117,11 +117,6 @@ def test_bad_radii(radii, message):
         gaussian_widths(np.array([8, 1, 1]), radii)
 
 
-def test_periodic_structure_is_refused():
-    with pytest.raises(ValueError, match="molecules only"):
-        hardness_matrix(Atoms("H", cell=[5, 5, 5], pbc=True))
-
-
 def test_atoms_are_left_alone(atoms):
     before = atoms.copy()
     hardness_matrix(atoms)
