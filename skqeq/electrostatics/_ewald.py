@@ -20,10 +20,10 @@ A slab is a crystal of slabs a length L apart, from which the interaction of the
 
     A_slab = A_crystal - k_e (2 pi / V) ((z_i - z_j)^2 + gamma_ij^2 + L^2 / 6),    V = S L,
 
-z along the normal. That is exact for the waves normal to the slab: with ``k_parallel = 0`` a crystal
-has ``(2 pi / S) (L / 6 - |z| + z^2 / L)`` for point charges, a slab ``-(2 pi / S) |z|``, and a
-Gaussian turns z^2 into ``z^2 + gamma^2``. The other waves decay as ``exp(-k |z|)`` between the slabs,
-and the gap is chosen so that they do not matter.
+z along the normal. That is exact for the waves normal to the slab: they add up to
+``(2 pi / S) (L / 6 - |z| + z^2 / L)`` in a crystal of point charges and to ``-(2 pi / S) |z|`` in a
+slab, and a Gaussian turns z^2 into ``z^2 + gamma^2``. The other waves decay as ``exp(-k |z|)``, and
+the gap is chosen so that they do not reach the next slab.
 """
 
 import numpy as np
@@ -136,9 +136,10 @@ class EwaldSum:
 def slab_gap(vectors, width, accuracy):
     """Empty space between slabs beyond which only their net charges and dipoles matter.
 
-    The wave of in-plane vector k adds ``(4 pi / (S k)) exp(-k gap)`` at most; there are no more than
-    ``pi (k + d)^2 S / (4 pi^2)`` of them in a circle, d being half a diagonal of the reciprocal
-    cell, and beyond the smallest they fall as ``exp(-k gap)``. Gaussians must not overlap either.
+    The wave of in-plane vector k adds ``(4 pi / (S k)) exp(-k gap)`` at most; there are no more
+    than ``pi (k + d)^2 S / (4 pi^2)`` of them in a circle, d being half a diagonal of the
+    reciprocal cell, and beyond the smallest they fall as ``exp(-k gap)``. Gaussians must not
+    overlap either.
 
     Parameters
     ----------

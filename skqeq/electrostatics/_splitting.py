@@ -98,5 +98,5 @@ def check_accuracy(accuracy):
 
 
 def _gaussian(prefactor, tolerance):
-    """x at which ``prefactor exp(-x^2 / 2)`` is the tolerance, but at least 2."""
+    """Where ``prefactor exp(-x^2 / 2)`` falls to the tolerance, but at least 2."""
     return np.sqrt(np.maximum(4.0, 2 * np.log(prefactor / tolerance)))
