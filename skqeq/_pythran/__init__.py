@@ -20,6 +20,9 @@ ewald_pairs(i, j, d, widths, kappa)
     (n, n), 1/Angstrom. Sum of ``(erf(d / (sqrt(2) g)) - erf(kappa d / sqrt(2))) / d``,
     ``g^2 = widths[i]^2 + widths[j]^2``, over half the pairs `i`, `j` (int64) at distances `d`,
     Angstrom; symmetric, so that a pair of an atom with its own image counts twice.
+ewald_pair_gradient(i, j, D, widths, q, p, kappa)
+    (n, 3) and (3, 3). With M the matrix of `ewald_pairs`, the derivatives of ``q M p`` with
+    respect to the positions and to a strain, for pairs with the vectors `D` from i to j.
 structure_factors(phases, n, weights)
     (n_atoms, 2 n_waves). ``weights cos(phases . n)``, then ``weights sin(phases . n)``, for
     `phases` (n_atoms, 3) and small integers `n` (n_waves, 3), int64.
@@ -56,6 +59,7 @@ _ewald = _load("_ewald")
 
 gaussian_coulomb = _coulomb.gaussian_coulomb
 ewald_pairs = _ewald.ewald_pairs
+ewald_pair_gradient = _ewald.ewald_pair_gradient
 structure_factors = _ewald.structure_factors
 
 backend = "pythran" if _is_compiled(_coulomb) else "numpy"

@@ -1,4 +1,4 @@
-"""The two sums of an Ewald summation, in loops for Pythran; the twin is `_ewald_numpy`."""
+"""The sums of an Ewald summation, in loops for Pythran; the twin is `_ewald_numpy`."""
 
 import math
 
@@ -22,6 +22,38 @@ def ewald_pairs(i, j, d, widths, kappa):
         out[i[pair], j[pair]] += value
         out[j[pair], i[pair]] += value
     return out
+
+
+# pythran export ewald_pair_gradient(int64[:], int64[:], float64[:,:], float64[:], float64[:],
+#                                    float64[:], float64)
+def ewald_pair_gradient(i, j, D, widths, q, p, kappa):
+    gradient = np.zeros((widths.shape[0], 3))
+    virial = np.zeros((3, 3))
+    b = kappa / math.sqrt(2.0)
+    for pair in range(i.shape[0]):
+        ip = i[pair]
+        jp = j[pair]
+        x = D[pair, 0]
+        y = D[pair, 1]
+        z = D[pair, 2]
+        r2 = x * x + y * y + z * z
+        r = math.sqrt(r2)
+        a = 1.0 / math.sqrt(2.0 * (widths[ip] * widths[ip] + widths[jp] * widths[jp]))
+        value = math.erfc(b * r)
+        slope = -b * math.exp(-b * b * r2)
+        if a * r < 6.0:
+            value -= math.erfc(a * r)
+            slope += a * math.exp(-a * a * r2)
+        # The derivative of the pair's value / r with respect to r, over r.
+        slope = (2.0 / math.sqrt(math.pi) * slope - value / r) / r2
+        slope *= q[ip] * p[jp] + q[jp] * p[ip]
+        for u in range(3):
+            step = slope * D[pair, u]
+            gradient[ip, u] -= step
+            gradient[jp, u] += step
+            for v in range(3):
+                virial[u, v] += step * D[pair, v]
+    return gradient, virial
 
 
 # pythran export structure_factors(float64[:,:], int64[:,:], float64[:])

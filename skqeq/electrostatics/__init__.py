@@ -1,5 +1,5 @@
 """Electrostatics: the hardness matrix of Gaussian charges, and their potential."""
 
-from ._hardness import gaussian_widths, hardness_matrix, potential_matrix
+from ._hardness import gaussian_widths, hardness_gradient, hardness_matrix, potential_matrix
 
-__all__ = ["gaussian_widths", "hardness_matrix", "potential_matrix"]
+__all__ = ["gaussian_widths", "hardness_gradient", "hardness_matrix", "potential_matrix"]

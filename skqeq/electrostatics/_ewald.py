@@ -31,7 +31,7 @@ from ase.geometry import minkowski_reduce
 from scipy.linalg.blas import dsyrk
 from vesin import NeighborList
 
-from .._pythran import ewald_pairs, structure_factors
+from .._pythran import ewald_pair_gradient, ewald_pairs, structure_factors
 from ._splitting import EwaldCutoffs
 
 
@@ -93,6 +93,56 @@ class EwaldSum:
         if self.normal is not None:
             C -= (2 * np.pi / self.volume) * self._slab_moments(gamma2)
         return C
+
+    def gradient(self, q, p):
+        """Derivatives of ``q C p`` with respect to the positions and to a strain.
+
+        A strain e moves ``r -> (1 + e) r``, hence k by ``-e k`` and V by ``V trace(e)``, and leaves
+        the phases ``k . r`` alone.
+
+        Parameters
+        ----------
+        q, p : ndarray of shape (n_atoms,)
+            Any two sets of charges.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_atoms, 3)
+            e^2/Angstrom^2 if q and p are in e.
+        virial : ndarray of shape (3, 3)
+            Symmetric, e^2/Angstrom; for a slab zero outside the plane.
+        """
+        sigma = self.cutoffs.sigma
+        i, j, D = self._neighbors("ijD")
+        gradient, virial = ewald_pair_gradient(i, j, D, self.widths, q, p, 1.0 / sigma)
+
+        F, k, _ = self._waves()
+        n_waves = len(k)
+        cosines, sines = F[:, :n_waves], F[:, n_waves:]
+        (cos_q, sin_q), (cos_p, sin_p) = (q @ F).reshape(2, -1), (p @ F).reshape(2, -1)
+        for own, c, s in ((q, cos_p, sin_p), (p, cos_q, sin_q)):
+            gradient += own[:, None] * (cosines @ (s[:, None] * k) - sines @ (c[:, None] * k))
+        energies = cos_q * cos_p + sin_q * sin_p
+        k2 = np.einsum("ka,ka->k", k, k)
+        virial += (k.T * (energies * (sigma**2 + 2 / k2))) @ k - energies.sum() * np.eye(3)
+
+        # The last line of C, and what makes a slab of the crystal: all in proportion to 1 / V.
+        Q, P, w2 = q.sum(), p.sum(), self.widths**2
+        spread = P * (q @ w2) + Q * (p @ w2)
+        smooth = spread - Q * P * sigma**2
+        if self.normal is not None:
+            z = self.heights - self.heights.mean()
+            length = np.linalg.norm(self.cell[2])
+            smooth -= P * (q @ z**2) + Q * (p @ z**2) - 2 * (q @ z) * (p @ z)
+            smooth -= spread + Q * P * length**2 / 6
+            slope = q * (P * z - p @ z) + p * (Q * z - q @ z)
+            gradient -= (4 * np.pi / self.volume) * np.outer(slope, self.normal)
+        virial -= (2 * np.pi / self.volume) * smooth * np.eye(3)
+        if self.normal is not None:
+            # The distance of the slabs is ours and does not take part in the strain.
+            plane = np.eye(3) - np.outer(self.normal, self.normal)
+            virial = plane @ virial @ plane
+        return gradient, virial
 
     def _neighbors(self, quantities):
         """Half of all pairs within the cutoff, the images of an atom itself among them."""

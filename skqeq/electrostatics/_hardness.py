@@ -12,7 +12,7 @@ write ``erf(r / sqrt(a_i^2 + a_j^2))``; their ``a`` is ``sqrt(2) alpha``.
 
 import numpy as np
 
-from .._pythran import gaussian_coulomb
+from .._pythran import ewald_pair_gradient, gaussian_coulomb
 from ..parameters import COULOMB, per_element, radii_table
 from ..structures import Structure, check_structures
 from ._ewald import EwaldSum
@@ -94,13 +94,7 @@ def hardness_matrix(atoms, widths=None, hardness=0.0, accuracy=1e-8):
     array([[56.81, 12.74],
            [12.74, 56.81]])
     """
-    [structure] = [atoms] if isinstance(atoms, Structure) else check_structures([atoms])
-    check_accuracy(accuracy)
-    if widths is None:
-        widths = gaussian_widths(structure.numbers)
-    widths = np.ascontiguousarray(widths, dtype=np.float64)
-    if widths.shape != (len(structure),) or not (widths > 0).all():
-        raise ValueError(f"widths must be {len(structure)} positive numbers, got {widths!r}")
+    structure, widths = _check_arguments(atoms, widths, accuracy)
     if isinstance(hardness, dict):
         hardness = lookup(per_element(hardness, "hardness"), structure.numbers, "hardness")
     if structure.periodic:
@@ -110,6 +104,70 @@ def hardness_matrix(atoms, widths=None, hardness=0.0, accuracy=1e-8):
     A *= COULOMB
     A[np.diag_indices_from(A)] += hardness
     return A
+
+
+def hardness_gradient(atoms, q, p, widths=None, accuracy=1e-8):
+    """Derivatives of ``q . A p`` with respect to the geometry, without the derivatives of A.
+
+    With ``p = q``, half of it is the derivative of the Coulomb energy at fixed charges.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        As in `hardness_matrix`.
+    q, p : array-like of shape (n_atoms,)
+        Any two sets of charges, e.
+    widths : array-like of shape (n_atoms,), default=None
+        Widths of the Gaussian charges, Angstrom; None means `gaussian_widths`.
+    accuracy : float, default=1e-8
+        As in `hardness_matrix`; it decides the same cutoffs.
+
+    Returns
+    -------
+    gradient : ndarray of shape (n_atoms, 3)
+        With respect to the positions, eV/Angstrom.
+    virial : ndarray of shape (3, 3)
+        With respect to a symmetric strain of positions and cell, eV. For a slab only strains in
+        its plane count, and the rest is zero.
+
+    Raises
+    ------
+    ValueError
+        If the structure or an argument is unusable.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq.electrostatics import hardness_gradient
+    >>> gradient, virial = hardness_gradient(molecule("N2"), [1, -1], [1, -1])
+    >>> gradient.round(2)
+    array([[  0.  ,   0.  ,  22.55],
+           [  0.  ,   0.  , -22.55]])
+    """
+    structure, widths = _check_arguments(atoms, widths, accuracy)
+    q, p = np.ascontiguousarray(q, dtype=np.float64), np.ascontiguousarray(p, dtype=np.float64)
+    for name, charges in (("q", q), ("p", p)):
+        if charges.shape != (len(structure),) or not np.isfinite(charges).all():
+            raise ValueError(f"{name} must be {len(structure)} finite charges, got {charges!r}")
+    if structure.periodic:
+        gradient, virial = EwaldSum(structure, widths, accuracy).gradient(q, p)
+    else:
+        i, j = np.triu_indices(len(structure), 1)
+        D = structure.positions[j] - structure.positions[i]
+        # An infinitely wide splitting Gaussian leaves the whole interaction to the pairs.
+        gradient, virial = ewald_pair_gradient(i, j, D, widths, q, p, 0.0)
+    return COULOMB * gradient, COULOMB * virial
+
+
+def _check_arguments(atoms, widths, accuracy):
+    [structure] = [atoms] if isinstance(atoms, Structure) else check_structures([atoms])
+    check_accuracy(accuracy)
+    if widths is None:
+        widths = gaussian_widths(structure.numbers)
+    widths = np.ascontiguousarray(widths, dtype=np.float64)
+    if widths.shape != (len(structure),) or not (widths > 0).all():
+        raise ValueError(f"widths must be {len(structure)} positive numbers, got {widths!r}")
+    return structure, widths
 
 
 def potential_matrix(points, structure, widths):
