@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold, StratifiedKFold
 
 from .metrics import target_mae, target_r2, target_rmse
-from .models import predict_target
+from .models import predict_targets
 from .models._base import check_weights
 from .structures import check_structures
 from .targets import TARGETS, Labels
@@ -63,7 +63,8 @@ class TargetScorer:
             )
         function, sign = _METRICS[self.metric]
         weights = check_weights(sample_weight, len(labels.table))
-        predicted = predict_target(estimator, X, self.target)
+        # With all labelled targets: a crystal among molecules has charges and no dipole.
+        predicted = predict_targets(estimator, X, labels.names)[self.target]
         return sign * function(labels.table[self.target], predicted, weights)
 
 

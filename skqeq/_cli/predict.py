@@ -1,7 +1,8 @@
-"""``skqeq predict``: structures with charges and dipoles."""
+"""``skqeq predict``: structures with charges, molecules with dipoles too."""
 
 import re
 
+import numpy as np
 from ase.calculators.calculator import all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
@@ -44,7 +45,9 @@ def label_block(model, X, first):
         message = number.sub(lambda match: f"structure {int(match[1]) + first}", str(error))
         raise ValueError(message) from error
     for atoms, row in zip(X, predicted, strict=True):
-        attach(atoms, {name: row[name] for name in LABELS})
+        # A crystal has no dipole, a slab that of its open axis at most.
+        known = [name for name in LABELS if not np.isnan(row[name]).any()]
+        attach(atoms, {name: row[name] for name in known})
 
 
 def attach(atoms, results):

@@ -187,5 +187,9 @@ def potential_matrix(points, structure, widths):
     V : ndarray of shape (n_points, n_atoms)
         V/e.
     """
+    if structure.periodic:
+        raise ValueError(
+            f"{structure.symbols} has pbc = {structure.pbc}; the potential is that of molecules"
+        )
     points = np.ascontiguousarray(points, dtype=np.float64)
     return COULOMB * gaussian_coulomb(points, np.zeros(len(points)), structure.positions, widths)

@@ -69,7 +69,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         labels.names = [n for n in labels.names if (labels.known(n) & (weights > 0)).any()]
         if not labels.names:
             raise ValueError("all labels belong to structures whose sample_weight is zero")
-        _check_molecules(features.structures)
+        _check_defined(labels, features.structures)
         # A fit that fails from here on must not leave the weights of another one.
         self.__dict__.pop("coef_", None)
         self.n_features_in_ = features.n_features
@@ -240,8 +240,11 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
 
     # ---- prediction -------------------------------------------------------------------------
 
-    def _walk(self, X):
-        """Yield structure, electronegativities, charges and widths of every structure."""
+    def _walk(self, X, names=("charges",)):
+        """Yield structure, electronegativities, charges and widths of every structure.
+
+        A periodic structure with none of the targets `names` is refused before any work.
+        """
         check_is_fitted(self)
         features = self._features(X)
         if features.n_features != self.n_features_in_:
@@ -250,8 +253,11 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                 f"with {self.n_features_in_}"
             )
         check_same_features(features, self.features_, type(self).__name__)
-        _check_molecules(features.structures)
         self._check_elements(features.structures)
+        for i, structure in enumerate(features.structures):
+            defined = any(TARGETS[name].defined(structure).any() for name in names)
+            if structure.periodic and not defined:
+                raise ValueError(_undefined(i, structure, " and ".join(names)))
         w, b = np.split(self.coef_, [self.n_features_in_])
         for first, block in features.blocks():
             learned = block.dot(w)
@@ -290,13 +296,19 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         Returns
         -------
         y : ndarray of shape (n,)
-            Structured array as from `skqeq.make_targets`.
+            Structured array as from `skqeq.make_targets`; NaN or None what a periodic structure
+            does not have.
+
+        Raises
+        ------
+        ValueError
+            If a periodic structure has none of the targets.
         """
         for name in names:
             if name not in TARGETS:
                 raise ValueError(f"unknown target {name!r}; known: {', '.join(TARGETS)}")
         columns = {name: [] for name in names}
-        for structure, _, charges, widths in self._walk(X):
+        for structure, _, charges, widths in self._walk(X, names):
             for name, values in columns.items():
                 values.append(_observe(TARGETS[name], structure, charges, widths))
         return make_targets(**columns)
@@ -374,19 +386,28 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
 
 def _observe(target, structure, charges, widths):
     """Value of a target; a scalar where the label is one, None where it is undefined."""
-    if target.size(structure) == 0:
+    defined = target.defined(structure)
+    if not defined.any():
         return None
     value = target.value(target.operator(structure, widths) @ charges)
+    value = np.where(defined, value, np.nan)
     return value[0] if target.shape == (1,) else value
 
 
-def _check_molecules(structures):
+def _check_defined(labels, structures):
+    """Refuse labels of what a periodic structure does not have."""
     for i, structure in enumerate(structures):
-        if structure.periodic:
-            raise ValueError(
-                f"structure {i} ({structure.symbols}) has pbc = {structure.pbc}; this version of "
-                "skqeq knows the electrostatics of molecules only"
-            )
+        for name in labels.names if structure.periodic else ():
+            value = labels.values(name, i)
+            if value is not None and (~np.isnan(value) & ~TARGETS[name].defined(structure)).any():
+                raise ValueError(_undefined(i, structure, name))
+
+
+def _undefined(i, structure, what):
+    return (
+        f"structure {i} ({structure.symbols}) has pbc = {structure.pbc}, which leaves {what} "
+        "undefined; periodic structures have charges, and slabs the dipole along an open x, y or z"
+    )
 
 
 def check_weights(sample_weight, n):

@@ -20,7 +20,7 @@ class Equilibrium:
     structure : Structure
         Geometry, total charge and field.
     A : ndarray of shape (n_atoms, n_atoms)
-        Hardness matrix, positive definite, eV/e^2.
+        Hardness matrix, eV/e^2; positive definite, that of a slab for charges of sum zero.
 
     Attributes
     ----------
@@ -29,6 +29,11 @@ class Equilibrium:
     """
 
     def __init__(self, structure, A):
+        if structure.periodic and not all(structure.pbc):
+            # Between the charged sheets of a slab the potential falls without end. A constant adds
+            # c Q^2 / 2 to the energy and nothing to the charges; this one leaves no element below
+            # the mean of the diagonal.
+            A = A + (np.trace(A) / len(A) - min(A.min(), 0.0))
         # A column of the C-ordered symmetric matrix is a row of the Fortran-ordered one.
         self._chol, info = dpotrf(A.T, lower=1)
         if info:

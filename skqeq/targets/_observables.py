@@ -38,6 +38,14 @@ class Target:
         """How many numbers the label of this structure holds."""
         return int(np.prod(self.shape))
 
+    def defined(self, structure):
+        """Which numbers of the label have a meaning: mask of shape (k,).
+
+        Charges have one in any structure. Moments and potentials of a periodic structure depend on
+        which of the images of an atom is meant.
+        """
+        return np.full(self.size(structure), not structure.periodic)
+
     def operator(self, structure, widths):
         """The matrix T of shape (k, n_atoms) of ``T q``."""
         raise TypeError(f"{type(self).__name__} defines no operator")
@@ -52,6 +60,11 @@ class Dipole(Target):
 
     name, unit, shape = "dipole", "e*Angstrom", (3,)
 
+    def defined(self, structure):
+        """The components along Cartesian axes that no periodic vector has a part in."""
+        vectors = structure.cell[np.array(structure.pbc)]
+        return (np.abs(vectors) <= 1e-10 * np.abs(vectors).max(initial=0.0)).all(axis=0)
+
     def operator(self, structure, widths):
         return (structure.positions - structure.center_of_mass).T
 
@@ -63,6 +76,9 @@ class Charges(Target):
 
     def size(self, structure):
         return len(structure)
+
+    def defined(self, structure):
+        return np.full(len(structure), True)
 
     def operator(self, structure, widths):
         return np.eye(len(structure))
@@ -107,6 +123,9 @@ class DipoleMagnitude(Dipole):
     name, unit, shape = "dipole_magnitude", "e*Angstrom", (1,)
     linear = False
     guard = 1e-6
+
+    def defined(self, structure):
+        return Target.defined(self, structure)
 
     def value(self, linear):
         return np.sqrt(np.sum(linear**2, axis=-1, keepdims=True) + self.guard**2)

@@ -1,6 +1,7 @@
 import joblib
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
@@ -48,6 +49,15 @@ def test_labels_of_the_same_name_are_kept(folder, tmp_path):
     np.testing.assert_allclose(out.info["REF_dipole"], [0.0, 0.0, 1.0])
     assert out.get_potential_energy() == -3.0
     assert abs(out.get_dipole_moment()[2] - 1.0) > 1e-3
+
+
+def test_crystals_have_charges_only(folder, tmp_path):
+    crystal = Atoms(molecule("H2O"), cell=[4.0, 4.0, 4.0], pbc=True)
+    write(tmp_path / "in.xyz", [crystal, molecule("H2O")])
+    argv = ["predict", f"{folder}/model.joblib", f"{tmp_path}/in.xyz", "-q", "-o"]
+    assert main([*argv, f"{tmp_path}/out.xyz"]) == 0
+    out = read(tmp_path / "out.xyz", ":")
+    assert [sorted(a.calc.results) for a in out] == [["charges"], ["charges", "dipole"]]
 
 
 def test_predict_takes_slices_compresses_and_may_replace_its_input(folder, tmp_path):
