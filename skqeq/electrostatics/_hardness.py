@@ -107,7 +107,7 @@ def hardness_matrix(atoms, widths=None, hardness=0.0, accuracy=1e-8):
 
 
 def hardness_gradient(atoms, q, p, widths=None, accuracy=1e-8):
-    """Derivatives of ``q . A p`` with respect to the geometry, without the derivatives of A.
+    """Derivatives of ``q^T A p`` with respect to the geometry, without the derivatives of A.
 
     With ``p = q``, half of it is the derivative of the Coulomb energy at fixed charges.
 
