@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
-from ase.geometry import complete_cell
+from ase.geometry import complete_cell, minkowski_reduce
 from ase.neighborlist import primitive_neighbor_list
 from scipy.spatial import cKDTree
 
@@ -306,6 +306,8 @@ def _check_cell(cell, pbc, field, fail):
 
 def _check_distances(positions, cell, pbc, fail):
     if any(pbc):
+        # The search takes a second where a short lattice has long vectors.
+        cell = minkowski_reduce(cell, pbc)[0]
         i, j, d = primitive_neighbor_list("ijd", pbc, cell, positions, SHORTEST_DISTANCE)
         pairs, distances = np.stack([i, j], axis=1), d
     elif len(positions) < 2:
