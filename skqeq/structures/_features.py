@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 # Size of a block if its rows were dense; the tiles in memory are usually half of that.
-BLOCK_BYTES = 2**28
+BLOCK_BYTES = 2**29
 
 
 class Tile(NamedTuple):
