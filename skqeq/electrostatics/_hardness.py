@@ -11,6 +11,7 @@ write ``erf(r / sqrt(a_i^2 + a_j^2))``; their ``a`` is ``sqrt(2) alpha``.
 """
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from .._pythran import ewald_pair_gradient, gaussian_coulomb
 from ..parameters import COULOMB, per_element, radii_table
@@ -51,8 +52,6 @@ def lookup(table, numbers, name):
     values = table[numbers]
     missing = np.isnan(values)
     if missing.any():
-        from ase.data import chemical_symbols
-
         raise ValueError(f"no {name} for {chemical_symbols[numbers[missing.argmax()]]}")
     return values
 

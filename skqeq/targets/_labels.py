@@ -5,7 +5,6 @@ import numpy as np
 from ..structures._structure import as_sequence
 from ._observables import TARGETS, VOIGT
 
-# Energies are stored with the data sets already; models of energies come with forces.
 COLUMNS = {name: t.shape for name, t in TARGETS.items()}
 RAGGED = [name for name, shape in COLUMNS.items() if shape is None]
 
