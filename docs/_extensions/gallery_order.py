@@ -8,6 +8,7 @@ ORDER = (
     "plot_ions.py",
     "plot_field.py",
     "plot_quadrupole_potential.py",
+    "plot_slab.py",
 )
 
 
