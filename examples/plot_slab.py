@@ -89,8 +89,8 @@ print(f"largest total charge of a slab {max(abs(q.sum()) for q in charges):.0e} 
 atoms = slab(8, size=2, molecule=True)
 q, q_crystal = predict_charges(model, [atoms, crystal])
 z, sign = atoms.positions[:, 2], np.where(atoms.symbols == "Mg", 1, -1)
-inside = np.abs(z - 3.5 * spacing) < spacing
-print(f"charge of Mg: crystal {q_crystal.max():.3f} e, inside the slab {q[inside].max():.3f} e")
+inside = q[np.abs(z - 3.5 * spacing) < spacing].max()
+print(f"charge of Mg: crystal {q_crystal.max():.3f} e, inside the slab {inside:.3f} e")
 
 # %%
 # Why a slab is not a crystal with a gap
@@ -98,9 +98,8 @@ print(f"charge of Mg: crystal {q_crystal.max():.3f} e, inside the slab {q[inside
 # The molecules give the slab a dipole. In a box with ``pbc=True`` every slab stands in the field of
 # all others, which dies out only with the inverse of the vacuum. A slab has no such neighbours.
 vacuum = np.array([10.0, 15.0, 20.0, 30.0, 50.0, 100.0])
-boxes = [Atoms(atoms, pbc=True) for _ in vacuum]
-for box, gap in zip(boxes, vacuum):
-    box.cell[2, 2] = np.ptp(z) + gap
+cells = [atoms.cell + np.diag([0.0, 0.0, np.ptp(z) + gap]) for gap in vacuum]
+boxes = [Atoms(atoms, cell=cell, pbc=True) for cell in cells]
 in_box = [q_box @ z for q_box in predict_charges(model, boxes)]
 [dipole] = predict_target(model, [atoms], "dipole")
 print("slab:", dipole.round(3), "e*A")
@@ -132,12 +131,11 @@ sizes = np.where(wide.symbols[plane] == "O", 330, 220)
 style = {"cmap": "RdBu", "vmin": -0.5, "vmax": 0.5, "edgecolor": "#404040"}
 disks = left.scatter(x, height, s=sizes, c=change[plane], **style)
 for i, a, b in zip(plane, x, height):
-    style = {"fontsize": 8, "color": "white" if abs(change[i]) > 0.35 else "black"}
-    left.text(a, b, wide.symbols[i], ha="center", va="center_baseline", **style)
+    color = "white" if abs(change[i]) > 0.35 else "black"
+    left.text(a, b, wide.symbols[i], ha="center", va="center_baseline", fontsize=8, color=color)
 fig.colorbar(disks, ax=left, label="charge − charge in the crystal (e)", extend="both")
 left.set(xlabel="x (Å)", ylabel="height (Å)", aspect="equal")
-style = {"color": "grey", "markersize": 9, "fillstyle": "none"}
-middle.plot(np.abs(reference(atoms)), z, "o", label="reference", **style)
+middle.plot(np.abs(reference(atoms)), z, "o", c="grey", mfc="none", ms=9, label="reference")
 for symbol, marker in {"Mg": "C0+", "O": "C3x"}.items():
     some = atoms.symbols == symbol
     middle.plot(np.abs(q[some]), z[some], marker, label=f"{symbol}, predicted")
