@@ -10,7 +10,7 @@ from ase.spacegroup import crystal
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import erf, erfc
 
-from skqeq.electrostatics import hardness_matrix
+from skqeq.electrostatics import hardness_gradient, hardness_matrix
 from skqeq.electrostatics._ewald import EwaldSum
 from skqeq.structures import check_structures
 
@@ -30,11 +30,12 @@ CHARGES = {
     "O": -2,
 }
 NACL, CSCL, ZINC_BLENDE = 1.7475645946331822, 1.7626747730709883, 1.6380550533887895
-WURTZITE, FLUORITE = 1.641321627, 5.038784879  # as printed: ten digits
+FLUORITE = 5.038784879848579
+WURTZITE = 1.641321627  # as printed: ten digits
 
 # Energy per particle of a one-component crystal in a neutralising background, in units of q^2 over
 # the radius of a sphere of the volume per particle.
-WIGNER = {"sc": -0.880059442, "bcc": -0.895929255682, "fcc": -0.895873615195}
+WIGNER = {"sc": -0.880059442111716, "bcc": -0.895929255681765, "fcc": -0.895873615195108}
 
 
 def rutile():
@@ -122,6 +123,22 @@ def crystal_by_definition(atoms, widths):
     return C
 
 
+def energy_of_pairs(atoms):
+    """Energy of point charges with a splitting so wide that no wave is left to add."""
+    q, cell, volume = charges(atoms), atoms.cell.array, atoms.get_volume()
+    near = np.array([n for n in np.ndindex(5, 5, 5) if n != (2, 2, 2)]) - 2
+    k_min = 2 * np.pi * np.linalg.norm(near @ np.linalg.inv(cell).T, axis=1).min()
+    sigma = 7.5 / k_min
+    top = np.ceil(7.5 * sigma * np.linalg.norm(np.linalg.inv(cell), axis=0)).astype(int) + 1
+    shifts = np.stack(np.meshgrid(*[np.arange(-t, t + 1) for t in top]), axis=-1).reshape(-1, 3)
+    energy = -np.sum(q**2) / (np.sqrt(2 * np.pi) * sigma) - np.pi * sigma**2 / volume * q.sum() ** 2
+    for i, j in np.ndindex(len(q), len(q)):
+        r = np.linalg.norm(shifts @ cell + atoms.positions[j] - atoms.positions[i], axis=1)
+        r = r[(r > 1e-9) & (r < 7.5 * sigma)]
+        energy += 0.5 * q[i] * q[j] * np.sum(erfc(r / (np.sqrt(2) * sigma)) / r)
+    return energy
+
+
 def slab_by_definition(atoms, widths):
     """The sum over in-plane waves of Gaussians, z integrated in closed form; plane z = const."""
     cell = atoms.cell.array[:2, :2]
@@ -155,18 +172,25 @@ def slab_by_definition(atoms, widths):
         ("CsCl", 4.12 * np.sqrt(3) / 2, CSCL, 1e-11),
         ("zinc blende", 5.41 * np.sqrt(3) / 4, 4 * ZINC_BLENDE, 1e-10),
         ("wurtzite", 3.82 * np.sqrt(3 / 8), 8 * WURTZITE, 1e-8),
-        ("fluorite", 5.46 * np.sqrt(3) / 4, FLUORITE, 1e-9),
+        ("fluorite", 5.46 * np.sqrt(3) / 4, FLUORITE, 1e-10),
     ],
 )
 def test_madelung_constants(name, distance, constant, digits):
     assert_allclose(-madelung_energy(CRYSTALS[name]) * distance, constant, rtol=0, atol=digits)
 
 
+@pytest.mark.parametrize("name", CRYSTALS)
+def test_madelung_energies_of_pairs(name):
+    """Rutile, corundum and perovskite too, whose bonds are short; the triclinic one is charged."""
+    atoms = CRYSTALS[name]
+    assert_allclose(madelung_energy(atoms, 0.15), energy_of_pairs(atoms), rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("lattice", WIGNER)
 def test_wigner_crystals(lattice):
     atoms = bulk("Na", lattice, a=4.0)
     radius = (3 / (4 * np.pi) * atoms.get_volume()) ** (1 / 3)
-    assert_allclose(madelung_energy(atoms) * radius, WIGNER[lattice], rtol=0, atol=1e-9)
+    assert_allclose(madelung_energy(atoms) * radius, WIGNER[lattice], rtol=0, atol=1e-11)
 
 
 def test_charge_in_a_cube():
@@ -284,6 +308,30 @@ def test_slab_is_the_limit_of_thick_vacuum():
     assert_allclose(q @ hardness_matrix(atoms) @ q, extrapolated, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("total", [0.0, 0.7])
+def test_series_of_thicker_vacuum(total):
+    """Crystals of slabs, of any orientation, depend on their distance L as c + a L + b / L."""
+    atoms, widths = slab(), np.array([0.3, 0.8, 0.5, 0.4])
+    atoms.cell[2] = [0.0, 0.0, 1.0]
+    atoms.rotate(50.0, (1, 2, 3), rotate_cell=True)
+    q = np.array([0.4, -0.9, 0.3, 0.2]) + total / 4
+
+    def energy_and_gradient(atoms):
+        energy = q @ hardness_matrix(atoms, widths, accuracy=1e-11) @ q
+        return np.append(hardness_gradient(atoms, q, q, widths, accuracy=1e-11)[0], energy)
+
+    def with_vacuum(length):
+        cell = atoms.cell.array * [[1.0], [1.0], [length]]
+        return energy_and_gradient(Atoms(atoms, cell=cell, pbc=True))
+
+    lengths = np.array([30.0, 45.0, 60.0])
+    series = np.linalg.solve(
+        np.stack([np.ones(3), lengths, 1 / lengths], axis=1), [with_vacuum(x) for x in lengths]
+    )
+    assert abs(series[2, -1]) > 1.0
+    assert_allclose(energy_and_gradient(atoms), series[0], rtol=0, atol=1e-7)
+
+
 @pytest.mark.parametrize("atoms", [slab(), fcc111("Al", (1, 1, 3))])
 def test_open_vector_of_a_slab(atoms):
     """Absent, tilted, short or long: the third cell vector is not looked at."""
@@ -342,6 +390,37 @@ def test_hardness_and_inputs():
 def test_absurd_accuracy(accuracy, atoms):
     with pytest.raises(ValueError, match="accuracy must be between 1e-12 and 0.01, got"):
         hardness_matrix(atoms, accuracy=accuracy)
+    with pytest.raises(ValueError, match="accuracy must be between 1e-12 and 0.01, got"):
+        hardness_gradient(atoms, np.ones(len(atoms)), np.ones(len(atoms)), accuracy=accuracy)
+
+
+@pytest.mark.parametrize(
+    "cell, widths",
+    [
+        (np.diag([3.0, 3.2, 150.0]), [0.3, 0.6, 0.5]),
+        (np.diag([2.6, 60.0, 55.0]), [0.4, 0.6, 0.5]),
+        ([[5.0, 0.0, 0.0], [4.9, 1.2, 0.0], [4.9, 0.5, 3.0]], [0.3, 0.6, 0.5]),
+        ([[0.0, 5.0, 0.0], [5.0, 1.0, 0.0], [0.3, 0.0, 6.0]], [0.3, 0.6, 0.5]),
+    ],
+    ids=["needle", "sheet", "sharp", "left-handed"],
+)
+def test_shapes(cell, widths):
+    scaled = [(0.02, -0.3, 0.1), (0.5, 0.4, 1.3), (0.7, 0.9, -0.4)]
+    atoms = Atoms("NaClF", scaled_positions=scaled, cell=cell, pbc=True)
+    widths = np.array(widths)
+    C = hardness_matrix(atoms, widths, accuracy=1e-11) / K
+    assert_allclose(C, crystal_by_definition(atoms, widths), rtol=0, atol=2e-11)
+
+
+@pytest.mark.parametrize("size, n_atoms", [([2.5, 90.0], 2), ([60.0, 55.0], 2), ([2.5, 2.6], 1)])
+def test_shapes_of_slabs(size, n_atoms):
+    scaled, widths = [(0.1, 0.3, 0), (0.6, 0.8, 0)][:n_atoms], np.array([0.8, 0.6])[:n_atoms]
+    cell = np.diag([*size, 0.0])
+    atoms = Atoms(["Na", "F"][:n_atoms], scaled @ cell, cell=cell, pbc=(True, True, False))
+    atoms.positions[-1, 2] = 37.0
+    C = hardness_matrix(atoms, widths, accuracy=1e-11) / K
+    # At this height the elements are of the order of 100 / Angstrom.
+    assert_allclose(C, slab_by_definition(atoms, widths), rtol=1e-13, atol=1e-11)
 
 
 @pytest.mark.parametrize(
@@ -351,11 +430,22 @@ def test_absurd_accuracy(accuracy, atoms):
         ([[4, 0, 0], [8, 0, 0], [0, 0, 4]], (1, 1, 0), "zero volume"),
         ([4, 4, 4], (0, 0, 1), "is a wire"),
         ([0.05, 4, 4], True, "apart"),
+        ([0.05, 4, 0], (1, 1, 0), "apart"),
     ],
 )
 def test_unusable_cells(cell, pbc, message):
+    atoms = Atoms("Na", cell=cell, pbc=pbc)
     with pytest.raises(ValueError, match=message):
-        hardness_matrix(Atoms("Na", cell=cell, pbc=pbc))
+        hardness_matrix(atoms)
+    with pytest.raises(ValueError, match=message):
+        hardness_gradient(atoms, [1.0], [1.0])
+
+
+@pytest.mark.parametrize("pbc, field", [(True, [0, 0, 0.1]), ((1, 1, 0), [0.01, 0, 0.1])])
+def test_field_along_a_periodic_axis(pbc, field):
+    atoms = Atoms("Na", cell=[4.0] * 3, pbc=pbc, info={"external_field": field})
+    with pytest.raises(ValueError, match="points along a periodic axis"):
+        hardness_matrix(atoms)
 
 
 class TestKernels:

@@ -22,7 +22,17 @@ def geometry(kind):
         "crystal": True,
         "slab": (True, True, False),
         "slab yz": (False, True, True),
+        "sharp": True,
+        "left-handed": True,
+        "one atom": True,
     }[kind]
+    if kind == "sharp":
+        cell = [[5.0, 0.0, 0.0], [4.8, 1.6, 0.0], [4.6, 1.1, 5.0]]
+    if kind == "left-handed":
+        # The last atom is outside.
+        cell, positions[3] = cell[::-1], [12.8, 0.7, -9.1]
+    if kind == "one atom":
+        return Atoms("Ti", positions[:1], cell=cell, pbc=pbc)
     return Atoms("TiCaOF", positions, cell=cell, pbc=pbc)
 
 
@@ -38,9 +48,10 @@ def difference(function, step=2e-3):
 
 
 KINDS = ["molecule", "crystal", "slab", "slab yz"]
+SHAPES = ["sharp", "left-handed"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS + SHAPES)
 @pytest.mark.parametrize("total", [0.0, 1.0])
 def test_positions(kind, total):
     atoms, (q, p) = geometry(kind), charges(total)
@@ -56,11 +67,12 @@ def test_positions(kind, total):
     assert_allclose(gradient.sum(axis=0), 0, atol=1e-8)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *SHAPES, "one atom"])
 @pytest.mark.parametrize("total", [0.0, 1.0])
 def test_strain(kind, total):
-    atoms, (q, p) = geometry(kind), charges(total)
-    _, virial = hardness_gradient(atoms, q, p, WIDTHS, accuracy=1e-11)
+    atoms = geometry(kind)
+    (q, p), widths = (x[: len(atoms)] for x in charges(total)), WIDTHS[: len(atoms)]
+    _, virial = hardness_gradient(atoms, q, p, widths, accuracy=1e-11)
     project = np.eye(3)
     if "slab" in kind:
         plane = np.linalg.svd(atoms.cell.array[atoms.pbc])[2]
@@ -74,7 +86,7 @@ def test_strain(kind, total):
         other = atoms.copy()
         other.set_cell(atoms.cell.array @ deform)
         other.positions = atoms.positions @ deform
-        return q @ hardness_matrix(other, WIDTHS, accuracy=1e-11) @ p
+        return q @ hardness_matrix(other, widths, accuracy=1e-11) @ p
 
     numeric = [[difference(partial(strained, a, b)) for b in range(3)] for a in range(3)]
     assert_allclose(virial, numeric, rtol=0, atol=1e-7 * np.abs(virial).max())
@@ -95,6 +107,27 @@ def test_wrapped_atoms():
     moved, strained = hardness_gradient(atoms, q, p)
     assert_allclose(moved, gradient, rtol=0, atol=1e-6)
     assert_allclose(strained, virial, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["crystal", "slab"])
+@pytest.mark.parametrize("total", [0.0, 1.0])
+def test_supercell(kind, total):
+    atoms, (q, p) = geometry(kind), charges(total)
+    gradient, virial = hardness_gradient(atoms, q, p, WIDTHS, accuracy=1e-10)
+    large, Q, P, widths = atoms * (2, 3, 1), *(np.tile(x, 6) for x in (q, p, WIDTHS))
+    repeated, strained = hardness_gradient(large, Q, P, widths, accuracy=1e-10)
+    assert_allclose(repeated, np.tile(gradient, (6, 1)), rtol=0, atol=1e-7)
+    assert_allclose(strained, 6 * virial, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["crystal", "slab"])
+def test_accuracy_of_derivatives(kind):
+    """The accuracy bounds elements of the matrix; their derivatives keep pace with it."""
+    exact = hardness_gradient(geometry(kind), *charges(1.0), WIDTHS, accuracy=1e-12)
+    for accuracy in 10.0 ** -np.arange(2, 11):
+        found = hardness_gradient(geometry(kind), *charges(1.0), WIDTHS, accuracy=accuracy)
+        for one, other in zip(found, exact):
+            assert_allclose(one, other, rtol=0, atol=20 * accuracy)
 
 
 @pytest.mark.parametrize("q", [[1.0, 2.0], [[1.0, 2.0, 3.0, 4.0]], [1.0, 2.0, 3.0, np.nan]])
