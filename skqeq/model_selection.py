@@ -7,7 +7,7 @@ from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold, St
 
 from .metrics import target_mae, target_r2, target_rmse
 from .models import predict_targets
-from .models._base import check_weights
+from .models._base import check_weights, with_charges
 from .structures import check_structures
 from .targets import TARGETS, Labels
 from .targets._labels import as_table
@@ -63,8 +63,8 @@ class TargetScorer:
             )
         function, sign = _METRICS[self.metric]
         weights = check_weights(sample_weight, len(labels.table))
-        # With all labelled targets: a crystal among molecules has charges and no dipole.
-        predicted = predict_targets(estimator, X, labels.names)[self.target]
+        # A crystal among molecules has charges and no dipole.
+        predicted = predict_targets(estimator, X, with_charges([self.target]))[self.target]
         return sign * function(labels.table[self.target], predicted, weights)
 
 

@@ -615,7 +615,7 @@ def test_singular_fit_gives_advice_from_any_start(molecules, dipoles):
 
 def test_hardness_matrix_is_not_positive_definite(molecules, dipoles):
     # Very wide charges at one place are one charge.
-    with pytest.raises(ValueError, match=r"^structure \d+: .*raise hardness, or lower radius_sc"):
+    with pytest.raises(ValueError, match=r"^structure \d+ \(.*\): .* raise hardness, or lower"):
         QEqRegressor(radius_scale=1e9).fit(molecules, dipoles)
 
 

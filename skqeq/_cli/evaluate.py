@@ -1,6 +1,7 @@
 """``skqeq evaluate``: the errors of a model."""
 
-from .. import make_targets, predict_target, strip, targets_from_atoms
+from .. import make_targets, predict_targets, strip, targets_from_atoms
+from ..models._base import with_charges
 from ..plotting import plot_parity
 from ..targets import TARGETS
 from .figures import import_matplotlib, save_figure
@@ -17,7 +18,8 @@ def run(args):
     labelled = read_structures(args.structures)
     y = labels(labelled, args.targets, args.key)
     X = strip(labelled)
-    predicted = make_targets(**{name: predict_target(model, X, name) for name in y.dtype.names})
+    # A crystal among molecules has charges and no dipole.
+    predicted = predict_targets(model, X, with_charges(y.dtype.names))[list(y.dtype.names)]
     print(f"{len(X)} structures of {args.structures}\n")
     print_errors(y, predicted)
     if args.worst > 0:

@@ -1,4 +1,4 @@
-"""``skqeq predict``: structures with charges, molecules with dipoles too."""
+"""``skqeq predict``: structures with charges, and dipoles where they have one."""
 
 import re
 
@@ -33,7 +33,7 @@ def run(args):
                 write(file, block, format="extxyz")
                 n += len(block)
                 bar.update(len(block))
-    print(f"wrote {n} structures with charges and dipoles to {args.output}")
+    print(f"wrote {n} structures with charges and, where defined, dipoles to {args.output}")
 
 
 def label_block(model, X, first):
@@ -46,7 +46,7 @@ def label_block(model, X, first):
         raise ValueError(message) from error
     for atoms, row in zip(X, predicted, strict=True):
         # A crystal has no dipole, a slab that of its open axis at most.
-        known = [name for name in LABELS if not np.isnan(row[name]).any()]
+        known = [name for name in LABELS if not np.isnan(row[name]).all()]
         attach(atoms, {name: row[name] for name in known})
 
 

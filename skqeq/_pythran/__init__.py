@@ -60,6 +60,7 @@ _ewald = _load("_ewald")
 gaussian_coulomb = _coulomb.gaussian_coulomb
 ewald_pairs = _ewald.ewald_pairs
 ewald_pair_gradient = _ewald.ewald_pair_gradient
+ewald_pair_values = _ewald.ewald_pair_values
 structure_factors = _ewald.structure_factors
 
 backend = "pythran" if _is_compiled(_coulomb) else "numpy"

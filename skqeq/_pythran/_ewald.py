@@ -88,3 +88,19 @@ def structure_factors(phases, n, weights):
             out[atom, k] = weights[k] * (c * cz - s * sz)
             out[atom, n_waves + k] = weights[k] * (c * sz + s * cz)
     return out
+
+
+# pythran export ewald_pair_values(int64[:], int64[:], float64[:,:], float64[:], float64)
+def ewald_pair_values(i, j, D, widths, kappa):
+    out = np.empty(i.shape[0])
+    b = kappa / math.sqrt(2.0)
+    for pair in range(i.shape[0]):
+        wi = widths[i[pair]]
+        wj = widths[j[pair]]
+        r = math.sqrt(D[pair, 0] ** 2 + D[pair, 1] ** 2 + D[pair, 2] ** 2)
+        a = r / math.sqrt(2.0 * (wi * wi + wj * wj))
+        value = math.erfc(b * r)
+        if a < 6.0:
+            value -= math.erfc(a)
+        out[pair] = value / r
+    return out

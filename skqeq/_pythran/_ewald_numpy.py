@@ -29,3 +29,9 @@ def ewald_pair_gradient(i, j, D, widths, q, p, kappa):
 def structure_factors(phases, n, weights):
     angles = phases @ n.T
     return np.concatenate([weights * np.cos(angles), weights * np.sin(angles)], axis=1)
+
+
+def ewald_pair_values(i, j, D, widths, kappa):
+    d = np.sqrt(np.einsum("pa,pa->p", D, D))
+    gamma = np.hypot(widths[i], widths[j])
+    return (erfc(kappa * d / np.sqrt(2)) - erfc(d / (np.sqrt(2) * gamma))) / d

@@ -1,5 +1,21 @@
 """Electrostatics: the hardness matrix of Gaussian charges, and their potential."""
 
-from ._hardness import gaussian_widths, hardness_gradient, hardness_matrix, potential_matrix
+from ._hardness import (
+    SOLVERS,
+    HardnessOperator,
+    gaussian_widths,
+    hardness_for,
+    hardness_gradient,
+    hardness_matrix,
+    potential_matrix,
+)
 
-__all__ = ["gaussian_widths", "hardness_gradient", "hardness_matrix", "potential_matrix"]
+__all__ = [
+    "SOLVERS",
+    "HardnessOperator",
+    "gaussian_widths",
+    "hardness_for",
+    "hardness_gradient",
+    "hardness_matrix",
+    "potential_matrix",
+]

@@ -32,7 +32,7 @@ from scipy.linalg.blas import dsyrk
 from vesin import NeighborList
 
 from .._pythran import ewald_pair_gradient, ewald_pairs, structure_factors
-from ._splitting import EwaldCutoffs
+from ._splitting import EwaldCutoffs, slab_gap
 
 
 class EwaldSum:
@@ -181,39 +181,3 @@ class EwaldSum:
         z = self.heights
         length = np.linalg.norm(self.cell[2])
         return np.subtract.outer(z, z) ** 2 + gamma2 + length**2 / 6
-
-
-def slab_gap(vectors, width, accuracy):
-    """Empty space between slabs beyond which only their net charges and dipoles matter.
-
-    The wave of in-plane vector k adds ``(4 pi / (S k)) exp(-k gap)`` at most; there are no more
-    than ``pi (k + d)^2 S / (4 pi^2)`` of them in a circle, d being half a diagonal of the
-    reciprocal cell, and beyond the smallest they fall as ``exp(-k gap)``. Gaussians must not
-    overlap either.
-
-    Parameters
-    ----------
-    vectors : ndarray of shape (2, 3)
-        In-plane cell vectors, Angstrom.
-    width : float
-        Largest ``gamma_ij``, Angstrom.
-    accuracy : float
-        Bound of the error of an element, 1/Angstrom.
-
-    Returns
-    -------
-    gap : float
-        Angstrom.
-    """
-    area = np.linalg.norm(np.cross(*vectors))
-    reduced = minkowski_reduce(np.stack([*vectors, np.cross(*vectors) / area]), [1, 1, 0])[0]
-    k = 2 * np.pi * np.linalg.inv(reduced).T[:2]
-    # Half the diagonal of a reduced cell is at most its longer side.
-    d = np.linalg.norm(k, axis=1).max()
-    k_min = min(np.linalg.norm(x) for x in (k[0], k[1], k[0] + k[1], k[0] - k[1]))
-    gap = 10.0 / k_min
-    for _ in range(20):
-        waves = area / (4 * np.pi) * (k_min + 2.0 / gap + d) ** 2
-        gap = max(1.0, np.log(4 * waves * 4 * np.pi / (area * k_min) / accuracy)) / k_min
-    overlap = np.sqrt(2 * max(1.0, np.log(8 * np.pi * width / area / accuracy)))
-    return max(gap, overlap * width)

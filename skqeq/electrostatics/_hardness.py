@@ -13,13 +13,21 @@ write ``erf(r / sqrt(a_i^2 + a_j^2))``; their ``a`` is ``sqrt(2) alpha``.
 import numpy as np
 from ase.data import chemical_symbols
 
-from .._pythran import ewald_pair_gradient, gaussian_coulomb
+from .._pythran import gaussian_coulomb
 from ..parameters import COULOMB, per_element, radii_table
 from ..structures import Structure, check_structures
 from ._ewald import EwaldSum
+from ._operator import coulomb_operator
+from ._screening import Screening
 from ._splitting import check_accuracy
 
 DEFAULT_RADIUS_SCALE = 0.2
+SOLVERS = ("auto", "dense", "iterative")
+# Measured, ns. Dense: an element assembled, a multiply-add of the factorisation. Iterative: an atom
+# of the operator, and of one solution.
+ASSEMBLY, FACTOR, SETUP, SOLUTION = 40.0, 0.01, 80e3, 40e3
+# Three matrices of this size are held at a time.
+MAX_DENSE_BYTES = 2**31
 
 
 def gaussian_widths(numbers, radii="qeq", radius_scale=DEFAULT_RADIUS_SCALE):
@@ -94,14 +102,12 @@ def hardness_matrix(atoms, widths=None, hardness=0.0, accuracy=1e-8):
            [12.74, 56.81]])
     """
     structure, widths = _check_arguments(atoms, widths, accuracy)
-    if isinstance(hardness, dict):
-        hardness = lookup(per_element(hardness, "hardness"), structure.numbers, "hardness")
     if structure.periodic:
         A = EwaldSum(structure, widths, accuracy).matrix()
     else:
         A = gaussian_coulomb(structure.positions, widths, structure.positions, widths)
     A *= COULOMB
-    A[np.diag_indices_from(A)] += hardness
+    A[np.diag_indices_from(A)] += _check_hardness(hardness, structure)
     return A
 
 
@@ -143,19 +149,109 @@ def hardness_gradient(atoms, q, p, widths=None, accuracy=1e-8):
     array([[  0.  ,   0.  ,  22.55],
            [  0.  ,   0.  , -22.55]])
     """
-    structure, widths = _check_arguments(atoms, widths, accuracy)
-    q, p = np.ascontiguousarray(q, dtype=np.float64), np.ascontiguousarray(p, dtype=np.float64)
-    for name, charges in (("q", q), ("p", p)):
-        if charges.shape != (len(structure),) or not np.isfinite(charges).all():
-            raise ValueError(f"{name} must be {len(structure)} finite charges, got {charges!r}")
-    if structure.periodic:
-        gradient, virial = EwaldSum(structure, widths, accuracy).gradient(q, p)
-    else:
-        i, j = np.triu_indices(len(structure), 1)
-        D = structure.positions[j] - structure.positions[i]
-        # An infinitely wide splitting Gaussian leaves the whole interaction to the pairs.
-        gradient, virial = ewald_pair_gradient(i, j, D, widths, q, p, 0.0)
-    return COULOMB * gradient, COULOMB * virial
+    return HardnessOperator(atoms, widths, accuracy=accuracy).gradient(q, p)
+
+
+class HardnessOperator:
+    """The hardness matrix as a linear operator, which stores nothing of its size.
+
+    The part of close pairs is a sparse matrix; the rest acts through sums over waves, by structure
+    factors or, where finufft is installed and pays, by non-uniform FFTs, so that the cost of large
+    systems is nearly proportional to the number of atoms.
+
+    Parameters
+    ----------
+    atoms, widths, hardness, accuracy
+        As in `hardness_matrix`.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        ``(n_atoms, n_atoms)``
+    accuracy : float
+        Bound of the error of every element, in units of ``k_e / Angstrom``.
+    diagonal : ndarray of shape (n_atoms,)
+        Self-interaction of the isolated atoms, ``k_e / (sqrt(pi) alpha) + J``; eV/e^2.
+
+    Raises
+    ------
+    ValueError
+        If the structure or an argument is unusable.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase.build import bulk
+    >>> from skqeq.electrostatics import HardnessOperator
+    >>> A = HardnessOperator(bulk("NaCl", "rocksalt", a=5.64), widths=[0.3, 0.3])
+    >>> q = np.array([1.0, -1.0])
+    >>> round(float(q @ (A @ q)) / 2, 3)
+    18.159
+    """
+
+    def __init__(self, atoms, widths=None, hardness=0.0, accuracy=1e-8):
+        structure, widths = _check_arguments(atoms, widths, accuracy)
+        self.shape = (len(structure), len(structure))
+        self.accuracy = accuracy
+        self.hardness = _check_hardness(hardness, structure)
+        self.diagonal = COULOMB / (np.sqrt(np.pi) * widths) + self.hardness
+        self._coulomb = coulomb_operator(structure, widths, accuracy)
+
+    def __matmul__(self, q):
+        """``A q`` for charges of shape (n_atoms,); V."""
+        return COULOMB * (self._coulomb @ q) + self.hardness * q
+
+    def gradient(self, q, p):
+        """Derivatives of ``q^T A p``, see `hardness_gradient`."""
+        q, p = (np.ascontiguousarray(x, dtype=np.float64) for x in (q, p))
+        for name, charges in (("q", q), ("p", p)):
+            if charges.shape != self.shape[:1] or not np.isfinite(charges).all():
+                raise ValueError(f"{name} must be {len(self.diagonal)} finite charges: {charges!r}")
+        gradient, virial = self._coulomb.gradient(q, p)
+        return COULOMB * gradient, COULOMB * virial
+
+    def preconditioner(self):
+        """An approximate inverse for charges that sum to zero, as a function of a vector."""
+        return Screening(self._coulomb, self.diagonal)
+
+
+def hardness_for(structure, widths, hardness, accuracy, solver, n_solutions=1):
+    """The hardness matrix in the form that a solver takes.
+
+    Parameters
+    ----------
+    structure : Structure
+        A molecule, a slab or a crystal.
+    widths, hardness, accuracy
+        As in `hardness_matrix`.
+    solver : {"auto", "dense", "iterative"}
+        "auto" takes what is estimated to be faster.
+    n_solutions : int, default=1
+        For how many right-hand sides charges are wanted.
+
+    Returns
+    -------
+    A : ndarray or HardnessOperator
+        eV/e^2
+    """
+    if solver not in SOLVERS:
+        raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
+    n = len(structure)
+    dense = ASSEMBLY * n**2 + FACTOR * n**2 * (n + 3 * n_solutions)
+    iterative = n * (SETUP + SOLUTION * n_solutions)
+    if solver == "auto" and (dense > iterative or 8 * n**2 > MAX_DENSE_BYTES):
+        solver = "iterative"
+    make = HardnessOperator if solver == "iterative" else hardness_matrix
+    return make(structure, widths, hardness, accuracy)
+
+
+def _check_hardness(hardness, structure):
+    if isinstance(hardness, dict):
+        return lookup(per_element(hardness, "hardness"), structure.numbers, "hardness")
+    values = np.asarray(hardness, dtype=np.float64)
+    if values.shape not in ((), (len(structure),)) or not np.isfinite(values).all():
+        raise ValueError(f"hardness must be one number or {len(structure)}, got {hardness!r}")
+    return values
 
 
 def _check_arguments(atoms, widths, accuracy):

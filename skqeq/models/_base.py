@@ -11,7 +11,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
-from ..electrostatics import hardness_matrix
+from ..electrostatics import SOLVERS, hardness_for
+from ..electrostatics._splitting import ACCURACIES
 from ..metrics import target_r2
 from ..parameters import per_element, qeq_electronegativities, radii_table
 from ..persistence import Persistent
@@ -38,6 +39,8 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         "hardness": [Interval(Real, 0.0, None, closed="left"), dict],
         "radius_scale": [POSITIVE],
         "radii": [StrOptions({"qeq", "covalent"}), dict],
+        "accuracy": [Interval(Real, *ACCURACIES, closed="both")],
+        "solver": [StrOptions(set(SOLVERS))],
         "init": ["array-like", None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [POSITIVE],
@@ -133,15 +136,12 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                     f"training data ({', '.join(chemical_symbols[z] for z in self.elements_)})"
                 )
 
-    def _equilibrium(self, structure, i):
+    def _equilibrium(self, structure, i, n_solutions=1):
         """Charge response of structure i, its widths and element slots."""
         slots = np.searchsorted(self.elements_, structure.numbers)
-        widths = self._widths[slots]
-        A = hardness_matrix(structure, widths, self._hardness[slots])
-        try:
-            return Equilibrium(structure, A), widths, slots
-        except ValueError as error:
-            raise ValueError(f"structure {i}: {error}") from None
+        widths, hardness = self._widths[slots], self._hardness[slots]
+        A = hardness_for(structure, widths, hardness, self.accuracy, self.solver, n_solutions)
+        return Equilibrium(structure, A, f"structure {i} ({structure.symbols})"), widths, slots
 
     def _assemble(self, features, labels, weights):
         """Reduce the rows of all linear targets to a triangle, keep those of the others."""
@@ -160,7 +160,8 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                 values = {name: value for name, value in values.items() if value is not None}
                 if weights[i] == 0.0 or not values:
                     continue
-                equilibrium, widths, slots = self._equilibrium(structure, i)
+                n_rows = sum(TARGETS[name].size(structure) for name in values)
+                equilibrium, widths, slots = self._equilibrium(structure, i, n_rows + 1)
                 q_prior = equilibrium.charges(self._chi_0[slots])
                 for name, value in values.items():
                     operator = TARGETS[name].operator(structure, widths)
@@ -240,10 +241,11 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
 
     # ---- prediction -------------------------------------------------------------------------
 
-    def _walk(self, X, names=("charges",)):
+    def _walk(self, X, names=("charges",), start=None):
         """Yield structure, electronegativities, charges and widths of every structure.
 
-        A periodic structure with none of the targets `names` is refused before any work.
+        A periodic structure with none of the targets `names` is refused before any work. `start`
+        are charges of each structure that iterations start from.
         """
         check_is_fitted(self)
         features = self._features(X)
@@ -258,6 +260,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             defined = any(TARGETS[name].defined(structure).any() for name in names)
             if structure.periodic and not defined:
                 raise ValueError(_undefined(i, structure, " and ".join(names)))
+        start = _check_start(start, features.structures)
         w, b = np.split(self.coef_, [self.n_features_in_])
         for first, block in features.blocks():
             learned = block.dot(w)
@@ -265,7 +268,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                 equilibrium, widths, slots = self._equilibrium(structure, first + s)
                 chi = (self._chi_0 + b)[slots]
                 chi = chi + learned[block.offsets[s] : block.offsets[s + 1]]
-                yield structure, chi, equilibrium.charges(chi), widths
+                yield structure, chi, equilibrium.charges(chi, start[first + s]), widths
 
     def predict(self, X):
         """Predict the targets that `fit` was given.
@@ -331,9 +334,23 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         column = self.predict_targets(X, [name])[name]
         return list(column) if column.dtype == object else column
 
-    def predict_charges(self, X):
-        """Charges of all atoms: list of ndarray of shape (n_atoms,), e."""
-        return [charges for _, _, charges, _ in self._walk(X)]
+    def predict_charges(self, X, start=None):
+        """Charges of all atoms.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+        start : sequence of array-like of shape (n_atoms,), default=None
+            Charges from which the iterative solver starts, e; those of an earlier step of a
+            trajectory save it work. None starts from equal charges.
+
+        Returns
+        -------
+        charges : list of ndarray of shape (n_atoms,)
+            e; each sums to the structure's total charge.
+        """
+        return [charges for _, _, charges, _ in self._walk(X, start=start)]
 
     def predict_electronegativities(self, X):
         """Electronegativities of all atoms: list of ndarray of shape (n_atoms,), V."""
@@ -365,7 +382,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         weights = check_weights(sample_weight, len(features))
         if not labels.names:
             return target_r2([], [])
-        predicted = self.predict_targets(features, labels.names)
+        predicted = self.predict_targets(features, with_charges(labels.names))
         return float(
             np.mean(
                 [target_r2(labels.table[name], predicted[name], weights) for name in labels.names]
@@ -401,6 +418,27 @@ def _check_defined(labels, structures):
             value = labels.values(name, i)
             if value is not None and (~np.isnan(value) & ~TARGETS[name].defined(structure)).any():
                 raise ValueError(_undefined(i, structure, name))
+
+
+def with_charges(names):
+    """The targets to predict so that a structure with none of `names` is not refused."""
+    return list(dict.fromkeys([*names, "charges"]))
+
+
+def _check_start(start, structures):
+    """One array, or None, for every structure."""
+    if start is None:
+        return [None] * len(structures)
+    if len(start) != len(structures):
+        raise ValueError(f"start holds {len(start)} arrays, but there are {len(structures)} structures")
+    start = [np.asarray(q, dtype=np.float64) for q in start]
+    for i, (q, structure) in enumerate(zip(start, structures)):
+        if q.shape != (len(structure),) or not np.isfinite(q).all():
+            raise ValueError(
+                f"start[{i}] must be {len(structure)} finite charges for structure {i} "
+                f"({structure.symbols}), got shape {q.shape}"
+            )
+    return start
 
 
 def _undefined(i, structure, what):

@@ -5,7 +5,7 @@ from functools import reduce
 from sklearn.utils.validation import check_is_fitted
 
 
-def predict_charges(model, X):
+def predict_charges(model, X, start=None):
     """Charges of all atoms.
 
     Parameters
@@ -14,6 +14,8 @@ def predict_charges(model, X):
         A charge model, a pipeline that ends in one, or a search over either.
     X : sequence of ase.Atoms
         What ``model.predict`` takes.
+    start : sequence of array-like of shape (n_atoms,), default=None
+        Charges from which the iterative solver starts, such as those of a similar geometry; e.
 
     Returns
     -------
@@ -31,7 +33,7 @@ def predict_charges(model, X):
     array([-0.65,  0.33,  0.33])
     """
     transformer, model = unwrap(model)
-    return model.predict_charges(transformer(X))
+    return model.predict_charges(transformer(X), start)
 
 
 def predict_electronegativities(model, X):

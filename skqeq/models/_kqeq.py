@@ -47,6 +47,13 @@ class KQEqRegressor(ChargeModel):
         and charges of several data sets in cross-validation; it is worth a search.
     radii : {"qeq", "covalent"} or dict of {str: float}, default="qeq"
         Atomic radii, Angstrom.
+    accuracy : float, default=1e-8
+        Bound of the error of the interactions in periodic and in large structures, see
+        `skqeq.electrostatics.hardness_matrix`.
+    solver : {"auto", "dense", "iterative"}, default="auto"
+        How charges are found: by factorisation of the hardness matrix, or by conjugate gradients
+        without storing it. "auto" estimates which is faster; beyond a few thousand atoms that is
+        the iteration.
     init : array-like of shape (n_weights,), default=None
         Where Gauss-Newton starts, in the form of `coef_`. None means the solution for the linear
         targets, or if there are none, the weights nearest to the dipoles of classical QEq. The
@@ -112,6 +119,8 @@ class KQEqRegressor(ChargeModel):
         hardness=0.0,
         radius_scale=0.2,
         radii="qeq",
+        accuracy=1e-8,
+        solver="auto",
         init=None,
         max_iter=50,
         tol=1e-7,
@@ -128,6 +137,8 @@ class KQEqRegressor(ChargeModel):
         self.hardness = hardness
         self.radius_scale = radius_scale
         self.radii = radii
+        self.accuracy = accuracy
+        self.solver = solver
         self.init = init
         self.max_iter = max_iter
         self.tol = tol

@@ -16,7 +16,7 @@ class QEqRegressor(ChargeModel):
         Noise of the labels, as in `KQEqRegressor`.
     amplitude_baseline : float, default=10.0
         Prior standard deviation of ``b``, V.
-    hardness, radius_scale, radii, init, max_iter, tol, verbose
+    hardness, radius_scale, radii, accuracy, solver, init, max_iter, tol, verbose
         As in `KQEqRegressor`.
 
     Attributes
@@ -59,6 +59,8 @@ class QEqRegressor(ChargeModel):
         hardness=0.0,
         radius_scale=0.2,
         radii="qeq",
+        accuracy=1e-8,
+        solver="auto",
         init=None,
         max_iter=50,
         tol=1e-7,
@@ -73,6 +75,8 @@ class QEqRegressor(ChargeModel):
         self.hardness = hardness
         self.radius_scale = radius_scale
         self.radii = radii
+        self.accuracy = accuracy
+        self.solver = solver
         self.init = init
         self.max_iter = max_iter
         self.tol = tol

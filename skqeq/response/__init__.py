@@ -1,5 +1,5 @@
 """Charge responses: how charges follow from the latent fields."""
 
-from ._qeq import Equilibrium
+from ._qeq import Equilibrium, equilibrate
 
-__all__ = ["Equilibrium"]
+__all__ = ["Equilibrium", "equilibrate"]

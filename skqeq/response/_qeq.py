@@ -1,7 +1,10 @@
 """Charge equilibration: charges that minimise the electrostatic energy at fixed sum."""
 
 import numpy as np
-from scipy.linalg.lapack import dpotrf, dpotrs
+
+from ..electrostatics import HardnessOperator, hardness_for
+from ..structures import check_structures
+from ._solvers import Cholesky, ConjugateGradients
 
 
 class Equilibrium:
@@ -19,47 +22,97 @@ class Equilibrium:
     ----------
     structure : Structure
         Geometry, total charge and field.
-    A : ndarray of shape (n_atoms, n_atoms)
-        Hardness matrix, eV/e^2; positive definite, that of a slab for charges of sum zero.
+    A : ndarray of shape (n_atoms, n_atoms) or HardnessOperator
+        Hardness matrix, eV/e^2; positive definite, that of a slab for charges of sum zero. A matrix
+        is factorised, with an operator the charges come from conjugate gradients.
+    name : str, default=None
+        What error messages call the structure; None means its formula.
 
-    Attributes
-    ----------
-    q_0 : ndarray of shape (n_atoms,)
-        Charges at vanishing electronegativities, e.
+    Raises
+    ------
+    ValueError
+        If A is not positive definite.
     """
 
-    def __init__(self, structure, A):
+    def __init__(self, structure, A, name=None):
+        self._structure, name = structure, name or structure.symbols
+        self._external = structure.positions @ structure.field
+        if isinstance(A, HardnessOperator):
+            self._solver = ConjugateGradients(A, name)
+            return
         if structure.periodic and not all(structure.pbc):
             # Between the charged sheets of a slab the potential falls without end. A constant adds
             # c Q^2 / 2 to the energy and nothing to the charges; this one leaves no element below
             # the mean of the diagonal.
             A = A + (np.trace(A) / len(A) - min(A.min(), 0.0))
-        # A column of the C-ordered symmetric matrix is a row of the Fortran-ordered one.
-        self._chol, info = dpotrf(A.T, lower=1)
-        if info:
-            raise ValueError(
-                f"the hardness matrix of {structure.symbols} is not positive definite; raise "
-                "hardness, or lower radius_scale"
-            )
-        ones = np.ones((len(A), 1))
-        self._u = dpotrs(self._chol, ones, lower=1)[0][:, 0]
-        self._sum = self._u.sum()
-        self.q_0 = self._u * (structure.charge / self._sum)
-        if structure.field.any():
-            self.q_0 = self.q_0 + self.project(structure.positions @ structure.field)
+        self._solver = Cholesky(A, name)
+
+    def charges(self, chi, start=None):
+        """Charges for electronegativities chi of shape (n_atoms,); e.
+
+        Charges of a similar problem to `start` from save iterations.
+        """
+        return self._solver.minimise(self._external - chi, self._structure.charge, start)
 
     def project(self, V):
         """``P V`` for V of shape (n_atoms,) or (n_atoms, k)."""
-        solved = dpotrs(self._chol, V, lower=1)[0].reshape(V.shape)
-        # The second pass removes the rounding that the first leaves in the sum.
-        for _ in range(2):
-            solved = solved - np.multiply.outer(self._u / self._sum, solved.sum(axis=0))
-        return solved
-
-    def charges(self, chi):
-        """Charges for electronegativities chi of shape (n_atoms,); e."""
-        return self.q_0 - self.project(chi)
+        return self._solver.minimise(V)
 
     def rows(self, operator):
         """``T dq/dchi = -T P`` for an operator T of shape (k, n_atoms)."""
         return -self.project(np.ascontiguousarray(operator.T)).T
+
+
+def equilibrate(
+    atoms, chi, widths=None, hardness=0.0, accuracy=1e-8, solver="auto", start=None
+):
+    """Charges of one structure for given electronegativities.
+
+    They minimise ``chi . q + q . A q / 2 - field . sum_i q_i r_i`` at the total charge of the
+    structure, ``atoms.info["charge"]``, in the field ``atoms.info["external_field"]``.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        A molecule, a slab or a crystal of any size.
+    chi : array-like of shape (n_atoms,)
+        Electronegativities, V.
+    widths, hardness, accuracy
+        As in `skqeq.electrostatics.hardness_matrix`.
+    solver : {"auto", "dense", "iterative"}, default="auto"
+        Factorisation of the hardness matrix, or conjugate gradients without storing it; by default
+        the faster one.
+    start : array-like of shape (n_atoms,), default=None
+        Charges to start iterations from, such as those of a similar geometry; e.
+
+    Returns
+    -------
+    charges : ndarray of shape (n_atoms,)
+        e.
+
+    Raises
+    ------
+    ValueError
+        If the structure or an argument is unusable, or the hardness matrix not positive definite.
+    RuntimeError
+        If the iteration does not converge.
+
+    References
+    ----------
+    .. [1] Rappé and Goddard, J. Phys. Chem. 95, 3358 (1991).
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq.response import equilibrate
+    >>> equilibrate(molecule("H2O"), [8.741, 4.528, 4.528]).round(3)
+    array([-0.116,  0.058,  0.058])
+    """
+    [structure] = check_structures([atoms])
+    vectors = {"chi": chi} if start is None else {"chi": chi, "start": start}
+    for key, value in vectors.items():
+        vectors[key] = np.asarray(value, dtype=np.float64)
+        if vectors[key].shape != (len(structure),) or not np.isfinite(vectors[key]).all():
+            raise ValueError(f"{key} must be {len(structure)} finite numbers, got {value!r}")
+    A = hardness_for(structure, widths, hardness, accuracy, solver)
+    return Equilibrium(structure, A).charges(**vectors)

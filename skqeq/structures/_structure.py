@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
-from ase.geometry import complete_cell, minkowski_reduce
-from ase.neighborlist import primitive_neighbor_list
+from ase.geometry import minkowski_reduce
 from scipy.spatial import cKDTree
 
 from ..parameters import MAX_ATOMIC_NUMBER
@@ -29,7 +28,7 @@ class Structure:
     positions : ndarray of shape (n_atoms, 3)
         Angstrom.
     cell : ndarray of shape (3, 3)
-        Cell vectors in rows, Angstrom.
+        Cell vectors in rows, Angstrom; the one that leaves a slab is replaced by a unit normal.
     pbc : tuple of 3 bool
         Periodic cell vectors.
     masses : ndarray of shape (n_atoms,)
@@ -213,9 +212,10 @@ def _check_one(i, atoms):
     pbc = tuple(bool(p) for p in atoms.pbc)
     field = _vector(atoms.info.get("external_field", (0.0, 0.0, 0.0)), fail)
     _check_cell(cell, pbc, field, fail)
-    if any(pbc):
-        # The vector that leaves a slab may be absent and has no meaning.
-        cell = complete_cell(cell)
+    if any(pbc) and not all(pbc):
+        # The vector that leaves a slab has no meaning; it may be absent or lie in the plane.
+        normal = np.cross(*cell[np.array(pbc)])
+        cell[pbc.index(False)] = normal / np.linalg.norm(normal)
     _check_distances(positions, cell, pbc, fail)
     masses = atoms.get_masses()
     bad = ~(np.isfinite(masses) & (masses > 0))
@@ -305,16 +305,26 @@ def _check_cell(cell, pbc, field, fail):
 
 
 def _check_distances(positions, cell, pbc, fail):
+    atoms = np.arange(len(positions))
     if any(pbc):
-        # The search takes a second where a short lattice has long vectors.
-        cell = minkowski_reduce(cell, pbc)[0]
-        i, j, d = primitive_neighbor_list("ijd", pbc, cell, positions, SHORTEST_DISTANCE)
-        pairs, distances = np.stack([i, j], axis=1), d
-    elif len(positions) < 2:
-        return
-    else:
-        pairs = cKDTree(positions).query_pairs(SHORTEST_DISTANCE, output_type="ndarray")
-        distances = np.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=1)
+        positions, atoms = _with_images(positions, cell, pbc)
+    pairs = cKDTree(positions).query_pairs(SHORTEST_DISTANCE, output_type="ndarray")
     if len(pairs):
-        (a, b), distance = sorted(pairs[0]), distances[0]
+        i, j = pairs[0]
+        distance = np.linalg.norm(positions[i] - positions[j])
+        a, b = sorted((atoms[i], atoms[j]))
         fail(f"atoms {a} and {b} are {distance:.3g} Angstrom apart (below {SHORTEST_DISTANCE})")
+
+
+def _with_images(positions, cell, pbc):
+    """Positions in one cell and of the images that touch it, and the atoms they belong to."""
+    cell = minkowski_reduce(cell, pbc)[0]
+    inverse = np.linalg.inv(cell)
+    fractions, atoms = positions @ inverse, np.arange(len(positions))
+    for axis in np.flatnonzero(pbc):
+        fractions[:, axis] %= 1.0
+        # Of two atoms that touch across a face one is close behind it; its image is in front.
+        behind = fractions[:, axis] <= SHORTEST_DISTANCE * np.linalg.norm(inverse[:, axis])
+        images = fractions[behind] + np.eye(3)[axis]
+        fractions, atoms = np.concatenate([fractions, images]), np.append(atoms, atoms[behind])
+    return fractions @ cell, atoms

@@ -24,9 +24,9 @@ def test_charges(case):
     expected = helpers.equilibrate(atoms, chi, hardness=0.7)
     assert_allclose(equilibrium.charges(chi), expected, atol=1e-13)
     assert_allclose(equilibrium.charges(chi + 1e3), expected, atol=1e-11)
-    assert_allclose(
-        equilibrium.q_0, helpers.equilibrate(atoms, np.zeros(len(atoms)), hardness=0.7), atol=1e-13
-    )
+    zero = np.zeros(len(atoms))
+    expected = helpers.equilibrate(atoms, zero, hardness=0.7)
+    assert_allclose(equilibrium.charges(zero), expected, atol=1e-13)
 
 
 def test_projector(case):
@@ -59,5 +59,5 @@ def test_rows(case):
 def test_indefinite_matrix_gives_advice(case):
     atoms, A, _ = case
     [structure] = check_structures([atoms])
-    with pytest.raises(ValueError, match="CH4O is not positive definite; raise hardness"):
+    with pytest.raises(ValueError, match="CH4O: the hardness matrix is not positive definite; raise hardness"):
         Equilibrium(structure, A - 100 * np.eye(len(A)))

@@ -1,0 +1,160 @@
+"""How the Coulomb interaction of a large system is divided so that every part is cheap.
+
+    1 / r = short(r) + band(r) + smooth(r)
+          = erfc(r / (sqrt(2) s)) / r                                    pairs of neighbours
+          + (erf(r / (sqrt(2) s)) - erf(r / (sqrt(2) S))) / r            waves of a narrow cell
+          + erf(r / (sqrt(2) S)) / r                                     few waves of a wide cell
+
+A crystal needs no band: ``S = s``, and its own cell holds the waves of the smooth part. The waves
+of a slab or a molecule need empty space around it, and in a wide cell there are many. The band,
+which has the short waves, vanishes beyond some 6 S, so that a little space is enough for it; the
+smooth part needs a lot of space, but only long waves.
+
+The smooth part of a molecule of diameter D is cut off at R, beyond the farthest pair, which makes
+its transform ``(4 pi / k^2) (1 - cos k R) exp(-S^2 k^2 / 2)``: without a singularity, and the exact
+potential of an isolated molecule in a cell wider than D + R (Vico, Greengard, Ferrando, J. Comput.
+Phys. 323, 191 (2016)). That of a slab is the one of `EwaldSum`. The division in parts of different
+range is the one of Greengard and Jiang's dual-space multilevel kernel splitting (2023).
+
+The cost of n atoms with n_p pairs and m waves is, for about a dozen products with the matrix,
+
+    t_pair n_p + min(t_direct n m, t_atom n + t_mode m)    for each level,
+
+and the widths s, S of least cost are taken.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+
+import numpy as np
+
+from ._splitting import real_cutoff, wave_cutoff
+from ._waves import DirectTransform, FastTransform, wave_indices
+
+# Measured, ns, for a dozen products: a pair found and kept; an atom and a wave by structure
+# factors; an atom or a wave of a non-uniform FFT.
+# Below this size a molecule is all pairs.
+SMALL_MOLECULE = 800
+PAIR_COST, DIRECT_COST, ATOM_COST, MODE_COST = 250.0, 40.0, 13000.0, 1300.0
+# Parts of the error that may reach their bound at the same time.
+SHARES = 8
+
+
+@dataclass(frozen=True)
+class Level:
+    """A part of the interaction that is summed over the waves of a cell.
+
+    Attributes
+    ----------
+    cell : ndarray of shape (3, 3)
+        Angstrom.
+    sigma : float
+        Width below which the part is smooth, Angstrom.
+    k_max : float
+        Cutoff of the waves, 1/Angstrom.
+    top : float
+        Width above which another level takes over, Angstrom; infinite if there is none.
+    radius : float
+        Distance up to which the interaction is needed, Angstrom; infinite for periodic systems.
+    """
+
+    cell: np.ndarray
+    sigma: float
+    k_max: float
+    top: float = np.inf
+    radius: float = np.inf
+
+    @cached_property
+    def volume(self):
+        """Angstrom^3."""
+        return abs(np.linalg.det(self.cell))
+
+    def weights(self, k2):
+        """Weight g of the waves of squared length k2, 1/Angstrom, and its derivative to k2."""
+        inner = np.maximum(k2, 1e-30)
+        g = np.exp(-0.5 * self.sigma**2 * k2)
+        slope = -0.5 * self.sigma**2 * g
+        at_zero = 0.0
+        if np.isfinite(self.top):
+            outer = np.exp(-0.5 * self.top**2 * k2)
+            g, slope = g - outer, slope + 0.5 * self.top**2 * outer
+            at_zero = 0.5 * (self.top**2 - self.sigma**2)
+        elif np.isfinite(self.radius):
+            # The strain of a molecule follows from its forces, so this slope is not needed.
+            g, slope = g * (1.0 - np.cos(self.radius * np.sqrt(k2))), np.nan
+            at_zero = 0.5 * self.radius**2
+        near = k2 <= self.k_max**2
+        factor = 4 * np.pi / self.volume * near
+        g = np.where(k2 == 0, at_zero, g / inner)
+        return factor * g, factor * (slope - g) / inner
+
+    def cost(self, n_atoms):
+        """Cost of the two transforms, ns, and whether the fast one is cheaper."""
+        modes = np.prod(2.0 * wave_indices(self.cell, self.k_max) + 1)
+        direct = DIRECT_COST * n_atoms * np.pi / 12 * modes
+        fast = ATOM_COST * n_atoms + MODE_COST * modes + 2e7
+        if find_spec("finufft") is None or direct < fast:
+            return direct, False
+        return fast, True
+
+    def transform(self, positions, tolerance):
+        """The cheaper transform between atoms at positions and the waves."""
+        fractions = positions @ np.linalg.inv(self.cell)
+        if self.cost(len(positions))[1]:
+            # The weights add up to the potential at the centre of a Gaussian.
+            tolerance *= self.sigma / 2
+            return FastTransform(fractions, self.cell, self.k_max, tolerance)
+        return DirectTransform(fractions, self.cell, self.k_max)
+
+
+@dataclass(frozen=True)
+class Division:
+    """Widths, cutoffs and cells of all parts.
+
+    Attributes
+    ----------
+    sigma : float
+        Width that divides pairs from waves, Angstrom; infinite if there are no waves.
+    real : float
+        Cutoff of the pairs, Angstrom.
+    levels : tuple of Level
+        The waves, the smooth part last.
+    """
+
+    sigma: float
+    real: float
+    levels: tuple
+
+    @classmethod
+    def choose(cls, geometry, width, accuracy):
+        """The cheapest division that keeps the promise.
+
+        Parameters
+        ----------
+        geometry : Geometry
+            Atoms and periodic vectors.
+        width : float
+            Largest ``gamma_ij``, Angstrom.
+        accuracy : float
+            Bound of the error of any element, 1/Angstrom.
+
+        Returns
+        -------
+        division : Division
+        """
+        n, tolerance = geometry.n_atoms, accuracy / SHARES
+        best, division = np.inf, None
+        if not len(geometry.vectors):
+            best, division = PAIR_COST * n * (n - 1) / 2, cls(np.inf, np.inf, ())
+            if n < SMALL_MOLECULE:
+                return division
+        spacing = (geometry.occupied / n) ** (1 / 3)
+        for sigma in np.maximum(width, spacing * np.geomspace(0.2, 3.0, 20)):
+            real = float(real_cutoff(sigma, width, geometry.vectors, tolerance))
+            pairs = PAIR_COST * n * 2 * np.pi / 3 * (real / spacing) ** 3
+            for levels in geometry.levels(float(sigma), real, tolerance):
+                cost = pairs + sum(level.cost(n)[0] for level in levels)
+                if cost < best:
+                    best, division = cost, cls(float(sigma), real, levels)
+        return division

@@ -1,0 +1,272 @@
+"""The Coulomb interaction of Gaussian charges as a linear operator, for systems of any size.
+
+`_levels` says how the interaction is divided. Nothing of size ``n_atoms^2`` is stored: pairs of
+neighbours are a sparse matrix, and the waves act through two transforms. The contracted
+derivatives of the matrix come from the same parts.
+"""
+
+from functools import cached_property
+
+import numpy as np
+from ase.geometry import minkowski_reduce
+from scipy.sparse import csr_array
+from vesin import NeighborList
+
+from .._pythran import ewald_pair_gradient, ewald_pair_values
+from ._levels import SHARES, Division, Level
+from ._splitting import real_cutoff, slab_gap, wave_cutoff
+
+# Widths of the smooth part in units of that of the pairs, of which the cheapest is taken.
+BANDS = (1.0, 2.0, 3.0, 4.0, 6.0, 9.0)
+
+
+def coulomb_operator(structure, widths, accuracy):
+    """The operator for the boundary conditions of a structure.
+
+    Parameters
+    ----------
+    structure : Structure
+        A molecule, a slab or a crystal.
+    widths : ndarray of shape (n_atoms,)
+        Widths ``alpha`` of the charges, Angstrom.
+    accuracy : float
+        Bound of the error of every element of the matrix, 1/Angstrom.
+
+    Returns
+    -------
+    operator : CoulombOperator
+    """
+    if not structure.periodic:
+        kind = MoleculeOperator
+    else:
+        kind = CrystalOperator if all(structure.pbc) else SlabOperator
+    return kind(structure, widths, accuracy)
+
+
+class CoulombOperator:
+    """C, in units of ``k_e / Angstrom``, acting on charges.
+
+    Subclasses place the atoms, and say what a strain does.
+
+    Attributes
+    ----------
+    vectors : ndarray of shape (n_periodic, 3)
+        Reduced periodic vectors, Angstrom.
+    positions : ndarray of shape (n_atoms, 3)
+        Angstrom.
+    occupied : float
+        Volume that the atoms take, for an estimate of their density; Angstrom^3.
+    division : Division
+        Widths, cutoffs and cells.
+    """
+
+    def __init__(self, structure, widths, accuracy):
+        self.widths, self.n_atoms = widths, len(structure)
+        self._place(structure)
+        self.division = Division.choose(self, np.sqrt(2.0) * widths.max(), accuracy)
+        self._waves = []
+        for level in self.division.levels:
+            transform = level.transform(self.positions, accuracy / SHARES)
+            self._waves.append((level, transform, level.weights(_square(transform.k))[0]))
+        self._pairs = self._find_pairs()
+
+    # ---- what depends on the boundary conditions --------------------------------------------
+
+    vectors = np.empty((0, 3))
+
+    def _place(self, structure):
+        """Set `vectors`, `positions` and `occupied`."""
+        raise TypeError(f"{type(self).__name__} does not place its atoms")
+
+    def levels(self, sigma, real, tolerance):
+        """Yield the ways to sum the waves beyond the width sigma: tuples of `Level`."""
+        raise TypeError(f"{type(self).__name__} has no levels")
+
+    def _mean(self, q):
+        """What the mean of the potential over the cell adds to ``C q``."""
+        return 0.0
+
+    def _mean_gradient(self, q, p):
+        """Derivatives of ``q _mean(p)`` with respect to positions and strain."""
+        return 0.0, 0.0
+
+    def _strain(self, virial, gradient):
+        """The virial of strains that the structure can have."""
+        return virial
+
+    # ---- the sums ---------------------------------------------------------------------------
+
+    def __matmul__(self, q):
+        """``C q`` for charges q of shape (n_atoms,)."""
+        upper, diagonal = self._short
+        phi = upper @ q + upper.T @ q + diagonal * q + self._mean(q)
+        for _, transform, g in self._waves:
+            phi += transform.backward(g * transform.forward(q))
+        return phi
+
+    def gradient(self, q, p):
+        """Derivatives of ``q C p`` with respect to the positions and to a strain.
+
+        A strain e moves ``r -> (1 + e) r``, hence k by ``-e k`` and V by ``V trace(e)``, and leaves
+        the phases ``k . r`` alone.
+
+        Parameters
+        ----------
+        q, p : ndarray of shape (n_atoms,)
+            Any two sets of charges.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_atoms, 3)
+            e^2/Angstrom^2 if q and p are in e.
+        virial : ndarray of shape (3, 3)
+            Symmetric, e^2/Angstrom; for a slab zero outside the plane.
+        """
+        kappa = 1.0 / self.division.sigma
+        gradient, virial = ewald_pair_gradient(*self._pairs, self.widths, q, p, kappa)
+        for level, transform, g in self._waves:
+            S_q, S_p = transform.forward(q), transform.forward(p)
+            for own, S in ((q, S_p), (p, S_q)):
+                for a, k_a in enumerate(transform.k):
+                    gradient[:, a] += own * transform.backward(1j * k_a * g * S)
+            energies = (S_q.conj() * S_p).real
+            slope = level.weights(_square(transform.k))[1]
+            virial -= transform.total(g * energies) * np.eye(3)
+            for a, b in np.ndindex(3, 3):
+                k2 = transform.k[a] * transform.k[b]
+                virial[a, b] -= 2 * transform.total(slope * energies * k2)
+        mean_gradient, mean_virial = self._mean_gradient(q, p)
+        gradient += mean_gradient
+        return gradient, self._strain(virial + mean_virial, gradient)
+
+    def _find_pairs(self):
+        """Half of all pairs within the cutoff, the images of an atom itself among them."""
+        if np.isinf(self.division.real):
+            i, j = np.triu_indices(self.n_atoms, 1)
+            return i, j, self.positions[j] - self.positions[i]
+        box, periodic = np.eye(3), np.arange(3) < len(self.vectors)
+        box[: len(self.vectors)] = self.vectors
+        if len(self.vectors) == 2:
+            box[2] = np.cross(*self.vectors)
+        neighbors = NeighborList(cutoff=self.division.real, full_list=False)
+        i, j, D = neighbors.compute(self.positions, box, periodic, "ijD")
+        return i.astype(np.int64), j.astype(np.int64), D
+
+    @cached_property
+    def _short(self):
+        """Upper triangle of the part of the pairs, and the diagonal."""
+        i, j, D = self._pairs
+        values = ewald_pair_values(i, j, D, self.widths, 1.0 / self.division.sigma)
+        upper = csr_array((values, (i, j)), shape=(self.n_atoms, self.n_atoms))
+        diagonal = 1 / (np.sqrt(np.pi) * self.widths) - np.sqrt(2 / np.pi) / self.division.sigma
+        return upper, diagonal
+
+
+class CrystalOperator(CoulombOperator):
+    """C of a crystal: one level of waves, in the cell itself."""
+
+    def _place(self, structure):
+        self.vectors = minkowski_reduce(structure.cell)[0]
+        # The interaction is periodic, so atoms may be moved into the cell.
+        self.positions = structure.positions @ np.linalg.inv(self.vectors) % 1.0 @ self.vectors
+        self.occupied = self.volume = abs(np.linalg.det(self.vectors))
+
+    def levels(self, sigma, real, tolerance):
+        yield (Level(self.vectors, sigma, wave_cutoff(sigma, self.vectors, tolerance)),)
+
+    def _mean(self, q):
+        w2 = self.widths**2
+        smooth = (self.division.sigma**2 - w2) * q.sum() - w2 @ q
+        return -(2 * np.pi / self.volume) * smooth
+
+    def _mean_gradient(self, q, p):
+        # In proportion to 1 / V.
+        return 0.0, -(q @ self._mean(p)) * np.eye(3)
+
+
+class SlabOperator(CoulombOperator):
+    """C of a slab: waves in a crystal of slabs, whose interaction is taken away."""
+
+    def _place(self, structure):
+        vectors = structure.cell[np.array(structure.pbc)]
+        self.normal = np.cross(*vectors) / np.linalg.norm(np.cross(*vectors))
+        cell = minkowski_reduce(np.stack([*vectors, self.normal]), [True, True, False])[0]
+        self.vectors = cell[:2]
+        fractions = structure.positions @ np.linalg.inv(cell)
+        fractions[:, :2] %= 1.0
+        self.positions = fractions @ cell
+        self.z = fractions[:, 2] - fractions[:, 2].mean()
+        self.area = abs(np.linalg.det(cell))
+        self.thickness = np.ptp(self.z)
+        self.occupied = self.area * max(self.thickness, 2.0)
+
+    def levels(self, sigma, real, tolerance):
+        for factor in BANDS:
+            top = factor * sigma
+            # Pairs must not reach the next slab.
+            gap = max(slab_gap(self.vectors, top, tolerance), real)
+            smooth = self._level(gap, top, tolerance)
+            if factor == 1.0:
+                yield (smooth,)
+            else:
+                reach = real_cutoff(top, 0.0, self.vectors, tolerance)
+                yield self._level(reach, sigma, tolerance, top), smooth
+
+    def _level(self, gap, sigma, tolerance, top=np.inf):
+        cell = np.stack([*self.vectors, (self.thickness + gap) * self.normal])
+        return Level(cell, sigma, wave_cutoff(sigma, cell, tolerance), top)
+
+    def _smooth(self):
+        """The last level: its factor ``2 pi / V``, and ``sigma^2 + L^2 / 6``."""
+        level = self.division.levels[-1]
+        length = np.linalg.norm(level.cell[2])
+        return 2 * np.pi / level.volume, level.sigma**2 + length**2 / 6
+
+    def _mean(self, q):
+        factor, constant = self._smooth()
+        z = self.z
+        return -factor * ((constant + z**2) * q.sum() - 2 * z * (z @ q) + z**2 @ q)
+
+    def _mean_gradient(self, q, p):
+        factor, _ = self._smooth()
+        z, Q, P = self.z, q.sum(), p.sum()
+        slope = q * (P * z - p @ z) + p * (Q * z - q @ z)
+        # The distance of the slabs is ours and does not take part in the strain.
+        return -2 * factor * np.outer(slope, self.normal), -(q @ self._mean(p)) * np.eye(3)
+
+    def _strain(self, virial, gradient):
+        plane = np.eye(3) - np.outer(self.normal, self.normal)
+        return plane @ virial @ plane
+
+
+class MoleculeOperator(CoulombOperator):
+    """C of a molecule: all pairs if it is small, else waves of a truncated interaction."""
+
+    def _place(self, structure):
+        low, high = structure.positions.min(axis=0), structure.positions.max(axis=0)
+        self.positions = structure.positions - 0.5 * (low + high)
+        self.extent = high - low
+        self.diameter = 2 * np.sqrt(_square(self.positions.T).max())
+        self.occupied = np.prod(np.maximum(self.extent, 2.0))
+
+    def levels(self, sigma, real, tolerance):
+        for factor in BANDS:
+            top = factor * sigma
+            reach = real_cutoff(top, 0.0, self.vectors, tolerance)
+            radius = self.diameter + reach
+            smooth = self._level(radius + reach, top, tolerance / 2, radius=radius)
+            if factor == 1.0:
+                yield (smooth,)
+            else:
+                yield self._level(reach, sigma, tolerance, top=top), smooth
+
+    def _level(self, space, sigma, tolerance, **limits):
+        cell = np.diag(self.extent + space)
+        return Level(cell, sigma, wave_cutoff(sigma, cell, tolerance), **limits)
+
+    def _strain(self, virial, gradient):
+        return gradient.T @ self.positions
+
+
+def _square(k):
+    return k[0] ** 2 + k[1] ** 2 + k[2] ** 2
