@@ -16,13 +16,18 @@ gaussian_coulomb(ra, wa, rb, wb)
     Gaussian charges at `ra` (na, 3) and `rb` (nb, 3), Angstrom, with widths `wa` (na,) and
     `wb` (nb,), Angstrom. A width of zero is a point charge; ``r = 0`` gives the limit
     ``sqrt(2 / pi) / g``, which is infinite for two points.
-ewald_pairs(i, j, d, widths, kappa)
-    (n, n), 1/Angstrom. Sum of ``(erf(d / (sqrt(2) g)) - erf(kappa d / sqrt(2))) / d``,
-    ``g^2 = widths[i]^2 + widths[j]^2``, over half the pairs `i`, `j` (int64) at distances `d`,
-    Angstrom; symmetric, so that a pair of an atom with its own image counts twice.
+ewald_pair_matrix(fractions, cell, images, widths, cutoff, kappa, smooth)
+    (n, n), 1/Angstrom. ``smooth[i] + smooth[j]`` and the sum of
+    ``(erf(r / (sqrt(2) g)) - erf(kappa r / sqrt(2))) / r``, ``g^2 = widths[i]^2 + widths[j]^2``,
+    over the distances r <= `cutoff`, Angstrom, of atom i from atom j and its images, an atom and
+    itself among them. `fractions` (n, 3) are coordinates in [0, 1] of the `cell` (3, 3); along
+    each axis the nearest `images` (3,), int64, are looked at.
 ewald_pair_gradient(i, j, D, widths, q, p, kappa)
-    (n, 3) and (3, 3). With M the matrix of `ewald_pairs`, the derivatives of ``q M p`` with
-    respect to the positions and to a strain, for pairs with the vectors `D` from i to j.
+    (n, 3) and (3, 3). With M the sum in `ewald_pair_matrix`, the derivatives of ``q M p`` with
+    respect to the positions and to a strain, from half of its pairs `i`, `j` (int64) with the
+    vectors `D` from i to j.
+ewald_pair_values(i, j, D, widths, kappa)
+    (n_pairs,), 1/Angstrom. The summands of `ewald_pair_matrix`, one for each of the pairs.
 structure_factors(phases, n, weights)
     (n_atoms, 2 n_waves). ``weights cos(phases . n)``, then ``weights sin(phases . n)``, for
     `phases` (n_atoms, 3) and small integers `n` (n_waves, 3), int64.
@@ -58,7 +63,7 @@ _coulomb = _load("_coulomb")
 _ewald = _load("_ewald")
 
 gaussian_coulomb = _coulomb.gaussian_coulomb
-ewald_pairs = _ewald.ewald_pairs
+ewald_pair_matrix = _ewald.ewald_pair_matrix
 ewald_pair_gradient = _ewald.ewald_pair_gradient
 ewald_pair_values = _ewald.ewald_pair_values
 structure_factors = _ewald.structure_factors

@@ -5,22 +5,86 @@ import math
 import numpy as np
 
 
-# pythran export ewald_pairs(int64[:], int64[:], float64[:], float64[:], float64)
-def ewald_pairs(i, j, d, widths, kappa):
-    out = np.zeros((widths.shape[0], widths.shape[0]))
+def complement_table():
+    """Taylor coefficients of erfc about the multiples of 1/32 from 0 to 6.
+
+    ``y'' = -2 x y'`` gives each from the two before it.
+    """
+    table = np.empty((193, 8))
+    for m in range(193):
+        x = m / 32.0
+        table[m, 0] = math.erfc(x)
+        table[m, 1] = -2.0 / math.sqrt(math.pi) * math.exp(-x * x)
+        for k in range(2, 8):
+            before = (k - 2.0) / (k - 1.0) * table[m, k - 2]
+            table[m, k] = -2.0 / k * (x * table[m, k - 1] + before)
+    return table
+
+
+def complement(table, x):
+    """Erfc to 3e-16 in a quarter of the time of `math.erfc`."""
+    # Beyond 6 it is below the rounding of one.
+    if x >= 6.0:
+        return 0.0
+    m = int(32.0 * x + 0.5)
+    t = x - m / 32.0
+    value = table[m, 7]
+    for k in range(6, -1, -1):
+        value = value * t + table[m, k]
+    return value
+
+
+# pythran export ewald_pair_matrix(float64[:,:], float64[:,:], int64[:], float64[:], float64,
+#                                  float64, float64[:])
+def ewald_pair_matrix(fractions, cell, images, widths, cutoff, kappa, smooth):
+    n = widths.shape[0]
+    n_images = images[0] * images[1] * images[2]
+    shifts = np.empty((3, n_images))
+    for m in range(n_images):
+        for v in range(3):
+            shifts[v, m] = (
+                m // (images[1] * images[2]) * cell[0, v]
+                + m // images[2] % images[1] * cell[1, v]
+                + m % images[2] * cell[2, v]
+            )
+    table = complement_table()
     b = kappa / math.sqrt(2.0)
-    for pair in range(i.shape[0]):
-        wi = widths[i[pair]]
-        wj = widths[j[pair]]
-        r = d[pair]
-        a = r / math.sqrt(2.0 * (wi * wi + wj * wj))
-        value = math.erfc(b * r)
-        # Beyond 6 the complement is below the rounding of one.
-        if a < 6.0:
-            value -= math.erfc(a)
-        value /= r
-        out[i[pair], j[pair]] += value
-        out[j[pair], i[pair]] += value
+    d = np.empty(3)
+    r2 = np.empty(n_images)
+    near = np.empty(n_images)
+    out = np.empty((n, n))
+    # Eight columns at a time, so that the rows of the upper triangle are written without gaps.
+    for first in range(0, n, 8):
+        for i in range(first, n):
+            for j in range(first, min(first + 8, i + 1)):
+                for v in range(3):
+                    d[v] = 0.0
+                for axis in range(3):
+                    f = fractions[i, axis] - fractions[j, axis]
+                    # To be in [-images / 2, 1 - images / 2); f > -1, so that int rounds down.
+                    lowest = f - (int(f + 0.5 * images[axis] + 1.0) - 1)
+                    for v in range(3):
+                        d[v] += lowest * cell[axis, v]
+                for m in range(n_images):
+                    x = d[0] + shifts[0, m]
+                    y = d[1] + shifts[1, m]
+                    z = d[2] + shifts[2, m]
+                    r2[m] = x * x + y * y + z * z
+                # Which are near is unpredictable; this has no branch.
+                n_near = 0
+                for m in range(n_images):
+                    near[n_near] = r2[m]
+                    n_near += r2[m] <= cutoff * cutoff
+                a = 1.0 / math.sqrt(2.0 * (widths[i] * widths[i] + widths[j] * widths[j]))
+                total = smooth[i] + smooth[j]
+                for m in range(n_near):
+                    if near[m] > 1e-16:
+                        r = math.sqrt(near[m])
+                        total += (complement(table, b * r) - complement(table, a * r)) / r
+                    else:
+                        total += 2.0 / math.sqrt(math.pi) * (a - b)
+                out[i, j] = total
+                out[j, i] = total
     return out
 
 
@@ -29,6 +93,7 @@ def ewald_pairs(i, j, d, widths, kappa):
 def ewald_pair_gradient(i, j, D, widths, q, p, kappa):
     gradient = np.zeros((widths.shape[0], 3))
     virial = np.zeros((3, 3))
+    table = complement_table()
     b = kappa / math.sqrt(2.0)
     for pair in range(i.shape[0]):
         ip = i[pair]
@@ -39,10 +104,10 @@ def ewald_pair_gradient(i, j, D, widths, q, p, kappa):
         r2 = x * x + y * y + z * z
         r = math.sqrt(r2)
         a = 1.0 / math.sqrt(2.0 * (widths[ip] * widths[ip] + widths[jp] * widths[jp]))
-        value = math.erfc(b * r)
+        value = complement(table, b * r) - complement(table, a * r)
         slope = -b * math.exp(-b * b * r2)
+        # Beyond 6 the complement is below the rounding of one.
         if a * r < 6.0:
-            value -= math.erfc(a * r)
             slope += a * math.exp(-a * a * r2)
         # The derivative of the pair's value / r with respect to r, over r.
         slope = (2.0 / math.sqrt(math.pi) * slope - value / r) / r2
@@ -93,14 +158,15 @@ def structure_factors(phases, n, weights):
 # pythran export ewald_pair_values(int64[:], int64[:], float64[:,:], float64[:], float64)
 def ewald_pair_values(i, j, D, widths, kappa):
     out = np.empty(i.shape[0])
+    table = complement_table()
     b = kappa / math.sqrt(2.0)
     for pair in range(i.shape[0]):
         wi = widths[i[pair]]
         wj = widths[j[pair]]
-        r = math.sqrt(D[pair, 0] ** 2 + D[pair, 1] ** 2 + D[pair, 2] ** 2)
-        a = r / math.sqrt(2.0 * (wi * wi + wj * wj))
-        value = math.erfc(b * r)
-        if a < 6.0:
-            value -= math.erfc(a)
-        out[pair] = value / r
+        x = D[pair, 0]
+        y = D[pair, 1]
+        z = D[pair, 2]
+        r = math.sqrt(x * x + y * y + z * z)
+        a = 1.0 / math.sqrt(2.0 * (wi * wi + wj * wj))
+        out[pair] = (complement(table, b * r) - complement(table, a * r)) / r
     return out

@@ -1,15 +1,30 @@
 """The sums of an Ewald summation, vectorised; the twin of `_ewald`."""
 
 import numpy as np
-from scipy.special import erfc
+from scipy.special import erf, erfc
 
 
-def ewald_pairs(i, j, d, widths, kappa):
+def ewald_pair_matrix(fractions, cell, images, widths, cutoff, kappa, smooth):
     n = len(widths)
-    gamma = np.hypot(widths[i], widths[j])
-    values = (erfc(kappa / np.sqrt(2.0) * d) - erfc(d / (np.sqrt(2.0) * gamma))) / d
-    half = np.bincount(i * n + j, values, minlength=n * n).reshape(n, n)
-    return half + half.T
+    shifts = np.indices(images).reshape(3, -1).T @ cell
+    i, j = np.tril_indices(n)
+    a, b = np.sqrt(0.5) / np.hypot(widths[i], widths[j]), kappa / np.sqrt(2.0)
+    values = smooth[i] + smooth[j]
+    # A block of pairs of atoms and all of their images stay in the cache.
+    step = max(1, 2**15 // len(shifts))
+    for start in range(0, len(i), step):
+        block = slice(start, start + step)
+        f = fractions[i[block]] - fractions[j[block]]
+        d = (f - np.floor(f + 0.5 * images)) @ cell
+        r2 = sum(np.add.outer(d[:, v], shifts[:, v]) ** 2 for v in range(3))
+        pair, image = np.nonzero(r2 <= cutoff**2)
+        # Of an atom and itself the limit, to all digits: erf is linear there.
+        r = np.sqrt(np.maximum(r2[pair, image], 1e-16))
+        f = (erf(a[block][pair] * r) - erf(b * r)) / r
+        values[block] += np.bincount(pair, f, minlength=len(d))
+    out = np.empty((n, n))
+    out[i, j] = out[j, i] = values
+    return out
 
 
 def ewald_pair_gradient(i, j, D, widths, q, p, kappa):

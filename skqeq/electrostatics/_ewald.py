@@ -28,11 +28,10 @@ the gap is chosen so that they do not reach the next slab.
 
 import numpy as np
 from ase.geometry import minkowski_reduce
-from scipy.linalg.blas import dsyrk
-from vesin import NeighborList
 
-from .._pythran import ewald_pair_gradient, ewald_pairs, structure_factors
+from .._pythran import ewald_pair_matrix, structure_factors
 from ._splitting import EwaldCutoffs, slab_gap
+from ._waves import half_sphere
 
 
 class EwaldSum:
@@ -71,7 +70,7 @@ class EwaldSum:
             gap = slab_gap(vectors, width, accuracy / 2)
             accuracy = accuracy / 2
             self.cell = np.stack([*vectors, (np.ptp(self.heights) + gap) * self.normal])
-        self.cell = minkowski_reduce(self.cell, [True, True, self.normal is None])[0]
+        self.cell = np.array(minkowski_reduce(self.cell, [True, True, self.normal is None])[0])
         self.volume = abs(np.linalg.det(self.cell))
         self.cutoffs = EwaldCutoffs.choose(self.cell, width, accuracy, sigma)
         # The interaction is periodic, so atoms may be moved into the cell.
@@ -79,105 +78,30 @@ class EwaldSum:
 
     def matrix(self):
         """C of shape (n_atoms, n_atoms) in 1/Angstrom, without the factor k_e."""
-        sigma = self.cutoffs.sigma
-        C = dsyrk(1.0, self._waves()[0].T, trans=1, lower=0)
-        # Fortran's upper triangle is the lower one of the C-ordered transpose.
-        C = np.tril(C.T) + np.tril(C.T, -1).T
-        i, j, d = self._neighbors("ijd")
-        C += ewald_pairs(i, j, d, self.widths, 1.0 / sigma)
-        gamma2 = np.add.outer(self.widths**2, self.widths**2)
-        C -= (2 * np.pi / self.volume) * (sigma**2 - gamma2)
-        C[np.diag_indices_from(C)] += (
-            1 / (np.sqrt(np.pi) * self.widths) - np.sqrt(2 / np.pi) / sigma
-        )
-        if self.normal is not None:
-            C -= (2 * np.pi / self.volume) * self._slab_moments(gamma2)
-        return C
-
-    def gradient(self, q, p):
-        """Derivatives of ``q C p`` with respect to the positions and to a strain.
-
-        A strain e moves ``r -> (1 + e) r``, hence k by ``-e k`` and V by ``V trace(e)``, and leaves
-        the phases ``k . r`` alone.
-
-        Parameters
-        ----------
-        q, p : ndarray of shape (n_atoms,)
-            Any two sets of charges.
-
-        Returns
-        -------
-        gradient : ndarray of shape (n_atoms, 3)
-            e^2/Angstrom^2 if q and p are in e.
-        virial : ndarray of shape (3, 3)
-            Symmetric, e^2/Angstrom; for a slab zero outside the plane.
-        """
-        sigma = self.cutoffs.sigma
-        i, j, D = self._neighbors("ijD")
-        gradient, virial = ewald_pair_gradient(i, j, D, self.widths, q, p, 1.0 / sigma)
-
-        F, k, _ = self._waves()
-        n_waves = len(k)
-        cosines, sines = F[:, :n_waves], F[:, n_waves:]
-        (cos_q, sin_q), (cos_p, sin_p) = (q @ F).reshape(2, -1), (p @ F).reshape(2, -1)
-        for own, c, s in ((q, cos_p, sin_p), (p, cos_q, sin_q)):
-            gradient += own[:, None] * (cosines @ (s[:, None] * k) - sines @ (c[:, None] * k))
-        energies = cos_q * cos_p + sin_q * sin_p
-        k2 = np.einsum("ka,ka->k", k, k)
-        virial += (k.T * (energies * (sigma**2 + 2 / k2))) @ k - energies.sum() * np.eye(3)
-
-        # The last line of C, and what makes a slab of the crystal: all in proportion to 1 / V.
-        Q, P, w2 = q.sum(), p.sum(), self.widths**2
-        spread = P * (q @ w2) + Q * (p @ w2)
-        smooth = spread - Q * P * sigma**2
+        sigma, real = self.cutoffs.sigma, self.cutoffs.real
+        # The last line of C, and what makes a slab of the crystal: s_i + s_j and z_i z_j.
+        smooth = self.widths**2 - sigma**2 / 2
         if self.normal is not None:
             z = self.heights - self.heights.mean()
-            length = np.linalg.norm(self.cell[2])
-            smooth -= P * (q @ z**2) + Q * (p @ z**2) - 2 * (q @ z) * (p @ z)
-            smooth -= spread + Q * P * length**2 / 6
-            slope = q * (P * z - p @ z) + p * (Q * z - q @ z)
-            gradient -= (4 * np.pi / self.volume) * np.outer(slope, self.normal)
-        virial -= (2 * np.pi / self.volume) * smooth * np.eye(3)
+            smooth -= self.widths**2 + z**2 + np.linalg.norm(self.cell[2]) ** 2 / 12
+        smooth *= 2 * np.pi / self.volume
+        # So many images along each axis that none within the cutoff is missing.
+        spacings = 1 / np.linalg.norm(np.linalg.inv(self.cell), axis=0)
+        images = np.ceil(2 * real / spacings).astype(np.int64)
+        C = ewald_pair_matrix(
+            self.fractions, self.cell, images, self.widths, real, 1 / sigma, smooth
+        )
+        F = self._waves()
+        # NumPy sees that this product is symmetric, and computes half of it.
+        C += F @ F.T
         if self.normal is not None:
-            # The distance of the slabs is ours and does not take part in the strain.
-            plane = np.eye(3) - np.outer(self.normal, self.normal)
-            virial = plane @ virial @ plane
-        return gradient, virial
-
-    def _neighbors(self, quantities):
-        """Half of all pairs within the cutoff, the images of an atom itself among them."""
-        neighbors = NeighborList(cutoff=self.cutoffs.real, full_list=False, n_threads=1)
-        found = neighbors.compute(self.fractions @ self.cell, self.cell, True, quantities)
-        return [x.astype(np.int64) if name in "ij" else x for name, x in zip(quantities, found)]
+            C += (4 * np.pi / self.volume) * np.outer(z, z)
+        return C
 
     def _waves(self):
-        """``F`` with ``F F^T`` the sum over waves, the wave vectors and their weights.
-
-        Returns
-        -------
-        F : ndarray of shape (n_atoms, 2 * n_waves)
-            ``sqrt(g) cos(k . r)`` in the first half of the columns, ``sqrt(g) sin(k . r)`` after.
-        k : ndarray of shape (n_waves, 3)
-            One of each pair k, -k; 1/Angstrom.
-        g : ndarray of shape (n_waves,)
-            ``(8 pi / V) exp(-sigma^2 k^2 / 2) / k^2``, for k and -k together; 1/Angstrom.
-        """
-        sigma, k_max = self.cutoffs.sigma, self.cutoffs.reciprocal
-        # An index n_a is k . a / (2 pi), which the cutoff bounds.
-        a, b, c = (k_max * np.linalg.norm(self.cell, axis=1) / (2 * np.pi)).astype(int)
-        n = np.stack(
-            np.meshgrid(np.arange(a + 1), np.arange(-b, b + 1), np.arange(-c, c + 1), indexing="ij")
-        ).reshape(3, -1)
-        # Of k and -k the one whose first index that is not zero is positive.
-        n = n[:, (n[0] > 0) | ((n[0] == 0) & ((n[1] > 0) | ((n[1] == 0) & (n[2] > 0))))].T
-        k = 2 * np.pi * n @ np.linalg.inv(self.cell).T
-        k2 = np.einsum("ka,ka->k", k, k)
-        near = k2 <= k_max**2
-        n, k, k2 = np.ascontiguousarray(n[near]), k[near], k2[near]
-        g = (8 * np.pi / self.volume) * np.exp(-0.5 * sigma**2 * k2) / k2
-        return structure_factors(2 * np.pi * self.fractions, n, np.sqrt(g)), k, g
-
-    def _slab_moments(self, gamma2):
-        z = self.heights
-        length = np.linalg.norm(self.cell[2])
-        return np.subtract.outer(z, z) ** 2 + gamma2 + length**2 / 6
+        """``F`` with ``F F^T`` the sum over waves, of shape (n_atoms, 2 * n_waves)."""
+        n, k = half_sphere(self.cell, self.cutoffs.reciprocal)
+        n, k2 = n[1:], np.einsum("ka,ka->k", k[1:], k[1:])
+        # Twice, for k and -k.
+        g = (8 * np.pi / self.volume) * np.exp(-0.5 * self.cutoffs.sigma**2 * k2) / k2
+        return structure_factors(2 * np.pi * self.fractions, n, np.sqrt(g))

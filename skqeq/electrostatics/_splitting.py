@@ -23,9 +23,9 @@ from dataclasses import dataclass
 import numpy as np
 from ase.geometry import minkowski_reduce
 
-# Measured, ns: a pair found by vesin and added; a wave vector's share of an element of F F^T.
-PAIR_COST = 110.0
-WAVE_COST = 0.05
+# Measured, ns: a pair within the cutoff; a wave vector's share of an element of F F^T.
+PAIR_COST = 11.0
+WAVE_COST = 0.03
 ACCURACIES = (1e-12, 1e-2)
 # The cutoffs are fixed points of a slow logarithm.
 FIXED_POINT_STEPS = 10

@@ -467,20 +467,53 @@ class TestKernels:
         assert_allclose(F[:, :50], weights * np.cos(angles), atol=1e-13)
         assert_allclose(F[:, 50:], weights * np.sin(angles), atol=1e-13)
 
-    def test_pairs(self, kernels):
-        i, j, d = np.array([0, 0, 1, 2]), np.array([1, 1, 2, 2]), np.array([1.0, 3.0, 0.4, 2.5])
-        widths, sigma = np.array([0.2, 0.6, 0.9]), 1.1
-        expected = np.zeros((3, 3))
-        for a, b, r in zip(i, j, d):
-            g = np.hypot(widths[a], widths[b])
+    @pytest.mark.parametrize(
+        "cutoff, images", [(2.0, (1, 1, 1)), (3.0, (2, 2, 1)), (9.5, (6, 5, 4))]
+    )
+    def test_pair_matrix(self, kernels, cutoff, images):
+        """Against all images in a box that is larger than needed."""
+        atoms, widths, sigma = triclinic(), np.array([0.2, 0.6, 0.9, 1.4]), 1.1
+        smooth = np.array([0.3, -0.1, 0.0, 0.7])
+        cell, fractions = atoms.cell.array, atoms.get_scaled_positions()
+        spacings = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+        images = np.ceil(2 * cutoff / spacings).astype(int)
+        n = np.stack(np.meshgrid(*[np.arange(-5, 6)] * 3), axis=-1).reshape(-1, 3)
+        expected = np.empty((4, 4))
+        for i, j in np.ndindex(4, 4):
+            g = np.hypot(widths[i], widths[j])
+            r = np.linalg.norm((fractions[i] - fractions[j] + n) @ cell, axis=1)
+            r = r[(r > 0) & (r <= cutoff)]
             f = (erf(r / (np.sqrt(2) * g)) - erf(r / (np.sqrt(2) * sigma))) / r
-            expected[a, b] += f
-            expected[b, a] += f
-        assert_allclose(kernels.ewald_pairs(i, j, d, widths, 1 / sigma), expected, atol=1e-15)
+            expected[i, j] = f.sum() + (i == j) * np.sqrt(2 / np.pi) * (1 / g - 1 / sigma)
+        expected += np.add.outer(smooth, smooth)
+        M = kernels.ewald_pair_matrix(fractions, cell, images, widths, cutoff, 1 / sigma, smooth)
+        assert_allclose(M, expected, rtol=0, atol=3e-15)
+        assert_array_equal(M, M.T)
 
-    def test_nothing_to_add(self, kernels):
-        none = np.empty(0, dtype=np.int64)
-        assert not kernels.ewald_pairs(none, none, np.empty(0), np.ones(2), 1.0).any()
+    @pytest.mark.parametrize("n", [0, 1, 8, 19])
+    def test_pair_matrix_of_any_size(self, kernels, n):
+        """Far more atoms than a block of columns holds, or none."""
+        rng = np.random.default_rng(n)
+        fractions, widths, cell = rng.random((n, 3)), rng.random(n), np.diag([5.0, 6.0, 7.0])
+        images = np.array([2, 2, 1])
+        M = kernels.ewald_pair_matrix(fractions, cell, images, widths, 3.5, 0.8, widths)
+        order = rng.permutation(n)
+        other = kernels.ewald_pair_matrix(
+            fractions[order], cell, images, widths[order], 3.5, 0.8, widths[order]
+        )
+        assert M.shape == (n, n)
+        assert_allclose(other, M[np.ix_(order, order)], rtol=0, atol=1e-14)
+
+    def test_complement(self, kernels):
+        """Erfc at every distance, by a Gaussian so narrow that it does not count."""
+        fractions, cell, one = np.zeros((2, 3)), 100 * np.eye(3), np.ones(3, dtype=np.int64)
+        narrow, zero = np.full(2, 1e-4), np.zeros(2)
+        for x in np.linspace(0.05, 8.0, 500):
+            fractions[1, 0] = x / 100
+            M = kernels.ewald_pair_matrix(fractions, cell, one, narrow, 9.0, np.sqrt(2), zero)
+            assert_allclose(M[0, 1] * x, erfc(x), rtol=0, atol=4e-16)
+
+    def test_no_waves(self, kernels):
         empty = kernels.structure_factors(np.ones((2, 3)), np.empty((0, 3), np.int64), np.empty(0))
         assert empty.shape == (2, 0)
 
@@ -488,6 +521,6 @@ class TestKernels:
         from skqeq.electrostatics import _ewald
 
         A = hardness_matrix(CRYSTALS["corundum"])
-        for name in ("ewald_pairs", "structure_factors"):
+        for name in ("ewald_pair_matrix", "structure_factors"):
             monkeypatch.setattr(_ewald, name, getattr(kernels, name))
         assert_allclose(hardness_matrix(CRYSTALS["corundum"]), A, rtol=1e-12)
