@@ -24,6 +24,7 @@ from vesin import NeighborList
 
 from skqeq._pythran import _ewald_numpy
 from skqeq.electrostatics import _ewald, gaussian_widths, hardness_matrix
+from skqeq.electrostatics._waves import half_sphere
 from skqeq.structures import check_structures
 
 try:
@@ -101,7 +102,7 @@ def lowest_floor(structure, widths, accuracy, rate):
     volume = _ewald.EwaldSum(structure, widths, accuracy).volume
     for sigma in volume ** (1 / 3) * np.linspace(0.1, 0.24, 15):
         ewald = _ewald.EwaldSum(structure, widths, accuracy, sigma)
-        n_waves = len(ewald._waves()[1])
+        n_waves = len(half_sphere(ewald.cell, ewald.cutoffs.reciprocal)[0])
         neighbors = NeighborList(cutoff=ewald.cutoffs.real, full_list=False)
         [d] = neighbors.compute(ewald.fractions @ ewald.cell, ewald.cell, True, "d")
         product = 4 * len(structure) ** 2 * n_waves / rate

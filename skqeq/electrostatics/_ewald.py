@@ -27,10 +27,9 @@ the gap is chosen so that they do not reach the next slab.
 """
 
 import numpy as np
-from ase.geometry import minkowski_reduce
 
 from .._pythran import ewald_pair_matrix, structure_factors
-from ._splitting import EwaldCutoffs, slab_gap
+from ._splitting import EwaldCutoffs, reduced_cell, slab_gap
 from ._waves import half_sphere
 
 
@@ -61,16 +60,13 @@ class EwaldSum:
     def __init__(self, structure, widths, accuracy, sigma=None):
         self.widths, self.normal = widths, None
         width = np.sqrt(2.0) * widths.max()
-        self.cell = structure.cell
+        self.cell = reduced_cell(structure)
         if not all(structure.pbc):
-            vectors = self.cell[np.array(structure.pbc)]
-            cross = np.cross(*vectors)
-            self.normal = cross / np.linalg.norm(cross)
-            self.heights = structure.positions @ self.normal
-            gap = slab_gap(vectors, width, accuracy / 2)
             accuracy = accuracy / 2
-            self.cell = np.stack([*vectors, (np.ptp(self.heights) + gap) * self.normal])
-        self.cell = np.array(minkowski_reduce(self.cell, [True, True, self.normal is None])[0])
+            self.normal = self.cell[2].copy()
+            self.heights = structure.positions @ self.normal
+            gap = slab_gap(self.cell[:2], width, accuracy)
+            self.cell[2] *= np.ptp(self.heights) + gap
         self.volume = abs(np.linalg.det(self.cell))
         self.cutoffs = EwaldCutoffs.choose(self.cell, width, accuracy, sigma)
         # The interaction is periodic, so atoms may be moved into the cell.

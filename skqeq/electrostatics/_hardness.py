@@ -23,9 +23,12 @@ from ._splitting import check_accuracy
 
 DEFAULT_RADIUS_SCALE = 0.2
 SOLVERS = ("auto", "dense", "iterative")
-# Measured, ns. Dense: an element assembled, a multiply-add of the factorisation. Iterative: an atom
-# of the operator, and of one solution.
-ASSEMBLY, FACTOR, SETUP, SOLUTION = 40.0, 0.01, 80e3, 40e3
+# Measured, ns: a multiply-add of the factorisation; for molecules and for periodic structures an
+# element assembled, an atom of the operator, and an atom in one solution.
+FACTOR = 0.005
+ASSEMBLY, SETUP, SOLUTION = (15.0, 60.0), (100e3, 30e3), (150e3, 50e3)
+# Broader Gaussians in a small cell would overlap so many images that the sum takes hours; Angstrom.
+MAX_WIDTH = 10.0
 # Three matrices of this size are held at a time.
 MAX_DENSE_BYTES = 2**31
 
@@ -184,9 +187,8 @@ class HardnessOperator:
     >>> from ase.build import bulk
     >>> from skqeq.electrostatics import HardnessOperator
     >>> A = HardnessOperator(bulk("NaCl", "rocksalt", a=5.64), widths=[0.3, 0.3])
-    >>> q = np.array([1.0, -1.0])
-    >>> round(float(q @ (A @ q)) / 2, 3)
-    18.159
+    >>> (A @ np.array([1.0, -1.0])).round(2)
+    array([ 18.16, -18.16])
     """
 
     def __init__(self, atoms, widths=None, hardness=0.0, accuracy=1e-8):
@@ -236,22 +238,28 @@ def hardness_for(structure, widths, hardness, accuracy, solver, n_solutions=1):
     """
     if solver not in SOLVERS:
         raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
-    n = len(structure)
-    dense = ASSEMBLY * n**2 + FACTOR * n**2 * (n + 3 * n_solutions)
-    iterative = n * (SETUP + SOLUTION * n_solutions)
-    if solver == "auto" and (dense > iterative or 8 * n**2 > MAX_DENSE_BYTES):
-        solver = "iterative"
+    if solver == "auto":
+        solver = "iterative" if is_iterative(structure, n_solutions) else "dense"
     make = HardnessOperator if solver == "iterative" else hardness_matrix
     return make(structure, widths, hardness, accuracy)
+
+
+def is_iterative(structure, n_solutions):
+    """Whether iterations are faster than a factorisation, or that does not fit."""
+    n, kind = len(structure), int(structure.periodic)
+    dense = ASSEMBLY[kind] * n**2 + FACTOR * n**2 * (n + 3 * n_solutions)
+    iterative = n * (SETUP[kind] + SOLUTION[kind] * n_solutions)
+    return dense > iterative or 8 * n**2 > MAX_DENSE_BYTES
 
 
 def _check_hardness(hardness, structure):
     if isinstance(hardness, dict):
         return lookup(per_element(hardness, "hardness"), structure.numbers, "hardness")
-    values = np.asarray(hardness, dtype=np.float64)
-    if values.shape not in ((), (len(structure),)) or not np.isfinite(values).all():
+    values = np.asarray(hardness)
+    shapes = (), (len(structure),)
+    if values.dtype.kind not in "fiu" or values.shape not in shapes or np.isnan(values).any():
         raise ValueError(f"hardness must be one number or {len(structure)}, got {hardness!r}")
-    return values
+    return values.astype(np.float64)
 
 
 def _check_arguments(atoms, widths, accuracy):
@@ -260,8 +268,14 @@ def _check_arguments(atoms, widths, accuracy):
     if widths is None:
         widths = gaussian_widths(structure.numbers)
     widths = np.ascontiguousarray(widths, dtype=np.float64)
-    if widths.shape != (len(structure),) or not (widths > 0).all():
+    usable = np.isfinite(widths) & (widths > 0)
+    if widths.shape != (len(structure),) or not usable.all():
         raise ValueError(f"widths must be {len(structure)} positive numbers, got {widths!r}")
+    if structure.periodic and widths.max() > MAX_WIDTH:
+        raise ValueError(
+            f"widths of a periodic structure must be at most {MAX_WIDTH:g} Angstrom, got "
+            f"{widths.max():g}"
+        )
     return structure, widths
 
 

@@ -24,21 +24,29 @@ and the widths s, S of least cost are taken.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import find_spec
 
 import numpy as np
 
-from ._splitting import real_cutoff, wave_cutoff
+from ._splitting import real_cutoff
 from ._waves import DirectTransform, FastTransform, wave_indices
 
 # Measured, ns, for a dozen products: a pair found and kept; an atom and a wave by structure
 # factors; an atom or a wave of a non-uniform FFT.
 # Below this size a molecule is all pairs.
 SMALL_MOLECULE = 800
-PAIR_COST, DIRECT_COST, ATOM_COST, MODE_COST = 250.0, 40.0, 13000.0, 1300.0
+PAIR_COST, DIRECT_COST, ATOM_COST, MODE_COST = 350.0, 40.0, 6000.0, 1500.0
+# Widths of the division to try, in units of the distance of atoms.
+WIDTHS = np.geomspace(0.2, 3.0, 14)
 # Parts of the error that may reach their bound at the same time.
 SHARES = 8
+
+
+@cache
+def has_finufft():
+    """Whether non-uniform FFTs are at hand."""
+    return find_spec("finufft") is not None
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ class Level:
         modes = np.prod(2.0 * wave_indices(self.cell, self.k_max) + 1)
         direct = DIRECT_COST * n_atoms * np.pi / 12 * modes
         fast = ATOM_COST * n_atoms + MODE_COST * modes + 2e7
-        if find_spec("finufft") is None or direct < fast:
+        if not has_finufft() or direct < fast:
             return direct, False
         return fast, True
 
@@ -150,11 +158,12 @@ class Division:
             if n < SMALL_MOLECULE:
                 return division
         spacing = (geometry.occupied / n) ** (1 / 3)
-        for sigma in np.maximum(width, spacing * np.geomspace(0.2, 3.0, 20)):
-            real = float(real_cutoff(sigma, width, geometry.vectors, tolerance))
+        sigmas = np.maximum(width, spacing * WIDTHS)
+        reals = real_cutoff(sigmas, width, geometry.vectors, tolerance)
+        for sigma, real in zip(sigmas.tolist(), reals.tolist()):
             pairs = PAIR_COST * n * 2 * np.pi / 3 * (real / spacing) ** 3
-            for levels in geometry.levels(float(sigma), real, tolerance):
+            for levels in geometry.levels(sigma, real, tolerance):
                 cost = pairs + sum(level.cost(n)[0] for level in levels)
                 if cost < best:
-                    best, division = cost, cls(float(sigma), real, levels)
+                    best, division = cost, cls(sigma, real, levels)
         return division

@@ -8,16 +8,15 @@ derivatives of the matrix come from the same parts.
 from functools import cached_property
 
 import numpy as np
-from ase.geometry import minkowski_reduce
 from scipy.sparse import csr_array
 from vesin import NeighborList
 
 from .._pythran import ewald_pair_gradient, ewald_pair_values
-from ._levels import SHARES, Division, Level
-from ._splitting import real_cutoff, slab_gap, wave_cutoff
+from ._levels import Division, Level
+from ._splitting import real_cutoff, reduced_cell, slab_gap, wave_cutoff
 
 # Widths of the smooth part in units of that of the pairs, of which the cheapest is taken.
-BANDS = (1.0, 2.0, 3.0, 4.0, 6.0, 9.0)
+BANDS = (1.0, 2.0, 3.0, 5.0, 8.0)
 
 
 def coulomb_operator(structure, widths, accuracy):
@@ -66,7 +65,7 @@ class CoulombOperator:
         self.division = Division.choose(self, np.sqrt(2.0) * widths.max(), accuracy)
         self._waves = []
         for level in self.division.levels:
-            transform = level.transform(self.positions, accuracy / SHARES)
+            transform = level.transform(self.positions, accuracy / 4)
             self._waves.append((level, transform, level.weights(_square(transform.k))[0]))
         self._pairs = self._find_pairs()
 
@@ -149,8 +148,8 @@ class CoulombOperator:
         if len(self.vectors) == 2:
             box[2] = np.cross(*self.vectors)
         neighbors = NeighborList(cutoff=self.division.real, full_list=False)
-        i, j, D = neighbors.compute(self.positions, box, periodic, "ijD")
-        return i.astype(np.int64), j.astype(np.int64), D
+        i, j, D = neighbors.compute(self.positions, box, periodic, "ijD", copy=False)
+        return i.astype(np.int64), j.astype(np.int64), D.copy()
 
     @cached_property
     def _short(self):
@@ -166,7 +165,7 @@ class CrystalOperator(CoulombOperator):
     """C of a crystal: one level of waves, in the cell itself."""
 
     def _place(self, structure):
-        self.vectors = minkowski_reduce(structure.cell)[0]
+        self.vectors = reduced_cell(structure)
         # The interaction is periodic, so atoms may be moved into the cell.
         self.positions = structure.positions @ np.linalg.inv(self.vectors) % 1.0 @ self.vectors
         self.occupied = self.volume = abs(np.linalg.det(self.vectors))
@@ -188,10 +187,8 @@ class SlabOperator(CoulombOperator):
     """C of a slab: waves in a crystal of slabs, whose interaction is taken away."""
 
     def _place(self, structure):
-        vectors = structure.cell[np.array(structure.pbc)]
-        self.normal = np.cross(*vectors) / np.linalg.norm(np.cross(*vectors))
-        cell = minkowski_reduce(np.stack([*vectors, self.normal]), [True, True, False])[0]
-        self.vectors = cell[:2]
+        cell = reduced_cell(structure)
+        self.vectors, self.normal = cell[:2], cell[2]
         fractions = structure.positions @ np.linalg.inv(cell)
         fractions[:, :2] %= 1.0
         self.positions = fractions @ cell

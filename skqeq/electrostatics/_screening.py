@@ -1,7 +1,7 @@
 """An approximate inverse of the hardness matrix of a large system, for conjugate gradients.
 
-Free charge screens itself: in a uniform medium with ``n = sum_i 1 / d_i`` per volume, where d is the
-diagonal of A, ``C = S^T (4 pi k_e / k^2) S`` and the formula of Woodbury give
+Free charge screens itself: in a uniform medium with ``n = sum_i 1 / d_i`` per volume, where d is
+the diagonal of A, ``C = S^T (4 pi k_e / k^2) S`` and the formula of Woodbury give
 
     (D + S^T (4 pi k_e / k^2) S)^-1 = D^-1 - D^-1 S^T W S D^-1,
     W = 4 pi k_e / (k^2 + kappa^2),    kappa^2 = 4 pi k_e n,

@@ -129,9 +129,9 @@ class FastTransform:
         n = np.ogrid[tuple(slice(-t, t + 1) for t in top)]
         reciprocal = 2 * np.pi * np.linalg.inv(cell).T
         self.k = tuple(sum(n[a] * reciprocal[a, b] for a in range(3)) for b in range(3))
-        # Threads do not pay in small transforms; finer oversampling only beyond nine digits.
+        # Threads do not pay in small transforms, nor does fine oversampling if nine digits will do.
         small = len(fractions) + np.prod(self._shape) < SMALL_TRANSFORM
-        options = {"nthreads": 1 if small else 0, "upsampfac": 1.25 if tolerance > 1e-9 else 2.0}
+        options = {"nthreads": 1 if small else 0, "upsampfac": 1.25 if tolerance > 4e-10 else 2.0}
         points = np.ascontiguousarray(2 * np.pi * (fractions.T - np.floor(fractions.T)))
         self._plans = []
         for kind, sign in ((1, -1), (2, 1)):

@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
-from ..electrostatics import SOLVERS, hardness_for
+from ..electrostatics._hardness import SOLVERS, hardness_for
 from ..electrostatics._splitting import ACCURACIES
 from ..metrics import target_r2
 from ..parameters import per_element, qeq_electronegativities, radii_table
@@ -430,7 +430,9 @@ def _check_start(start, structures):
     if start is None:
         return [None] * len(structures)
     if len(start) != len(structures):
-        raise ValueError(f"start holds {len(start)} arrays, but there are {len(structures)} structures")
+        raise ValueError(
+            f"start holds {len(start)} arrays, but there are {len(structures)} structures"
+        )
     start = [np.asarray(q, dtype=np.float64) for q in start]
     for i, (q, structure) in enumerate(zip(start, structures)):
         if q.shape != (len(structure),) or not np.isfinite(q).all():

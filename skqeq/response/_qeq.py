@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ..electrostatics import HardnessOperator, hardness_for
+from ..electrostatics import HardnessOperator
+from ..electrostatics._hardness import hardness_for
 from ..structures import check_structures
 from ._solvers import Cholesky, ConjugateGradients
 
@@ -54,6 +55,11 @@ class Equilibrium:
         """
         return self._solver.minimise(self._external - chi, self._structure.charge, start)
 
+    @property
+    def n_iterations(self):
+        """Iterations of the last solution; 0 for a factorisation."""
+        return self._solver.n_iterations
+
     def project(self, V):
         """``P V`` for V of shape (n_atoms,) or (n_atoms, k)."""
         return self._solver.minimise(V)
@@ -63,9 +69,7 @@ class Equilibrium:
         return -self.project(np.ascontiguousarray(operator.T)).T
 
 
-def equilibrate(
-    atoms, chi, widths=None, hardness=0.0, accuracy=1e-8, solver="auto", start=None
-):
+def equilibrate(atoms, chi, widths=None, hardness=0.0, accuracy=1e-8, solver="auto", start=None):
     """Charges of one structure for given electronegativities.
 
     They minimise ``chi . q + q . A q / 2 - field . sum_i q_i r_i`` at the total charge of the
@@ -106,7 +110,7 @@ def equilibrate(
     >>> from ase.build import molecule
     >>> from skqeq.response import equilibrate
     >>> equilibrate(molecule("H2O"), [8.741, 4.528, 4.528]).round(3)
-    array([-0.116,  0.058,  0.058])
+    array([-0.047,  0.023,  0.023])
     """
     [structure] = check_structures([atoms])
     vectors = {"chi": chi} if start is None else {"chi": chi, "start": start}

@@ -7,6 +7,7 @@ from ..parameters import COULOMB
 
 MAX_ITERATIONS = 300
 
+
 class Cholesky:
     """Minimisation by factorisation.
 
@@ -17,6 +18,8 @@ class Cholesky:
     name : str
         What error messages call the structure.
     """
+
+    n_iterations = 0
 
     def __init__(self, A, name):
         # A column of the C-ordered symmetric matrix is a row of the Fortran-ordered one.
@@ -38,8 +41,8 @@ class Cholesky:
 class ConjugateGradients:
     """Minimisation by preconditioned conjugate gradients among charges of the given sum.
 
-    It stops when the potential is constant to the accuracy of A times ``k_e / Angstrom`` times the size
-    of the charges.
+    It stops when the potential is constant to the accuracy of A times ``k_e / Angstrom`` times the
+    size of the charges.
 
     Parameters
     ----------

@@ -337,7 +337,14 @@ def test_open_vector_of_a_slab(atoms):
     """Absent, tilted, short or long: the third cell vector is not looked at."""
     atoms.pbc = (True, True, False)
     A = hardness_matrix(atoms)
-    for vector in ([0, 0, 0], [0, 0, 1.0], [2.0, -1.0, 40.0], [0, 0, -7.0], [8.2, 0.4, 0.0], [4.1, 0.2, 1e-9]):
+    for vector in (
+        [0, 0, 0],
+        [0, 0, 1.0],
+        [2.0, -1.0, 40.0],
+        [0, 0, -7.0],
+        [8.2, 0.4, 0.0],
+        [4.1, 0.2, 1e-9],
+    ):
         atoms.cell[2] = vector
         assert_allclose(hardness_matrix(atoms), A, rtol=0, atol=2e-8 * K)
 

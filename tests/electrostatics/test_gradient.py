@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.build import molecule
 from numpy.testing import assert_allclose
 
-from skqeq.electrostatics import _ewald, _hardness, hardness_gradient, hardness_matrix
+from skqeq.electrostatics import _operator, _waves, hardness_gradient, hardness_matrix
 
 WIDTHS = np.array([0.3, 0.7, 0.5, 0.4])
 
@@ -146,9 +146,8 @@ def test_twin_agrees(kind, monkeypatch):
     twin = import_module("skqeq._pythran._ewald_numpy")
     results = []
     for module in (compiled, twin):
-        for user in (_ewald, _hardness):
-            monkeypatch.setattr(user, "ewald_pair_gradient", module.ewald_pair_gradient)
-        monkeypatch.setattr(_ewald, "structure_factors", module.structure_factors)
+        monkeypatch.setattr(_operator, "ewald_pair_gradient", module.ewald_pair_gradient)
+        monkeypatch.setattr(_waves, "structure_factors", module.structure_factors)
         results.append(hardness_gradient(geometry(kind), *charges(1.0), WIDTHS))
     for one, other in zip(*results):
         assert_allclose(one, other, rtol=0, atol=1e-11)

@@ -59,5 +59,7 @@ def test_rows(case):
 def test_indefinite_matrix_gives_advice(case):
     atoms, A, _ = case
     [structure] = check_structures([atoms])
-    with pytest.raises(ValueError, match="CH4O: the hardness matrix is not positive definite; raise hardness"):
+    with pytest.raises(
+        ValueError, match="CH4O: the hardness matrix is not positive definite; raise hardness"
+    ):
         Equilibrium(structure, A - 100 * np.eye(len(A)))

@@ -1,0 +1,197 @@
+"""The hardness matrix as a linear operator: every way to divide it against the matrix."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from numpy.testing import assert_allclose
+
+from skqeq.electrostatics import HardnessOperator, _levels, _operator, hardness_matrix
+from skqeq.electrostatics._operator import coulomb_operator
+from skqeq.electrostatics._screening import Screening
+from skqeq.electrostatics._waves import DirectTransform, FastTransform
+from skqeq.structures import check_structures
+
+from .. import helpers
+
+K = helpers.COULOMB
+KINDS = ["crystal", "slab", "molecule"]
+
+
+def geometry(kind, n=None):
+    """Rattled rock salt in a skewed cell: 2 n^3 atoms."""
+    n = n or {"crystal": 3, "slab": 3, "molecule": 2}[kind]
+    atoms = bulk("NaCl", "rocksalt", a=5.6) * (n, n, n)
+    atoms.rattle(0.1, seed=1)
+    atoms.pbc = {"crystal": True, "slab": (True, True, False), "molecule": False}[kind]
+    return atoms
+
+
+def vectors(n, k=2):
+    return np.random.default_rng(3).normal(size=(k, n))
+
+
+@pytest.fixture
+def divided(monkeypatch):
+    """Waves even where all pairs would be cheaper, summed in the way that is asked for."""
+
+    def choose(transform="direct", bands=_operator.BANDS):
+        monkeypatch.setattr(_levels, "SMALL_MOLECULE", 0)
+        monkeypatch.setattr(_operator, "BANDS", bands)
+        monkeypatch.setattr(_levels.Level, "cost", lambda self, n: (-1e30, transform == "fast"))
+        if transform == "fast":
+            pytest.importorskip("finufft")
+
+    return choose
+
+
+@pytest.mark.parametrize("transform", ["direct", "fast"])
+@pytest.mark.parametrize("bands", [(1.0,), (3.0,)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_products_and_derivatives(kind, transform, bands, divided):
+    """Each charge may bring the error of an element."""
+    atoms = geometry(kind)
+    widths = np.linspace(0.2, 0.7, len(atoms))
+    q, p = vectors(len(atoms))
+    exact = HardnessOperator(atoms, widths, 1.3, accuracy=1e-12)
+    A = hardness_matrix(atoms, widths, 1.3, accuracy=1e-12)
+    assert_allclose(exact @ q, A @ q, rtol=0, atol=1e-9)
+    gradient, virial = exact.gradient(q, p)
+    divided(transform, bands)
+    for accuracy in (1e-4, 1e-8, 1e-11):
+        operator = HardnessOperator(atoms, widths, 1.3, accuracy)
+        levels = operator._coulomb.division.levels
+        assert len(levels) == (1 if kind == "crystal" or bands == (1.0,) else 2)
+        assert_allclose(operator @ q, A @ q, rtol=0, atol=accuracy * K * np.abs(q).sum())
+        found, strained = operator.gradient(q, p)
+        # A derivative brings a factor of about one over the width of the division.
+        assert_allclose(found, gradient, rtol=0, atol=20 * accuracy * K * np.abs(q).sum())
+        assert_allclose(strained, virial, rtol=0, atol=2e3 * accuracy * K * np.abs(q).sum())
+
+
+@pytest.mark.parametrize("bands", [(1.0,), (4.0,)])
+@pytest.mark.parametrize("kind", ["slab", "molecule"])
+def test_every_element(kind, bands, divided):
+    atoms = geometry(kind, 2)
+    [structure] = check_structures([atoms])
+    widths = np.linspace(0.2, 0.7, len(atoms))
+    A = hardness_matrix(atoms, widths, accuracy=1e-12) / K
+    divided("direct", bands)
+    for accuracy in (1e-3, 1e-6, 1e-9):
+        operator = coulomb_operator(structure, widths, accuracy)
+        C = np.stack([operator @ unit for unit in np.eye(len(atoms))])
+        assert np.abs(C - A).max() < accuracy
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_must_not_matter(kind):
+    """Translation, and for periodic structures wrapping and the choice of the vectors."""
+    atoms = geometry(kind)
+    q, p = vectors(len(atoms))
+    operator = HardnessOperator(atoms)
+    phi, gradient = operator @ q, operator.gradient(q, p)[0]
+    other = atoms.copy()
+    other.positions += [30.0, -4.0, 7.0]
+    if kind != "molecule":
+        other.set_cell(np.array([[1, 2, 0], [1, 3, 0], [0, 0, 1]]) @ other.cell.array)
+        other.positions += np.outer(np.arange(len(atoms)) % 5, other.cell[0])
+    moved = HardnessOperator(other)
+    assert_allclose(moved @ q, phi, rtol=0, atol=1e-6)
+    assert_allclose(moved.gradient(q, p)[0], gradient, rtol=0, atol=1e-5)
+
+
+def test_open_axis_may_be_any():
+    atoms = geometry("slab")
+    q, p = vectors(len(atoms))
+    phi = HardnessOperator(atoms) @ q
+    for shift in (1, 2):
+        order = np.roll(np.arange(3), shift)
+        other = Atoms(atoms, cell=atoms.cell.array[order], pbc=atoms.pbc[order])
+        assert_allclose(HardnessOperator(other) @ q, phi, rtol=0, atol=1e-6)
+
+
+def test_large_molecule_is_divided(monkeypatch):
+    monkeypatch.setattr(_levels, "SMALL_MOLECULE", 100)
+    monkeypatch.setattr(_levels, "PAIR_COST", 1e5)
+    atoms = geometry("molecule", 4)
+    [q] = vectors(len(atoms), 1)
+    operator = HardnessOperator(atoms)
+    assert operator._coulomb.division.levels
+    assert_allclose(operator @ q, hardness_matrix(atoms) @ q, rtol=0, atol=1e-8 * K * len(q))
+
+
+@pytest.mark.parametrize("k_max", [0.1, 3.0])
+def test_transforms(k_max):
+    """Both against their definition, with atoms outside of the cell."""
+    pytest.importorskip("finufft")
+    rng = np.random.default_rng(0)
+    cell = np.array([[7.0, 0.0, 0.0], [2.0, 6.0, 0.0], [-1.0, 1.0, 8.0]])
+    fractions, q = 4 * rng.random((9, 3)) - 2, rng.normal(size=9)
+    positions = fractions @ cell
+    direct = DirectTransform(fractions, cell, k_max)
+    for transform in (direct, FastTransform(fractions, cell, k_max, 1e-12)):
+        k = np.stack(np.broadcast_arrays(*transform.k), axis=-1)
+        S = np.exp(-1j * k @ positions.T) @ q
+        assert_allclose(transform.forward(q), S, rtol=0, atol=1e-10)
+        g = np.exp(-np.sum(k**2, axis=-1))
+        assert_allclose(transform.total(g * abs(S) ** 2), q @ transform.backward(g * S), rtol=1e-9)
+        phi = np.tensordot(np.exp(1j * np.moveaxis(k @ positions.T, -1, 0)), g * S, k.ndim - 1).real
+        if transform is direct:
+            phi = 2 * phi - g[0] * S[0].real  # of k and -k one is kept, and k = 0
+        assert_allclose(transform.backward(g * S), phi, rtol=0, atol=1e-10)
+
+
+def test_structure_factors_are_not_kept_beyond_a_limit(monkeypatch):
+    from skqeq.electrostatics import _waves
+
+    rng = np.random.default_rng(0)
+    fractions, q, cell = rng.random((7, 3)), rng.normal(size=7), 9.0 * np.eye(3)
+    kept = DirectTransform(fractions, cell, 3.0)
+    monkeypatch.setattr(_waves, "KEEP_BYTES", 0)
+    monkeypatch.setattr(_waves, "BLOCK_BYTES", 16 * 2 * len(kept.k[0]))
+    anew = DirectTransform(fractions, cell, 3.0)
+    assert anew._kept is None and len(anew._phases) > 1
+    S = kept.forward(q)
+    assert_allclose(anew.forward(q), S, atol=1e-13)
+    assert_allclose(anew.backward(S), kept.backward(S), atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_screening(kind, divided):
+    """The approximate inverse is symmetric, positive, and close on charges that sum to zero."""
+    divided(bands=(3.0,))
+    operator = HardnessOperator(geometry(kind))
+    screening = operator.preconditioner()
+    n = operator.shape[0]
+    M = np.stack([screening(unit) for unit in np.eye(n)])
+    assert_allclose(M, M.T, atol=1e-13)
+    assert_allclose(M.sum(axis=0) * operator.diagonal, 0, atol=0.05)
+    neutral = np.linalg.svd(np.ones((1, n)))[2][1:]
+    A = np.stack([operator @ unit for unit in np.eye(n)])
+    values = np.linalg.eigvals((neutral @ M @ neutral.T) @ (neutral @ A @ neutral.T)).real
+    assert values.min() > 0 and values.max() / values.min() < 12
+
+
+def test_small_molecule_is_screened_by_its_diagonal():
+    operator = HardnessOperator(molecule("H2O"))
+    assert_allclose(operator.preconditioner()(operator.diagonal), 1.0)
+    assert isinstance(operator.preconditioner(), Screening)
+
+
+@pytest.mark.parametrize("hardness", [np.nan, [1.0, 2.0], "soft", {"H": 1.0}])
+def test_bad_hardness(hardness):
+    for make in (HardnessOperator, hardness_matrix):
+        with pytest.raises(ValueError, match="hardness"):
+            make(molecule("H2O"), hardness=hardness)
+
+
+@pytest.mark.parametrize("widths", [[np.inf, 1, 1], [np.nan, 1, 1], [0, 1, 1], [1.0, 1.0]])
+def test_bad_widths(widths):
+    for make in (HardnessOperator, hardness_matrix):
+        with pytest.raises(ValueError, match="widths must be 3 positive numbers"):
+            make(molecule("H2O"), widths)
+
+
+def test_absurd_width_in_a_cell():
+    with pytest.raises(ValueError, match="at most 10 Angstrom, got 100"):
+        hardness_matrix(bulk("Na"), [100.0])
