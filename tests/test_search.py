@@ -302,6 +302,13 @@ def test_strip_keeps_what_models_look_at(molecules):
     assert_array_equal(model.predict(molecules), model.predict(strip(molecules)))
 
 
+def test_strip_keeps_the_cell():
+    slab = molecule("H2O", cell=[[5.0, 0, 0], [1.0, 6.0, 0], [0.2, 0.3, 20.0]], pbc=(1, 1, 0))
+    [stripped] = strip([slab])
+    assert_array_equal(stripped.cell.array, slab.cell.array)
+    assert_array_equal(stripped.pbc, slab.pbc)
+
+
 def test_strip_takes_what_check_structures_takes(molecules):
     expected = joblib.hash(strip(molecules))
     assert joblib.hash(strip(tuple(molecules))) == expected

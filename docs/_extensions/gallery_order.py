@@ -9,6 +9,7 @@ ORDER = (
     "plot_field.py",
     "plot_quadrupole_potential.py",
     "plot_slab.py",
+    "plot_large.py",
 )
 
 

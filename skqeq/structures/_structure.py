@@ -156,6 +156,7 @@ def strip(X):
     X = list(as_sequence(X))
     for structure, atoms in zip(check_structures(X), X, strict=True):
         copy = structure.to_atoms()
+        copy.cell = atoms.cell
         if atoms.has("masses"):
             copy.set_masses(structure.masses)
         copy.info = {key: atoms.info[key] for key in KEPT_INFO if key in atoms.info}

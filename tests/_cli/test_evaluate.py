@@ -75,3 +75,18 @@ def test_missing_matplotlib_is_said_first(folder, tmp_path, monkeypatch, capsys)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     argv = ["evaluate", folder / "model.joblib", folder / "train.xyz", "--plot", tmp_path / "a.png"]
     assert 'pip install "skqeq[plots]"' in error_of(capsys, *argv)
+
+
+def test_crystals_among_molecules(folder, tmp_path, capsys):
+    """A structure without one of the targets is no reason to refuse the file."""
+    X = labelled(1)
+    crystal = X[0].copy()
+    crystal.set_cell([6.0, 6.0, 6.0])
+    crystal.pbc = True
+    del crystal.info["REF_dipole"]
+    write(tmp_path / "mixed.xyz", [*X, crystal])
+    for targets in ([], ["--targets", "dipole"]):
+        argv = ["evaluate", f"{folder}/model.joblib", f"{tmp_path}/mixed.xyz", *targets]
+        assert main(argv) == 0
+        output = capsys.readouterr().out
+        assert "8 structures" in output and "nan" not in output

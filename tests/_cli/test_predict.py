@@ -60,6 +60,15 @@ def test_crystals_have_charges_only(folder, tmp_path):
     assert [sorted(a.calc.results) for a in out] == [["charges"], ["charges", "dipole"]]
 
 
+def test_slabs_have_the_dipole_of_their_open_axis(folder, tmp_path):
+    slab = molecule("H2O", cell=[6.0, 6.0, 0.0], pbc=(True, True, False))
+    write(tmp_path / "in.xyz", [slab])
+    argv = ["predict", f"{folder}/model.joblib", f"{tmp_path}/in.xyz", "-q", "-o"]
+    assert main([*argv, f"{tmp_path}/out.xyz"]) == 0
+    dipole = read(tmp_path / "out.xyz").get_dipole_moment()
+    assert np.isnan(dipole[:2]).all() and np.isfinite(dipole[2])
+
+
 def test_predict_takes_slices_compresses_and_may_replace_its_input(folder, tmp_path):
     path, link = tmp_path / "both.xyz.gz", tmp_path / "link.xyz.gz"
     write(path, labelled(1))

@@ -163,6 +163,15 @@ def test_dipole_of_a_slab_as_label(mixed):
         QEqRegressor().fit(X, y)
 
 
+def test_score_where_crystals_have_no_label(mixed):
+    """Dipoles are the only labels, and X holds crystals, as in a fold of a search."""
+    X, y = mixed
+    dipoles = make_targets(dipole=list(y["dipole"]))
+    model = QEqRegressor().fit(X, dipoles)
+    assert model.score(X, dipoles) == pytest.approx(model.score(X[:4], dipoles[:4]))
+    assert TargetScorer("dipole")(model, X, y) == TargetScorer("dipole")(model, X[:4], y[:4])
+
+
 @pytest.mark.parametrize("name", ["dipole", "quadrupole", "dipole_magnitude", "potential"])
 def test_undefined_targets(name, mixed):
     X, y = mixed

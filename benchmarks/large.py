@@ -1,0 +1,153 @@
+"""Charges of large systems by the iterative solver: time, iterations and memory.
+
+    python benchmarks/large.py [--largest 100000]
+
+Water and rattled zinc oxide, periodic, and a drop of water in open boundary conditions. Every case
+runs in a process of its own, so that its peak memory is its own. The time is that of everything
+between structure and charges; the better of two runs counts. The floor is that of the Fourier
+transforms: two complex FFTs of the grid of waves for each product with the matrix, by SciPy with as
+many threads. Charges of up to 3,000 atoms are compared with those of the factorised matrix. Tables
+are printed and written to ``benchmarks/results/large.csv`` and ``large_slopes.csv``, the picture to
+``docs/_static/large_systems.png``.
+"""
+
+import argparse
+import csv
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import scipy.fft
+from systems import SYSTEMS
+
+from skqeq.electrostatics import HardnessOperator, hardness_matrix
+from skqeq.parameters import qeq_electronegativities
+from skqeq.response import Equilibrium
+from skqeq.structures import check_structures
+
+NAMES = {"water": "water", "zno": "zinc oxide", "droplet": "drop of water"}
+SIZES = (1000, 3000, 10_000, 30_000, 100_000)
+LARGEST_DENSE = 3200
+ROOT = Path(__file__).parents[1]
+
+
+def case(name, n_atoms):
+    """Figures of one system, as text for the process that asked."""
+    [structure] = check_structures([SYSTEMS[name](n_atoms)])
+    chi = qeq_electronegativities()[structure.numbers]
+    seconds = []
+    for _ in range(2):
+        begin = time.perf_counter()
+        operator = HardnessOperator(structure)
+        equilibrium = Equilibrium(structure, operator)
+        charges = equilibrium.charges(chi)
+        seconds.append(time.perf_counter() - begin)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    n_products = equilibrium.n_iterations + 1
+    transforms = sum(fft_seconds(g.shape) for _, _, g in operator._coulomb._waves)
+    difference = None
+    if len(structure) <= LARGEST_DENSE:
+        dense = Equilibrium(structure, hardness_matrix(structure)).charges(chi)
+        difference = float(np.abs(charges - dense).max())
+    return {
+        "atoms": len(structure),
+        "seconds": min(seconds),
+        "iterations": equilibrium.n_iterations,
+        "memory": memory,
+        "ffts": 2 * n_products * transforms,
+        "difference": difference,
+    }
+
+
+def fft_seconds(shape):
+    """Least seconds of a complex transform of a grid; nothing for waves without one."""
+    if len(shape) != 3:
+        return 0.0
+    grid = np.ones(shape, complex)
+    seconds = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        scipy.fft.fftn(grid, workers=os.cpu_count())
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds)
+
+
+def row(name, found):
+    """One line of the table."""
+    ratio = found["seconds"] / found["ffts"] if found["ffts"] else None
+    return {
+        "system": NAMES[name],
+        "atoms": found["atoms"],
+        "seconds": f"{found['seconds']:.2f}",
+        "iterations": found["iterations"],
+        "peak memory, GiB": f"{found['memory']:.2f}",
+        "time / FFTs": "" if ratio is None else f"{ratio:.1f}",
+        "difference, e": "" if found["difference"] is None else f"{found['difference']:.0e}",
+    }
+
+
+def slope(found):
+    """Exponent of the time between the smallest and the largest system, by least squares."""
+    atoms, seconds = (np.log([f[key] for f in found]) for key in ("atoms", "seconds"))
+    return np.polyfit(atoms, seconds, 1)[0]
+
+
+def picture(results, path):
+    """Times and memory over the number of atoms."""
+    import matplotlib.pyplot as plt
+
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for name, found in results.items():
+        atoms = [f["atoms"] for f in found]
+        label = f"{NAMES[name]}, slope {slope(found):.2f}"
+        left.loglog(atoms, [f["seconds"] for f in found], "o-", label=label)
+        right.loglog(atoms, [f["memory"] for f in found], "o-", label=NAMES[name])
+    left.set(xlabel="atoms", ylabel="time (s)")
+    right.set(xlabel="atoms", ylabel="peak memory (GiB)")
+    for axes in (left, right):
+        axes.legend(frameon=False)
+        axes.grid(alpha=0.3)
+    fig.savefig(path, dpi=120)
+
+
+def write(path, rows):
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--largest", type=int, default=SIZES[-1], help="number of atoms")
+    parser.add_argument("--case", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.case:
+        print(json.dumps(case(args.case[0], int(args.case[1]))))
+        return
+    results, table = {}, []
+    for name in NAMES:
+        results[name] = []
+        for n_atoms in (n for n in SIZES if n <= args.largest):
+            command = [sys.executable, __file__, "--case", name, str(n_atoms)]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            results[name].append(json.loads(output))
+            table.append(row(name, results[name][-1]))
+            print(table[-1], flush=True)
+    slopes = [
+        {"system": NAMES[name], "exponent of the time": f"{slope(found):.2f}"}
+        for name, found in results.items()
+    ]
+    print(slopes)
+    write(ROOT / "benchmarks/results/large.csv", table)
+    write(ROOT / "benchmarks/results/large_slopes.csv", slopes)
+    picture(results, ROOT / "docs/_static/large_systems.png")
+
+
+if __name__ == "__main__":
+    main()
