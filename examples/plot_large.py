@@ -58,8 +58,8 @@ for radius in radii:
 # %%
 # Where the charge is
 # -------------------
-# On the sphere the charge per area is ``3 field cos(theta) / (4 pi k_e)``. In the particle it sits on
-# the outermost atoms. Averages over bands of equal area, divided by the area:
+# On the sphere the charge per area is ``3 field cos(theta) / (4 pi k_e)``. In the particle it sits
+# on the outermost atoms. Averages over bands of equal area, divided by the area:
 distance = np.linalg.norm(atoms.positions, axis=1)
 cosine = atoms.positions[:, 0] / np.maximum(distance, 1e-9)
 edges = np.linspace(-1.0, 1.0, 16)
@@ -80,7 +80,8 @@ layer = np.abs(atoms.positions[:, 2]) < 0.1
 x, y, _ = atoms.positions[layer].T
 limit = np.abs(charges).max()
 disks = left.scatter(x, y, s=16, c=charges[layer], cmap="RdBu", vmin=-limit, vmax=limit)
-left.annotate("field", (12, 40), (-12, 40), arrowprops={"arrowstyle": "->"}, va="center", ha="right")
+left.annotate("", (12, 40), (-12, 40), arrowprops={"arrowstyle": "->"})
+left.text(-13, 40, "field", va="center", ha="right")
 left.set(xlabel="x (Å)", ylabel="y (Å)", aspect="equal", ylim=(-38, 44))
 fig.colorbar(disks, ax=left, label="charge (e)")
 right.plot(middle, 1e3 * density, "o", label=f"{len(atoms)} atoms")

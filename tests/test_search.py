@@ -3,6 +3,7 @@
 import joblib
 import numpy as np
 import pytest
+from ase.build import molecule
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401

@@ -33,10 +33,10 @@ from ._splitting import real_cutoff
 from ._waves import DirectTransform, FastTransform, wave_indices
 
 # Measured, ns, for a dozen products: a pair found and kept; an atom and a wave by structure
-# factors; an atom or a wave of a non-uniform FFT.
+# factors; an atom, a wave, and the overhead of a non-uniform FFT.
+PAIR_COST, DIRECT_COST, ATOM_COST, MODE_COST, PLAN_COST = 350.0, 40.0, 6000.0, 1500.0, 2e7
 # Below this size a molecule is all pairs.
 SMALL_MOLECULE = 800
-PAIR_COST, DIRECT_COST, ATOM_COST, MODE_COST = 350.0, 40.0, 6000.0, 1500.0
 # Widths of the division to try, in units of the distance of atoms.
 WIDTHS = np.geomspace(0.2, 3.0, 14)
 # Parts of the error that may reach their bound at the same time.
@@ -101,7 +101,7 @@ class Level:
         """Cost of the two transforms, ns, and whether the fast one is cheaper."""
         modes = np.prod(2.0 * wave_indices(self.cell, self.k_max) + 1)
         direct = DIRECT_COST * n_atoms * np.pi / 12 * modes
-        fast = ATOM_COST * n_atoms + MODE_COST * modes + 2e7
+        fast = ATOM_COST * n_atoms + MODE_COST * modes + PLAN_COST
         if not has_finufft() or direct < fast:
             return direct, False
         return fast, True
@@ -140,8 +140,8 @@ class Division:
 
         Parameters
         ----------
-        geometry : Geometry
-            Atoms and periodic vectors.
+        geometry : CoulombOperator
+            Its atoms, periodic vectors and levels.
         width : float
             Largest ``gamma_ij``, Angstrom.
         accuracy : float

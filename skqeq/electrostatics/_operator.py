@@ -82,7 +82,7 @@ class CoulombOperator:
         raise TypeError(f"{type(self).__name__} has no levels")
 
     def _mean(self, q):
-        """What the mean of the potential over the cell adds to ``C q``."""
+        """The part of ``C q`` that belongs to k = 0."""
         return 0.0
 
     def _mean_gradient(self, q, p):
@@ -121,11 +121,15 @@ class CoulombOperator:
         virial : ndarray of shape (3, 3)
             Symmetric, e^2/Angstrom; for a slab zero outside the plane.
         """
-        kappa = 1.0 / self.division.sigma
+        kappa, same = 1.0 / self.division.sigma, np.array_equal(q, p)
         gradient, virial = ewald_pair_gradient(*self._pairs, self.widths, q, p, kappa)
         for level, transform, g in self._waves:
-            S_q, S_p = transform.forward(q), transform.forward(p)
-            for own, S in ((q, S_p), (p, S_q)):
+            S_q = S_p = transform.forward(q)
+            sides = [(2 * q, S_p)]
+            if not same:
+                S_p = transform.forward(p)
+                sides = [(q, S_p), (p, S_q)]
+            for own, S in sides:
                 for a, k_a in enumerate(transform.k):
                     gradient[:, a] += own * transform.backward(1j * k_a * g * S)
             energies = (S_q.conj() * S_p).real

@@ -100,6 +100,16 @@ def test_kinds_agree_in_a_large_box():
     assert_allclose(boxed, isolated, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_charges(kind):
+    """A single set of charges takes a shorter way."""
+    atoms, (q, p) = geometry(kind), charges(1.0)
+    twice = [a + b for a, b in zip(hardness_gradient(atoms, q, p), hardness_gradient(atoms, p, q))]
+    parts = [hardness_gradient(atoms, x, x) for x in (q + p, q, p)]
+    for mixed, whole, one, other in zip(twice, *parts):
+        assert_allclose(mixed, whole - one - other, rtol=0, atol=1e-9)
+
+
 def test_wrapped_atoms():
     atoms, (q, p) = geometry("crystal"), charges(1.0)
     gradient, virial = hardness_gradient(atoms, q, p)
