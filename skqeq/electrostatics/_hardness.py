@@ -17,6 +17,7 @@ from .._pythran import gaussian_coulomb
 from ..parameters import COULOMB, per_element, radii_table
 from ..structures import Structure, check_structures
 from ._ewald import EwaldSum
+from ._levels import has_finufft
 from ._operator import coulomb_operator
 from ._screening import Screening
 from ._splitting import check_accuracy
@@ -201,16 +202,19 @@ class HardnessOperator:
 
     def __matmul__(self, q):
         """``A q`` for charges of shape (n_atoms,); V."""
+        q = self._check("q", q)
         return COULOMB * (self._coulomb @ q) + self.hardness * q
 
     def gradient(self, q, p):
         """Derivatives of ``q^T A p``, see `hardness_gradient`."""
-        q, p = (np.ascontiguousarray(x, dtype=np.float64) for x in (q, p))
-        for name, charges in (("q", q), ("p", p)):
-            if charges.shape != self.shape[:1] or not np.isfinite(charges).all():
-                raise ValueError(f"{name} must be {len(self.diagonal)} finite charges: {charges!r}")
-        gradient, virial = self._coulomb.gradient(q, p)
+        gradient, virial = self._coulomb.gradient(self._check("q", q), self._check("p", p))
         return COULOMB * gradient, COULOMB * virial
+
+    def _check(self, name, charges):
+        charges = np.ascontiguousarray(charges, dtype=np.float64)
+        if charges.shape != self.shape[:1] or not np.isfinite(charges).all():
+            raise ValueError(f"{name} must be {len(self.diagonal)} finite charges: {charges!r}")
+        return charges
 
     def preconditioner(self):
         """An approximate inverse for charges that sum to zero, as a function of a vector."""
@@ -249,6 +253,8 @@ def is_iterative(structure, n_solutions):
     n, kind = len(structure), int(structure.periodic)
     dense = ASSEMBLY[kind] * n**2 + FACTOR * n**2 * (n + 3 * n_solutions)
     iterative = n * (SETUP[kind] + SOLUTION[kind] * n_solutions)
+    if not has_finufft():
+        iterative *= 5
     return dense > iterative or 8 * n**2 > MAX_DENSE_BYTES
 
 

@@ -106,13 +106,20 @@ class Level:
             return direct, False
         return fast, True
 
+    def _total(self):
+        """Bound of twice the sum of all weights, by which errors of the transforms are multiplied.
+
+        It is the potential in the centre of a Gaussian; of the waves along a long cell, which is a
+        crystal of sheets, that in a sheet.
+        """
+        length2 = np.einsum("va,va->v", self.cell, self.cell).max()
+        return 2 * (0.8 / self.sigma + np.pi * length2 / (3 * self.volume))
+
     def transform(self, positions, tolerance):
         """The cheaper transform between atoms at positions and the waves."""
         fractions = positions @ np.linalg.inv(self.cell)
         if self.cost(len(positions))[1]:
-            # The weights add up to the potential at the centre of a Gaussian.
-            tolerance *= self.sigma / 2
-            return FastTransform(fractions, self.cell, self.k_max, tolerance)
+            return FastTransform(fractions, self.cell, self.k_max, tolerance / self._total())
         return DirectTransform(fractions, self.cell, self.k_max)
 
 
@@ -162,7 +169,7 @@ class Division:
         reals = real_cutoff(sigmas, width, geometry.vectors, tolerance)
         for sigma, real in zip(sigmas.tolist(), reals.tolist()):
             pairs = PAIR_COST * n * 2 * np.pi / 3 * (real / spacing) ** 3
-            for levels in geometry.levels(sigma, real, tolerance):
+            for levels in geometry.levels(sigma, tolerance):
                 cost = pairs + sum(level.cost(n)[0] for level in levels)
                 if cost < best:
                     best, division = cost, cls(sigma, real, levels)

@@ -17,6 +17,8 @@ from ._splitting import real_cutoff, reduced_cell, slab_gap, wave_cutoff
 
 # Widths of the smooth part in units of that of the pairs, of which the cheapest is taken.
 BANDS = (1.0, 2.0, 3.0, 5.0, 8.0)
+# Edge of the bins that tell where atoms are, Angstrom.
+BIN = 4.0
 
 
 def coulomb_operator(structure, widths, accuracy):
@@ -57,29 +59,36 @@ class CoulombOperator:
         Volume that the atoms take, for an estimate of their density; Angstrom^3.
     division : Division
         Widths, cutoffs and cells.
+    pairs : tuple of ndarray
+        Indices i and j of the pairs of neighbours, and the vectors from i to j.
     """
 
     def __init__(self, structure, widths, accuracy):
         self.widths, self.n_atoms = widths, len(structure)
         self._place(structure)
+        self.occupied = occupied_volume(self.positions)
         self.division = Division.choose(self, np.sqrt(2.0) * widths.max(), accuracy)
         self._waves = []
         for level in self.division.levels:
             transform = level.transform(self.positions, accuracy / 4)
             self._waves.append((level, transform, level.weights(_square(transform.k))[0]))
-        self._pairs = self._find_pairs()
+        self.pairs = self._find_pairs()
 
     # ---- what depends on the boundary conditions --------------------------------------------
 
     vectors = np.empty((0, 3))
 
     def _place(self, structure):
-        """Set `vectors`, `positions` and `occupied`."""
+        """Set `vectors` and `positions`."""
         raise TypeError(f"{type(self).__name__} does not place its atoms")
 
-    def levels(self, sigma, real, tolerance):
+    def levels(self, sigma, tolerance):
         """Yield the ways to sum the waves beyond the width sigma: tuples of `Level`."""
         raise TypeError(f"{type(self).__name__} has no levels")
+
+    def _box(self, cutoff):
+        """Cell for the search of neighbours, and whether it is periodic."""
+        return self.vectors, True
 
     def _mean(self, q):
         """The part of ``C q`` that belongs to k = 0."""
@@ -122,7 +131,7 @@ class CoulombOperator:
             Symmetric, e^2/Angstrom; for a slab zero outside the plane.
         """
         kappa, same = 1.0 / self.division.sigma, np.array_equal(q, p)
-        gradient, virial = ewald_pair_gradient(*self._pairs, self.widths, q, p, kappa)
+        gradient, virial = ewald_pair_gradient(*self.pairs, self.widths, q, p, kappa)
         for level, transform, g in self._waves:
             S_q = S_p = transform.forward(q)
             sides = [(2 * q, S_p)]
@@ -147,10 +156,7 @@ class CoulombOperator:
         if np.isinf(self.division.real):
             i, j = np.triu_indices(self.n_atoms, 1)
             return i, j, self.positions[j] - self.positions[i]
-        box, periodic = np.eye(3), np.arange(3) < len(self.vectors)
-        box[: len(self.vectors)] = self.vectors
-        if len(self.vectors) == 2:
-            box[2] = np.cross(*self.vectors)
+        box, periodic = self._box(self.division.real)
         neighbors = NeighborList(cutoff=self.division.real, full_list=False)
         i, j, D = neighbors.compute(self.positions, box, periodic, "ijD", copy=False)
         return i.astype(np.int64), j.astype(np.int64), D.copy()
@@ -158,7 +164,7 @@ class CoulombOperator:
     @cached_property
     def _short(self):
         """Upper triangle of the part of the pairs, and the diagonal."""
-        i, j, D = self._pairs
+        i, j, D = self.pairs
         values = ewald_pair_values(i, j, D, self.widths, 1.0 / self.division.sigma)
         upper = csr_array((values, (i, j)), shape=(self.n_atoms, self.n_atoms))
         diagonal = 1 / (np.sqrt(np.pi) * self.widths) - np.sqrt(2 / np.pi) / self.division.sigma
@@ -172,9 +178,9 @@ class CrystalOperator(CoulombOperator):
         self.vectors = reduced_cell(structure)
         # The interaction is periodic, so atoms may be moved into the cell.
         self.positions = structure.positions @ np.linalg.inv(self.vectors) % 1.0 @ self.vectors
-        self.occupied = self.volume = abs(np.linalg.det(self.vectors))
+        self.volume = abs(np.linalg.det(self.vectors))
 
-    def levels(self, sigma, real, tolerance):
+    def levels(self, sigma, tolerance):
         yield (Level(self.vectors, sigma, wave_cutoff(sigma, self.vectors, tolerance)),)
 
     def _mean(self, q):
@@ -199,14 +205,11 @@ class SlabOperator(CoulombOperator):
         self.z = fractions[:, 2] - fractions[:, 2].mean()
         self.area = abs(np.linalg.det(cell))
         self.thickness = np.ptp(self.z)
-        self.occupied = self.area * max(self.thickness, 2.0)
 
-    def levels(self, sigma, real, tolerance):
+    def levels(self, sigma, tolerance):
         for factor in BANDS:
             top = factor * sigma
-            # Pairs must not reach the next slab.
-            gap = max(slab_gap(self.vectors, top, tolerance), real)
-            smooth = self._level(gap, top, tolerance)
+            smooth = self._level(slab_gap(self.vectors, top, tolerance), top, tolerance)
             if factor == 1.0:
                 yield (smooth,)
             else:
@@ -216,6 +219,10 @@ class SlabOperator(CoulombOperator):
     def _level(self, gap, sigma, tolerance, top=np.inf):
         cell = np.stack([*self.vectors, (self.thickness + gap) * self.normal])
         return Level(cell, sigma, wave_cutoff(sigma, cell, tolerance), top)
+
+    def _box(self, cutoff):
+        # An open axis beside periodic ones makes the search quadratic; no pair crosses this gap.
+        return np.stack([*self.vectors, (self.thickness + 1.1 * cutoff) * self.normal]), True
 
     def _smooth(self):
         """The last level: its factor ``2 pi / V``, and ``sigma^2 + L^2 / 6``."""
@@ -248,18 +255,22 @@ class MoleculeOperator(CoulombOperator):
         self.positions = structure.positions - 0.5 * (low + high)
         self.extent = high - low
         self.diameter = 2 * np.sqrt(_square(self.positions.T).max())
-        self.occupied = np.prod(np.maximum(self.extent, 2.0))
 
-    def levels(self, sigma, real, tolerance):
+    def levels(self, sigma, tolerance):
         for factor in BANDS:
             top = factor * sigma
             reach = real_cutoff(top, 0.0, self.vectors, tolerance)
-            radius = self.diameter + reach
+            # Inside, the Gaussian tail of the edge is not divided by the distance.
+            tail = np.sqrt(max(4.0, 2 * np.log(np.sqrt(2 / np.pi) / (top * tolerance))))
+            radius = self.diameter + max(reach, top * tail)
             smooth = self._level(radius + reach, top, tolerance / 2, radius=radius)
             if factor == 1.0:
                 yield (smooth,)
             else:
                 yield self._level(reach, sigma, tolerance, top=top), smooth
+
+    def _box(self, cutoff):
+        return np.eye(3), False
 
     def _level(self, space, sigma, tolerance, **limits):
         cell = np.diag(self.extent + space)
@@ -267,6 +278,12 @@ class MoleculeOperator(CoulombOperator):
 
     def _strain(self, virial, gradient):
         return gradient.T @ self.positions
+
+
+def occupied_volume(positions):
+    """Volume of the bins that hold atoms, Angstrom^3."""
+    bins = np.floor(positions / BIN).astype(np.int64)
+    return BIN**3 * len(np.unique(bins, axis=0))
 
 
 def _square(k):

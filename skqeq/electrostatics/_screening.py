@@ -1,32 +1,37 @@
 """An approximate inverse of the hardness matrix of a large system, for conjugate gradients.
 
 Free charge screens itself: in a uniform medium with ``n = sum_i 1 / d_i`` per volume, where d is
-the diagonal of A, ``C = S^T (4 pi k_e / k^2) S`` and the formula of Woodbury give
+the diagonal of A, the formula of Woodbury gives for ``A = D + C``
 
-    (D + S^T (4 pi k_e / k^2) S)^-1 = D^-1 - D^-1 S^T W S D^-1,
-    W = 4 pi k_e / (k^2 + kappa^2),    kappa^2 = 4 pi k_e n,
+    A^-1 = D^-1 - D^-1 W D^-1,    W_k = 4 pi k_e / (k^2 + kappa^2),    kappa^2 = 4 pi k_e n :
 
-the inverse of a metal with the screening length ``1 / kappa``, an Angstrom or two. Without it the
-number of iterations grows with the longest wave of the system, hence with its diameter. (In
-self-consistent electronic structure: Kerker, Phys. Rev. B 23, 3082 (1981).)
+the inverse of a metal, in which W is the potential ``k_e exp(-kappa r) / r`` with a screening length
+``1 / kappa`` of an Angstrom or two. Without it the number of iterations grows with the longest wave
+of the system, hence with its diameter. (In self-consistent electronic structure: Kerker, Phys.
+Rev. B 23, 3082 (1981).)
 
 Real systems are not uniform: they have surfaces, and atoms are not evenly spread. Weights c_i make
 up for that,
 
-    M = D^-1 - D^-1 c S^T W S c D^-1,    with    M 1 = 0,
+    M = D^-1 - theta c D^-1 W D^-1 c,    with    c W D^-1 c 1 = 1,
 
-found by iterating ``c <- sqrt(c / (S^T W S D^-1 c))`` as in the balancing of a matrix. The second
-term then has row sums of one in units of the first; as W is positive in real space, no eigenvalue
-of it exceeds one, and M is positive semidefinite for any structure.
+found by iterating ``c <- sqrt(c / (W D^-1 c))`` as in the balancing of a matrix. In units of D^-1
+the second term then has row sums theta; as W is positive, no eigenvalue of it exceeds theta, and M
+is positive definite for any structure if theta is below one. It must not come close to one in a
+small fragment far from others, or charge would hardly be moved between them: no metal screens it
+there. Such atoms are told by large weights, which are cut off. W is taken between neighbours only.
 """
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from ..parameters import COULOMB
-from ._levels import Level
 
-# Width of the Gaussians that spread the charges, Angstrom, and cutoff of the waves in its inverse.
-SMEARING, CUTOFF = 1.3, 2.5
+THETA = 0.999
+# Inside a dense system c is 1.1 to 1.4, on its surface up to 2.
+LARGEST_WEIGHT = 1.5
+# Charges are spread so much in W, Angstrom.
+SMEARING = 1.0
 # A shorter screening length than that of the mean density: densities are larger than their mean.
 CONCENTRATION = 1.5
 BALANCING_STEPS = 4
@@ -38,33 +43,32 @@ class Screening:
     Parameters
     ----------
     operator : CoulombOperator
-        Positions, cells and volume.
+        Pairs of neighbours and volume.
     diagonal : ndarray of shape (n_atoms,)
         Diagonal of A of an isolated atom, eV/e^2.
     """
 
     def __init__(self, operator, diagonal):
-        self._inverse = 1.0 / diagonal
-        self._transform = None
-        if not operator.division.levels:
-            return  # a molecule so small that its longest wave does no harm
-        level = Level(operator.division.levels[0].cell, SMEARING, CUTOFF / SMEARING)
-        # A preconditioner may be rough.
-        self._transform = level.transform(operator.positions, 1e-2)
-        k2 = sum(k * k for k in self._transform.k)
+        n, self._inverse = operator.n_atoms, 1.0 / diagonal
         kappa2 = 4 * np.pi * COULOMB * CONCENTRATION * self._inverse.sum() / operator.occupied
-        weights = np.exp(-0.5 * SMEARING**2 * k2) / (k2 + kappa2) * (k2 <= level.k_max**2)
-        self._weights = 4 * np.pi * COULOMB / level.volume * weights
-        c = np.ones(len(diagonal))
+        i, j, D = operator.pairs
+        values = screened(np.einsum("pa,pa->p", D, D), np.sqrt(kappa2))
+        self._upper = csr_array((values, (i, j)), shape=(n, n))
+        self._own = screened(0.0, np.sqrt(kappa2))
+        c = np.ones(n)
         for _ in range(BALANCING_STEPS):
             c = np.sqrt(c / self._screen(c * self._inverse))
-        self._weighted = c * self._inverse
+        self._weighted = np.minimum(c, LARGEST_WEIGHT) * self._inverse
 
     def _screen(self, q):
-        return self._transform.backward(self._weights * self._transform.forward(q))
+        return self._upper @ q + self._upper.T @ q + self._own * q
 
     def __call__(self, r):
         """``M r`` for r of shape (n_atoms,)."""
-        if self._transform is None:
-            return self._inverse * r
-        return self._inverse * r - self._weighted * self._screen(self._weighted * r)
+        return self._inverse * r - THETA * self._weighted * self._screen(self._weighted * r)
+
+
+def screened(r2, kappa):
+    """``k_e exp(-kappa rho) / rho`` with ``rho^2 = r^2 + s^2``, s the smearing; eV/e^2."""
+    rho = np.sqrt(r2 + SMEARING**2)
+    return COULOMB * np.exp(-kappa * rho) / rho

@@ -124,11 +124,16 @@ class FastTransform:
     def __init__(self, fractions, cell, k_max, tolerance):
         import finufft
 
+        self._arguments = (fractions, cell, k_max, tolerance)
         top = wave_indices(cell, k_max)
         self._shape = tuple(2 * top + 1)
         n = np.ogrid[tuple(slice(-t, t + 1) for t in top)]
         reciprocal = 2 * np.pi * np.linalg.inv(cell).T
-        self.k = tuple(sum(n[a] * reciprocal[a, b] for a in range(3)) for b in range(3))
+        # Of a rectangular cell each component depends on one index only.
+        some = np.abs(reciprocal) > 1e-14 * np.abs(reciprocal).max()
+        self.k = tuple(
+            sum(n[a] * reciprocal[a, b] for a in range(3) if some[a, b]) for b in range(3)
+        )
         # Threads do not pay in small transforms, nor does fine oversampling if nine digits will do.
         small = len(fractions) + np.prod(self._shape) < SMALL_TRANSFORM
         options = {"nthreads": 1 if small else 0, "upsampfac": 1.25 if tolerance > 4e-10 else 2.0}
@@ -138,6 +143,10 @@ class FastTransform:
             plan = finufft.Plan(kind, self._shape, 1, max(tolerance, 1e-14), sign, **options)
             plan.setpts(*points)
             self._plans.append(plan)
+
+    def __reduce__(self):
+        # Plans are pointers.
+        return FastTransform, self._arguments
 
     def forward(self, q):
         """``S_k`` for charges q of shape (n_atoms,)."""

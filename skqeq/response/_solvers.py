@@ -87,7 +87,7 @@ class ConjugateGradients:
             response = _neutral(self._A @ step)
             self.n_iterations += 1
             curvature = step @ response
-            if not curvature > 0:
+            if curvature <= 0:
                 raise ValueError(_not_positive(self._name))
             q = q + size / curvature * step
             residual = residual - size / curvature * response
