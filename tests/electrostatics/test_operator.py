@@ -100,6 +100,74 @@ def test_what_must_not_matter(kind):
     assert_allclose(moved.gradient(q, p)[0], gradient, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("bands", [(1.0,), (3.0,)])
+@pytest.mark.parametrize("kind", ["slab", "molecule"])
+def test_derivatives_are_those_of_the_products(kind, bands, divided):
+    """Of the same division, by central differences along one displacement and one strain."""
+    divided("direct", bands)
+    atoms = geometry(kind, 2)
+    widths = np.linspace(0.2, 0.7, len(atoms))
+    q, p = vectors(len(atoms))
+    rng = np.random.default_rng(0)
+    step, strain = rng.normal(size=(len(atoms), 3)), rng.normal(size=(3, 3))
+    strain += strain.T
+    if kind == "slab":
+        normal = np.cross(*atoms.cell.array[:2])
+        normal /= np.linalg.norm(normal)
+        plane = np.eye(3) - np.outer(normal, normal)
+        strain = plane @ strain @ plane
+
+    def energy(shift, stretch):
+        moved = atoms.copy()
+        moved.set_cell(atoms.cell.array @ (np.eye(3) + stretch))
+        moved.positions = (atoms.positions + shift) @ (np.eye(3) + stretch)
+        return q @ (HardnessOperator(moved, widths, accuracy=1e-11) @ p)
+
+    gradient, virial = HardnessOperator(atoms, widths, accuracy=1e-11).gradient(q, p)
+    h = 1e-4
+    slope = (energy(h * step, 0.0) - energy(-h * step, 0.0)) / (2 * h)
+    assert_allclose(np.vdot(gradient, step), slope, rtol=1e-6)
+    slope = (energy(0.0, h * strain) - energy(0.0, -h * strain)) / (2 * h)
+    assert_allclose(np.vdot(virial, strain), slope, rtol=1e-6)
+
+
+@pytest.mark.parametrize("bands", [(1.0,), (5.0,)])
+@pytest.mark.parametrize("shape", ["needle", "sheet", "two clusters", "far atom"])
+def test_odd_molecules(shape, bands, divided):
+    """Wide cells that are nearly empty; the atoms of a sheet are in one plane."""
+    rng = np.random.default_rng(4)
+    points = 2.0 * np.stack(np.unravel_index(np.arange(64), (4, 4, 4)), axis=1)
+    positions = {
+        "needle": np.outer(np.linspace(0, 70, 64), [0.6, 0.8, 0.0]),
+        "sheet": 3.0 * np.stack(np.unravel_index(np.arange(64), (8, 8, 1)), axis=1),
+        "two clusters": points + np.outer(points[:, 0] > 3.0, [30.0, 40.0, 0.0]),
+        "far atom": points + np.outer(np.arange(64) == 63, [50.0, -20.0, 30.0]),
+    }[shape]
+    atoms = Atoms("Na64", positions + rng.uniform(0, 0.5, size=(64, 3)))
+    [q] = vectors(64, 1)
+    widths = rng.uniform(0.1, 2.0, size=64)
+    phi = hardness_matrix(atoms, widths) @ q
+    divided("direct", bands)
+    for accuracy in (1e-3, 1e-8):
+        found = HardnessOperator(atoms, widths, accuracy=accuracy) @ q
+        assert_allclose(found, phi, rtol=0, atol=accuracy * K * np.abs(q).sum())
+
+
+@pytest.mark.parametrize("bands", [(1.0,), (5.0,)])
+@pytest.mark.parametrize("repeat", [(1, 1, 12), (8, 1, 1)])
+def test_odd_slabs(repeat, bands, divided):
+    """A thick one with a small surface, and a strip."""
+    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True) * repeat
+    atoms.rattle(0.1, seed=0)
+    atoms.pbc = True, True, False
+    [q] = vectors(len(atoms), 1)
+    phi = hardness_matrix(atoms, accuracy=1e-12) @ q
+    divided("direct", bands)
+    for accuracy in (1e-3, 1e-8):
+        found = HardnessOperator(atoms, accuracy=accuracy) @ q
+        assert_allclose(found, phi, rtol=0, atol=accuracy * K * np.abs(q).sum())
+
+
 def test_open_axis_may_be_any():
     atoms = geometry("slab")
     q, p = vectors(len(atoms))

@@ -39,6 +39,9 @@ CASES = {
     "cluster": salt(False),
     "charged cluster in a field": salt(False, charge=1.0, external_field=[0.1, 0.2, -0.1]),
     "molecule": molecule("CH3OH"),
+    "cluster in an empty box": Atoms(salt(n=2), cell=[45.0] * 3, pbc=True),
+    "strip": salt((True, True, False), n=(16, 1, 1)),
+    "ions": salt((True, True, False), charge=20.0),
     "one atom": Atoms("Na", cell=[4.0] * 3, pbc=True, info={"charge": 1.0}),
 }
 
@@ -94,6 +97,19 @@ def test_wide_and_hard_charges():
         widths = scale * np.where(atoms.symbols == "Na", 2.1, 1.0)
         q = [equilibrate(atoms, chi, widths, hardness, solver=s) for s in ("dense", "iterative")]
         assert_allclose(q[1], q[0], rtol=0, atol=1e-7 * np.abs(q[0]).max())
+
+
+@pytest.mark.parametrize("pbc", [True, (True, True, False), False])
+def test_mixed_widths_and_hardness(pbc):
+    """Neighbours that differ by orders of magnitude, and a true residual as small as promised."""
+    atoms, rng = salt(pbc), np.random.default_rng(2)
+    chi = electronegativities(atoms)
+    widths = np.exp(rng.uniform(np.log(0.05), np.log(0.8), size=len(atoms)))
+    hardness = rng.choice([0.0, 3.0, 60.0], size=len(atoms))
+    q = [equilibrate(atoms, chi, widths, hardness, solver=s) for s in ("dense", "iterative")]
+    assert_allclose(q[1], q[0], rtol=0, atol=1e-7)
+    potential = chi + hardness_matrix(atoms, widths, hardness) @ q[1]
+    assert np.ptp(potential) < 1e-6
 
 
 def test_warm_start_saves_iterations():
