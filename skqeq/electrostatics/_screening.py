@@ -5,10 +5,10 @@ the diagonal of A, the formula of Woodbury gives for ``A = D + C``
 
     A^-1 = D^-1 - D^-1 W D^-1,    W_k = 4 pi k_e / (k^2 + kappa^2),    kappa^2 = 4 pi k_e n :
 
-the inverse of a metal, in which W is the potential ``k_e exp(-kappa r) / r`` with a screening length
-``1 / kappa`` of an Angstrom or two. Without it the number of iterations grows with the longest wave
-of the system, hence with its diameter. (In self-consistent electronic structure: Kerker, Phys.
-Rev. B 23, 3082 (1981).)
+the inverse of a metal, in which W is the potential ``k_e exp(-kappa r) / r`` with a screening
+length ``1 / kappa`` of an Angstrom or two. Without it the number of iterations grows with the
+longest wave of the system, hence with its diameter. (In self-consistent electronic structure:
+Kerker, Phys. Rev. B 23, 3082 (1981).)
 
 Real systems are not uniform: they have surfaces, and atoms are not evenly spread. Weights c_i make
 up for that,

@@ -59,6 +59,8 @@ class ConjugateGradients:
 
     def __init__(self, A, name):
         self._A, self._name = A, name
+        if A.diagonal.min() <= 0:
+            raise ValueError(_not_positive(name))
         self._precondition = A.preconditioner()
         self.n_iterations = 0
 
