@@ -276,7 +276,10 @@ class PowerSpectrum:
     def rows(self, structure):
         """Power spectrum of every atom, shape (n_atoms, n_columns of its own elements)."""
         soap = self._dscribe(structure.species, structure.periodic)
-        return soap.create_single(structure.to_atoms())
+        atoms = structure.to_atoms()
+        # DScribe takes so many images that atoms inside the cell see all neighbours, others not.
+        atoms.wrap()
+        return soap.create_single(atoms)
 
 
 class SOAPSource:

@@ -110,6 +110,19 @@ def test_slab_without_third_cell_vector():
     assert_allclose(features.transform([bare])[0], features.transform([roomy])[0], atol=1e-10)
 
 
+@pytest.mark.parametrize("shift", [[1, 0, 0], [2, -3, 1]])
+def test_atoms_outside_the_cell(shift):
+    """Where in its lattice an atom is written down does not matter."""
+    crystal = bulk("NaCl", "rocksalt", a=5.64, cubic=True) * 2
+    crystal.rattle(0.1, seed=0)
+    slab = fcc111("Al", (3, 3, 2), vacuum=5.0)
+    for atoms in (crystal, slab):
+        moved = atoms.copy()
+        moved.positions[::3] += (shift * atoms.pbc) @ atoms.cell
+        features = featurizer().fit_transform([atoms, moved])
+        assert_allclose(features[1], features[0], rtol=0, atol=1e-10 * features[0].max())
+
+
 def test_cutoffs_stand_side_by_side(X):
     features = featurizer(r_cut=(2.0, 3.0), sigma_atom=(0.3, 0.5)).fit_transform(X)
     parts = [
