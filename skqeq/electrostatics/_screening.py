@@ -34,7 +34,7 @@ LARGEST_WEIGHT = 1.5
 SMEARING = 1.0
 # A shorter screening length than that of the mean density: densities are larger than their mean.
 CONCENTRATION = 1.5
-BALANCING_STEPS = 4
+BALANCING_STEPS = 8
 
 
 class Screening:
@@ -59,13 +59,15 @@ class Screening:
         for _ in range(BALANCING_STEPS):
             c = np.sqrt(c / self._screen(c * self._inverse))
         self._weighted = np.minimum(c, LARGEST_WEIGHT) * self._inverse
+        row_sums = self._screen(self._weighted) * self._weighted * diagonal
+        self._theta = THETA / max(1.0, row_sums.max())
 
     def _screen(self, q):
         return self._upper @ q + self._upper.T @ q + self._own * q
 
     def __call__(self, r):
         """``M r`` for r of shape (n_atoms,)."""
-        return self._inverse * r - THETA * self._weighted * self._screen(self._weighted * r)
+        return self._inverse * r - self._theta * self._weighted * self._screen(self._weighted * r)
 
 
 def screened(r2, kappa):
