@@ -31,6 +31,19 @@ ewald_pair_values(i, j, D, widths, kappa)
 structure_factors(phases, n, weights)
     (n_atoms, 2 n_waves). ``weights cos(phases . n)``, then ``weights sin(phases . n)``, for
     `phases` (n_atoms, 3) and small integers `n` (n_waves, 3), int64.
+soap_spectrum(pairs, offsets, exponents, contraction, runs)
+    (n_centers, n_features). SOAP features from sums over neighbours: in `pairs` (n_pairs, 4) are
+    the vectors D from centres, Angstrom, and weights w. Centre i and channel z own the pairs
+    ``offsets[i, z]`` to ``offsets[i, z + 1]`` of `offsets` (n_centers, n_channels + 1), int64.
+    ``c[z n, l m] = sum_pairs w sum_k contraction[l, k, n] exp(-exponents[l, k] r^2) r^l Y_lm(D)``
+    with real spherical harmonics, and a row (l, a, b, first, length) of `runs` (n_runs, 5),
+    int64, makes the features ``p[first + t] = sum_m c[a, l m] c[b + t, l m]``, t < length.
+soap_pull_back(pairs, offsets, exponents, contraction, runs, cotangents)
+    (n_pairs, 3). Derivatives of ``sum cotangents * p`` with respect to D, for `cotangents`
+    (n_centers, n_features).
+soap_jacobian(pairs, offsets, exponents, contraction, runs, channel)
+    (n, 3, n_features). Derivatives of the features of its centre with respect to D, of every pair
+    in one channel.
 """
 
 import os
@@ -61,11 +74,15 @@ def _load(name):
 
 _coulomb = _load("_coulomb")
 _ewald = _load("_ewald")
+_soap = _load("_soap")
 
 gaussian_coulomb = _coulomb.gaussian_coulomb
 ewald_pair_matrix = _ewald.ewald_pair_matrix
 ewald_pair_gradient = _ewald.ewald_pair_gradient
 ewald_pair_values = _ewald.ewald_pair_values
 structure_factors = _ewald.structure_factors
+soap_spectrum = _soap.soap_spectrum
+soap_pull_back = _soap.soap_pull_back
+soap_jacobian = _soap.soap_jacobian
 
 backend = "pythran" if _is_compiled(_coulomb) else "numpy"

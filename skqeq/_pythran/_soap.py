@@ -1,0 +1,250 @@
+"""Power spectra and their derivatives, in loops for Pythran; the twin is `_soap_numpy`.
+
+Of `c` and what is like it, rows are (l, m) and columns channel and n, so that the innermost loops
+run over neighbouring numbers. Functions return new arrays for the neighbours of one centre; with
+arguments that are written to, the types that Pythran derives take g++ minutes.
+"""
+
+import math
+
+import numpy as np
+
+
+def normalizations(l_max):
+    """What makes `solid_harmonics` real spherical harmonics times r^l."""
+    norms = np.empty((l_max + 1) * (l_max + 1))
+    for l in range(l_max + 1):
+        for m in range(l + 1):
+            norm = (2.0 * l + 1.0) / (4.0 * math.pi) * math.gamma(l - m + 1.0)
+            norm = math.sqrt(norm * math.gamma(l + m + 1.0) * (1.0 if m == 0 else 2.0))
+            norms[l * l + l + m] = norm
+            norms[l * l + l - m] = norm
+    return norms
+
+
+def solid_harmonics(pairs, first, last, l_max):
+    """``r^l P_lm exp(i m phi) / (l + m)!``: real at l^2 + l + m, imaginary at l^2 + l - m.
+
+    Scaled like this their recursions and derivatives have the simplest coefficients: Helgaker,
+    Jorgensen, Olsen, Molecular Electronic-Structure Theory (2000), section 6.4.
+    """
+    R = np.empty((last - first, (l_max + 1) * (l_max + 1)))
+    for p in range(last - first):
+        x = pairs[first + p, 0]
+        y = pairs[first + p, 1]
+        z = pairs[first + p, 2]
+        r2 = x * x + y * y + z * z
+        R[p, 0] = 1.0
+        for l in range(1, l_max + 1):
+            here = l * l + l
+            below = l * l - l
+            lowest = l * l - 3 * l + 2
+            for m in range(1 - l, l):
+                value = (2.0 * l - 1.0) * z * R[p, below + m]
+                if abs(m) < l - 1:
+                    value -= r2 * R[p, lowest + m]
+                R[p, here + m] = value / (l * l - m * m)
+            real = R[p, below + l - 1]
+            imaginary = R[p, below - l + 1] if l > 1 else 0.0
+            R[p, here + l] = -(x * real - y * imaginary) / (2.0 * l)
+            R[p, here - l] = -(y * real + x * imaginary) / (2.0 * l)
+    return R
+
+
+def harmonic_slopes(R, l_max):
+    """Derivatives (n_neighbors, 3, n_harmonics) of solid harmonics, which are such of l - 1.
+
+    With ``R_m`` for ``r^(l-1) P exp(i m phi) / (l - 1 + m)!``, ``R_-m = (-1)^m R_m*``:
+    ``d/dz = R_m``, ``d/dx + i d/dy = R_(m+1)``, ``d/dx - i d/dy = -R_(m-1)``.
+    """
+    dR = np.zeros((R.shape[0], 3, R.shape[1]))
+    for p in range(R.shape[0]):
+        for l in range(1, l_max + 1):
+            here = l * l + l
+            below = l * l - l
+            for m in range(1 - l, l):
+                dR[p, 2, here + m] = R[p, below + m]
+            if l > 1:
+                dR[p, 0, here] = R[p, below + 1]
+                dR[p, 1, here] = R[p, below - 1]
+            for m in range(1, l + 1):
+                if m < l - 1:
+                    dR[p, 0, here + m] = 0.5 * R[p, below + m + 1]
+                    dR[p, 0, here - m] = 0.5 * R[p, below - m - 1]
+                    dR[p, 1, here + m] = 0.5 * R[p, below - m - 1]
+                    dR[p, 1, here - m] = -0.5 * R[p, below + m + 1]
+                dR[p, 0, here + m] -= 0.5 * R[p, below + m - 1]
+                dR[p, 1, here - m] -= 0.5 * R[p, below + m - 1]
+                if m > 1:
+                    dR[p, 0, here - m] -= 0.5 * R[p, below - m + 1]
+                    dR[p, 1, here + m] += 0.5 * R[p, below - m + 1]
+    return dR
+
+
+def gaussians(pairs, first, last, exponents):
+    """Weighted Gaussians (n_neighbors, l_max + 1, n_max)."""
+    G = np.empty((last - first, exponents.shape[0], exponents.shape[1]))
+    for p in range(last - first):
+        x = pairs[first + p, 0]
+        y = pairs[first + p, 1]
+        z = pairs[first + p, 2]
+        r2 = x * x + y * y + z * z
+        for l in range(exponents.shape[0]):
+            for k in range(exponents.shape[1]):
+                G[p, l, k] = pairs[first + p, 3] * math.exp(-exponents[l, k] * r2)
+    return G
+
+
+def coefficients(i, offsets, R, G, contraction, norms):
+    """Density coefficients c of centre i."""
+    n_max = G.shape[2]
+    c = np.zeros((R.shape[1], (offsets.shape[1] - 1) * n_max))
+    u = np.empty((R.shape[1], n_max))
+    for channel in range(offsets.shape[1] - 1):
+        u[:] = 0.0
+        for p in range(
+            offsets[i, channel] - offsets[i, 0], offsets[i, channel + 1] - offsets[i, 0]
+        ):
+            for l in range(G.shape[1]):
+                for m in range(l * l, (l + 1) * (l + 1)):
+                    for k in range(n_max):
+                        u[m, k] += R[p, m] * G[p, l, k]
+        # Orthogonal radial functions only now: once per channel and not per neighbour.
+        for l in range(G.shape[1]):
+            for m in range(l * l, (l + 1) * (l + 1)):
+                for k in range(n_max):
+                    value = norms[m] * u[m, k]
+                    for n in range(n_max):
+                        c[m, channel * n_max + n] += value * contraction[l, k, n]
+    return c
+
+
+def count_features(runs):
+    n_features = 0
+    for run in range(runs.shape[0]):
+        n_features = max(n_features, runs[run, 3] + runs[run, 4])
+    return n_features
+
+
+# pythran export soap_spectrum(float64[:,:], int64[:,:], float64[:,:], float64[:,:,:], int64[:,:])
+def soap_spectrum(pairs, offsets, exponents, contraction, runs):
+    l_max = exponents.shape[0] - 1
+    norms = normalizations(l_max)
+    out = np.zeros((offsets.shape[0], count_features(runs)))
+    for i in range(offsets.shape[0]):
+        first = offsets[i, 0]
+        last = offsets[i, offsets.shape[1] - 1]
+        R = solid_harmonics(pairs, first, last, l_max)
+        G = gaussians(pairs, first, last, exponents)
+        c = coefficients(i, offsets, R, G, contraction, norms)
+        for run in range(runs.shape[0]):
+            l = runs[run, 0]
+            a = runs[run, 1]
+            b = runs[run, 2]
+            feature = runs[run, 3]
+            for m in range(l * l, (l + 1) * (l + 1)):
+                for t in range(runs[run, 4]):
+                    out[i, feature + t] += c[m, a] * c[m, b + t]
+    return out
+
+
+# pythran export soap_pull_back(float64[:,:], int64[:,:], float64[:,:], float64[:,:,:], int64[:,:],
+#                               float64[:,:])
+def soap_pull_back(pairs, offsets, exponents, contraction, runs, cotangents):
+    l_max = exponents.shape[0] - 1
+    n_max = exponents.shape[1]
+    norms = normalizations(l_max)
+    out = np.zeros((pairs.shape[0], 3))
+    dc = np.empty((norms.shape[0], (offsets.shape[1] - 1) * n_max))
+    du = np.empty((norms.shape[0], n_max))
+    for i in range(offsets.shape[0]):
+        first = offsets[i, 0]
+        last = offsets[i, offsets.shape[1] - 1]
+        R = solid_harmonics(pairs, first, last, l_max)
+        dR = harmonic_slopes(R, l_max)
+        G = gaussians(pairs, first, last, exponents)
+        c = coefficients(i, offsets, R, G, contraction, norms)
+        dc[:] = 0.0
+        for run in range(runs.shape[0]):
+            l = runs[run, 0]
+            a = runs[run, 1]
+            b = runs[run, 2]
+            feature = runs[run, 3]
+            for m in range(l * l, (l + 1) * (l + 1)):
+                total = 0.0
+                for t in range(runs[run, 4]):
+                    total += cotangents[i, feature + t] * c[m, b + t]
+                for t in range(runs[run, 4]):
+                    dc[m, b + t] += cotangents[i, feature + t] * c[m, a]
+                dc[m, a] += total
+        for channel in range(offsets.shape[1] - 1):
+            for l in range(l_max + 1):
+                for m in range(l * l, (l + 1) * (l + 1)):
+                    for k in range(n_max):
+                        total = 0.0
+                        for n in range(n_max):
+                            total += contraction[l, k, n] * dc[m, channel * n_max + n]
+                        du[m, k] = norms[m] * total
+            for p in range(offsets[i, channel], offsets[i, channel + 1]):
+                radial = 0.0
+                for l in range(l_max + 1):
+                    for m in range(l * l, (l + 1) * (l + 1)):
+                        value = 0.0
+                        slope = 0.0
+                        for k in range(n_max):
+                            term = G[p - first, l, k] * du[m, k]
+                            value += term
+                            slope += exponents[l, k] * term
+                        radial += slope * R[p - first, m]
+                        for axis in range(3):
+                            out[p, axis] += value * dR[p - first, axis, m]
+                for axis in range(3):
+                    out[p, axis] -= 2.0 * radial * pairs[p, axis]
+    return out
+
+
+# pythran export soap_jacobian(float64[:,:], int64[:,:], float64[:,:], float64[:,:,:], int64[:,:],
+#                              int64)
+def soap_jacobian(pairs, offsets, exponents, contraction, runs, channel):
+    l_max = exponents.shape[0] - 1
+    n_max = exponents.shape[1]
+    norms = normalizations(l_max)
+    n_pairs = 0
+    for i in range(offsets.shape[0]):
+        n_pairs += offsets[i, channel + 1] - offsets[i, channel]
+    out = np.zeros((3 * n_pairs, count_features(runs)))
+    # Of one neighbour along one axis; zero but in its own channel.
+    dc = np.zeros((norms.shape[0], (offsets.shape[1] - 1) * n_max))
+    row = 0
+    for i in range(offsets.shape[0]):
+        first = offsets[i, 0]
+        last = offsets[i, offsets.shape[1] - 1]
+        R = solid_harmonics(pairs, first, last, l_max)
+        dR = harmonic_slopes(R, l_max)
+        G = gaussians(pairs, first, last, exponents)
+        c = coefficients(i, offsets, R, G, contraction, norms)
+        for q in range(3 * offsets[i, channel], 3 * offsets[i, channel + 1]):
+            p = q // 3
+            axis = q % 3
+            for l in range(l_max + 1):
+                for n in range(n_max):
+                    value = 0.0
+                    slope = 0.0
+                    for k in range(n_max):
+                        term = G[p - first, l, k] * contraction[l, k, n]
+                        value += term
+                        slope -= 2.0 * exponents[l, k] * term
+                    slope *= pairs[p, axis]
+                    for m in range(l * l, (l + 1) * (l + 1)):
+                        step = value * dR[p - first, axis, m] + slope * R[p - first, m]
+                        dc[m, channel * n_max + n] = norms[m] * step
+            for run in range(runs.shape[0]):
+                l = runs[run, 0]
+                a = runs[run, 1]
+                b = runs[run, 2]
+                feature = runs[run, 3]
+                for m in range(l * l, (l + 1) * (l + 1)):
+                    for t in range(runs[run, 4]):
+                        out[row, feature + t] += c[m, a] * dc[m, b + t] + dc[m, a] * c[m, b + t]
+            row += 1
+    return out.reshape((n_pairs, 3, out.shape[1]))
