@@ -1,0 +1,241 @@
+"""The power spectrum from neighbour lists, and its derivatives."""
+
+from importlib import import_module
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, fcc111
+from numpy.testing import assert_allclose, assert_array_equal
+
+from skqeq import SOAPFeaturizer
+from skqeq.features._gradient import Surroundings
+from skqeq.structures import check_structures
+
+from .. import helpers
+
+WEIGHTING = {"H": 0.5, "C": 1.0, "N": 1.5, "O": 2.0, "F": 3.0, "Na": 0.7, "Al": 1.3, "Cl": 1.1}
+MODES = ["off", "mu2", "mu1nu1", "crossover"]
+
+
+def crystal():
+    """Each atom has many images of itself among its neighbours."""
+    atoms = bulk("NaCl", "rocksalt", a=5.64)
+    atoms.rattle(0.1, seed=0)
+    return atoms
+
+
+def slab():
+    atoms = fcc111("Al", (1, 2, 2))  # without a third cell vector
+    atoms.numbers[0] = 13 + 4
+    atoms.rattle(0.1, seed=1)
+    return atoms
+
+
+STRUCTURES = {
+    "molecule": helpers.rattled("CH3NO2", 0),
+    "two": helpers.rattled("HF", 1),
+    "one": Atoms("O", [[0.1, 0.2, 0.3]]),
+    "crystal": crystal(),
+    "small crystal": bulk("Al"),
+    "slab": slab(),
+}
+
+
+def surroundings(atoms, **options):
+    """The neighbours, and DScribe's rows."""
+    options = {"r_cut": 3.0, "n_max": 3, "l_max": 3} | options
+    [structure] = check_structures([atoms])
+    [spectrum] = SOAPFeaturizer(**options).fit([atoms]).spectra_
+    return Surroundings(spectrum, structure), spectrum.rows(structure)
+
+
+def cotangents_for(rows, seed=0):
+    return np.random.default_rng(seed).normal(size=rows.shape)
+
+
+def assert_close(found, expected, tolerance):
+    assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("weighting", [None, WEIGHTING], ids=["plain", "weighted"])
+@pytest.mark.parametrize("compression", MODES)
+def test_rows_are_those_of_dscribe(name, compression, weighting):
+    near, expected = surroundings(
+        STRUCTURES[name], compression=compression, species_weighting=weighting
+    )
+    assert_close(near.rows(), expected, 1e-10)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"n_max": 1, "l_max": 0},
+        {"n_max": 2, "l_max": 1},
+        {"n_max": 8, "l_max": 6, "r_cut": 3.5},
+        {"n_max": 2, "l_max": 20},
+        {"r_cut": 4.4, "sigma_atom": 0.3},
+    ],
+    ids=repr,
+)
+def test_options(options):
+    for name in ("molecule", "crystal"):
+        near, expected = surroundings(STRUCTURES[name], **options)
+        assert_close(near.rows(), expected, 1e-10)
+
+
+@pytest.mark.parametrize("compression", ["off", "crossover"])
+def test_pull_back_is_that_of_dscribe(compression):
+    """Its analytical derivative exists for molecules without weighting."""
+    from dscribe.descriptors import SOAP
+
+    atoms = STRUCTURES["molecule"]
+    options = {"r_cut": 3.0, "n_max": 4, "l_max": 3}
+    near, rows = surroundings(atoms, compression=compression, **options)
+    soap = SOAP(
+        species=["H", "C", "N", "O"],
+        sigma=3.0 / 8,
+        compression={"mode": compression, "species_weighting": None},
+        **options,
+    )
+    full, _ = soap.derivatives(atoms, attach=True, method="analytical")
+    cotangents = cotangents_for(rows)
+    gradient, _ = near.pull_back(cotangents)
+    assert_close(gradient, np.einsum("cf,cjaf->ja", cotangents, full), 1e-8)
+
+
+def slope(function, step=2e-4):
+    """Derivative at zero, to fourth order."""
+    near, far = (function(h) - function(-h) for h in (step, 2 * step))
+    return (8 * near - far) / (12 * step)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("compression", MODES)
+def test_central_differences(name, compression):
+    atoms = STRUCTURES[name]
+    options = {"compression": compression, "species_weighting": WEIGHTING}
+    near, rows = surroundings(atoms, **options)
+    cotangents = cotangents_for(rows)
+    gradient, virial = near.pull_back(cotangents)
+    rng = np.random.default_rng(1)
+    shift, strain = rng.normal(size=(len(atoms), 3)), rng.normal(size=(3, 3))
+    strain += strain.T
+
+    def moved(h):
+        displaced = atoms.copy()
+        displaced.positions += h * shift
+        return value(displaced)
+
+    def strained(h):
+        deformed = atoms.copy()
+        deformed.set_cell(atoms.cell @ (np.eye(3) + h * strain))
+        deformed.positions = atoms.positions @ (np.eye(3) + h * strain)
+        return value(deformed)
+
+    def value(displaced):
+        other, _ = surroundings(displaced, **options)
+        assert len(other.i) == len(near.i)  # none crosses the cutoff, where there is a jump
+        return np.sum(cotangents * other.rows())
+
+    size = np.linalg.norm(gradient) + np.linalg.norm(virial)
+    assert_allclose(np.sum(gradient * shift), slope(moved), rtol=0, atol=1e-8 * size + 1e-12)
+    assert_allclose(np.sum(virial * strain), slope(strained), rtol=0, atol=1e-8 * size + 1e-12)
+    assert_allclose(gradient.sum(axis=0), 0, atol=1e-12 * size)
+    assert_allclose(virial, virial.T, rtol=0, atol=1e-12 * size)
+
+
+def test_no_force_without_neighbors():
+    near, rows = surroundings(STRUCTURES["one"])
+    gradient, virial = near.pull_back(cotangents_for(rows))
+    assert_array_equal(gradient, np.zeros((1, 3)))
+    assert_array_equal(virial, np.zeros((3, 3)))
+
+
+def test_order_of_the_atoms():
+    atoms = STRUCTURES["molecule"]
+    order = np.random.default_rng(0).permutation(len(atoms))
+    near, rows = surroundings(atoms)
+    mixed, _ = surroundings(atoms[order])
+    cotangents = cotangents_for(rows)
+    gradient, virial = near.pull_back(cotangents)
+    other_gradient, other_virial = mixed.pull_back(cotangents[order])
+    assert_close(mixed.rows(), near.rows()[order], 1e-12)
+    assert_close(other_gradient, gradient[order], 1e-12)
+    assert_close(other_virial, virial, 1e-12)
+
+
+def test_rotation():
+    atoms = STRUCTURES["crystal"].copy()
+    rotation, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
+    near, rows = surroundings(atoms)
+    atoms.set_cell(atoms.cell @ rotation, scale_atoms=True)
+    turned, _ = surroundings(atoms)
+    cotangents = cotangents_for(rows)
+    gradient, virial = near.pull_back(cotangents)
+    other_gradient, other_virial = turned.pull_back(cotangents)
+    assert_close(turned.rows(), near.rows(), 1e-12)
+    assert_close(other_gradient, gradient @ rotation, 1e-12)
+    assert_close(other_virial, rotation.T @ virial @ rotation, 1e-12)
+
+
+def test_atoms_outside_the_cell():
+    """Where in its lattice an atom is written down does not matter."""
+    atoms = STRUCTURES["crystal"].copy()
+    near, rows = surroundings(atoms)
+    atoms.positions[1] += [2, -3, 1] @ atoms.cell
+    moved, _ = surroundings(atoms)
+    cotangents = cotangents_for(rows)
+    assert_close(moved.rows(), near.rows(), 1e-12)
+    for found, expected in zip(moved.pull_back(cotangents), near.pull_back(cotangents)):
+        assert_close(found, expected, 1e-12)
+
+
+@pytest.mark.parametrize("max_bytes", [0, 2**25])
+@pytest.mark.parametrize("compression", MODES)
+@pytest.mark.parametrize("name", ["molecule", "slab", "one"])
+def test_jacobians_contain_the_pull_back(name, compression, max_bytes):
+    near, rows = surroundings(STRUCTURES[name], compression=compression)
+    cotangents = cotangents_for(rows)
+    g = np.zeros_like(near.D)
+    for pairs, columns, J in near.jacobians(max_bytes):
+        g[pairs] += np.einsum("paf,pf->pa", J, cotangents[near.i[pairs]][:, columns])
+    expected = near.pull_back(cotangents)
+    for found, wanted in zip(near.collect(g), expected):
+        assert_allclose(found, wanted, rtol=0, atol=1e-12 * np.abs(expected[1]).max() + 1e-15)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_compiled_and_twin_agree(name):
+    compiled = import_module("skqeq._pythran._soap")
+    if not hasattr(compiled, "__pythran__"):
+        pytest.skip("kernels are not compiled")
+    twin = import_module("skqeq._pythran._soap_numpy")
+    near, rows = surroundings(STRUCTURES[name], compression="mu1nu1", l_max=4)
+    arguments = (*near._arguments, near._runs)
+    for array in arguments:
+        array.flags.writeable = False
+    assert_close(compiled.soap_spectrum(*arguments), twin.soap_spectrum(*arguments), 1e-12)
+    cotangents = cotangents_for(rows)
+    expected = twin.soap_pull_back(*arguments, cotangents)
+    assert_close(compiled.soap_pull_back(*arguments, cotangents), expected, 1e-12)
+    for channel in range(2):
+        expected = twin.soap_jacobian(*arguments, channel)
+        assert_close(compiled.soap_jacobian(*arguments, channel), expected, 1e-12)
+
+
+def test_twin_works_in_blocks(monkeypatch):
+    twin = import_module("skqeq._pythran._soap_numpy")
+    near, rows = surroundings(STRUCTURES["crystal"])
+    arguments = (*near._arguments, near._runs)
+    cotangents = cotangents_for(rows)
+    expected = (
+        twin.soap_spectrum(*arguments),
+        twin.soap_pull_back(*arguments, cotangents),
+        twin.soap_jacobian(*arguments, 1),
+    )
+    monkeypatch.setattr(twin, "BLOCK", 1)
+    assert_close(twin.soap_spectrum(*arguments), expected[0], 1e-13)
+    assert_close(twin.soap_pull_back(*arguments, cotangents), expected[1], 1e-13)
+    assert_close(twin.soap_jacobian(*arguments, 1), expected[2], 1e-13)
