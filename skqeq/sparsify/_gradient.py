@@ -1,0 +1,139 @@
+"""Derivatives of whitened kernel features with respect to positions and strain.
+
+For one column block, with ``x = p / |p|`` the normalised row of a centre and s a sparse point,
+
+    d (x . s)^zeta = zeta (x . s)^(zeta - 1) (s - (x . s) x) . dp / |p|.
+
+Backwards, that turns derivatives with respect to the features into one vector per centre, which
+the power spectrum pulls back. Forwards, all sparse points at once, the columns that a neighbour
+changes are multiplied by those of the points: a product of matrices, and nothing of the size
+(centres, atoms, features) is stored.
+"""
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.sparse import csr_array
+
+from ..features._gradient import Surroundings
+from ._cur import ALL
+from ._kernel import row_norms
+
+
+class SparseGradient:
+    """The derivatives for one structure.
+
+    Parameters
+    ----------
+    source : SparseSource
+        What makes the features, from power spectra.
+    structure : Structure
+        A molecule, a slab or a crystal.
+    """
+
+    def __init__(self, source, structure):
+        self.n_atoms = len(structure)
+        self.columns, self.n_columns = source.columns, source.boundaries[-1]
+        self.kernels, self.centers = {}, {}
+        for group, kernel in source.kernels.items():
+            own = np.arange(self.n_atoms)
+            if group != ALL:
+                own = np.flatnonzero(structure.numbers == group)
+            if len(own):
+                self.kernels[group], self.centers[group] = kernel, own
+        self.blocks = []
+        for b, spectrum in enumerate(source.parent.spectra):
+            near = Surroundings(spectrum, structure)
+            rows = near.rows()
+            columns = spectrum.columns(structure.species, source.parent.boundaries[b])
+            columns = np.concatenate([np.arange(c.start, c.stop) for c in columns])
+            norms = row_norms(rows)
+            self.blocks.append((b, near, rows / norms[:, None], norms, columns))
+
+    def pull_back(self, cotangents):
+        """Derivatives of a function of the features with respect to the geometry.
+
+        Parameters
+        ----------
+        cotangents : ndarray of shape (n_atoms, n_columns)
+            Derivatives of the function with respect to the features; of an atom those count
+            that belong to its own element.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_atoms, 3)
+            With respect to the positions, 1/Angstrom.
+        virial : ndarray of shape (3, 3)
+            With respect to a strain of positions and cell.
+        """
+        gradient, virial = np.zeros((self.n_atoms, 3)), np.zeros((3, 3))
+        for b, near, X, norms, columns in self.blocks:
+            given = np.zeros_like(X)
+            for group, kernel in self.kernels.items():
+                own = self.centers[group]
+                t = cotangents[own, self.columns[group]]
+                # phi = K L^-T
+                t = solve_triangular(kernel.chol, t.T, lower=True, trans=1).T
+                points = kernel.points[:, columns]
+                cosines = X[own] @ points.T
+                t = t * _slope(kernel, b, cosines) / norms[own, None]
+                given[own] = t @ points - np.sum(t * cosines, axis=1)[:, None] * X[own]
+            parts = near.pull_back(given)
+            gradient += parts[0]
+            virial += parts[1]
+        return gradient, virial
+
+    def jacobian(self, q):
+        """Derivatives of ``q^T phi`` for fixed q, one row per coordinate.
+
+        Parameters
+        ----------
+        q : ndarray of shape (n_atoms,)
+            A factor for every atom, such as its charge.
+
+        Returns
+        -------
+        J : ndarray of shape (3 n_atoms, n_columns)
+            With respect to the positions, 1/Angstrom.
+        virial : ndarray of shape (9, n_columns)
+            With respect to a strain of positions and cell.
+        """
+        J = np.zeros((self.n_atoms, 3, self.n_columns))
+        virial = np.zeros((3, 3, self.n_columns))
+        for b, near, X, norms, columns in self.blocks:
+            factors, cosines = {}, {}
+            for group, kernel in self.kernels.items():
+                own = self.centers[group]
+                cosines[group] = X[own] @ kernel.points[:, columns].T
+                factors[group] = _slope(kernel, b, cosines[group]) * (q / norms)[own, None]
+            for pairs, touched, dp in near.jacobians():
+                i, j, D = near.i[pairs], near.j[pairs], near.D[pairs]
+                for group, kernel in self.kernels.items():
+                    some = np.flatnonzero(np.isin(i, self.centers[group]) & D.any(axis=1))
+                    if not len(some):
+                        continue
+                    row = np.searchsorted(self.centers[group], i[some])
+                    points = kernel.points[:, columns[touched]]
+                    part = dp[some].reshape(3 * len(some), -1) @ points.T
+                    part = part.reshape(len(some), 3, -1)
+                    along = np.einsum("paf,pf->pa", dp[some], X[i[some]][:, touched])
+                    part -= along[:, :, None] * cosines[group][row][:, None]
+                    part *= factors[group][row][:, None]
+                    part = part.reshape(len(some), -1)
+                    shape = (self.n_atoms, len(some))
+                    signs = np.repeat([1.0, -1.0], len(some))
+                    ends = np.concatenate([j[some], i[some]])
+                    scatter = csr_array((signs, (ends, np.tile(np.arange(len(some)), 2))), shape)
+                    here = self.columns[group]
+                    J[:, :, here] += (scatter @ part).reshape(self.n_atoms, 3, -1)
+                    stretch = (D[some].T @ part).reshape(3, 3, -1)
+                    virial[:, :, here] += stretch.transpose(1, 0, 2)
+        J, virial = J.reshape(3 * self.n_atoms, -1), virial.reshape(9, -1)
+        for group, kernel in self.kernels.items():
+            for rows in (J, virial):
+                rows[:, self.columns[group]] = kernel.whiten(rows[:, self.columns[group]])
+        return J, virial
+
+
+def _slope(kernel, b, cosines):
+    """Derivative of a block's kernel with respect to ``x . s``."""
+    return kernel.block_weights[b] * kernel.zeta * cosines ** (kernel.zeta - 1)
