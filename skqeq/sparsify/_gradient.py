@@ -73,10 +73,11 @@ class SparseGradient:
                 t = cotangents[own, self.columns[group]]
                 # phi = K L^-T
                 t = solve_triangular(kernel.chol, t.T, lower=True, trans=1).T
-                points = kernel.points[:, columns]
-                cosines = X[own] @ points.T
+                cosines = _dot_points(X[own], kernel, columns)
                 t = t * _slope(kernel, b, cosines) / norms[own, None]
-                given[own] = t @ points - np.sum(t * cosines, axis=1)[:, None] * X[own]
+                for here, there in _runs(columns):
+                    given[own, here] = t @ kernel.points[:, there]
+                given[own] -= np.sum(t * cosines, axis=1)[:, None] * X[own]
             parts = near.pull_back(given)
             gradient += parts[0]
             virial += parts[1]
@@ -103,7 +104,7 @@ class SparseGradient:
             factors, cosines = {}, {}
             for group, kernel in self.kernels.items():
                 own = self.centers[group]
-                cosines[group] = X[own] @ kernel.points[:, columns].T
+                cosines[group] = _dot_points(X[own], kernel, columns)
                 factors[group] = _slope(kernel, b, cosines[group]) * (q / norms)[own, None]
             for pairs, touched, dp in near.jacobians():
                 i, j, D = near.i[pairs], near.j[pairs], near.D[pairs]
@@ -112,8 +113,8 @@ class SparseGradient:
                     if not len(some):
                         continue
                     row = np.searchsorted(self.centers[group], i[some])
-                    points = kernel.points[:, columns[touched]]
-                    part = dp[some].reshape(3 * len(some), -1) @ points.T
+                    slopes = dp[some].reshape(3 * len(some), -1)
+                    part = _dot_points(slopes, kernel, columns[touched])
                     part = part.reshape(len(some), 3, -1)
                     along = np.einsum("paf,pf->pa", dp[some], X[i[some]][:, touched])
                     part -= along[:, :, None] * cosines[group][row][:, None]
@@ -137,3 +138,16 @@ class SparseGradient:
 def _slope(kernel, b, cosines):
     """Derivative of a block's kernel with respect to ``x . s``."""
     return kernel.block_weights[b] * kernel.zeta * cosines ** (kernel.zeta - 1)
+
+
+def _dot_points(rows, kernel, columns):
+    """Rows that hold some columns only, times the same columns of the sparse points."""
+    return sum(rows[:, here] @ kernel.points[:, there].T for here, there in _runs(columns))
+
+
+def _runs(columns):
+    """Ascending columns as slices, of themselves and of all: no product has to copy the points."""
+    edges = [0, *(np.flatnonzero(np.diff(columns) != 1) + 1).tolist(), len(columns)]
+    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        first = int(columns[start])
+        yield slice(start, stop), slice(first, first + stop - start)
