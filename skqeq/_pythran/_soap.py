@@ -155,8 +155,11 @@ def soap_pull_back(pairs, offsets, exponents, contraction, runs, cotangents):
     n_max = exponents.shape[1]
     norms = normalizations(l_max)
     out = np.zeros((pairs.shape[0], 3))
-    dc = np.empty((norms.shape[0], (offsets.shape[1] - 1) * n_max))
+    width = (offsets.shape[1] - 1) * n_max
+    dc = np.empty((norms.shape[0], width))
     du = np.empty((norms.shape[0], n_max))
+    # With the cotangents of an l in a symmetric matrix, dc = c T has long innermost loops.
+    T = np.zeros((l_max + 1, width, width))
     for i in range(offsets.shape[0]):
         first = offsets[i, 0]
         last = offsets[i, offsets.shape[1] - 1]
@@ -170,13 +173,16 @@ def soap_pull_back(pairs, offsets, exponents, contraction, runs, cotangents):
             a = runs[run, 1]
             b = runs[run, 2]
             feature = runs[run, 3]
+            for t in range(runs[run, 4]):
+                T[l, a, b + t] = cotangents[i, feature + t]
+                T[l, b + t, a] = cotangents[i, feature + t]
+            if a >= b and a < b + runs[run, 4]:
+                T[l, a, a] *= 2.0
+        for l in range(l_max + 1):
             for m in range(l * l, (l + 1) * (l + 1)):
-                total = 0.0
-                for t in range(runs[run, 4]):
-                    total += cotangents[i, feature + t] * c[m, b + t]
-                for t in range(runs[run, 4]):
-                    dc[m, b + t] += cotangents[i, feature + t] * c[m, a]
-                dc[m, a] += total
+                for b in range(width):
+                    for a in range(width):
+                        dc[m, a] += T[l, b, a] * c[m, b]
         for channel in range(offsets.shape[1] - 1):
             for l in range(l_max + 1):
                 for m in range(l * l, (l + 1) * (l + 1)):
