@@ -6,9 +6,9 @@ Water and rattled zinc oxide, periodic, and a drop of water in open boundary con
 runs in a process of its own, so that its peak memory is its own. The time is that of everything
 between structure and charges; the better of two runs counts. The floor is that of the Fourier
 transforms: two complex FFTs of the grid of waves, at a size that suits them, for each product with
-the matrix, by SciPy on all cores. Charges of up to 3,000 atoms are compared with those of the factorised matrix. Tables
-are printed and written to ``benchmarks/results/large.csv`` and ``large_slopes.csv``, the picture to
-``docs/_static/large_systems.png``.
+the matrix, by SciPy on all cores. Charges of up to 3,000 atoms are compared with those of the
+factorised matrix. Tables are printed and written to ``benchmarks/results/large.csv`` and
+``large_slopes.csv``, the picture to ``docs/_static/large_systems.png``.
 """
 
 import argparse

@@ -16,6 +16,8 @@ from .models import (
     QEqRegressor,
     predict_charges,
     predict_electronegativities,
+    predict_energy,
+    predict_forces,
     predict_target,
     predict_targets,
 )
@@ -35,6 +37,8 @@ __all__ = [
     "make_targets",
     "predict_charges",
     "predict_electronegativities",
+    "predict_energy",
+    "predict_forces",
     "predict_target",
     "predict_targets",
     "show_versions",

@@ -3,6 +3,8 @@
 from ._dispatch import (
     predict_charges,
     predict_electronegativities,
+    predict_energy,
+    predict_forces,
     predict_target,
     predict_targets,
 )
@@ -14,6 +16,8 @@ __all__ = [
     "QEqRegressor",
     "predict_charges",
     "predict_electronegativities",
+    "predict_energy",
+    "predict_forces",
     "predict_target",
     "predict_targets",
 ]

@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
+from ..electrostatics import hardness_gradient
 from ..electrostatics._hardness import SOLVERS, hardness_for
 from ..electrostatics._splitting import ACCURACIES
 from ..metrics import target_r2
@@ -242,7 +243,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
     # ---- prediction -------------------------------------------------------------------------
 
     def _walk(self, X, names=("charges",), start=None):
-        """Yield structure, electronegativities, charges and widths of every structure.
+        """Yield structure, electronegativities, charges, widths and response of every structure.
 
         A periodic structure with none of the targets `names` is refused before any work. `start`
         are charges of each structure that iterations start from.
@@ -268,7 +269,13 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                 equilibrium, widths, slots = self._equilibrium(structure, first + s)
                 chi = (self._chi_0 + b)[slots]
                 chi = chi + learned[block.offsets[s] : block.offsets[s + 1]]
-                yield structure, chi, equilibrium.charges(chi, start[first + s]), widths
+                yield (
+                    structure,
+                    chi,
+                    equilibrium.charges(chi, start[first + s]),
+                    widths,
+                    equilibrium,
+                )
 
     def predict(self, X):
         """Predict the targets that `fit` was given.
@@ -311,7 +318,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             if name not in TARGETS:
                 raise ValueError(f"unknown target {name!r}; known: {', '.join(TARGETS)}")
         columns = {name: [] for name in names}
-        for structure, _, charges, widths in self._walk(X, names):
+        for structure, _, charges, widths, _ in self._walk(X, names):
             for name, values in columns.items():
                 values.append(_observe(TARGETS[name], structure, charges, widths))
         return make_targets(**columns)
@@ -350,11 +357,53 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         charges : list of ndarray of shape (n_atoms,)
             e; each sums to the structure's total charge.
         """
-        return [charges for _, _, charges, _ in self._walk(X, start=start)]
+        return [charges for _, _, charges, _, _ in self._walk(X, start=start)]
 
     def predict_electronegativities(self, X):
         """Electronegativities of all atoms: list of ndarray of shape (n_atoms,), V."""
-        return [chi for _, chi, _, _ in self._walk(X)]
+        return [chi for _, chi, _, _, _ in self._walk(X)]
+
+    def predict_energy(self, X):
+        """Energy of charge equilibration, ``chi . q + q . A q / 2 - field . sum_i q_i r_i``.
+
+        Only differences between structures of the same composition have a meaning. In a field the
+        energy of a charged structure depends on the coordinate origin.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+
+        Returns
+        -------
+        energy : ndarray of shape (n,)
+            eV.
+        """
+        return np.array([equilibrium.energy(chi, q) for _, chi, q, _, equilibrium in self._walk(X)])
+
+    def predict_forces(self, X):
+        """Negative derivatives of `predict_energy` with respect to the positions.
+
+        The energy is a minimum in the charges, so their derivatives drop out.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`; features must come from SOAPFeaturizer and CURSparsifier.
+
+        Returns
+        -------
+        forces : list of ndarray of shape (n_atoms, 3)
+            eV/Angstrom. They sum to the total charge times the field.
+        """
+        features = self._features(X)
+        forces = []
+        for structure, _, q, widths, _ in self._walk(features):
+            w = self.coef_[: self.n_features_in_]
+            gradient, _ = features.gradient(structure).pull_back(np.multiply.outer(q, w))
+            coulomb, _ = hardness_gradient(structure, q, q, widths, self.accuracy)
+            forces.append(np.multiply.outer(q, structure.field) - gradient - 0.5 * coulomb)
+        return forces
 
     def score(self, X, y, sample_weight=None):
         """Mean over the labelled targets of the coefficient of determination R2.

@@ -55,6 +55,45 @@ def predict_electronegativities(model, X):
     return model.predict_electronegativities(transformer(X))
 
 
+def predict_energy(model, X):
+    """Energy of charge equilibration.
+
+    Parameters
+    ----------
+    model : fitted estimator
+        As in `predict_charges`.
+    X : sequence of ase.Atoms
+        What ``model.predict`` takes.
+
+    Returns
+    -------
+    energy : ndarray of shape (n,)
+        ``chi . q + q . A q / 2 - field . sum_i q_i r_i``, eV. Only differences between structures
+        of the same composition have a meaning.
+    """
+    transformer, model = unwrap(model)
+    return model.predict_energy(transformer(X))
+
+
+def predict_forces(model, X):
+    """Negative derivatives of `predict_energy` with respect to the positions.
+
+    Parameters
+    ----------
+    model : fitted estimator
+        As in `predict_charges`.
+    X : sequence of ase.Atoms
+        What ``model.predict`` takes.
+
+    Returns
+    -------
+    forces : list of ndarray of shape (n_atoms, 3)
+        eV/Angstrom.
+    """
+    transformer, model = unwrap(model)
+    return model.predict_forces(transformer(X))
+
+
 def predict_target(model, X, name):
     """Any target, whether the model was trained on it or not.
 

@@ -1,5 +1,7 @@
 """Classical charge equilibration, fitted."""
 
+import numpy as np
+
 from ..structures import StructureFeatures, check_structures
 from ._base import POSITIVE, ChargeModel
 
@@ -100,3 +102,11 @@ class NoFeatures:
     def tiles(self, structures):
         """Nothing."""
         return []
+
+    def gradient(self, structure):
+        """Nothing depends on the geometry."""
+        return self
+
+    def pull_back(self, cotangents):
+        """No forces and no stress."""
+        return np.zeros((len(cotangents), 3)), np.zeros((3, 3))

@@ -36,7 +36,8 @@ class Equilibrium:
     """
 
     def __init__(self, structure, A, name=None):
-        self._structure, name = structure, name or structure.symbols
+        self._structure, self._A = structure, A
+        name = name or structure.symbols
         self._external = structure.positions @ structure.field
         if isinstance(A, HardnessOperator):
             self._solver = ConjugateGradients(A, name)
@@ -59,6 +60,10 @@ class Equilibrium:
     def n_iterations(self):
         """Iterations of the last solution; 0 for a factorisation."""
         return self._solver.n_iterations
+
+    def energy(self, chi, charges):
+        """``chi . q + q . A q / 2 - field . sum_i q_i r_i``, about the coordinate origin; eV."""
+        return float(charges @ (chi - self._external + 0.5 * (self._A @ charges)))
 
     def project(self, V):
         """``P V`` for V of shape (n_atoms,) or (n_atoms, k)."""

@@ -382,6 +382,14 @@ class SparseSource:
             tiles.append(Tile(atoms, (self.columns[group],), self.kernels[group].whiten(K)))
         return tiles
 
+    def gradient(self, structure):
+        """See `StructureFeatures.gradient`."""
+        from ._gradient import SparseGradient  # which builds on this module
+
+        if not hasattr(self.parent, "spectra"):
+            raise TypeError("forces need the features of SOAPFeaturizer before CURSparsifier")
+        return SparseGradient(self, structure)
+
 
 def _name(group):
     return "all kinds" if group == ALL else chemical_symbols[group]

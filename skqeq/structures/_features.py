@@ -194,6 +194,33 @@ class StructureFeatures:
     def _block(self, structures):
         return Block(structures, self.source.tiles(structures), self.n_features)
 
+    def gradient(self, structure):
+        """Derivatives of the features of one structure with respect to its geometry.
+
+        Parameters
+        ----------
+        structure : Structure
+            A molecule, a slab or a crystal.
+
+        Returns
+        -------
+        gradient : object
+            ``gradient.pull_back(cotangents)`` takes the derivatives of a function with respect to
+            the features, shape (n_atoms, n_features), and returns those with respect to the
+            positions, shape (n_atoms, 3), 1/Angstrom, and to a strain, shape (3, 3).
+
+        Raises
+        ------
+        TypeError
+            If the features have no known derivative.
+        """
+        if not hasattr(self.source, "gradient"):
+            raise TypeError(
+                "forces need features of known derivative: those of CURSparsifier behind "
+                "SOAPFeaturizer"
+            )
+        return self.source.gradient(structure)
+
     def blocks(self, max_bytes=BLOCK_BYTES, verbose=False, desc="features"):
         """Walk over the features in blocks of consecutive structures.
 
