@@ -2,6 +2,7 @@
 
 import warnings
 from numbers import Integral, Real
+from typing import NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -19,13 +20,35 @@ from ..parameters import per_element, qeq_electronegativities, radii_table
 from ..persistence import Persistent
 from ..response import Equilibrium
 from ..solvers import NonlinearRows, Triangle, gauss_newton
-from ..structures import StructureFeatures
+from ..structures import Structure, StructureFeatures
 from ..structures._features import check_same_features
 from ..targets import TARGETS, Labels, make_targets
 from ..targets._labels import to_form
 from ._rows import RowList
 
 POSITIVE = Interval(Real, 0.0, None, closed="neither")
+
+
+class Solution(NamedTuple):
+    """The charges of one structure, e, and what they follow from.
+
+    Attributes
+    ----------
+    structure : Structure
+        Geometry, total charge and field.
+    widths : ndarray of shape (n_atoms,)
+        Of the Gaussian charges, Angstrom.
+    equilibrium : Equilibrium
+        The charge response.
+    chi, charges : ndarray of shape (n_atoms,)
+        V and e.
+    """
+
+    structure: Structure
+    widths: np.ndarray
+    equilibrium: Equilibrium
+    chi: np.ndarray
+    charges: np.ndarray
 
 
 class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
@@ -243,7 +266,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
     # ---- prediction -------------------------------------------------------------------------
 
     def _walk(self, X, names=("charges",), start=None):
-        """Yield structure, electronegativities, charges, widths and response of every structure.
+        """Yield the `Solution` of every structure.
 
         A periodic structure with none of the targets `names` is refused before any work. `start`
         are charges of each structure that iterations start from.
@@ -269,13 +292,8 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                 equilibrium, widths, slots = self._equilibrium(structure, first + s)
                 chi = (self._chi_0 + b)[slots]
                 chi = chi + learned[block.offsets[s] : block.offsets[s + 1]]
-                yield (
-                    structure,
-                    chi,
-                    equilibrium.charges(chi, start[first + s]),
-                    widths,
-                    equilibrium,
-                )
+                charges = equilibrium.charges(chi, start[first + s])
+                yield Solution(structure, widths, equilibrium, chi, charges)
 
     def predict(self, X):
         """Predict the targets that `fit` was given.
@@ -318,9 +336,9 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             if name not in TARGETS:
                 raise ValueError(f"unknown target {name!r}; known: {', '.join(TARGETS)}")
         columns = {name: [] for name in names}
-        for structure, _, charges, widths, _ in self._walk(X, names):
+        for solution in self._walk(X, names):
             for name, values in columns.items():
-                values.append(_observe(TARGETS[name], structure, charges, widths))
+                values.append(_observe(TARGETS[name], solution))
         return make_targets(**columns)
 
     def predict_target(self, X, name):
@@ -357,11 +375,11 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         charges : list of ndarray of shape (n_atoms,)
             e; each sums to the structure's total charge.
         """
-        return [charges for _, _, charges, _, _ in self._walk(X, start=start)]
+        return [solution.charges for solution in self._walk(X, start=start)]
 
     def predict_electronegativities(self, X):
         """Electronegativities of all atoms: list of ndarray of shape (n_atoms,), V."""
-        return [chi for _, chi, _, _, _ in self._walk(X)]
+        return [solution.chi for solution in self._walk(X)]
 
     def predict_energy(self, X):
         """Energy of charge equilibration, ``chi . q + q . A q / 2 - field . sum_i q_i r_i``.
@@ -379,7 +397,8 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         energy : ndarray of shape (n,)
             eV.
         """
-        return np.array([equilibrium.energy(chi, q) for _, chi, q, _, equilibrium in self._walk(X)])
+        energies = [s.equilibrium.energy(s.chi, s.charges) for s in self._walk(X)]
+        return np.array(energies)
 
     def predict_forces(self, X):
         """Negative derivatives of `predict_energy` with respect to the positions.
@@ -396,9 +415,8 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         forces : list of ndarray of shape (n_atoms, 3)
             eV/Angstrom. They sum to the total charge times the field.
         """
-        features = self._features(X)
-        forces = []
-        for structure, _, q, widths, _ in self._walk(features):
+        features, forces = self._features(X), []
+        for structure, widths, _, _, q in self._walk(features):
             w = self.coef_[: self.n_features_in_]
             gradient, _ = features.gradient(structure).pull_back(np.multiply.outer(q, w))
             coulomb, _ = hardness_gradient(structure, q, q, widths, self.accuracy)
@@ -450,12 +468,13 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         return tags
 
 
-def _observe(target, structure, charges, widths):
+def _observe(target, solution):
     """Value of a target; a scalar where the label is one, None where it is undefined."""
-    defined = target.defined(structure)
+    defined = target.defined(solution.structure)
     if not defined.any():
         return None
-    value = target.value(target.operator(structure, widths) @ charges)
+    operator = target.operator(solution.structure, solution.widths)
+    value = target.value(operator @ solution.charges)
     value = np.where(defined, value, np.nan)
     return value[0] if target.shape == (1,) else value
 
