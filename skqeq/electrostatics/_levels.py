@@ -37,8 +37,8 @@ from ._waves import DirectTransform, FastTransform, wave_indices
 PAIR_COST, DIRECT_COST, ATOM_COST, MODE_COST, PLAN_COST = 350.0, 40.0, 6000.0, 1500.0, 2e7
 # Below this size a molecule is all pairs.
 SMALL_MOLECULE = 800
-# Widths of the division to try, in units of the distance of atoms.
-WIDTHS = np.geomspace(0.2, 3.0, 14)
+# Widths of the division to try.
+N_WIDTHS = 14
 # Parts of the error that may reach their bound at the same time.
 SHARES = 8
 
@@ -165,10 +165,13 @@ class Division:
             if n < SMALL_MOLECULE:
                 return division
         spacing = (geometry.occupied / n) ** (1 / 3)
-        sigmas = np.maximum(width, spacing * WIDTHS)
+        widest = max(3.0 * spacing, 0.2 * geometry.volume ** (1 / 3))
+        sigmas = np.maximum(width, np.geomspace(0.2 * spacing, widest, N_WIDTHS))
         reals = real_cutoff(sigmas, width, geometry.vectors, tolerance)
         for sigma, real in zip(sigmas.tolist(), reals.tolist()):
-            pairs = PAIR_COST * n * 2 * np.pi / 3 * (real / spacing) ** 3
+            # In a nearly empty cell there are no more than the other atoms, and images far away.
+            ball = 2 * np.pi / 3 * real**3
+            pairs = PAIR_COST * n * min(ball / spacing**3, n / 2 + n * ball / geometry.volume)
             for levels in geometry.levels(sigma, tolerance):
                 cost = pairs + sum(level.cost(n)[0] for level in levels)
                 if cost < best:

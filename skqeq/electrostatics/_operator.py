@@ -55,8 +55,9 @@ class CoulombOperator:
         Reduced periodic vectors, Angstrom.
     positions : ndarray of shape (n_atoms, 3)
         Angstrom.
-    occupied : float
-        Volume that the atoms take, for an estimate of their density; Angstrom^3.
+    volume, occupied : float
+        Of the cell or of the box around the atoms, and of the part of it where atoms are, for an
+        estimate of their density; Angstrom^3.
     division : Division
         Widths, cutoffs and cells.
     pairs : tuple of ndarray
@@ -205,6 +206,7 @@ class SlabOperator(CoulombOperator):
         self.z = fractions[:, 2] - fractions[:, 2].mean()
         self.area = abs(np.linalg.det(cell))
         self.thickness = np.ptp(self.z)
+        self.volume = self.area * max(self.thickness, BIN)
 
     def levels(self, sigma, tolerance):
         for factor in BANDS:
@@ -254,6 +256,7 @@ class MoleculeOperator(CoulombOperator):
         low, high = structure.positions.min(axis=0), structure.positions.max(axis=0)
         self.positions = structure.positions - 0.5 * (low + high)
         self.extent = high - low
+        self.volume = np.prod(np.maximum(self.extent, BIN))
         self.diameter = 2 * np.sqrt(_square(self.positions.T).max())
 
     def levels(self, sigma, tolerance):

@@ -304,3 +304,11 @@ def test_bad_widths(widths):
 def test_absurd_width_in_a_cell():
     with pytest.raises(ValueError, match="at most 10 Angstrom, got 100"):
         hardness_matrix(bulk("Na"), [100.0])
+
+
+def test_a_few_atoms_in_a_huge_cell():
+    """The width of the division may grow with the cell, as there are no more pairs to find."""
+    atoms = Atoms(molecule("CH3OH"), cell=[1000.0] * 3, pbc=True)
+    division = coulomb_operator(check_structures([atoms])[0], np.full(6, 0.5), 1e-8).division
+    [level] = division.levels
+    assert level.cost(6)[0] < 1e8
