@@ -5,6 +5,7 @@ from ._hardness import (
     gaussian_widths,
     hardness_gradient,
     hardness_matrix,
+    potential_gradient,
     potential_matrix,
 )
 
@@ -13,5 +14,6 @@ __all__ = [
     "gaussian_widths",
     "hardness_gradient",
     "hardness_matrix",
+    "potential_gradient",
     "potential_matrix",
 ]

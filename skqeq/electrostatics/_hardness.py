@@ -308,3 +308,30 @@ def potential_matrix(points, structure, widths):
         )
     points = np.ascontiguousarray(points, dtype=np.float64)
     return COULOMB * gaussian_coulomb(points, np.zeros(len(points)), structure.positions, widths)
+
+
+def potential_gradient(atoms, q, widths=None, accuracy=1e-8):
+    """Derivatives of the potential ``A q`` at fixed charges with respect to the geometry.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        As in `hardness_matrix`.
+    q : array-like of shape (n_atoms,)
+        Charges, e.
+    widths, accuracy
+        As in `hardness_gradient`.
+
+    Returns
+    -------
+    gradient : ndarray of shape (n_atoms, 3, n_atoms)
+        ``d (A q)_i / d r_ja`` at [j, a, i]; V/Angstrom.
+    virial : ndarray of shape (3, 3, n_atoms)
+        With respect to a symmetric strain, V.
+    """
+    operator = HardnessOperator(atoms, widths, accuracy=accuracy)
+    n = operator.shape[0]
+    gradient, virial = np.empty((n, 3, n)), np.empty((3, 3, n))
+    for i, e in enumerate(np.eye(n)):
+        gradient[:, :, i], virial[:, :, i] = operator.gradient(e, np.asarray(q))
+    return gradient, virial

@@ -96,8 +96,12 @@ class Surroundings:
         virial : ndarray of shape (3, 3)
             With respect to a strain e of positions and cell, ``r -> (1 + e) r``; symmetric.
         """
+        return self.collect(self.slopes(cotangents))
+
+    def slopes(self, cotangents):
+        """What `pull_back` collects: derivatives (n_pairs, 3) with respect to `D`."""
         cotangents = np.ascontiguousarray(cotangents, dtype=np.float64)
-        return self.collect(soap_pull_back(*self._arguments, self._runs, cotangents))
+        return soap_pull_back(*self._arguments, self._runs, cotangents)
 
     def collect(self, g):
         """Gradient (n_atoms, 3) and virial (3, 3) from derivatives with respect to `D`."""

@@ -2,7 +2,6 @@
 
 import warnings
 from numbers import Integral, Real
-from typing import NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -12,50 +11,31 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
-from ..electrostatics import hardness_gradient
 from ..electrostatics._hardness import SOLVERS, hardness_for
 from ..electrostatics._splitting import ACCURACIES
 from ..metrics import target_r2
 from ..parameters import per_element, qeq_electronegativities, radii_table
 from ..persistence import Persistent
 from ..response import Equilibrium
-from ..solvers import NonlinearRows, Triangle, gauss_newton
-from ..structures import Structure, StructureFeatures
+from ..solvers import NonlinearRows, Triangle, fixed_point, gauss_newton
+from ..structures import StructureFeatures
 from ..structures._features import check_same_features
 from ..targets import TARGETS, Labels, make_targets
 from ..targets._labels import to_form
+from ..targets._observables import ENERGIES, GRADIENTS
+from ._energies import AMPLITUDE_OFFSET, ENERGY_NOISE, EnergyRows
 from ._rows import RowList
+from ._solution import Solution
 
 POSITIVE = Interval(Real, 0.0, None, closed="neither")
 
 
-class Solution(NamedTuple):
-    """The charges of one structure, e, and what they follow from.
-
-    Attributes
-    ----------
-    structure : Structure
-        Geometry, total charge and field.
-    widths : ndarray of shape (n_atoms,)
-        Of the Gaussian charges, Angstrom.
-    equilibrium : Equilibrium
-        The charge response.
-    chi, charges : ndarray of shape (n_atoms,)
-        V and e.
-    """
-
-    structure: Structure
-    widths: np.ndarray
-    equilibrium: Equilibrium
-    chi: np.ndarray
-    charges: np.ndarray
-
-
 class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
-    """Electronegativities linear in weights, charges from them by equilibration.
+    """Electronegativities linear in weights, charges and energies from them by equilibration.
 
     ``chi_i = chi_0(Z_i) + b(Z_i) + phi_i . w`` with normal priors on b and w. Subclasses say in
-    `_features` what ``phi`` is, and in `_amplitudes` how large w and b may become.
+    `_features` what ``phi`` is, and in `_amplitudes` how large w and b may become. To the energy
+    of the charges that of every atom is added, ``e(Z_i)``.
     """
 
     _parameter_constraints = {
@@ -65,6 +45,10 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         "radii": [StrOptions({"qeq", "covalent"}), dict],
         "accuracy": [Interval(Real, *ACCURACIES, closed="both")],
         "solver": [StrOptions(set(SOLVERS))],
+        "energy_noise": [StrOptions(set(ENERGY_NOISE))],
+        "atomic_energies": [StrOptions({"fit"}), dict],
+        "charge_bias": [dict, None],
+        "algorithm": [StrOptions({"gauss_newton", "fixed_point"})],
         "init": ["array-like", None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [POSITIVE],
@@ -103,9 +87,12 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         self.elements_ = np.unique(np.concatenate([s.numbers for s in features.structures]))
         self.features_ = features.source.signature
         self._prepare_tables(features.structures)
+        self._fit_offsets = "energy" in labels.names and self.atomic_energies == "fit"
         triangle, nonlinear = self._assemble(features, labels, weights)
-        v, self.fit_history_ = self._solve(triangle, nonlinear)
-        self.coef_ = self._scale() * v
+        v, self.fit_history_ = self._minimise(triangle, nonlinear)
+        coef = self._scale() * v
+        self.coef_, offsets = np.split(coef, [len(coef) - len(self.elements_)])
+        self.atomic_energies_ = self.atomic_energies_ + offsets
         self.n_iter_ = len(self.fit_history_)
         self.targets_ = labels.columns
         self.y_form_ = labels.form
@@ -142,12 +129,20 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             self._chi_0 = lookup(qeq_electronegativities(), "QEq electronegativity")
         else:
             self._chi_0 = np.zeros(len(self.elements_))
+        self.atomic_energies_ = np.zeros(len(self.elements_))
+        if self.atomic_energies != "fit":
+            given = per_element(self.atomic_energies, "atomic_energies")
+            self.atomic_energies_ = lookup(given, "energy in `atomic_energies`")
+        self._bias = None
+        if self.charge_bias is not None:
+            given = per_element(self.charge_bias, "charge_bias")
+            self._bias = lookup(given, "charge in `charge_bias`")
 
     def _scale(self):
-        """Prior standard deviation of every weight: those of phi, then one per element."""
-        amplitude_w, amplitude_b = self._amplitudes()
+        """Prior standard deviation of the weights: w, and of every element b and e."""
+        amplitudes = *self._amplitudes(), AMPLITUDE_OFFSET * self._fit_offsets
         n_elements = len(self.elements_)
-        return np.repeat([amplitude_w, amplitude_b], [self.n_features_in_, n_elements])
+        return np.repeat(amplitudes, [self.n_features_in_, n_elements, n_elements])
 
     def _check_elements(self, structures):
         """Refuse elements of which nothing was learned."""
@@ -165,23 +160,69 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         slots = np.searchsorted(self.elements_, structure.numbers)
         widths, hardness = self._widths[slots], self._hardness[slots]
         A = hardness_for(structure, widths, hardness, self.accuracy, self.solver, n_solutions)
-        return Equilibrium(structure, A, f"structure {i} ({structure.symbols})"), widths, slots
+        name = f"structure {i} ({structure.symbols})"
+        return Equilibrium(structure, A, name, widths, self.accuracy), widths, slots
+
+    def _onehot(self, numbers):
+        """Which element every atom is: (n_atoms, n_elements)."""
+        return np.eye(len(self.elements_))[np.searchsorted(self.elements_, numbers)]
+
+    def _counts(self, structure):
+        """Number of atoms of every element."""
+        return self._onehot(structure.numbers).sum(axis=0)
+
+    def _solutions(self, features, coef, gradients=False, start=None):
+        """Solve all structures for the weights `coef`: w, b and e.
+
+        Yields
+        ------
+        first : int
+            Number of the first structure of a block.
+        block : Block or None
+            Its features; None for derivatives, which make their own.
+        solutions : list of Solution
+        """
+        w, b, e = np.split(coef, [self.n_features_in_, len(coef) - len(self.elements_)])
+        start = [None] * len(features) if start is None else start
+
+        def solve(i, structure, learned, near=None, dual=None):
+            equilibrium, widths, slots = self._equilibrium(structure, i)
+            chi = (self._chi_0 + b)[slots] + learned
+            charges = equilibrium.charges(chi, start[i])
+            offset = (self.atomic_energies_ + e)[slots].sum()
+            return Solution(structure, widths, equilibrium, chi, charges, offset, near, dual)
+
+        if gradients:
+            dual = features.dual(w)
+            for i, structure in enumerate(features.structures):
+                near = features.gradient(structure)
+                yield i, None, [solve(i, structure, near.field(dual), near, dual)]
+            return
+        for first, block in features.blocks():
+            learned = np.split(block.dot(w), block.offsets[1:-1])
+            members = zip(block.structures, learned, strict=True)
+            yield first, block, [solve(first + s, *member) for s, member in enumerate(members)]
 
     def _assemble(self, features, labels, weights):
         """Reduce the rows of all linear targets to a triangle, keep those of the others."""
-        triangle = Triangle(features.n_features + len(self.elements_), penalty=1.0)
-        kept = {name: NonlinearRows(TARGETS[name]) for name in labels.names}
-        kept = {name: rows for name, rows in kept.items() if not rows.target.linear}
-        noise = {
-            name: getattr(self, f"sigma_{name}") * labels.relative_sigma(name)
-            for name in labels.names
-        }
+        n_elements = len(self.elements_)
+        triangle = Triangle(len(self._scale()), penalty=1.0)
+        noise = self._noise(features.structures, labels, weights)
+        names = [name for name in labels.names if name not in ENERGIES]
+        if self._bias is not None and "charges" not in names:
+            names.append("charges")
+        kept = {name: NonlinearRows(TARGETS[name]) for name in names}
+        kept = {name: rows for name, rows in kept.items() if not TARGETS[name].linear}
+        nonlinear = list(kept.values())
+        if len(names) < len(labels.names) or set(labels.names) & set(ENERGIES):
+            nonlinear.append(EnergyRows(self, features, labels, noise))
+        if not names:
+            return triangle, nonlinear
         for first, block in features.blocks(verbose=self.verbose, desc="fit"):
-            reduced, pending = RowList(), {name: RowList() for name in kept}
+            reduced, pending = RowList(n_elements), {name: RowList(n_elements) for name in kept}
             for s, structure in enumerate(block.structures):
                 i = first + s
-                values = {name: labels.values(name, i) for name in labels.names}
-                values = {name: value for name, value in values.items() if value is not None}
+                values = self._values(labels, names, i, structure)
                 if weights[i] == 0.0 or not values:
                     continue
                 n_rows = sum(TARGETS[name].size(structure) for name in values)
@@ -190,7 +231,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                 for name, value in values.items():
                     operator = TARGETS[name].operator(structure, widths)
                     rows, prior = equilibrium.rows(operator), operator @ q_prior
-                    sigma = noise[name][i] / np.sqrt(weights[i])
+                    sigma = noise[name][i]
                     if name in kept:
                         pending[name].add(rows, prior, block.offsets[s])
                         q_qeq = equilibrium.charges(qeq_electronegativities()[structure.numbers])
@@ -204,56 +245,96 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                 triangle.update(J, residual)
             for name, rows in pending.items():
                 kept[name].jacobians += [J for J, _ in self._design(block, rows)]
-        return triangle, [rows.gathered() for rows in kept.values()]
+        for rows in kept.values():
+            rows.gathered()
+        return triangle, nonlinear
+
+    def _noise(self, structures, labels, weights):
+        """Standard deviation of every label: dict of arrays (n_structures,)."""
+        n_atoms = np.array([len(s) for s in structures], dtype=float)
+        with np.errstate(divide="ignore"):
+            relative = 1.0 / np.sqrt(weights)
+        noise = {
+            name: getattr(self, f"sigma_{name}") * labels.relative_sigma(name) * relative
+            for name in {*labels.names, "charges"}
+        }
+        if "energy" in noise:
+            noise["energy"] *= ENERGY_NOISE[self.energy_noise](n_atoms)
+        return noise
+
+    def _values(self, labels, names, i, structure):
+        """The labels of structure i, and the charges that it is biased to."""
+        values = {name: labels.values(name, i) for name in names if name in labels.names}
+        values = {name: value for name, value in values.items() if value is not None}
+        if self._bias is not None and "charges" not in values:
+            values["charges"] = self._onehot(structure.numbers) @ self._bias
+        return values
 
     def _design(self, block, rows):
         """Turn rows over atoms into rows over scaled weights, some at a time."""
-        onehot = np.eye(len(self.elements_))[np.searchsorted(self.elements_, block.numbers)]
-        scale = self._scale()
-        for matrix, residual in rows.chunks(block.n_atoms):
-            J = np.concatenate([block.contract(matrix), matrix @ onehot], axis=1)
+        onehot, scale = self._onehot(block.numbers), self._scale()
+        for matrix, counts, residual in rows.chunks(block.n_atoms):
+            J = np.concatenate([block.contract(matrix), matrix @ onehot, counts], axis=1)
             J *= scale
             yield J, residual
 
     # ---- solution ---------------------------------------------------------------------------
 
-    def _solve(self, triangle, nonlinear):
+    def _minimise(self, triangle, nonlinear):
         """Scaled weights of least penalised loss, and the history of the iteration."""
         if not nonlinear:
             v = triangle.solve()
             return v, [{"loss": float(triangle.loss(v)), "gradient": 0.0, "step": 1.0}]
-        if self.init is not None:
-            v = self._check_init()
-        elif triangle.n_rows:
-            v = triangle.solve()
-        else:
-            # |mu| does not know the sign of the charges: start from dipoles of the labelled
-            # length in the direction that classical QEq gives them.
-            guess = triangle.copy()
-            for rows in nonlinear:
-                guess.update(*rows.toward_start())
-            v = guess.solve()
+        v = self._start(triangle, nonlinear)
         bar = tqdm(desc="Gauss-Newton", disable=not self.verbose, leave=False)
 
         def report(iteration, loss, gradient):
             bar.update()
             bar.set_postfix(loss=f"{loss:.6g}", gradient=f"{gradient:.1e}")
 
-        v, history, converged = gauss_newton(
-            triangle, nonlinear, v, self.max_iter, self.tol, report
-        )
+        minimise = {"gauss_newton": gauss_newton, "fixed_point": fixed_point}[self.algorithm]
+        v, history, converged = minimise(triangle, nonlinear, v, self.max_iter, self.tol, report)
         bar.close()
         if not converged:
             warnings.warn(
-                f"Gauss-Newton stopped after {len(history) - 1} steps at a relative gradient of "
-                f"{history[-1]['gradient']:.1e} (tol={self.tol:g}); raise max_iter or sigma",
+                f"{self.algorithm} stopped after {len(history) - 1} steps at a relative gradient "
+                f"of {history[-1]['gradient']:.1e} (tol={self.tol:g}); raise max_iter or sigma",
                 ConvergenceWarning,
                 stacklevel=3,
             )
         return v, history
 
+    def _start(self, triangle, nonlinear):
+        """Where the iteration starts, which decides the sign of the charges.
+
+        Energies and norms of dipoles are the same for the opposite charges.
+        """
+        n_elements = len(self.elements_)
+        if self.init is not None:
+            v = self._check_init()
+        elif triangle.n_rows:
+            v = triangle.solve()
+        elif self._chi_0.any() and any(isinstance(rows, EnergyRows) for rows in nonlinear):
+            # The electronegativities of QEq.
+            v = np.zeros(triangle.n_columns)
+        else:
+            # Toward the charges of QEq.
+            guess = triangle.copy()
+            for rows in nonlinear:
+                for J, residual in rows.toward_start():
+                    guess.update(J, residual)
+            v = guess.solve()
+        for rows in nonlinear:
+            if isinstance(rows, EnergyRows) and self._fit_offsets:
+                # Of all that fit the energies equally well the smallest offsets.
+                counts, energies = rows.missing(v)
+                self.atomic_energies_ = np.linalg.lstsq(counts, energies, rcond=1e-10)[0]
+                v[-n_elements:] = 0.0
+        return v
+
     def _check_init(self):
-        scale = self._scale()
+        n_elements = len(self.elements_)
+        scale = self._scale()[:-n_elements]
         init = np.asarray(self.init, dtype=np.float64)
         if init.shape != scale.shape or not np.isfinite(init).all():
             raise ValueError(
@@ -261,15 +342,27 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                 f"{init.shape}"
             )
         # A weight without prior width cannot be anything but zero.
-        return np.divide(init, scale, out=np.zeros_like(scale), where=scale > 0)
+        v = np.divide(init, scale, out=np.zeros_like(scale), where=scale > 0)
+        return np.append(v, np.zeros(n_elements))
 
     # ---- prediction -------------------------------------------------------------------------
 
-    def _walk(self, X, names=("charges",), start=None):
-        """Yield the `Solution` of every structure.
+    def solutions(self, X, names=("charges",), start=None):
+        """Yield what there is to know of every structure, one by one.
 
-        A periodic structure with none of the targets `names` is refused before any work. `start`
-        are charges of each structure that iterations start from.
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+        names : sequence of str, default=("charges",)
+            Targets that are wanted. A structure that has none of them is refused before any work;
+            derivatives are available if forces or stress are among them.
+        start : sequence of array-like of shape (n_atoms,), default=None
+            Charges from which the iterative solver starts, e.
+
+        Yields
+        ------
+        solution : Solution
         """
         check_is_fitted(self)
         features = self._features(X)
@@ -281,19 +374,14 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         check_same_features(features, self.features_, type(self).__name__)
         self._check_elements(features.structures)
         for i, structure in enumerate(features.structures):
-            defined = any(TARGETS[name].defined(structure).any() for name in names)
-            if structure.periodic and not defined:
+            defined = np.concatenate([TARGETS[name].defined(structure) for name in names])
+            if len(defined) and not defined.any():
                 raise ValueError(_undefined(i, structure, " and ".join(names)))
         start = _check_start(start, features.structures)
-        w, b = np.split(self.coef_, [self.n_features_in_])
-        for first, block in features.blocks():
-            learned = block.dot(w)
-            for s, structure in enumerate(block.structures):
-                equilibrium, widths, slots = self._equilibrium(structure, first + s)
-                chi = (self._chi_0 + b)[slots]
-                chi = chi + learned[block.offsets[s] : block.offsets[s + 1]]
-                charges = equilibrium.charges(chi, start[first + s])
-                yield Solution(structure, widths, equilibrium, chi, charges)
+        gradients = any(name in GRADIENTS for name in names)
+        coef = np.concatenate([self.coef_, np.zeros(len(self.elements_))])
+        for _, _, solutions in self._solutions(features, coef, gradients, start):
+            yield from solutions
 
     def predict(self, X):
         """Predict the targets that `fit` was given.
@@ -336,7 +424,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             if name not in TARGETS:
                 raise ValueError(f"unknown target {name!r}; known: {', '.join(TARGETS)}")
         columns = {name: [] for name in names}
-        for solution in self._walk(X, names):
+        for solution in self.solutions(X, names):
             for name, values in columns.items():
                 values.append(_observe(TARGETS[name], solution))
         return make_targets(**columns)
@@ -375,17 +463,18 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         charges : list of ndarray of shape (n_atoms,)
             e; each sums to the structure's total charge.
         """
-        return [solution.charges for solution in self._walk(X, start=start)]
+        return [solution.charges for solution in self.solutions(X, start=start)]
 
     def predict_electronegativities(self, X):
         """Electronegativities of all atoms: list of ndarray of shape (n_atoms,), V."""
-        return [solution.chi for solution in self._walk(X)]
+        return [solution.chi for solution in self.solutions(X)]
 
     def predict_energy(self, X):
-        """Energy of charge equilibration, ``chi . q + q . A q / 2 - field . sum_i q_i r_i``.
+        """Energy of the charges and of the free atoms.
 
-        Only differences between structures of the same composition have a meaning. In a field the
-        energy of a charged structure depends on the coordinate origin.
+        ``chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_i e(Z_i)``. If the model was not
+        trained on energies, only differences between structures of the same composition have a
+        meaning. In a field the energy of a charged structure depends on the coordinate origin.
 
         Parameters
         ----------
@@ -397,13 +486,10 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         energy : ndarray of shape (n,)
             eV.
         """
-        energies = [s.equilibrium.energy(s.chi, s.charges) for s in self._walk(X)]
-        return np.array(energies)
+        return np.array([solution.energy for solution in self.solutions(X)])
 
     def predict_forces(self, X):
         """Negative derivatives of `predict_energy` with respect to the positions.
-
-        The energy is a minimum in the charges, so their derivatives drop out.
 
         Parameters
         ----------
@@ -415,13 +501,23 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         forces : list of ndarray of shape (n_atoms, 3)
             eV/Angstrom. They sum to the total charge times the field.
         """
-        features, forces = self._features(X), []
-        for structure, widths, _, _, q in self._walk(features):
-            w = self.coef_[: self.n_features_in_]
-            gradient, _ = features.gradient(structure).pull_back(np.multiply.outer(q, w))
-            coulomb, _ = hardness_gradient(structure, q, q, widths, self.accuracy)
-            forces.append(np.multiply.outer(q, structure.field) - gradient - 0.5 * coulomb)
-        return forces
+        return [solution.forces for solution in self.solutions(X, ["forces"])]
+
+    def predict_stress(self, X):
+        """Derivatives of `predict_energy` with respect to a strain, over the volume.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            Crystals, and slabs, which have a stress in their plane.
+
+        Returns
+        -------
+        stress : ndarray of shape (n, 6)
+            In the sign and the order of ASE, xx, yy, zz, yz, xz, xy; eV/Angstrom^3. NaN for
+            components that a slab does not have.
+        """
+        return self.predict_target(X, "stress")
 
     def score(self, X, y, sample_weight=None):
         """Mean over the labelled targets of the coefficient of determination R2.
@@ -473,16 +569,16 @@ def _observe(target, solution):
     defined = target.defined(solution.structure)
     if not defined.any():
         return None
-    operator = target.operator(solution.structure, solution.widths)
-    value = target.value(operator @ solution.charges)
-    value = np.where(defined, value, np.nan)
+    value = np.where(defined, target.observe(solution), np.nan)
+    if target.shape is None:
+        return value.reshape(-1, *target.row_shape)
     return value[0] if target.shape == (1,) else value
 
 
 def _check_defined(labels, structures):
     """Refuse labels of what a periodic structure does not have."""
     for i, structure in enumerate(structures):
-        for name in labels.names if structure.periodic else ():
+        for name in labels.names:
             value = labels.values(name, i)
             if value is not None and (~np.isnan(value) & ~TARGETS[name].defined(structure)).any():
                 raise ValueError(_undefined(i, structure, name))
@@ -514,7 +610,8 @@ def _check_start(start, structures):
 def _undefined(i, structure, what):
     return (
         f"structure {i} ({structure.symbols}) has pbc = {structure.pbc}, which leaves {what} "
-        "undefined; periodic structures have charges, and slabs the dipole along an open x, y or z"
+        "undefined; periodic structures have charges, energy and forces, crystals and slabs with a "
+        "cell have a stress, and slabs the dipole along an open x, y or z"
     )
 
 

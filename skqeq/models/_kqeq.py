@@ -17,7 +17,10 @@ class KQEqRegressor(ChargeModel):
 
     Charges follow by minimising ``chi . q + q . A q / 2`` at fixed total charge [1]_, and are
     linear in the weights; so are dipoles, quadrupoles and potentials, and the fit is one linear
-    least-squares problem. With ``dipole_magnitude`` it is solved by Gauss-Newton.
+    least-squares problem. With ``dipole_magnitude``, ``energy``, ``forces`` or ``stress`` it is
+    solved by Gauss-Newton. The energy is that of the charges, plus one number per element [2]_::
+
+        E = chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_i e(Z_i)
 
     Parameters
     ----------
@@ -32,6 +35,24 @@ class KQEqRegressor(ChargeModel):
         Noise of the potential, V.
     sigma_dipole_magnitude : float, default=0.002
         Noise of the norm of the dipole, e*Angstrom.
+    sigma_energy : float, default=0.001
+        Noise of the energy, eV; by default of the energy per atom.
+    sigma_forces : float, default=0.05
+        Noise of the force components, eV/Angstrom.
+    sigma_stress : float, default=0.001
+        Noise of the components of the stress, eV/Angstrom^3. An off-diagonal component counts
+        twice.
+    energy_noise : {"per_atom", "per_structure", "sqrt_n"}, default="per_atom"
+        What `sigma_energy` is the noise of: the energy per atom, so that the noise of the energy of
+        n atoms is n times as large; the energy of a structure of any size; or the energy of n
+        atoms with independent errors, sqrt(n) times as large.
+    atomic_energies : "fit" or dict of {str: float}, default="fit"
+        Energies of the free atoms, eV. With "fit" they are found together with the weights if
+        energies are among the labels, and are zero otherwise.
+    charge_bias : dict of {str: float}, default=None
+        A charge of every element, e, toward which the atoms of structures without labels of
+        charges are pulled, with the noise `sigma_charges`. Energies do not tell the sign of the
+        charges; this does, as in [2]_.
     amplitude_chi : float, default=1.0
         Prior standard deviation of the learned part of the electronegativity, V.
     baseline : bool, default=True
@@ -54,13 +75,18 @@ class KQEqRegressor(ChargeModel):
         How charges are found: by factorisation of the hardness matrix, or by conjugate gradients
         without storing it. "auto" estimates which is faster; beyond a few thousand atoms that is
         the iteration.
+    algorithm : {"gauss_newton", "fixed_point"}, default="gauss_newton"
+        How targets that are not linear are fitted. "fixed_point" is the iteration of [2]_: it
+        solves for the weights at fixed charges and takes the charges of the solution, until the
+        weights change by less than `tol`. For energies it is Gauss-Newton without damping; with
+        forces it does not end at the least loss.
     init : array-like of shape (n_weights,), default=None
-        Where Gauss-Newton starts, in the form of `coef_`. None means the solution for the linear
-        targets, or if there are none, the weights nearest to the dipoles of classical QEq. The
-        norm of a dipole does not tell the sign of the charges: of two mirrored minima the one
-        nearer to the start is found.
+        Where the iteration starts, in the form of `coef_`. None means the solution for the linear
+        targets, or if there are none, the electronegativities of classical QEq, for norms of
+        dipoles the weights nearest to its dipoles. Energies and norms of dipoles do not tell the
+        sign of the charges: of two mirrored minima the one nearer to the start is found.
     max_iter : int, default=50
-        Largest number of Gauss-Newton steps.
+        Largest number of steps.
     tol : float, default=1e-7
         Gauss-Newton stops when the gradient is this much smaller than its parts.
     verbose : int, default=0
@@ -72,6 +98,8 @@ class KQEqRegressor(ChargeModel):
         The weights w, then the shifts b of `elements_`; V.
     elements_ : ndarray of shape (n_elements,)
         Atomic numbers seen in `fit`.
+    atomic_energies_ : ndarray of shape (n_elements,)
+        Energies of their free atoms, eV.
     targets_ : list of str
         What `predict` returns.
     fit_history_ : list of dict
@@ -113,6 +141,12 @@ class KQEqRegressor(ChargeModel):
         sigma_quadrupole=0.05,
         sigma_potential=0.05,
         sigma_dipole_magnitude=0.002,
+        sigma_energy=0.001,
+        sigma_forces=0.05,
+        sigma_stress=0.001,
+        energy_noise="per_atom",
+        atomic_energies="fit",
+        charge_bias=None,
         amplitude_chi=1.0,
         baseline=True,
         amplitude_baseline=10.0,
@@ -121,6 +155,7 @@ class KQEqRegressor(ChargeModel):
         radii="qeq",
         accuracy=1e-8,
         solver="auto",
+        algorithm="gauss_newton",
         init=None,
         max_iter=50,
         tol=1e-7,
@@ -131,6 +166,12 @@ class KQEqRegressor(ChargeModel):
         self.sigma_quadrupole = sigma_quadrupole
         self.sigma_potential = sigma_potential
         self.sigma_dipole_magnitude = sigma_dipole_magnitude
+        self.sigma_energy = sigma_energy
+        self.sigma_forces = sigma_forces
+        self.sigma_stress = sigma_stress
+        self.energy_noise = energy_noise
+        self.atomic_energies = atomic_energies
+        self.charge_bias = charge_bias
         self.amplitude_chi = amplitude_chi
         self.baseline = baseline
         self.amplitude_baseline = amplitude_baseline
@@ -139,6 +180,7 @@ class KQEqRegressor(ChargeModel):
         self.radii = radii
         self.accuracy = accuracy
         self.solver = solver
+        self.algorithm = algorithm
         self.init = init
         self.max_iter = max_iter
         self.tol = tol

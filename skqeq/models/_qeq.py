@@ -16,9 +16,13 @@ class QEqRegressor(ChargeModel):
     ----------
     sigma_dipole, sigma_charges, sigma_quadrupole, sigma_potential, sigma_dipole_magnitude : float
         Noise of the labels, as in `KQEqRegressor`.
+    sigma_energy, sigma_forces, sigma_stress : float
+        Likewise.
+    energy_noise, atomic_energies, charge_bias
+        As in `KQEqRegressor`.
     amplitude_baseline : float, default=10.0
         Prior standard deviation of ``b``, V.
-    hardness, radius_scale, radii, accuracy, solver, init, max_iter, tol, verbose
+    hardness, radius_scale, radii, accuracy, solver, algorithm, init, max_iter, tol, verbose
         As in `KQEqRegressor`.
 
     Attributes
@@ -27,6 +31,8 @@ class QEqRegressor(ChargeModel):
         The shifts b of `elements_`; V.
     elements_ : ndarray of shape (n_elements,)
         Atomic numbers seen in `fit`.
+    atomic_energies_ : ndarray of shape (n_elements,)
+        Energies of their free atoms, eV.
     targets_ : list of str
         What `predict` returns.
     fit_history_ : list of dict
@@ -57,12 +63,19 @@ class QEqRegressor(ChargeModel):
         sigma_quadrupole=0.05,
         sigma_potential=0.05,
         sigma_dipole_magnitude=0.002,
+        sigma_energy=0.001,
+        sigma_forces=0.05,
+        sigma_stress=0.001,
+        energy_noise="per_atom",
+        atomic_energies="fit",
+        charge_bias=None,
         amplitude_baseline=10.0,
         hardness=0.0,
         radius_scale=0.2,
         radii="qeq",
         accuracy=1e-8,
         solver="auto",
+        algorithm="gauss_newton",
         init=None,
         max_iter=50,
         tol=1e-7,
@@ -73,12 +86,19 @@ class QEqRegressor(ChargeModel):
         self.sigma_quadrupole = sigma_quadrupole
         self.sigma_potential = sigma_potential
         self.sigma_dipole_magnitude = sigma_dipole_magnitude
+        self.sigma_energy = sigma_energy
+        self.sigma_forces = sigma_forces
+        self.sigma_stress = sigma_stress
+        self.energy_noise = energy_noise
+        self.atomic_energies = atomic_energies
+        self.charge_bias = charge_bias
         self.amplitude_baseline = amplitude_baseline
         self.hardness = hardness
         self.radius_scale = radius_scale
         self.radii = radii
         self.accuracy = accuracy
         self.solver = solver
+        self.algorithm = algorithm
         self.init = init
         self.max_iter = max_iter
         self.tol = tol
@@ -105,8 +125,35 @@ class NoFeatures:
 
     def gradient(self, structure):
         """Nothing depends on the geometry."""
-        return self
+        return NoGradient(len(structure))
 
-    def pull_back(self, cotangents):
+    def dual(self, weights):
+        """There are none."""
+        return weights
+
+
+class NoGradient:
+    """Derivatives of features without columns: none."""
+
+    def __init__(self, n_atoms):
+        self.n_atoms = n_atoms
+
+    def field(self, dual):
+        """Nothing is added to the electronegativities."""
+        return np.zeros(self.n_atoms)
+
+    def field_gradient(self, q, dual):
         """No forces and no stress."""
-        return np.zeros((len(cotangents), 3)), np.zeros((3, 3))
+        return np.zeros((self.n_atoms, 3)), np.zeros((3, 3))
+
+    def slopes(self, dual):
+        """No neighbour matters."""
+        return []
+
+    def contract(self, cotangents):
+        """No columns."""
+        return np.zeros((len(cotangents), 0))
+
+    def jacobian(self, q):
+        """No columns."""
+        return np.zeros((3 * self.n_atoms, 0)), np.zeros((9, 0))

@@ -11,19 +11,29 @@ class RowList:
     """Rows over the atoms of some structures of a block, for one sparse matrix.
 
     A row is dense over the atoms of its structure and zero elsewhere.
+
+    Parameters
+    ----------
+    n_elements : int
+        Number of elements, whose atomic energies a row may contain.
     """
 
-    def __init__(self):
+    def __init__(self, n_elements):
+        self.n_elements = n_elements
         self.pieces = []
 
-    def add(self, rows, residual, first_atom):
-        """Add rows (k, n_atoms) of a structure whose first atom is `first_atom`."""
-        self.pieces.append((rows, residual, first_atom))
+    def add(self, rows, residual, first_atom, counts=0.0):
+        """Add rows (k, n_atoms) of a structure whose first atom is `first_atom`.
+
+        `counts` says how many times the atomic energy of each element enters.
+        """
+        counts = np.broadcast_to(counts, (len(rows), self.n_elements))
+        self.pieces.append((rows, counts, residual, first_atom))
 
     def chunks(self, n_atoms, max_rows=MAX_ROWS):
-        """Yield sparse matrices (n_rows, n_atoms) with their right-hand sides."""
+        """Yield sparse matrices (n_rows, n_atoms) with their counts and right-hand sides."""
         start, size = 0, 0
-        for i, (rows, _, _) in enumerate(self.pieces):
+        for i, (rows, *_) in enumerate(self.pieces):
             if size and size + len(rows) > max_rows:
                 yield self._stack(self.pieces[start:i], n_atoms)
                 start, size = i, 0
@@ -33,11 +43,12 @@ class RowList:
 
     @staticmethod
     def _stack(pieces, n_atoms):
-        data = np.concatenate([rows.ravel() for rows, _, _ in pieces])
+        every, counts, residuals, firsts = zip(*pieces, strict=True)
+        data = np.concatenate([rows.ravel() for rows in every])
         columns = np.concatenate(
-            [np.tile(np.arange(a, a + rows.shape[1]), len(rows)) for rows, _, a in pieces]
+            [np.tile(np.arange(a, a + r.shape[1]), len(r)) for r, a in zip(every, firsts)]
         )
-        lengths = np.concatenate([np.full(len(rows), rows.shape[1]) for rows, _, _ in pieces])
+        lengths = np.concatenate([np.full(len(rows), rows.shape[1]) for rows in every])
         starts = np.concatenate([[0], np.cumsum(lengths)])
         matrix = csr_matrix((data, columns, starts), shape=(len(lengths), n_atoms))
-        return matrix, np.concatenate([residual for _, residual, _ in pieces])
+        return matrix, np.concatenate(counts), np.concatenate(residuals)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..electrostatics import HardnessOperator
+from ..electrostatics import HardnessOperator, hardness_gradient, potential_gradient
 from ..electrostatics._hardness import hardness_for
 from ..structures import check_structures
 from ._solvers import Cholesky, ConjugateGradients
@@ -28,6 +28,8 @@ class Equilibrium:
         is factorised, with an operator the charges come from conjugate gradients.
     name : str, default=None
         What error messages call the structure; None means its formula.
+    widths, accuracy
+        Of A, for its derivatives.
 
     Raises
     ------
@@ -35,8 +37,8 @@ class Equilibrium:
         If A is not positive definite.
     """
 
-    def __init__(self, structure, A, name=None):
-        self._structure, self._A = structure, A
+    def __init__(self, structure, A, name=None, widths=None, accuracy=1e-8):
+        self._structure, self._A, self._widths, self._accuracy = structure, A, widths, accuracy
         name = name or structure.symbols
         self._external = structure.positions @ structure.field
         if isinstance(A, HardnessOperator):
@@ -64,6 +66,19 @@ class Equilibrium:
     def energy(self, chi, charges):
         """``chi . q + q . A q / 2 - field . sum_i q_i r_i``, about the coordinate origin; eV."""
         return float(charges @ (chi - self._external + 0.5 * (self._A @ charges)))
+
+    def coulomb_gradient(self, q):
+        """Derivatives of ``q . A q`` at fixed q with respect to positions and strain.
+
+        See `skqeq.electrostatics.hardness_gradient`.
+        """
+        if isinstance(self._A, HardnessOperator):
+            return self._A.gradient(q, q)
+        return hardness_gradient(self._structure, q, q, self._widths, self._accuracy)
+
+    def potential_gradient(self, q):
+        """Derivatives of ``A q`` at fixed q, see `skqeq.electrostatics.potential_gradient`."""
+        return potential_gradient(self._structure, q, self._widths, self._accuracy)
 
     def project(self, V):
         """``P V`` for V of shape (n_atoms,) or (n_atoms, k)."""

@@ -1,4 +1,9 @@
-"""Damped Gauss-Newton for non-linear rows beside a triangle of linear ones."""
+"""Least squares of non-linear rows beside a triangle of linear ones.
+
+Rows know their `loss` at any weights v, and `linearize` yields pieces of their weighted Jacobian
+(n, n_columns) and residual (n,). Rows that know the rest of their Hessian have a
+`curvature_product`.
+"""
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -57,13 +62,13 @@ class NonlinearRows:
         residual = (self.target.value(self.linear(v)) - self.y) / self.sigma
         return 0.5 * np.sum(residual**2)
 
-    def linearize(self, v):
-        """Weighted Jacobian (n, n_columns) and residual (n,) at v."""
+    def linearize(self, v, response=True):
+        """Yield the weighted Jacobian (n, n_columns) and residual (n,) at v."""
         m = self.linear(v)
         D = self.target.derivative(m) / self.sigma[..., None]
         jacobian = (D @ self.J).reshape(-1, self.J.shape[-1])
         residual = (self.target.value(m) - self.y) / self.sigma
-        return jacobian, residual.ravel()
+        yield jacobian, residual.ravel()
 
     def curvature_product(self, v, direction):
         """What the Hessian of `loss` has beyond ``jacobian^T jacobian``, times a direction."""
@@ -77,23 +82,25 @@ class NonlinearRows:
         goal = self.target.nearest(self.m_start, self.y)
         rows = self.J / self.sigma[..., None]
         residual = (goal - self.m_0) / self.sigma
-        return rows.reshape(-1, self.J.shape[-1]), residual.ravel()
+        yield rows.reshape(-1, self.J.shape[-1]), residual.ravel()
 
 
 def gauss_newton(triangle, rows, v, max_iter, tol, callback=None):
     """Minimise the loss of a triangle (linear rows and prior) and of non-linear rows.
 
+    Steps solve the linearised problem, and are halved until the true loss falls sufficiently
+    (Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 3.1); it never rises.
+
     Gauss-Newton drops the curvature of the non-linear rows and then converges linearly, slowly
-    where residuals are large. Here its matrix preconditions a few conjugate-gradient steps on
-    the true Hessian (truncated Newton: Nocedal and Wright, Numerical Optimization, 2nd ed.,
-    algorithm 7.1), of which the first is the Gauss-Newton step. Steps are halved until the true
-    loss falls sufficiently (algorithm 3.1); it never rises.
+    where residuals are large. Where rows know their curvature, the matrix of the linearised problem
+    preconditions a few conjugate-gradient steps on the true Hessian instead (truncated Newton,
+    algorithm 7.1).
 
     Parameters
     ----------
     triangle : Triangle
         Linear rows and the prior.
-    rows : list of NonlinearRows
+    rows : list
         The others.
     v : ndarray of shape (n_columns,)
         Start.
@@ -113,21 +120,10 @@ def gauss_newton(triangle, rows, v, max_iter, tol, callback=None):
         Loss, relative gradient norm and step length of every iteration.
     converged : bool
     """
-
-    def loss(v):
-        return triangle.loss(v) + sum(r.loss(v) for r in rows)
-
-    history, step, current = [], 0.0, loss(v)
+    curved = [r for r in rows if hasattr(r, "curvature_product")]
+    history, step, current = [], 0.0, _loss(triangle, rows, v)
     for iteration in range(max_iter + 1):
-        local = triangle.copy()
-        gradient = triangle.gradient(v)
-        scale = np.linalg.norm(gradient)
-        for r in rows:
-            jacobian, residual = r.linearize(v)
-            gradient = gradient + jacobian.T @ residual
-            scale += np.linalg.norm(jacobian, axis=1) @ np.abs(residual)
-            local.update(jacobian, residual)
-        norm = np.linalg.norm(gradient) / scale if scale > 0 else 0.0
+        local, gradient, norm = _linearized(triangle, rows, v)
         history.append({"loss": float(current), "gradient": float(norm), "step": step})
         if callback is not None:
             callback(iteration, current, norm)
@@ -135,8 +131,12 @@ def gauss_newton(triangle, rows, v, max_iter, tol, callback=None):
             return v, history, True
         if iteration == max_iter:
             break
-        local.check()
-        direction = _direction(local.R, rows, v, gradient, forcing=min(0.1, np.sqrt(norm)))
+        if curved:
+            local.check()
+            forcing = min(0.1, np.sqrt(norm))
+            direction = _direction(local.R, curved, v, gradient, forcing)
+        else:
+            direction = local.solve()
         slope = gradient @ direction
         if -slope < ROUNDING * current:
             # The loss cannot tell the points apart any more; its gradient still can, until it
@@ -145,14 +145,64 @@ def gauss_newton(triangle, rows, v, max_iter, tol, callback=None):
                 return v, history, True
             v, step = v + direction, 1.0
             continue
-        step, trial = 1.0, loss(v + direction)
-        while trial > current + 1e-4 * step * slope and step > 1e-8:
+        step, trial = 1.0, _loss(triangle, rows, v + direction)
+        while not trial <= current + 1e-4 * step * slope and step > 1e-8:
             step *= 0.5
-            trial = loss(v + step * direction)
-        if trial > current:
+            trial = _loss(triangle, rows, v + step * direction)
+        if not trial <= current:
             break
         v, current = v + step * direction, trial
     return v, history, False
+
+
+def fixed_point(triangle, rows, v, max_iter, tol, callback=None):
+    """Solve the problem linearised at fixed charges, take those of the solution, and repeat.
+
+    For energies and linear rows this is Gauss-Newton without damping. With rows whose charges
+    respond to the weights it stops elsewhere than at the least loss, and it may never stop.
+
+    Parameters
+    ----------
+    triangle, rows, v, max_iter, callback
+        As in `gauss_newton`.
+    tol : float
+        Stop when a step changes the weights by less than `tol` times their norm.
+
+    Returns
+    -------
+    v, history, converged
+        As from `gauss_newton`.
+    """
+    history, step, converged = [], 0.0, False
+    for iteration in range(max_iter + 1):
+        local, _, norm = _linearized(triangle, rows, v, response=False)
+        current = _loss(triangle, rows, v)
+        history.append({"loss": float(current), "gradient": float(norm), "step": step})
+        if callback is not None:
+            callback(iteration, current, norm)
+        if converged or iteration == max_iter or not np.isfinite(current):
+            break
+        change, step = local.solve(), 1.0
+        v = v + change
+        converged = np.linalg.norm(change) <= tol * np.linalg.norm(v)
+    return v, history, bool(converged)
+
+
+def _loss(triangle, rows, v):
+    return triangle.loss(v) + sum(r.loss(v) for r in rows)
+
+
+def _linearized(triangle, rows, v, **options):
+    """All rows at v in one triangle for the step, their gradient, and its relative norm."""
+    local = triangle.centered(v)
+    gradient = triangle.gradient(v)
+    scale = np.linalg.norm(gradient)
+    for r in rows:
+        for jacobian, residual in r.linearize(v, **options):
+            gradient = gradient + jacobian.T @ residual
+            scale += np.linalg.norm(jacobian, axis=1) @ np.abs(residual)
+            local.update(jacobian, -residual)
+    return local, gradient, np.linalg.norm(gradient) / scale if scale > 0 else 0.0
 
 
 def _direction(R, rows, v, gradient, forcing, max_steps=30):

@@ -92,6 +92,12 @@ class Triangle:
         other.n_rows = self.n_rows
         return other
 
+    def centered(self, v):
+        """The same rows with v as the origin of the weights: minimises over ``d = v' - v``."""
+        other = self.copy()
+        other._R[:-1, -1] -= self.R @ v
+        return other
+
     def residual(self, v):
         """``R v - z``: the part of the residual that depends on v, in rotated rows."""
         return self.R @ v - self.z

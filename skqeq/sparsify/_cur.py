@@ -7,6 +7,7 @@ from numbers import Integral, Real
 import numpy as np
 from ase.data import chemical_symbols
 from scipy import sparse
+from scipy.linalg import solve_triangular
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -389,6 +390,19 @@ class SparseSource:
         if not hasattr(self.parent, "spectra"):
             raise TypeError("forces need the features of SOAPFeaturizer before CURSparsifier")
         return SparseGradient(self, structure)
+
+    def dual(self, weights):
+        """Weights u of the kernel that stand for those of the features: ``phi w = K u``.
+
+        Weights of shape (n_columns,) or (n, n_columns).
+        """
+        dual = np.empty_like(weights)
+        for group, kernel in self.kernels.items():
+            here = self.columns[group]
+            dual[..., here] = solve_triangular(
+                kernel.chol, weights[..., here].T, lower=True, trans=1
+            ).T
+        return dual
 
 
 def _name(group):

@@ -11,7 +11,6 @@ changes are multiplied by those of the points: a product of matrices, and nothin
 """
 
 import numpy as np
-from scipy.linalg import solve_triangular
 from scipy.sparse import csr_array
 
 from ..features._gradient import Surroundings
@@ -20,7 +19,10 @@ from ._kernel import row_norms
 
 
 class SparseGradient:
-    """The derivatives for one structure.
+    """The features of one structure and their derivatives.
+
+    Derivatives of a field ``chi = phi w`` are taken at its dual weights, which stand for w in
+    ``chi = K u``, ``L^T u = w``: so nothing is whitened for them.
 
     Parameters
     ----------
@@ -31,7 +33,7 @@ class SparseGradient:
     """
 
     def __init__(self, source, structure):
-        self.n_atoms = len(structure)
+        self.n_atoms, self.source = len(structure), source
         self.columns, self.n_columns = source.columns, source.boundaries[-1]
         self.kernels, self.centers = {}, {}
         for group, kernel in source.kernels.items():
@@ -47,7 +49,86 @@ class SparseGradient:
             columns = spectrum.columns(structure.species, source.parent.boundaries[b])
             columns = np.concatenate([np.arange(c.start, c.stop) for c in columns])
             norms = row_norms(rows)
-            self.blocks.append((b, near, rows / norms[:, None], norms, columns))
+            X = rows / norms[:, None]
+            cosines = {
+                group: _dot_points(X[own], self.kernels[group], columns)
+                for group, own in self.centers.items()
+            }
+            self.blocks.append((b, near, X, norms, columns, cosines))
+
+    def _kernel(self, group):
+        """K of the centres of a group with its sparse points."""
+        kernel = self.kernels[group]
+        return sum(
+            kernel.block_weights[b] * cosines[group] ** kernel.zeta
+            for b, _, _, _, _, cosines in self.blocks
+        )
+
+    def field(self, dual):
+        """``chi = phi w`` of every atom, shape (n_atoms,), from the dual weights of w."""
+        chi = np.zeros(self.n_atoms)
+        for group, own in self.centers.items():
+            chi[own] = self._kernel(group) @ dual[self.columns[group]]
+        return chi
+
+    def contract(self, cotangents):
+        """Cotangents of shape (n_rows, n_atoms) times features: (n_rows, n_columns)."""
+        result = np.zeros((len(cotangents), self.n_columns))
+        for group, own in self.centers.items():
+            phi = self.kernels[group].whiten(self._kernel(group))
+            result[:, self.columns[group]] = cotangents[:, own] @ phi
+        return result
+
+    def slopes(self, dual):
+        """Derivatives of the field of every centre with respect to where its neighbours are.
+
+        Parameters
+        ----------
+        dual : ndarray of shape (n_columns,) or (n_atoms, n_columns)
+            Dual weights of the field, or of another field for every centre.
+
+        Yields
+        ------
+        near : Surroundings
+            Of each column block, the pairs of centres and neighbours.
+        slopes : ndarray of shape (n_pairs, 3)
+            ``d chi_i / d D_ij`` of every pair; 1/Angstrom times the unit of the field.
+        """
+        for b, near, X, norms, columns, cosines in self.blocks:
+            given = np.zeros_like(X)
+            for group, own in self.centers.items():
+                kernel = self.kernels[group]
+                t = dual[..., self.columns[group]]
+                t = t if dual.ndim == 1 else t[own]
+                t = t * _slope(kernel, b, cosines[group]) / norms[own, None]
+                for here, there in _runs(columns):
+                    given[own, here] = t @ kernel.points[:, there]
+                given[own] -= np.sum(t * cosines[group], axis=1)[:, None] * X[own]
+            yield near, near.slopes(given)
+
+    def field_gradient(self, q, dual):
+        """Derivatives of ``q . chi`` for fixed q with respect to the geometry.
+
+        Parameters
+        ----------
+        q : ndarray of shape (n_atoms,)
+            A factor for every atom, such as its charge.
+        dual : ndarray of shape (n_columns,)
+            Dual weights of the field chi.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_atoms, 3)
+            With respect to the positions, 1/Angstrom.
+        virial : ndarray of shape (3, 3)
+            With respect to a strain of positions and cell.
+        """
+        gradient, virial = np.zeros((self.n_atoms, 3)), np.zeros((3, 3))
+        for near, slopes in self.slopes(dual):
+            parts = near.collect(q[near.i, None] * slopes)
+            gradient += parts[0]
+            virial += parts[1]
+        return gradient, virial
 
     def pull_back(self, cotangents):
         """Derivatives of a function of the features with respect to the geometry.
@@ -60,28 +141,10 @@ class SparseGradient:
 
         Returns
         -------
-        gradient : ndarray of shape (n_atoms, 3)
-            With respect to the positions, 1/Angstrom.
-        virial : ndarray of shape (3, 3)
-            With respect to a strain of positions and cell.
+        gradient, virial
+            As of `field_gradient`.
         """
-        gradient, virial = np.zeros((self.n_atoms, 3)), np.zeros((3, 3))
-        for b, near, X, norms, columns in self.blocks:
-            given = np.zeros_like(X)
-            for group, kernel in self.kernels.items():
-                own = self.centers[group]
-                t = cotangents[own, self.columns[group]]
-                # phi = K L^-T
-                t = solve_triangular(kernel.chol, t.T, lower=True, trans=1).T
-                cosines = _dot_points(X[own], kernel, columns)
-                t = t * _slope(kernel, b, cosines) / norms[own, None]
-                for here, there in _runs(columns):
-                    given[own, here] = t @ kernel.points[:, there]
-                given[own] -= np.sum(t * cosines, axis=1)[:, None] * X[own]
-            parts = near.pull_back(given)
-            gradient += parts[0]
-            virial += parts[1]
-        return gradient, virial
+        return self.field_gradient(np.ones(self.n_atoms), self.source.dual(cotangents))
 
     def jacobian(self, q):
         """Derivatives of ``q^T phi`` for fixed q, one row per coordinate.
@@ -100,11 +163,10 @@ class SparseGradient:
         """
         J = np.zeros((self.n_atoms, 3, self.n_columns))
         virial = np.zeros((3, 3, self.n_columns))
-        for b, near, X, norms, columns in self.blocks:
-            factors, cosines = {}, {}
+        for b, near, X, norms, columns, cosines in self.blocks:
+            factors = {}
             for group, kernel in self.kernels.items():
                 own = self.centers[group]
-                cosines[group] = _dot_points(X[own], kernel, columns)
                 factors[group] = _slope(kernel, b, cosines[group]) * (q / norms)[own, None]
             for pairs, touched, dp in near.jacobians():
                 i, j, D = near.i[pairs], near.j[pairs], near.D[pairs]

@@ -12,6 +12,9 @@ from tqdm import tqdm
 
 # Size of a block if its rows were dense; the tiles in memory are usually half of that.
 BLOCK_BYTES = 2**29
+NO_GRADIENT = (
+    "forces need features of known derivative: those of CURSparsifier behind SOAPFeaturizer"
+)
 
 
 class Tile(NamedTuple):
@@ -207,7 +210,10 @@ class StructureFeatures:
         gradient : object
             ``gradient.pull_back(cotangents)`` takes the derivatives of a function with respect to
             the features, shape (n_atoms, n_features), and returns those with respect to the
-            positions, shape (n_atoms, 3), 1/Angstrom, and to a strain, shape (3, 3).
+            positions, shape (n_atoms, 3), 1/Angstrom, and to a strain, shape (3, 3). For a
+            function ``chi = phi w`` of the features, `dual` weights of w make
+            ``gradient.field(dual)``, which is chi, and ``gradient.field_gradient(q, dual)``, the
+            derivatives of ``q . chi``, cheap.
 
         Raises
         ------
@@ -215,11 +221,14 @@ class StructureFeatures:
             If the features have no known derivative.
         """
         if not hasattr(self.source, "gradient"):
-            raise TypeError(
-                "forces need features of known derivative: those of CURSparsifier behind "
-                "SOAPFeaturizer"
-            )
+            raise TypeError(NO_GRADIENT)
         return self.source.gradient(structure)
+
+    def dual(self, weights):
+        """Weights of shape (n_features,) in the form that `gradient` uses."""
+        if not hasattr(self.source, "dual"):
+            raise TypeError(NO_GRADIENT)
+        return self.source.dual(weights)
 
     def blocks(self, max_bytes=BLOCK_BYTES, verbose=False, desc="features"):
         """Walk over the features in blocks of consecutive structures.

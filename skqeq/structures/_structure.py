@@ -31,6 +31,8 @@ class Structure:
         Cell vectors in rows, Angstrom; the one that leaves a slab is replaced by a unit normal.
     pbc : tuple of 3 bool
         Periodic cell vectors.
+    volume : float
+        Of the cell as given, vacuum included, Angstrom^3; 0 if a vector is missing.
     masses : ndarray of shape (n_atoms,)
         Atomic mass units; they define the centre of mass, the origin of dipoles.
     charge : float
@@ -49,6 +51,7 @@ class Structure:
     positions: np.ndarray
     cell: np.ndarray
     pbc: tuple
+    volume: float
     masses: np.ndarray
     charge: float
     field: np.ndarray
@@ -213,6 +216,7 @@ def _check_one(i, atoms):
     pbc = tuple(bool(p) for p in atoms.pbc)
     field = _vector(atoms.info.get("external_field", (0.0, 0.0, 0.0)), fail)
     _check_cell(cell, pbc, field, fail)
+    volume = abs(float(np.linalg.det(cell)))
     if any(pbc) and not all(pbc):
         # The vector that leaves a slab has no meaning; it may be absent or lie in the plane.
         normal = np.cross(*cell[np.array(pbc)])
@@ -234,6 +238,7 @@ def _check_one(i, atoms):
         positions=positions,
         cell=cell,
         pbc=pbc,
+        volume=volume,
         masses=masses,
         charge=charge,
         field=field,

@@ -25,6 +25,13 @@ def make_targets(**columns):
         Electrostatic potential at ``atoms.info["potential_points"]``, V.
     dipole_magnitude : array-like of shape (n,), optional
         Norm of the dipole moment, e*Angstrom.
+    energy : array-like of shape (n,), optional
+        Total energy of each structure, eV.
+    forces : sequence of n array-likes of shape (n_atoms, 3), optional
+        Negative derivatives of the energy, eV/Angstrom.
+    stress : array-like of shape (n, 6) or (n, 3, 3), optional
+        Stress of crystals, and of slabs in their plane, in the sign and the order of ASE:
+        xx, yy, zz, yz, xz, xy; eV/Angstrom^3.
     **columns
         In the same way ``dipole_sigma``, ``charges_sigma``, ... : array-like of shape (n,), the
         noise of each label relative to the model's ``sigma_dipole``, ``sigma_charges``, ...
@@ -98,11 +105,13 @@ def _entry(name, i, value):
     if ragged:
         if array.ndim == 0 and np.isnan(array):
             return None
-        if array.ndim != 1:
-            raise ValueError(f"structure {i}: {name} must be 1-D, got shape {array.shape}")
+        row_shape = TARGETS[name].row_shape
+        if array.ndim != 1 + len(row_shape) or array.shape[1:] != row_shape:
+            expected = f"(n_atoms, {row_shape[0]})" if row_shape else "1-D"
+            raise ValueError(f"structure {i}: {name} must be {expected}, got shape {array.shape}")
         return array
     shape = COLUMNS[name]
-    if name == "quadrupole" and array.shape == (3, 3):
+    if shape == (6,) and array.shape == (3, 3):
         array = np.array([array[a, b] for a, b in VOIGT])
     if array.ndim == 0 and (shape == (1,) or np.isnan(array)):
         if name == "dipole_magnitude" and array < 0:
@@ -207,11 +216,12 @@ class Labels:
         value = self.table[name][i]
         if name in RAGGED and value is not None:
             expected = TARGETS[name].size(structure)
-            if len(value) != expected:
-                of = "atoms" if name == "charges" else "potential_points"
+            if value.size != expected:
+                rows = expected // int(np.prod(TARGETS[name].row_shape))
+                of = "potential_points" if name == "potential" else "atoms"
                 raise ValueError(
                     f"structure {i} ({structure.symbols}): {name} has {len(value)} values for "
-                    f"{expected} {of}"
+                    f"{rows} {of}"
                 )
 
     def values(self, name, i):
@@ -219,7 +229,7 @@ class Labels:
         value = self.table[name][i]
         if value is None:
             return None
-        value = np.atleast_1d(value)
+        value = np.ravel(value)
         return None if np.isnan(value).all() else value
 
     def known(self, name):

@@ -1,9 +1,13 @@
-"""Observables of the charges: a linear operator, for some followed by a smooth function.
+"""Observables of a structure: of its charges, and its energy with what derives from it.
+
+Observables of the charges are a linear operator, for some followed by a smooth function.
 
 Conventions: dipoles and quadrupoles are about the centre of mass; the dipole points from minus
 to plus; the quadrupole is traceless, ``Theta_ab = sum_i q_i (3 r_a r_b - r^2 delta_ab) / 2``
 (Buckingham, Q. Rev. Chem. Soc. 13, 183 (1959)), so that the widths of the charges drop out; the
-potential is that of the Gaussian charges, in V.
+potential is that of the Gaussian charges, in V; the stress is the derivative of the energy with
+respect to a strain divided by the volume of the cell, positive where the cell wants to shrink, in
+the order of ASE: xx, yy, zz, yz, xz, xy.
 """
 
 import numpy as np
@@ -24,6 +28,8 @@ class Target:
         Unit of the values and of the noise.
     shape : tuple of int or None
         Shape of the value of one structure; None where it depends on the structure.
+    row_shape : tuple of int
+        Where it does, the shape of one of its rows, such as that of an atom.
     linear : bool
         Whether the value is linear in the charges.
     weights : float or ndarray
@@ -31,7 +37,8 @@ class Target:
     """
 
     name = unit = shape = None
-    linear = True
+    row_shape = ()
+    linear = False
     weights = 1.0
 
     def size(self, structure):
@@ -39,12 +46,29 @@ class Target:
         return int(np.prod(self.shape))
 
     def defined(self, structure):
-        """Which numbers of the label have a meaning: mask of shape (k,).
+        """Which numbers of the label have a meaning: mask of shape (k,)."""
+        return np.full(self.size(structure), True)
 
-        Charges have one in any structure. Moments and potentials of a periodic structure depend on
-        which of the images of an atom is meant.
-        """
+    def observe(self, solution):
+        """The numbers (k,) that a `Solution` gives for the label."""
+        raise TypeError(f"{type(self).__name__} cannot be observed")
+
+
+class ChargeTarget(Target):
+    """An observable of the charges.
+
+    Charges have a meaning in any structure. Moments and potentials of a periodic structure depend
+    on which of the images of an atom is meant.
+    """
+
+    linear = True
+
+    def defined(self, structure):
         return np.full(self.size(structure), not structure.periodic)
+
+    def observe(self, solution):
+        operator = self.operator(solution.structure, solution.widths)
+        return self.value(operator @ solution.charges)
 
     def operator(self, structure, widths):
         """The matrix T of shape (k, n_atoms) of ``T q``."""
@@ -55,7 +79,7 @@ class Target:
         return linear
 
 
-class Dipole(Target):
+class Dipole(ChargeTarget):
     """Dipole moment about the centre of mass."""
 
     name, unit, shape = "dipole", "e*Angstrom", (3,)
@@ -69,7 +93,7 @@ class Dipole(Target):
         return (structure.positions - structure.center_of_mass).T
 
 
-class Charges(Target):
+class Charges(ChargeTarget):
     """Charge of every atom."""
 
     name, unit = "charges", "e"
@@ -84,7 +108,7 @@ class Charges(Target):
         return np.eye(len(structure))
 
 
-class Quadrupole(Target):
+class Quadrupole(ChargeTarget):
     """Traceless quadrupole moment about the centre of mass: xx, yy, zz, yz, xz, xy."""
 
     name, unit, shape = "quadrupole", "e*Angstrom^2", (6,)
@@ -97,7 +121,7 @@ class Quadrupole(Target):
         return np.stack([0.5 * (3.0 * r[:, a] * r[:, b] - (a == b) * r2) for a, b in VOIGT])
 
 
-class Potential(Target):
+class Potential(ChargeTarget):
     """Electrostatic potential at the points in ``info["potential_points"]``."""
 
     name, unit = "potential", "V"
@@ -125,7 +149,7 @@ class DipoleMagnitude(Dipole):
     guard = 1e-6
 
     def defined(self, structure):
-        return Target.defined(self, structure)
+        return ChargeTarget.defined(self, structure)
 
     def value(self, linear):
         return np.sqrt(np.sum(linear**2, axis=-1, keepdims=True) + self.guard**2)
@@ -146,4 +170,61 @@ class DipoleMagnitude(Dipole):
         return linear / self.value(linear) * value
 
 
-TARGETS = {t.name: t for t in (Dipole(), Charges(), Quadrupole(), Potential(), DipoleMagnitude())}
+class Energy(Target):
+    """Total energy of the structure, the energies of the free atoms included."""
+
+    name, unit, shape = "energy", "eV", (1,)
+
+    def observe(self, solution):
+        return np.array([solution.energy])
+
+
+class Forces(Target):
+    """Negative derivatives of the energy with respect to the positions."""
+
+    name, unit, row_shape = "forces", "eV/Angstrom", (3,)
+
+    def size(self, structure):
+        return 3 * len(structure)
+
+    def observe(self, solution):
+        return solution.forces.ravel()
+
+
+class Stress(Target):
+    """Derivatives of the energy with respect to a strain, over the volume: ASE's order and sign."""
+
+    name, unit, shape = "stress", "eV/Angstrom^3", (6,)
+    # As of the quadrupole.
+    weights = Quadrupole.weights
+
+    def defined(self, structure):
+        """The components along axes that lie in the periodic directions.
+
+        A molecule has no cell, and a slab whose third vector is missing has no volume.
+        """
+        if not structure.periodic or structure.volume == 0.0:
+            return np.full(6, False)
+        inside = np.full(3, True)
+        if not all(structure.pbc):
+            inside = np.abs(structure.cell[structure.pbc.index(False)]) < 1e-10
+        return np.array([inside[a] and inside[b] for a, b in VOIGT])
+
+    def observe(self, solution):
+        return np.array([solution.virial[a, b] for a, b in VOIGT]) / solution.structure.volume
+
+
+ALL = (
+    Dipole(),
+    Charges(),
+    Quadrupole(),
+    Potential(),
+    DipoleMagnitude(),
+    Energy(),
+    Forces(),
+    Stress(),
+)
+TARGETS = {target.name: target for target in ALL}
+# What needs derivatives with respect to the geometry.
+GRADIENTS = ("forces", "stress")
+ENERGIES = ("energy", *GRADIENTS)

@@ -39,6 +39,12 @@ def test_derivatives(X, zeta, compression, per_species):
     rng = np.random.default_rng(0)
     q, w = rng.normal(size=len(atoms)), rng.normal(size=features.n_features)
     dq, virial = gradient.pull_back(np.outer(q, w))
+    for found, expected in zip(gradient.field_gradient(q, features.source.dual(w)), (dq, virial)):
+        assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+    phi = features[0]
+    assert_allclose(gradient.field(features.source.dual(w)), phi @ w, rtol=0, atol=1e-10)
+    rows = rng.normal(size=(2, len(atoms)))
+    assert_allclose(gradient.contract(rows), rows @ phi, rtol=0, atol=1e-10)
     J, strains = gradient.jacobian(q)
     scale = np.abs(dq).max() + np.abs(virial).max()
     assert_allclose((J @ w).reshape(-1, 3), dq, rtol=0, atol=1e-10 * scale)

@@ -250,9 +250,9 @@ def test_absent_labels(X):
         ValueError, match="no structure has dipole: looked for REF_dipole or dipole"
     ):
         targets_from_atoms(X, ["dipole"])
-    X[0].info["energy"] = 1.0
-    with pytest.raises(ValueError, match="unknown target 'energy'"):
-        targets_from_atoms(X, ["energy"])
+    X[0].info["enthalpy"] = 1.0
+    with pytest.raises(ValueError, match="unknown target 'enthalpy'"):
+        targets_from_atoms(X, ["enthalpy"])
 
 
 def test_structures_in_any_container(X, dipoles):

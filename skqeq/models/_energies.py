@@ -1,0 +1,166 @@
+"""Rows of a least-squares problem for energies, forces and stress."""
+
+import numpy as np
+
+from ..parameters import qeq_electronegativities
+from ..targets import TARGETS
+from ..targets._observables import ENERGIES, GRADIENTS, VOIGT
+from ._rows import MAX_ROWS, RowList
+
+# How the noise of an energy grows with the number of atoms.
+ENERGY_NOISE = {
+    "per_atom": lambda n: n,
+    "sqrt_n": np.sqrt,
+    "per_structure": np.ones_like,
+}
+# Prior standard deviation of the energy of an atom around the best fit at the start, eV.
+AMPLITUDE_OFFSET = 10.0
+
+
+class EnergyRows:
+    """Labels of energies, forces and stress, linearised at any weights.
+
+    With ``u = chi + A q - field . r``, the potential that is the same for all atoms at the
+    equilibrium, and ``dq/dw = -P phi``,
+
+        dE / dw = phi^T q,
+        dF_ja / dw = -q . dphi/dr_ja + (du/dr_ja) P phi,
+        dW_ab / dw = q . dphi/de_ab - (du/de_ab) P phi,
+
+    W the derivative of the energy with respect to a strain e. The fixed point of Vondrák et al.
+    (J. Chem. Phys. 159, 054109 (2023)) leaves out the terms of P, the response of the charges.
+
+    Nothing is kept between two linearisations but the labels.
+
+    Parameters
+    ----------
+    model : ChargeModel
+        Prepared for the elements of the structures.
+    features : StructureFeatures
+        Of all structures.
+    labels : Labels
+        Their labels.
+    noise : dict of {str: ndarray of shape (n_structures,)}
+        Noise of every target; infinite for structures without weight.
+    """
+
+    def __init__(self, model, features, labels, noise):
+        self.model, self.features, self.labels, self.noise = model, features, labels, noise
+        known = {n: labels.known(n) & np.isfinite(noise[n]) for n in ENERGIES if n in labels.names}
+        self.names = [[n for n in known if known[n][i]] for i in range(len(features))]
+        sloped = np.any([known[n] for n in GRADIENTS if n in known] or [False], axis=0)
+        sloped = np.broadcast_to(sloped, len(features))
+        # Structures with forces or stress, and those with nothing but an energy.
+        self.sloped = np.flatnonzero(sloped)
+        self.plain = np.flatnonzero(known["energy"] & ~sloped) if "energy" in known else []
+
+    def loss(self, v):
+        """Half the sum of squared residuals in units of the noise."""
+        total = 0.0
+        for index, gradients in ((self.plain, False), (self.sloped, True)):
+            for _, solutions in self._solutions(v, index, gradients):
+                for i, solution in solutions:
+                    residual, _ = self._residual(i, solution)
+                    total += 0.5 * residual @ residual
+        return total
+
+    def linearize(self, v, response=True):
+        """Yield weighted Jacobians (n, n_columns) and residuals (n,) at v.
+
+        `response` says whether the charges respond to the weights.
+        """
+        for block, solutions in self._solutions(v, self.plain):
+            rows = RowList(len(self.model.elements_))
+            for s, (i, solution) in enumerate(solutions):
+                residual, weight = self._residual(i, solution)
+                counts = weight * self.model._counts(solution.structure)
+                rows.add(weight * solution.charges[None], residual, block.offsets[s], counts)
+            yield from self.model._design(block, rows)
+        pieces, size = [], 0
+        for _, [(i, solution)] in self._solutions(v, self.sloped, gradients=True):
+            residual, weight = self._residual(i, solution)
+            J = self._jacobian(solution, self.names[i], response)
+            J *= weight[:, None]
+            J *= self.model._scale()
+            pieces.append((J[weight > 0], residual[weight > 0]))
+            size += len(residual)
+            # Orthogonal reduction is fast for many rows at a time.
+            if size > MAX_ROWS // 2:
+                yield _joined(pieces)
+                pieces, size = [], 0
+        if pieces:
+            yield _joined(pieces)
+
+    def toward_start(self):
+        """Yield linear rows that pull the electronegativities to those of QEq."""
+        chi = qeq_electronegativities()
+        for _, block in self.features.blocks():
+            rows = RowList(len(self.model.elements_))
+            for structure, first in zip(block.structures, block.offsets[:-1], strict=True):
+                rows.add(np.eye(len(structure)), chi[structure.numbers], first)
+            yield from self.model._design(block, rows)
+
+    def missing(self, v):
+        """What the energies of atoms must add: counts (n, n_elements) and energies, weighted."""
+        counts, energies = [], []
+        for index in (self.plain, self.sloped):
+            for _, solutions in self._solutions(v, index):
+                for i, solution in solutions:
+                    if "energy" in self.names[i]:
+                        noise = self.noise["energy"][i]
+                        label = self.labels.values("energy", i)[0]
+                        counts.append(self.model._counts(solution.structure) / noise)
+                        energies.append((label - solution.energy) / noise)
+        return np.array(counts), np.array(energies)
+
+    def _solutions(self, v, index, gradients=False):
+        """Blocks of the structures `index`, and lists of their numbers and solutions."""
+        if len(index):
+            coef = self.model._scale() * v
+            blocks = self.model._solutions(self.features[index], coef, gradients)
+            for first, block, solutions in blocks:
+                yield block, [(index[first + s], found) for s, found in enumerate(solutions)]
+
+    def _residual(self, i, solution):
+        """Weighted residuals of the labels of structure i, and weights; zero where unknown."""
+        residuals, weights = [], []
+        for name in self.names[i]:
+            label, noise = self.labels.values(name, i), self.noise[name][i]
+            weight = np.where(np.isnan(label), 0.0, TARGETS[name].weights / noise)
+            residuals.append(weight * np.nan_to_num(TARGETS[name].observe(solution) - label))
+            weights.append(weight)
+        return np.concatenate(residuals), np.concatenate(weights)
+
+    def _jacobian(self, solution, names, response):
+        """Derivatives of the named targets with respect to the weights."""
+        q, near, structure = solution.charges, solution.near, solution.structure
+        forces, virial = near.jacobian(q)
+        # What charges do, as rows over atoms.
+        move, strain = np.zeros((3 * len(q), len(q))), np.zeros((9, len(q)))
+        if response:
+            both = np.concatenate(solution.potential_gradient())
+            both = solution.equilibrium.project(np.ascontiguousarray(both.T)).T
+            move, strain = both[:-9], both[-9:]
+        voigt = [3 * a + b for a, b in VOIGT]
+        parts = {
+            "energy": (q[None], 0.0, self.model._counts(structure)[None]),
+            "forces": (move, -forces, 0.0),
+        }
+        if structure.volume:
+            volume = structure.volume
+            parts["stress"] = (-strain[voigt] / volume, virial[voigt] / volume, 0.0)
+        atoms = np.concatenate([parts[name][0] for name in names])
+        counts = np.zeros((len(atoms), len(self.model.elements_)))
+        J = near.contract(atoms)
+        start = 0
+        for name in names:
+            some = slice(start, start + len(parts[name][0]))
+            J[some] += parts[name][1]
+            counts[some] = parts[name][2]
+            start = some.stop
+        return np.concatenate([J, atoms @ self.model._onehot(structure.numbers), counts], axis=1)
+
+
+def _joined(pieces):
+    jacobians, residuals = zip(*pieces, strict=True)
+    return np.concatenate(jacobians), np.concatenate(residuals)
