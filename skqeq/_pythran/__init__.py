@@ -32,8 +32,9 @@ structure_factors(phases, n, weights)
     (n_atoms, 2 n_waves). ``weights cos(phases . n)``, then ``weights sin(phases . n)``, for
     `phases` (n_atoms, 3) and small integers `n` (n_waves, 3), int64.
 soap_spectrum(pairs, offsets, exponents, contraction, runs)
-    (n_centers, n_features). SOAP features from sums over neighbours: in `pairs` (n_pairs, 4) are
-    the vectors D from centres, Angstrom, and weights w. Centre i and channel z own the pairs
+    (n_centers, n_features). SOAP features from sums over neighbours: in `pairs` (n_pairs, 5) are
+    the vectors D from centres, Angstrom, weights w, and ``dw / dr / r``, which matters to
+    derivatives only. Centre i and channel z own the pairs
     ``offsets[i, z]`` to ``offsets[i, z + 1]`` of `offsets` (n_centers, n_channels + 1), int64.
     ``c[z n, l m] = sum_pairs w sum_k contraction[l, k, n] exp(-exponents[l, k] r^2) r^l Y_lm(D)``
     with real spherical harmonics, and a row (l, a, b, first, length) of `runs` (n_runs, 5),

@@ -82,7 +82,7 @@ def harmonic_slopes(R, l_max):
 
 
 def gaussians(pairs, first, last, exponents):
-    """Weighted Gaussians (n_neighbors, l_max + 1, n_max)."""
+    """Gaussians (n_neighbors, l_max + 1, n_max)."""
     G = np.empty((last - first, exponents.shape[0], exponents.shape[1]))
     for p in range(last - first):
         x = pairs[first + p, 0]
@@ -91,24 +91,23 @@ def gaussians(pairs, first, last, exponents):
         r2 = x * x + y * y + z * z
         for l in range(exponents.shape[0]):
             for k in range(exponents.shape[1]):
-                G[p, l, k] = pairs[first + p, 3] * math.exp(-exponents[l, k] * r2)
+                G[p, l, k] = math.exp(-exponents[l, k] * r2)
     return G
 
 
-def coefficients(i, offsets, R, G, contraction, norms):
+def coefficients(i, pairs, offsets, R, G, contraction, norms):
     """Density coefficients c of centre i."""
     n_max = G.shape[2]
     c = np.zeros((R.shape[1], (offsets.shape[1] - 1) * n_max))
     u = np.empty((R.shape[1], n_max))
     for channel in range(offsets.shape[1] - 1):
         u[:] = 0.0
-        for p in range(
-            offsets[i, channel] - offsets[i, 0], offsets[i, channel + 1] - offsets[i, 0]
-        ):
+        for p in range(offsets[i, channel], offsets[i, channel + 1]):
             for l in range(G.shape[1]):
                 for m in range(l * l, (l + 1) * (l + 1)):
+                    value = pairs[p, 3] * R[p - offsets[i, 0], m]
                     for k in range(n_max):
-                        u[m, k] += R[p, m] * G[p, l, k]
+                        u[m, k] += value * G[p - offsets[i, 0], l, k]
         # Orthogonal radial functions only now: once per channel and not per neighbour.
         for l in range(G.shape[1]):
             for m in range(l * l, (l + 1) * (l + 1)):
@@ -136,7 +135,7 @@ def soap_spectrum(pairs, offsets, exponents, contraction, runs):
         last = offsets[i, offsets.shape[1] - 1]
         R = solid_harmonics(pairs, first, last, l_max)
         G = gaussians(pairs, first, last, exponents)
-        c = coefficients(i, offsets, R, G, contraction, norms)
+        c = coefficients(i, pairs, offsets, R, G, contraction, norms)
         for run in range(runs.shape[0]):
             l = runs[run, 0]
             a = runs[run, 1]
@@ -166,7 +165,7 @@ def soap_pull_back(pairs, offsets, exponents, contraction, runs, cotangents):
         R = solid_harmonics(pairs, first, last, l_max)
         dR = harmonic_slopes(R, l_max)
         G = gaussians(pairs, first, last, exponents)
-        c = coefficients(i, offsets, R, G, contraction, norms)
+        c = coefficients(i, pairs, offsets, R, G, contraction, norms)
         dc[:] = 0.0
         for run in range(runs.shape[0]):
             l = runs[run, 0]
@@ -201,11 +200,12 @@ def soap_pull_back(pairs, offsets, exponents, contraction, runs, cotangents):
                             term = G[p - first, l, k] * du[m, k]
                             value += term
                             slope += exponents[l, k] * term
+                        slope = pairs[p, 4] * value - 2.0 * pairs[p, 3] * slope
                         radial += slope * R[p - first, m]
                         for axis in range(3):
-                            out[p, axis] += value * dR[p - first, axis, m]
+                            out[p, axis] += pairs[p, 3] * value * dR[p - first, axis, m]
                 for axis in range(3):
-                    out[p, axis] -= 2.0 * radial * pairs[p, axis]
+                    out[p, axis] += radial * pairs[p, axis]
     return out
 
 
@@ -228,7 +228,7 @@ def soap_jacobian(pairs, offsets, exponents, contraction, runs, channel):
         R = solid_harmonics(pairs, first, last, l_max)
         dR = harmonic_slopes(R, l_max)
         G = gaussians(pairs, first, last, exponents)
-        c = coefficients(i, offsets, R, G, contraction, norms)
+        c = coefficients(i, pairs, offsets, R, G, contraction, norms)
         for q in range(3 * offsets[i, channel], 3 * offsets[i, channel + 1]):
             p = q // 3
             axis = q % 3
@@ -239,8 +239,9 @@ def soap_jacobian(pairs, offsets, exponents, contraction, runs, channel):
                     for k in range(n_max):
                         term = G[p - first, l, k] * contraction[l, k, n]
                         value += term
-                        slope -= 2.0 * exponents[l, k] * term
-                    slope *= pairs[p, axis]
+                        slope += exponents[l, k] * term
+                    slope = (pairs[p, 4] * value - 2.0 * pairs[p, 3] * slope) * pairs[p, axis]
+                    value *= pairs[p, 3]
                     for m in range(l * l, (l + 1) * (l + 1)):
                         step = value * dR[p - first, axis, m] + slope * R[p - first, m]
                         dc[m, channel * n_max + n] = norms[m] * step

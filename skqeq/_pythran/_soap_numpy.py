@@ -68,10 +68,12 @@ class Expansion:
     def __init__(self, pairs, offsets, exponents, contraction):
         self.l_max, self.n_max = len(exponents) - 1, exponents.shape[1]
         self.l = np.repeat(np.arange(self.l_max + 1), 2 * np.arange(self.l_max + 1) + 1)
-        self.D, self.exponents = pairs[:, :3], exponents
+        self.D, w, dw = pairs[:, :3], pairs[:, 3, None, None], pairs[:, 4, None, None]
         self.R = solid_harmonics(self.D, self.l_max)
         r2 = np.einsum("pa,pa->p", self.D, self.D)
-        self.G = pairs[:, 3, None, None] * np.exp(-r2[:, None, None] * exponents)
+        gaussians = np.exp(-r2[:, None, None] * exponents)
+        # With weights, and the derivatives with respect to r, over r.
+        self.G, self.dG = w * gaussians, (dw - 2 * w * exponents) * gaussians
         ends = np.append(offsets[:, :-1].ravel(), offsets[-1, -1])
         ends -= ends[0]
         members = csr_array((np.ones(len(pairs)), np.arange(len(pairs)), ends))
@@ -131,10 +133,10 @@ def soap_pull_back(pairs, offsets, exponents, contraction, runs, cotangents):
             dc[:, l] = e.c[:, l] @ (T + T.transpose(0, 2, 1))
         dc = dc.reshape(len(dc), len(e.l), -1, e.n_max)
         du = np.einsum("imzn,mkn->izmk", dc, e.contraction, optimize=True)
-        du = du.reshape(-1, len(e.l), e.n_max)[e.groups] * e.G[:, e.l]
-        radial = np.einsum("pmk,mk,pm->p", du, e.exponents[e.l], e.R, optimize=True)
-        angular = np.einsum("pm,apm->pa", du.sum(axis=2), e.slopes())
-        out[near] = angular - 2 * radial[:, None] * e.D
+        du = du.reshape(-1, len(e.l), e.n_max)[e.groups]
+        radial = np.einsum("pmk,pmk,pm->p", du, e.dG[:, e.l], e.R)
+        angular = np.einsum("pmk,pmk->pm", du, e.G[:, e.l])
+        out[near] = np.einsum("pm,apm->pa", angular, e.slopes()) + radial[:, None] * e.D
     return out
 
 
@@ -144,13 +146,13 @@ def soap_jacobian(pairs, offsets, exponents, contraction, runs, channel):
         e = Expansion(pairs[near], offsets[centers], exponents, contraction)
         n_channels = offsets.shape[1] - 1
         own = np.flatnonzero(e.groups % n_channels == channel)
-        center, G, R = e.groups[own] // n_channels, e.G[own][:, e.l], e.R[own]
+        center, G, dG = e.groups[own] // n_channels, e.G[own][:, e.l], e.dG[own][:, e.l]
         dc = np.zeros((len(own), 3, *e.c.shape[1:]))
         columns = slice(channel * e.n_max, (channel + 1) * e.n_max)
         angular = np.einsum("pmk,mkn->pmn", G, e.contraction, optimize=True)
-        radial = np.einsum("pmk,mkn->pmn", G * e.exponents[e.l], e.contraction, optimize=True)
+        radial = np.einsum("pmk,mkn->pmn", dG, e.contraction, optimize=True)
         dc[..., columns] = np.einsum("pmn,apm->pamn", angular, e.slopes()[:, own])
-        dc[..., columns] -= 2 * np.einsum("pmn,pm,pa->pamn", radial, R, e.D[own])
+        dc[..., columns] += np.einsum("pmn,pm,pa->pamn", radial, e.R[own], e.D[own])
         out = np.zeros((len(own), 3, (runs[:, 3] + runs[:, 4]).max(initial=0)))
         for l, features, a, b in _features(runs):
             product = dc[:, :, l].transpose(0, 1, 3, 2) @ e.c[center][:, None, l]

@@ -1,4 +1,4 @@
-"""Derivatives of the power spectrum with respect to positions and strain.
+"""The power spectrum from neighbours, and its derivatives with respect to positions and strain.
 
 In DScribe's basis of Gaussian-type orbitals the density coefficients of centre i are
 
@@ -6,7 +6,8 @@ In DScribe's basis of Gaussian-type orbitals the density coefficients of centre 
     a_lk = eta alpha_lk / (eta + alpha_lk),   eta = 1 / (2 sigma^2),
     B_lkn = beta_lnk (pi / (eta + alpha_lk))^(3/2) (eta / (eta + alpha_lk))^l,
 
-over the neighbours j of element z, the atom i itself among them, and the features are
+over the neighbours j of element z, the atom i itself among them. The weight is that of the element
+times ``f(r_ij)`` where the edge is smooth. The features are
 
     p[z z', l, n n'] = pi sqrt(8 / (2 l + 1)) sum_m c[z, n, l, m] c[z', n', l, m].
 
@@ -26,7 +27,7 @@ import numpy as np
 from vesin import NeighborList
 
 from .._pythran import soap_jacobian, soap_pull_back, soap_spectrum
-from ._soap import _dscribe_soap
+from ._dscribe import dscribe_soap
 
 
 class Surroundings:
@@ -51,7 +52,7 @@ class Surroundings:
         r_cut, n_max, l_max, sigma, compression = spectrum.options
         self.n_atoms = len(structure)
         reach, exponents, contraction = _radial(r_cut, n_max, l_max, sigma)
-        i, j, D = _pairs(structure, reach)
+        i, j, D = _pairs(structure, reach if spectrum.cutoff_width is None else r_cut)
         element = np.searchsorted(structure.species, structure.numbers)
         weights = np.ones(len(structure.species))
         if spectrum.weighting is not None:
@@ -72,8 +73,9 @@ class Surroundings:
         offsets = np.empty((self.n_atoms, n_channels + 1), dtype=np.int64)
         offsets[:, 1:] = ends.reshape(self.n_atoms, n_channels)
         offsets[0, 0], offsets[1:, 0] = 0, offsets[:-1, -1]
-        pairs = np.column_stack([self.D, weights[element[self.j]]])
-        self._arguments = (np.ascontiguousarray(pairs), offsets, exponents, contraction)
+        factors = _fading(self.D, r_cut, spectrum.cutoff_width) * weights[element[self.j]]
+        pairs = np.ascontiguousarray(np.column_stack([self.D, *factors]))
+        self._arguments = (pairs, offsets, exponents, contraction)
         self._order = (n_max, l_max, compression, len(structure.species))
         self._runs = _runs(*self._order)
 
@@ -158,10 +160,20 @@ def _pairs(structure, reach):
     return i, j, np.concatenate([np.zeros((len(own), 3)), D])
 
 
+def _fading(D, r_cut, width):
+    """How much neighbours count, and the derivative of that with respect to r, over r."""
+    if width is None:
+        return np.stack([np.ones(len(D)), np.zeros(len(D))])
+    r = np.sqrt(np.einsum("pa,pa->p", D, D))
+    y = np.clip((r_cut - r) / width, 0.0, 1.0)
+    slope = -30 * y**2 * (1 - y) ** 2 / width
+    return np.stack([y**3 * (10 - 15 * y + 6 * y**2), slope / np.where(r > 0, r, 1.0)])
+
+
 @lru_cache(maxsize=64)
 def _radial(r_cut, n_max, l_max, sigma):
     """How far neighbours count, exponents ``a`` and coefficients ``B`` with the factor of p."""
-    soap = _dscribe_soap((1,), r_cut, n_max, l_max, sigma, "off", None, False)
+    soap = dscribe_soap((1,), r_cut, n_max, l_max, sigma, "off", None, False)
     alphas, betas = soap.get_basis_gto(r_cut, n_max, l_max)
     eta = 1 / (2 * sigma**2)
     l = np.arange(l_max + 1)[:, None]

@@ -15,6 +15,8 @@ from ..parameters import per_element
 from ..persistence import Persistent
 from ..structures import StructureFeatures, Tile, check_structures
 from ._cache import ROWS
+from ._dscribe import dscribe_soap
+from ._gradient import Surroundings
 
 
 class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
@@ -39,6 +41,10 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
     sigma_atom : float, tuple of float or None, default=None
         Width of the Gaussian on each neighbour, Angstrom; None means ``r_cut / 8``, a tuple one
         width per cutoff.
+    cutoff_width : float, tuple of float or None, default=None
+        Width of the shell, Angstrom (at most `r_cut`), in which neighbours fade out: they count
+        in full up to ``r_cut - cutoff_width`` and not at all from `r_cut` on; a tuple is one width
+        per cutoff. None means DScribe's edge. See Notes.
     species : sequence of str or int, default=None
         Elements that can occur. None means those seen in `fit`.
     compression : {"off", "mu2", "mu1nu1", "crossover"}, default="off"
@@ -71,6 +77,16 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
     A structure is featurised once per cutoff as long as its rows stay in the store, whatever
     the number of clones, folds and parameter candidates that ask for it.
 
+    With ``cutoff_width=None`` neighbours count up to the distance beyond `r_cut` where their
+    Gaussian has fallen to 1e-3 at `r_cut`, and the features jump when an atom crosses it. With a
+    width d the density of a neighbour at distance r is multiplied by a function of the kind in
+    [1]_,
+
+    ``f(r) = y^3 (10 - 15 y + 6 y^2)``, ``y = (r_cut - r) / d`` clipped to [0, 1],
+
+    which has two continuous derivatives: so have the features, and energies that are made of
+    them are conserved in dynamics. There are fewer neighbours then, and features take less time.
+
     References
     ----------
     .. [1] Bartók, Kondor, Csányi, Phys. Rev. B 87, 184115 (2013).
@@ -91,6 +107,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         "n_max": [Interval(Integral, 1, None, closed="left")],
         "l_max": [Interval(Integral, 0, 20, closed="both")],
         "sigma_atom": [Interval(Real, 0.0, None, closed="neither"), tuple, list, None],
+        "cutoff_width": [Interval(Real, 0.0, None, closed="neither"), tuple, list, None],
         "species": ["array-like", None],
         "compression": [StrOptions({"off", "mu2", "mu1nu1", "crossover"})],
         "species_weighting": [dict, None],
@@ -106,6 +123,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         n_max=8,
         l_max=6,
         sigma_atom=None,
+        cutoff_width=None,
         species=None,
         compression="off",
         species_weighting=None,
@@ -118,6 +136,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         self.n_max = n_max
         self.l_max = l_max
         self.sigma_atom = sigma_atom
+        self.cutoff_width = cutoff_width
         self.species = species
         self.compression = compression
         self.species_weighting = species_weighting
@@ -148,17 +167,19 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         seen = np.unique(np.concatenate([s.numbers for s in structures]))
         species = seen if self.species is None else _species_numbers(self.species)
         cutoffs = self.r_cut if isinstance(self.r_cut, (tuple, list)) else (self.r_cut,)
-        widths = self.sigma_atom
-        if not isinstance(widths, (tuple, list)):
-            widths = [widths] * len(cutoffs)
-        if len(widths) != len(cutoffs) or not cutoffs:
-            raise ValueError(f"{len(widths)} values of sigma_atom for {len(cutoffs)} of r_cut")
+        sigmas = _per_cutoff(self.sigma_atom, "sigma_atom", cutoffs)
+        widths = _per_cutoff(self.cutoff_width, "cutoff_width", cutoffs)
         for r_cut in cutoffs:
             if not isinstance(r_cut, Real) or not 1.0 < r_cut < np.inf:
                 raise ValueError(f"r_cut must be finite and above 1 Angstrom, got {r_cut!r}")
-        for sigma in widths:
+        for sigma in sigmas:
             if sigma is not None and not (isinstance(sigma, Real) and 0.0 < sigma < np.inf):
                 raise ValueError(f"sigma_atom must be positive, got {sigma!r}")
+        for r_cut, width in zip(cutoffs, widths, strict=True):
+            if width is not None and not (isinstance(width, Real) and 0.0 < width <= r_cut):
+                raise ValueError(
+                    f"cutoff_width must be above 0 and at most r_cut = {r_cut}, got {width!r}"
+                )
         weighting = self.species_weighting
         if weighting is not None:
             given = per_element(weighting, "species_weighting")
@@ -173,10 +194,11 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
                 n_max=int(self.n_max),
                 l_max=int(self.l_max),
                 sigma=float(r_cut / 8 if sigma is None else sigma),
+                cutoff_width=None if width is None else float(width),
                 compression=self.compression,
                 weighting=weighting,
             )
-            for r_cut, sigma in zip(cutoffs, widths, strict=True)
+            for r_cut, sigma, width in zip(cutoffs, sigmas, widths, strict=True)
         )
         self.species_ = species
         self.n_features_out_ = sum(s.n_features for s in self.spectra_)
@@ -226,6 +248,13 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         return tags
 
 
+def _per_cutoff(value, name, cutoffs):
+    values = value if isinstance(value, (tuple, list)) else [value] * len(cutoffs)
+    if len(values) != len(cutoffs) or not cutoffs:
+        raise ValueError(f"{len(values)} values of {name} for {len(cutoffs)} of r_cut")
+    return values
+
+
 def _species_numbers(species):
     numbers = set()
     for item in species:
@@ -245,9 +274,10 @@ class PowerSpectrum:
     stand among the columns of all elements.
     """
 
-    def __init__(self, species, r_cut, n_max, l_max, sigma, compression, weighting):
+    def __init__(self, species, r_cut, n_max, l_max, sigma, cutoff_width, compression, weighting):
         self.species = species
         self.options = (r_cut, n_max, l_max, sigma, compression)
+        self.cutoff_width = cutoff_width
         self.weighting = weighting
         self.n_features = self._dscribe(species, False).get_number_of_features()
 
@@ -257,17 +287,17 @@ class PowerSpectrum:
         return tuple((z, self.weighting[z]) for z in species)
 
     def _dscribe(self, species, periodic):
-        return _dscribe_soap(species, *self.options, self._weights(species), periodic)
+        return dscribe_soap(species, *self.options, self._weights(species), periodic)
 
     @property
     def signature(self):
         """What the columns mean: nested tuples that can be compared and stored."""
-        return (self.species, self.options, self._weights(self.species))
+        return (self.species, self.options, self.cutoff_width, self._weights(self.species))
 
     def key(self, structure):
         """What the rows of a structure depend on."""
         present = structure.species
-        return (self.options, self._weights(present), structure.digest)
+        return (self.options, self.cutoff_width, self._weights(present), structure.digest)
 
     def columns(self, present, first=0):
         """Columns, from `first` on, of the channels of the elements in `present`, as slices."""
@@ -275,6 +305,8 @@ class PowerSpectrum:
 
     def rows(self, structure):
         """Power spectrum of every atom, shape (n_atoms, n_columns of its own elements)."""
+        if self.cutoff_width is not None:
+            return Surroundings(self, structure).rows()
         soap = self._dscribe(structure.species, structure.periodic)
         atoms = structure.to_atoms()
         # DScribe takes so many images that atoms inside the cell see all neighbours, others not.
@@ -348,7 +380,7 @@ def describe(spectrum, structure, key):
 
 @lru_cache(maxsize=4096)
 def _columns(species, options, weights, present, first):
-    soap = _dscribe_soap(species, *options, weights, False)
+    soap = dscribe_soap(species, *options, weights, False)
     compression = options[-1]
     if compression == "mu2":
         return (slice(first, first + soap.get_number_of_features()),)
@@ -363,21 +395,3 @@ def _columns(species, options, weights, present, first):
         else:
             merged.append([location.start, location.stop])
     return tuple(slice(start + first, stop + first) for start, stop in merged)
-
-
-@lru_cache(maxsize=256)
-def _dscribe_soap(species, r_cut, n_max, l_max, sigma, compression, weights, periodic):
-    from dscribe.descriptors import SOAP  # 3 s, most of them numba
-
-    if weights is not None:
-        weights = {chemical_symbols[z]: weight for z, weight in weights}
-    return SOAP(
-        species=[chemical_symbols[z] for z in species],
-        r_cut=r_cut,
-        n_max=n_max,
-        l_max=l_max,
-        sigma=sigma,
-        rbf="gto",
-        compression={"mode": compression, "species_weighting": weights},
-        periodic=periodic,
-    )
