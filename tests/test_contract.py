@@ -425,7 +425,8 @@ from skqeq import SOAPFeaturizer, check_structures, make_targets, strip
 X = [molecule("CH3OH"), molecule("H2CO")]
 X[0].info.update(charge=1, note="a")
 weights = {"H": 1.0, "C": 2.0, "O": 3.0}
-soap = SOAPFeaturizer(r_cut=(3.0, 4.0), n_max=2, l_max=2, species_weighting=weights)
+options = {"n_max": 2, "l_max": 2, "cutoff_width": (None, 1.0), "species_weighting": weights}
+soap = SOAPFeaturizer(r_cut=(3.0, 4.0), **options)
 spectra = soap.fit(X).spectra_
 structures = check_structures(X)
 y = make_targets(dipole=[[0, 0, 1], None], charges=[[0.0] * 6, None])

@@ -168,7 +168,7 @@ def test_other_features_than_in_the_file(molecules, table, tmp_path):
         model.predict(own[0].transform(molecules))
 
 
-@pytest.mark.parametrize("change", [{"r_cut": 4.0}, {"sigma_atom": 0.7}])
+@pytest.mark.parametrize("change", [{"r_cut": 4.0}, {"sigma_atom": 0.7}, {"cutoff_width": 1.0}])
 def test_other_features_of_the_same_number(change, molecules, table):
     # As many columns, but with another meaning: a prediction would be garbage.
     soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=2)

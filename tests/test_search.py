@@ -78,6 +78,13 @@ def test_several_cutoffs_share_rows(counted, model, molecules, table):
     assert search.best_params_["soapfeaturizer__r_cut"] in grid["soapfeaturizer__r_cut"]
 
 
+def test_cutoff_widths(counted, model, molecules, table):
+    grid = {"soapfeaturizer__cutoff_width": [None, 0.5, 3.0], "kqeqregressor__sigma_dipole": [0.01]}
+    search = GridSearchCV(model, grid, cv=KFold(3), error_score="raise").fit(molecules, table)
+    assert len(counted) == 3 * len(molecules)
+    assert len(set(search.cv_results_["mean_test_score"])) == 3
+
+
 def test_without_cache_rows_are_computed_again(counted, model, molecules, table):
     model.set_params(soapfeaturizer__cache_bytes=0)
     model.fit(molecules, table)

@@ -140,6 +140,21 @@ def test_default_width_follows_the_cutoff(X):
     )
 
 
+def test_smooth_edge_beyond_all_neighbors(X):
+    """Where nobody fades, rows are DScribe's."""
+    features = featurizer(r_cut=6.0, cutoff_width=2.0).fit_transform(X)
+    assert_features(features, helpers.soap(X, SPECIES, 6.0, 3, 2), rtol=1e-10)
+
+
+def test_one_smooth_edge_of_two(X):
+    features = featurizer(r_cut=(2.0, 3.0), cutoff_width=(0.5, None)).fit_transform(X)
+    faded = featurizer(r_cut=2.0, cutoff_width=0.5).fit_transform(X)
+    sharp = featurizer(r_cut=3.0).fit_transform(X)
+    for i in range(len(X)):
+        assert_array_equal(features[i], np.concatenate([faded[i], sharp[i]], axis=1))
+    assert not np.allclose(faded[1], featurizer(r_cut=2.0).fit_transform(X)[1])
+
+
 def test_species(X):
     learned = featurizer().fit(X)
     assert_array_equal(learned.species_, [1, 6, 7, 8, 9])
@@ -190,6 +205,7 @@ def test_each_structure_once_per_cutoff(X, count):
         {"sigma_atom": 0.5},
         {"compression": "mu1nu1"},
         {"species_weighting": WEIGHTING},
+        {"cutoff_width": 1.0},
     ],
     ids=repr,
 )
@@ -241,10 +257,13 @@ def test_stored_rows_cannot_be_spoiled(X):
     assert_features(features, helpers.soap(X, SPECIES, 3.0, 3, 2))
 
 
-def test_rows_on_disk(X, count, tmp_path):
+@pytest.mark.parametrize("cutoff_width", [None, 1.0])
+def test_rows_on_disk(X, count, tmp_path, cutoff_width):
     """What has no influence on the rows, such as the charge, does not make new ones."""
-    soap = featurizer(memory=str(tmp_path), cache_bytes=0)
-    expected = helpers.soap(X, SPECIES, 3.0, 3, 2)
+    walk(featurizer(memory=str(tmp_path), cutoff_width=0.5).fit_transform(X))
+    expected = list(featurizer(cache_bytes=0, cutoff_width=cutoff_width).fit_transform(X))
+    count.clear()
+    soap = featurizer(memory=str(tmp_path), cache_bytes=0, cutoff_width=cutoff_width)
     assert_features(soap.fit_transform(X), expected)
     evaluated = len(count)
     assert evaluated == len(X)
@@ -255,10 +274,12 @@ def test_rows_on_disk(X, count, tmp_path):
     assert len(count) == evaluated
 
 
-def test_processes_give_the_same(X):
+@pytest.mark.parametrize("cutoff_width", [None, 1.0])
+def test_processes_give_the_same(X, cutoff_width):
     many = X + [helpers.rattled("CH3OH", seed) for seed in range(5)]
-    parallel = walk(featurizer(n_jobs=2, cache_bytes=0).fit_transform(many))
-    for found, expected in zip(parallel, walk(featurizer(cache_bytes=0).fit_transform(many))):
+    soap = featurizer(cache_bytes=0, cutoff_width=cutoff_width)
+    parallel = walk(clone(soap).set_params(n_jobs=2).fit_transform(many))
+    for found, expected in zip(parallel, walk(soap.fit_transform(many))):
         assert_array_equal(found, expected)
 
 

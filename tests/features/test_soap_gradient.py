@@ -7,6 +7,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, fcc111
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import eval_legendre
 
 from skqeq import SOAPFeaturizer
 from skqeq.features._gradient import Surroundings
@@ -105,6 +106,57 @@ def test_pull_back_is_that_of_dscribe(compression):
     assert_close(gradient, np.einsum("cf,cjaf->ja", cotangents, full), 1e-8)
 
 
+def naive_rows(atoms, r_cut, width, n_max, l_max, weighting):
+    """Power spectra by the addition theorem, ``sum_m Y_lm(a) Y_lm(b) = (2 l + 1) / 4 pi P_l(a b)``.
+
+    The sum over pairs of neighbours of density coefficients, without spherical harmonics.
+    """
+    from dscribe.descriptors import SOAP
+
+    sigma = r_cut / 8
+    species = np.unique(atoms.numbers)
+    soap = SOAP(species=species, r_cut=r_cut, n_max=n_max, l_max=l_max, sigma=sigma)
+    alphas, betas = soap.get_basis_gto(r_cut, n_max, l_max)
+    eta = 1 / (2 * sigma**2)
+    images = atoms.repeat(np.where(atoms.pbc, 9, 1))
+    middle = 4 * np.where(atoms.pbc, 1, 0) @ atoms.cell.array
+    rows = []
+    for center in atoms.positions + middle:
+        D = images.positions - center
+        r = np.linalg.norm(D, axis=1)
+        near = np.flatnonzero(r < r_cut)
+        D, r, numbers, symbols = D[near], r[near], images.numbers[near], images.symbols[near]
+        x = np.maximum((r - r_cut + width) / width, 0)
+        density = 1 - 10 * x**3 + 15 * x**4 - 6 * x**5
+        density *= [weighting[symbol] for symbol in symbols]
+        cosines = D @ D.T / np.maximum(np.outer(r, r), 1e-9)
+        row = []
+        for z in species:
+            for other in species[species >= z]:
+                for l in range(l_max + 1):
+                    a, b = alphas[l], betas[l]
+                    radial = (np.pi / (eta + a)) ** 1.5 * (eta / (eta + a)) ** l
+                    radial = radial * np.exp(-np.outer(r**2, a * eta / (a + eta))) @ b.T
+                    radial *= (density * r**l)[:, None]
+                    angular = eval_legendre(l, cosines) * (2 * l + 1) / (4 * np.pi)
+                    some, others = numbers == z, numbers == other
+                    p = radial[some].T @ angular[np.ix_(some, others)] @ radial[others]
+                    p *= np.pi * np.sqrt(8 / (2 * l + 1))
+                    row.extend(p[np.triu_indices(n_max)] if z == other else p.ravel())
+        rows.append(row)
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("width", [0.7, 3.0])
+@pytest.mark.parametrize("name", ["molecule", "one", "crystal"])
+def test_smooth_edge(name, width):
+    atoms = STRUCTURES[name]
+    near, rows = surroundings(atoms, cutoff_width=width, species_weighting=WEIGHTING)
+    expected = naive_rows(atoms, 3.0, width, 3, 3, WEIGHTING)
+    assert_close(near.rows(), expected, 1e-10)
+    assert_array_equal(rows, near.rows())
+
+
 def slope(function, step=2e-4):
     """Derivative at zero, to fourth order."""
     near, far = (function(h) - function(-h) for h in (step, 2 * step))
@@ -113,9 +165,11 @@ def slope(function, step=2e-4):
 
 @pytest.mark.parametrize("name", STRUCTURES)
 @pytest.mark.parametrize("compression", MODES)
-def test_central_differences(name, compression):
+@pytest.mark.parametrize("cutoff_width", [None, 0.9, 3.0])
+def test_central_differences(name, compression, cutoff_width):
     atoms = STRUCTURES[name]
     options = {"compression": compression, "species_weighting": WEIGHTING}
+    options["cutoff_width"] = cutoff_width
     near, rows = surroundings(atoms, **options)
     cotangents = cotangents_for(rows)
     gradient, virial = near.pull_back(cotangents)
@@ -136,7 +190,8 @@ def test_central_differences(name, compression):
 
     def value(displaced):
         other, _ = surroundings(displaced, **options)
-        assert len(other.i) == len(near.i)  # none crosses the cutoff, where there is a jump
+        if cutoff_width is None:
+            assert len(other.i) == len(near.i)  # none crosses the cutoff, where there is a jump
         return np.sum(cotangents * other.rows())
 
     size = np.linalg.norm(gradient) + np.linalg.norm(virial)
@@ -144,6 +199,43 @@ def test_central_differences(name, compression):
     assert_allclose(np.sum(virial * strain), slope(strained), rtol=0, atol=1e-8 * size + 1e-12)
     assert_allclose(gradient.sum(axis=0), 0, atol=1e-12 * size)
     assert_allclose(virial, virial.T, rtol=0, atol=1e-12 * size)
+
+
+def at_distance(r, cutoff_width):
+    """Rows of an atom and another one at a distance, and a gradient."""
+    atoms = Atoms("CO", [[0, 0, 0], r * np.array([0.48, 0.6, 0.64])])
+    near, rows = surroundings(atoms, cutoff_width=cutoff_width)
+    return rows, near.pull_back(cotangents_for(rows))[0]
+
+
+@pytest.mark.parametrize("cutoff_width", [0.5, 1.2])
+@pytest.mark.parametrize("edge", ["inner", "outer"])
+def test_two_continuous_derivatives(edge, cutoff_width):
+    """Across an edge rows change as the third power of the distance, gradients as the second."""
+
+    def change(h):
+        if edge == "outer":
+            states = [at_distance(3.0 - h, cutoff_width), at_distance(3.0 + h, cutoff_width)]
+        else:
+            r = 3.0 - cutoff_width + h
+            states = [at_distance(r, cutoff_width), at_distance(r, None)]
+        return [np.linalg.norm(a - b) for a, b in zip(*states)]
+
+    h = 1e-3
+    values, slopes = zip(change(h), change(2 * h))
+    scale = np.linalg.norm(at_distance(3.0, cutoff_width)[0])
+    assert 0 < values[0] < 1e-6 * scale
+    assert_allclose(values[1] / values[0], 2**3, rtol=0.03)
+    assert_allclose(slopes[1] / slopes[0], 2**2, rtol=0.03)
+
+
+def test_jumps_at_the_edges():
+    """DScribe's edge lies where the Gaussian has fallen to 1e-3 at the cutoff."""
+    reach = 3.0 + 3.0 / 8 * np.sqrt(-2 * np.log(1e-3))
+    for edge, cutoff_width, jumps in ((reach, None, True), (3.0, 1.0, False)):
+        inside, outside = (at_distance(edge + h, cutoff_width)[0] for h in (-1e-8, 1e-8))
+        jump = np.abs(inside - outside).max() / np.abs(outside).max()
+        assert jump > 1e-6 if jumps else jump < 1e-14
 
 
 def test_no_force_without_neighbors():
@@ -195,8 +287,10 @@ def test_atoms_outside_the_cell():
 @pytest.mark.parametrize("max_bytes", [0, 2**25])
 @pytest.mark.parametrize("compression", MODES)
 @pytest.mark.parametrize("name", ["molecule", "slab", "one"])
-def test_jacobians_contain_the_pull_back(name, compression, max_bytes):
-    near, rows = surroundings(STRUCTURES[name], compression=compression)
+@pytest.mark.parametrize("cutoff_width", [None, 2.0])
+def test_jacobians_contain_the_pull_back(name, compression, max_bytes, cutoff_width):
+    options = {"compression": compression, "cutoff_width": cutoff_width}
+    near, rows = surroundings(STRUCTURES[name], **options)
     cotangents = cotangents_for(rows)
     g = np.zeros_like(near.D)
     for pairs, columns, J in near.jacobians(max_bytes):
@@ -206,13 +300,15 @@ def test_jacobians_contain_the_pull_back(name, compression, max_bytes):
         assert_allclose(found, wanted, rtol=0, atol=1e-12 * np.abs(expected[1]).max() + 1e-15)
 
 
+@pytest.mark.parametrize("cutoff_width", [None, 2.0])
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_compiled_and_twin_agree(name):
+def test_compiled_and_twin_agree(name, cutoff_width):
     compiled = import_module("skqeq._pythran._soap")
     if not hasattr(compiled, "__pythran__"):
         pytest.skip("kernels are not compiled")
     twin = import_module("skqeq._pythran._soap_numpy")
-    near, rows = surroundings(STRUCTURES[name], compression="mu1nu1", l_max=4)
+    options = {"compression": "mu1nu1", "l_max": 4, "cutoff_width": cutoff_width}
+    near, rows = surroundings(STRUCTURES[name], **options)
     arguments = (*near._arguments, near._runs)
     for array in arguments:
         array.flags.writeable = False
@@ -227,7 +323,7 @@ def test_compiled_and_twin_agree(name):
 
 def test_twin_works_in_blocks(monkeypatch):
     twin = import_module("skqeq._pythran._soap_numpy")
-    near, rows = surroundings(STRUCTURES["crystal"])
+    near, rows = surroundings(STRUCTURES["crystal"], cutoff_width=2.0)
     arguments = (*near._arguments, near._runs)
     cotangents = cotangents_for(rows)
     expected = (

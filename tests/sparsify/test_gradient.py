@@ -26,8 +26,11 @@ MOLECULES = [helpers.rattled(name, seed) for seed, name in enumerate(["CH3NO2", 
 @pytest.mark.parametrize("X", [MOLECULES, CRYSTALS], ids=["molecules", "crystal"])
 @pytest.mark.parametrize("zeta", [1, 2, 3])
 @pytest.mark.parametrize("compression, per_species", [("off", True), ("mu1nu1", False)])
-def test_derivatives(X, zeta, compression, per_species):
-    soap = SOAPFeaturizer(r_cut=(2.0, 3.0), n_max=3, l_max=2, compression=compression)
+@pytest.mark.parametrize("cutoff_width", [None, (1.0, 1.5)], ids=["sharp", "smooth"])
+def test_derivatives(X, zeta, compression, per_species, cutoff_width):
+    soap = SOAPFeaturizer(
+        r_cut=(2.0, 3.0), n_max=3, l_max=2, cutoff_width=cutoff_width, compression=compression
+    )
     sparsifier = CURSparsifier(
         n_points=2, zeta=zeta, block_weights=[1, 2], per_species=per_species, jitter=1e-6
     )
