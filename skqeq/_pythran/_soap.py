@@ -209,18 +209,41 @@ def soap_pull_back(pairs, offsets, exponents, contraction, runs, cotangents):
     return out
 
 
+def radial_functions(pairs, p, G, exponents, contraction):
+    """Of neighbour p, whose Gaussians are G; and their derivatives with respect to r, over r."""
+    f = np.zeros((2, G.shape[0], G.shape[1]))
+    for l in range(G.shape[0]):
+        for k in range(G.shape[1]):
+            value = pairs[p, 3] * G[l, k]
+            slope = (pairs[p, 4] - 2.0 * pairs[p, 3] * exponents[l, k]) * G[l, k]
+            for n in range(G.shape[1]):
+                f[0, l, n] += value * contraction[l, k, n]
+                f[1, l, n] += slope * contraction[l, k, n]
+    return f
+
+
+def overlaps(c, R, norms, l_max):
+    """Sums over m, for every l and column of c, of c times the harmonics of one neighbour."""
+    out = np.zeros((l_max + 1, c.shape[1]))
+    for l in range(l_max + 1):
+        for m in range(l * l, (l + 1) * (l + 1)):
+            value = norms[m] * R[m]
+            for b in range(c.shape[1]):
+                out[l, b] += value * c[m, b]
+    return out
+
+
 # pythran export soap_jacobian(float64[:,:], int64[:,:], float64[:,:], float64[:,:,:], int64[:,:],
 #                              int64)
 def soap_jacobian(pairs, offsets, exponents, contraction, runs, channel):
     l_max = exponents.shape[0] - 1
     n_max = exponents.shape[1]
     norms = normalizations(l_max)
+    own = channel * n_max
     n_pairs = 0
     for i in range(offsets.shape[0]):
         n_pairs += offsets[i, channel + 1] - offsets[i, channel]
     out = np.zeros((3 * n_pairs, count_features(runs)))
-    # Of one neighbour along one axis; zero but in its own channel.
-    dc = np.zeros((norms.shape[0], (offsets.shape[1] - 1) * n_max))
     row = 0
     for i in range(offsets.shape[0]):
         first = offsets[i, 0]
@@ -229,29 +252,27 @@ def soap_jacobian(pairs, offsets, exponents, contraction, runs, channel):
         dR = harmonic_slopes(R, l_max)
         G = gaussians(pairs, first, last, exponents)
         c = coefficients(i, pairs, offsets, R, G, contraction, norms)
-        for q in range(3 * offsets[i, channel], 3 * offsets[i, channel + 1]):
-            p = q // 3
-            axis = q % 3
-            for l in range(l_max + 1):
-                for n in range(n_max):
-                    value = 0.0
-                    slope = 0.0
-                    for k in range(n_max):
-                        term = G[p - first, l, k] * contraction[l, k, n]
-                        value += term
-                        slope += exponents[l, k] * term
-                    slope = (pairs[p, 4] * value - 2.0 * pairs[p, 3] * slope) * pairs[p, axis]
-                    value *= pairs[p, 3]
-                    for m in range(l * l, (l + 1) * (l + 1)):
-                        step = value * dR[p - first, axis, m] + slope * R[p - first, m]
-                        dc[m, channel * n_max + n] = norms[m] * step
-            for run in range(runs.shape[0]):
-                l = runs[run, 0]
-                a = runs[run, 1]
-                b = runs[run, 2]
-                feature = runs[run, 3]
-                for m in range(l * l, (l + 1) * (l + 1)):
-                    for t in range(runs[run, 4]):
-                        out[row, feature + t] += c[m, a] * dc[m, b + t] + dc[m, a] * c[m, b + t]
-            row += 1
+        for p in range(offsets[i, channel], offsets[i, channel + 1]):
+            # The step of c is a radial function times a harmonic; the sum over m comes first.
+            f = radial_functions(pairs, p, G[p - first], exponents, contraction)
+            cR = overlaps(c, R[p - first], norms, l_max)
+            for axis in range(3):
+                cdR = overlaps(c, dR[p - first, axis], norms, l_max)
+                for run in range(runs.shape[0]):
+                    l = runs[run, 0]
+                    a = runs[run, 1]
+                    b = runs[run, 2]
+                    feature = runs[run, 3]
+                    if own <= a and a < own + n_max:
+                        value = f[0, l, a - own]
+                        slope = f[1, l, a - own] * pairs[p, axis]
+                        for t in range(runs[run, 4]):
+                            out[row, feature + t] += value * cdR[l, b + t] + slope * cR[l, b + t]
+                    if own <= b and b < own + n_max:
+                        value = cdR[l, a]
+                        slope = cR[l, a] * pairs[p, axis]
+                        for t in range(runs[run, 4]):
+                            n = b - own + t
+                            out[row, feature + t] += value * f[0, l, n] + slope * f[1, l, n]
+                row += 1
     return out.reshape((n_pairs, 3, out.shape[1]))
