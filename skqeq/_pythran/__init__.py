@@ -16,12 +16,18 @@ gaussian_coulomb(ra, wa, rb, wb)
     Gaussian charges at `ra` (na, 3) and `rb` (nb, 3), Angstrom, with widths `wa` (na,) and
     `wb` (nb,), Angstrom. A width of zero is a point charge; ``r = 0`` gives the limit
     ``sqrt(2 / pi) / g``, which is infinite for two points.
+gaussian_coulomb_gradient(positions, widths)
+    (n, 3, n), 1/Angstrom^2. With C the matrix of `gaussian_coulomb` between `positions` and
+    themselves, ``d C[i, j] / d positions[i]`` at ``[i, :, j]``; no two may be at one place.
 ewald_pair_matrix(fractions, cell, images, widths, cutoff, kappa, smooth)
     (n, n), 1/Angstrom. ``smooth[i] + smooth[j]`` and the sum of
     ``(erf(r / (sqrt(2) g)) - erf(kappa r / sqrt(2))) / r``, ``g^2 = widths[i]^2 + widths[j]^2``,
     over the distances r <= `cutoff`, Angstrom, of atom i from atom j and its images, an atom and
     itself among them. `fractions` (n, 3) are coordinates in [0, 1] of the `cell` (3, 3); along
     each axis the nearest `images` (3,), int64, are looked at.
+ewald_matrix_gradient(fractions, cell, images, widths, cutoff, kappa, q)
+    (n, 3, n) and (n, 3, 3). With M the sum in `ewald_pair_matrix`, ``d M[i, j] / d r_i`` at
+    ``[i, :, j]``, and the derivatives of ``M q`` with respect to a strain.
 ewald_pair_gradient(i, j, D, widths, q, p, kappa)
     (n, 3) and (3, 3). With M the sum in `ewald_pair_matrix`, the derivatives of ``q M p`` with
     respect to the positions and to a strain, from half of its pairs `i`, `j` (int64) with the
@@ -78,7 +84,9 @@ _ewald = _load("_ewald")
 _soap = _load("_soap")
 
 gaussian_coulomb = _coulomb.gaussian_coulomb
+gaussian_coulomb_gradient = _coulomb.gaussian_coulomb_gradient
 ewald_pair_matrix = _ewald.ewald_pair_matrix
+ewald_matrix_gradient = _ewald.ewald_matrix_gradient
 ewald_pair_gradient = _ewald.ewald_pair_gradient
 ewald_pair_values = _ewald.ewald_pair_values
 structure_factors = _ewald.structure_factors

@@ -23,3 +23,28 @@ def gaussian_coulomb(ra, wa, rb, wb):
                 # The next term of the series, r^2 / (6 g^2), is below rounding.
                 out[i, j] = math.sqrt(2.0 / math.pi) / g
     return out
+
+
+# pythran export gaussian_coulomb_gradient(float64[:,:], float64[:])
+def gaussian_coulomb_gradient(positions, widths):
+    n = widths.shape[0]
+    out = np.zeros((n, 3, n))
+    for i in range(n):
+        for j in range(i):
+            x = positions[i, 0] - positions[j, 0]
+            y = positions[i, 1] - positions[j, 1]
+            z = positions[i, 2] - positions[j, 2]
+            r = math.sqrt(x * x + y * y + z * z)
+            a = 1.0 / math.sqrt(2.0 * (widths[i] * widths[i] + widths[j] * widths[j]))
+            slope = -1.0 / (r * r * r)
+            # Beyond 6 they are points, to all digits.
+            if a * r < 6.0:
+                gaussian = 2.0 / math.sqrt(math.pi) * a * math.exp(-a * a * r * r)
+                slope = (gaussian - math.erf(a * r) / r) / (r * r)
+            out[i, 0, j] = slope * x
+            out[i, 1, j] = slope * y
+            out[i, 2, j] = slope * z
+            out[j, 0, i] = -slope * x
+            out[j, 1, i] = -slope * y
+            out[j, 2, i] = -slope * z
+    return out

@@ -34,22 +34,56 @@ def complement(table, x):
     return value
 
 
-# pythran export ewald_pair_matrix(float64[:,:], float64[:,:], int64[:], float64[:], float64,
-#                                  float64, float64[:])
-def ewald_pair_matrix(fractions, cell, images, widths, cutoff, kappa, smooth):
-    n = widths.shape[0]
-    n_images = images[0] * images[1] * images[2]
-    shifts = np.empty((3, n_images))
-    for m in range(n_images):
+def pair_slope(table, r2, a, b):
+    """Derivative of ``(erfc(b r) - erfc(a r)) / r`` with respect to r, over r."""
+    r = math.sqrt(r2)
+    value = complement(table, b * r) - complement(table, a * r)
+    slope = -b * math.exp(-b * b * r2)
+    # Beyond 6 the complement is below the rounding of one.
+    if a * r < 6.0:
+        slope += a * math.exp(-a * a * r2)
+    return (2.0 / math.sqrt(math.pi) * slope - value / r) / r2
+
+
+def image_shifts(cell, images):
+    """Vectors (3, n_images) from the lowest image of an atom to all that are looked at."""
+    shifts = np.empty((3, images[0] * images[1] * images[2]))
+    for m in range(shifts.shape[1]):
         for v in range(3):
             shifts[v, m] = (
                 m // (images[1] * images[2]) * cell[0, v]
                 + m // images[2] % images[1] * cell[1, v]
                 + m % images[2] * cell[2, v]
             )
+    return shifts
+
+
+def lowest_step(f, images):
+    """The fraction f moved to [-images / 2, 1 - images / 2)."""
+    # f > -1, so that int rounds down.
+    return f - (int(f + 0.5 * images + 1.0) - 1)
+
+
+def lowest_image(fractions, cell, images, i, j):
+    """Vector from atom j to the lowest image of atom i."""
+    u = lowest_step(fractions[i, 0] - fractions[j, 0], images[0])
+    v = lowest_step(fractions[i, 1] - fractions[j, 1], images[1])
+    w = lowest_step(fractions[i, 2] - fractions[j, 2], images[2])
+    return (
+        u * cell[0, 0] + v * cell[1, 0] + w * cell[2, 0],
+        u * cell[0, 1] + v * cell[1, 1] + w * cell[2, 1],
+        u * cell[0, 2] + v * cell[1, 2] + w * cell[2, 2],
+    )
+
+
+# pythran export ewald_pair_matrix(float64[:,:], float64[:,:], int64[:], float64[:], float64,
+#                                  float64, float64[:])
+def ewald_pair_matrix(fractions, cell, images, widths, cutoff, kappa, smooth):
+    n = widths.shape[0]
+    shifts = image_shifts(cell, images)
+    n_images = shifts.shape[1]
     table = complement_table()
     b = kappa / math.sqrt(2.0)
-    d = np.empty(3)
     r2 = np.empty(n_images)
     near = np.empty(n_images)
     out = np.empty((n, n))
@@ -57,18 +91,11 @@ def ewald_pair_matrix(fractions, cell, images, widths, cutoff, kappa, smooth):
     for first in range(0, n, 8):
         for i in range(first, n):
             for j in range(first, min(first + 8, i + 1)):
-                for v in range(3):
-                    d[v] = 0.0
-                for axis in range(3):
-                    f = fractions[i, axis] - fractions[j, axis]
-                    # To be in [-images / 2, 1 - images / 2); f > -1, so that int rounds down.
-                    lowest = f - (int(f + 0.5 * images[axis] + 1.0) - 1)
-                    for v in range(3):
-                        d[v] += lowest * cell[axis, v]
+                dx, dy, dz = lowest_image(fractions, cell, images, i, j)
                 for m in range(n_images):
-                    x = d[0] + shifts[0, m]
-                    y = d[1] + shifts[1, m]
-                    z = d[2] + shifts[2, m]
+                    x = dx + shifts[0, m]
+                    y = dy + shifts[1, m]
+                    z = dz + shifts[2, m]
                     r2[m] = x * x + y * y + z * z
                 # Which are near is unpredictable; this has no branch.
                 n_near = 0
@@ -88,6 +115,68 @@ def ewald_pair_matrix(fractions, cell, images, widths, cutoff, kappa, smooth):
     return out
 
 
+# pythran export ewald_matrix_gradient(float64[:,:], float64[:,:], int64[:], float64[:], float64,
+#                                      float64, float64[:])
+def ewald_matrix_gradient(fractions, cell, images, widths, cutoff, kappa, q):
+    n = widths.shape[0]
+    shifts = image_shifts(cell, images)
+    n_images = shifts.shape[1]
+    table = complement_table()
+    b = kappa / math.sqrt(2.0)
+    r2 = np.empty(n_images)
+    near = np.empty(n_images, dtype=np.int64)
+    gradient = np.empty((n, 3, n))
+    virial = np.zeros((n, 3, 3))
+    step = np.empty(3)
+    strain = np.empty((3, 3))
+    # Blocks of columns, and the search without a branch, as in `ewald_pair_matrix`.
+    for first in range(0, n, 8):
+        for i in range(first, n):
+            for j in range(first, min(first + 8, i + 1)):
+                dx, dy, dz = lowest_image(fractions, cell, images, i, j)
+                for m in range(n_images):
+                    x = dx + shifts[0, m]
+                    y = dy + shifts[1, m]
+                    z = dz + shifts[2, m]
+                    r2[m] = x * x + y * y + z * z
+                n_near = 0
+                for m in range(n_images):
+                    near[n_near] = m
+                    n_near += r2[m] <= cutoff * cutoff
+                a = 1.0 / math.sqrt(2.0 * (widths[i] * widths[i] + widths[j] * widths[j]))
+                step[:] = 0.0
+                strain[:] = 0.0
+                for k in range(n_near):
+                    m = near[k]
+                    # An atom and itself are at one place whatever moves.
+                    if r2[m] > 1e-16:
+                        slope = pair_slope(table, r2[m], a, b)
+                        x = dx + shifts[0, m]
+                        y = dy + shifts[1, m]
+                        z = dz + shifts[2, m]
+                        step[0] += slope * x
+                        step[1] += slope * y
+                        step[2] += slope * z
+                        strain[0, 0] += slope * x * x
+                        strain[1, 0] += slope * y * x
+                        strain[1, 1] += slope * y * y
+                        strain[2, 0] += slope * z * x
+                        strain[2, 1] += slope * z * y
+                        strain[2, 2] += slope * z * z
+                for u in range(3):
+                    gradient[i, u, j] = step[u]
+                    gradient[j, u, i] = -step[u]
+                    for v in range(u + 1):
+                        virial[i, u, v] += q[j] * strain[u, v]
+                        if i != j:
+                            virial[j, u, v] += q[i] * strain[u, v]
+    for i in range(n):
+        for u in range(3):
+            for v in range(u):
+                virial[i, v, u] = virial[i, u, v]
+    return gradient, virial
+
+
 # pythran export ewald_pair_gradient(int64[:], int64[:], float64[:,:], float64[:], float64[:],
 #                                    float64[:], float64)
 def ewald_pair_gradient(i, j, D, widths, q, p, kappa):
@@ -101,16 +190,8 @@ def ewald_pair_gradient(i, j, D, widths, q, p, kappa):
         x = D[pair, 0]
         y = D[pair, 1]
         z = D[pair, 2]
-        r2 = x * x + y * y + z * z
-        r = math.sqrt(r2)
         a = 1.0 / math.sqrt(2.0 * (widths[ip] * widths[ip] + widths[jp] * widths[jp]))
-        value = complement(table, b * r) - complement(table, a * r)
-        slope = -b * math.exp(-b * b * r2)
-        # Beyond 6 the complement is below the rounding of one.
-        if a * r < 6.0:
-            slope += a * math.exp(-a * a * r2)
-        # The derivative of the pair's value / r with respect to r, over r.
-        slope = (2.0 / math.sqrt(math.pi) * slope - value / r) / r2
+        slope = pair_slope(table, x * x + y * y + z * z, a, b)
         slope *= q[ip] * p[jp] + q[jp] * p[ip]
         for u in range(3):
             step = slope * D[pair, u]

@@ -6,10 +6,25 @@ from scipy.special import erf, erfc
 
 def ewald_pair_matrix(fractions, cell, images, widths, cutoff, kappa, smooth):
     n = len(widths)
-    shifts = np.indices(images).reshape(3, -1).T @ cell
     i, j = np.tril_indices(n)
     a, b = np.sqrt(0.5) / np.hypot(widths[i], widths[j]), kappa / np.sqrt(2.0)
     values = smooth[i] + smooth[j]
+    for block, pair, D in near_pairs(fractions, cell, images, cutoff):
+        # Of an atom and itself the limit, to all digits: erf is linear there.
+        r = np.maximum(np.linalg.norm(D, axis=1), 1e-8)
+        f = (erf(a[block][pair] * r) - erf(b * r)) / r
+        values[block] += np.bincount(pair, f, minlength=len(values[block]))
+    out = np.empty((n, n))
+    out[i, j] = out[j, i] = values
+    return out
+
+
+def near_pairs(fractions, cell, images, cutoff):
+    """Yield blocks of the pairs of atoms i >= j, as slices, with the images of i within the cutoff:
+    which pair of the block each belongs to, and its vector from j.
+    """
+    shifts = np.indices(images).reshape(3, -1).T @ cell
+    i, j = np.tril_indices(len(fractions))
     # A block of pairs of atoms and all of their images stay in the cache.
     step = max(1, 2**15 // len(shifts))
     for start in range(0, len(i), step):
@@ -18,21 +33,39 @@ def ewald_pair_matrix(fractions, cell, images, widths, cutoff, kappa, smooth):
         d = (f - np.floor(f + 0.5 * images)) @ cell
         r2 = sum(np.add.outer(d[:, v], shifts[:, v]) ** 2 for v in range(3))
         pair, image = np.nonzero(r2 <= cutoff**2)
-        # Of an atom and itself the limit, to all digits: erf is linear there.
-        r = np.sqrt(np.maximum(r2[pair, image], 1e-16))
-        f = (erf(a[block][pair] * r) - erf(b * r)) / r
-        values[block] += np.bincount(pair, f, minlength=len(d))
-    out = np.empty((n, n))
-    out[i, j] = out[j, i] = values
-    return out
+        yield block, pair, d[pair] + shifts[image]
+
+
+def ewald_matrix_gradient(fractions, cell, images, widths, cutoff, kappa, q):
+    n = len(widths)
+    i, j = np.tril_indices(n)
+    a, b = np.sqrt(0.5) / np.hypot(widths[i], widths[j]), kappa / np.sqrt(2.0)
+    gradient, virial = np.empty((n, 3, n)), np.zeros((n, 3, 3))
+    for block, pair, D in near_pairs(fractions, cell, images, cutoff):
+        r = np.linalg.norm(D, axis=1)
+        # An atom and itself are at one place whatever moves.
+        pair, D, r = (x[r > 1e-8] for x in (pair, D, r))
+        at, to = i[block], j[block]
+        step = pair_slope(r, a[block][pair], b) * D.T
+        for u in range(3):
+            total = np.bincount(pair, step[u], minlength=len(at))
+            gradient[at, u, to], gradient[to, u, at] = total, -total
+            for v in range(3):
+                total = np.bincount(pair, step[u] * D[:, v], minlength=len(at))
+                virial[:, u, v] += np.bincount(at, q[to] * total, minlength=n)
+                virial[:, u, v] += np.bincount(to, (at != to) * q[at] * total, minlength=n)
+    return gradient, virial
+
+
+def pair_slope(r, a, b):
+    """Derivative of ``(erfc(b r) - erfc(a r)) / r`` with respect to r, over r."""
+    slope = a * np.exp(-((a * r) ** 2)) - b * np.exp(-((b * r) ** 2))
+    return (2.0 / np.sqrt(np.pi) * slope - (erfc(b * r) - erfc(a * r)) / r) / r**2
 
 
 def ewald_pair_gradient(i, j, D, widths, q, p, kappa):
     a, b = np.sqrt(0.5) / np.hypot(widths[i], widths[j]), kappa / np.sqrt(2.0)
-    r = np.linalg.norm(D, axis=1)
-    value = erfc(b * r) - erfc(a * r)
-    slope = a * np.exp(-((a * r) ** 2)) - b * np.exp(-((b * r) ** 2))
-    slope = (2.0 / np.sqrt(np.pi) * slope - value / r) / r**2
+    slope = pair_slope(np.linalg.norm(D, axis=1), a, b)
     step = (slope * (q[i] * p[j] + q[j] * p[i]))[:, None] * D
     gradient = [
         np.bincount(j, s, minlength=len(widths)) - np.bincount(i, s, minlength=len(widths))

@@ -9,11 +9,16 @@ from scipy.special import erf
 
 
 @pytest.fixture(params=["_coulomb", "_coulomb_numpy"])
-def gaussian_coulomb(request):
+def kernels(request):
     module = import_module(f"skqeq._pythran.{request.param}")
     if request.param == "_coulomb" and not hasattr(module, "__pythran__"):
         pytest.skip("kernels are not compiled")
-    return module.gaussian_coulomb
+    return module
+
+
+@pytest.fixture
+def gaussian_coulomb(kernels):
+    return kernels.gaussian_coulomb
 
 
 @pytest.fixture
@@ -58,6 +63,26 @@ def test_point_charges(gaussian_coulomb):
     assert_allclose(pair(gaussian_coulomb, 0.0, 0.5, 0.0), np.sqrt(8 / np.pi), rtol=1e-15)
     # Beyond some widths a Gaussian is a point.
     assert_allclose(pair(gaussian_coulomb, 20.0, 0.6, 0.8), 0.05, rtol=1e-15)
+
+
+def test_gradient(kernels, charges):
+    """Of each row, against central differences of sixth order."""
+    positions, widths = charges
+    found = kernels.gaussian_coulomb_gradient(positions, widths)
+    steps, weights = np.array([-3, -2, -1, 1, 2, 3]), np.array([-1, 9, -45, 45, -9, 1]) / 60e-3
+    for i, v in np.ndindex(5, 3):
+        moved = np.tile(positions[i], (6, 1))
+        moved[:, v] += 1e-3 * steps
+        row = weights @ kernels.gaussian_coulomb(moved, np.full(6, widths[i]), positions, widths)
+        # An atom moves together with itself.
+        row[i] = 0.0
+        assert_allclose(found[i, v], row, rtol=1e-9, atol=1e-10)
+    assert_array_equal(found, -found.transpose(2, 1, 0))
+
+
+def test_gradient_of_one_and_none(kernels):
+    assert_array_equal(kernels.gaussian_coulomb_gradient(np.ones((1, 3)), np.ones(1)), 0.0)
+    assert kernels.gaussian_coulomb_gradient(np.empty((0, 3)), np.empty(0)).shape == (0, 3, 0)
 
 
 def test_compiled_and_twin_agree(charges):
