@@ -28,7 +28,7 @@ the gap is chosen so that they do not reach the next slab.
 
 import numpy as np
 
-from .._pythran import ewald_pair_matrix, structure_factors
+from .._pythran import ewald_matrix_gradient, ewald_pair_matrix, structure_factors
 from ._splitting import EwaldCutoffs, reduced_cell, slab_gap
 from ._waves import half_sphere
 
@@ -64,40 +64,97 @@ class EwaldSum:
         if not all(structure.pbc):
             accuracy = accuracy / 2
             self.normal = self.cell[2].copy()
-            self.heights = structure.positions @ self.normal
+            heights = structure.positions @ self.normal
+            self.z = heights - heights.mean()
             gap = slab_gap(self.cell[:2], width, accuracy)
-            self.cell[2] *= np.ptp(self.heights) + gap
+            self.cell[2] *= np.ptp(heights) + gap
         self.volume = abs(np.linalg.det(self.cell))
         self.cutoffs = EwaldCutoffs.choose(self.cell, width, accuracy, sigma)
         # The interaction is periodic, so atoms may be moved into the cell.
         self.fractions = structure.positions @ np.linalg.inv(self.cell) % 1.0
+        # The last line of C, and what makes a slab of the crystal: s_i + s_j and z_i z_j.
+        smooth = widths**2 - self.cutoffs.sigma**2 / 2
+        if self.normal is not None:
+            smooth -= widths**2 + self.z**2 + np.linalg.norm(self.cell[2]) ** 2 / 12
+        self.smooth = 2 * np.pi / self.volume * smooth
 
     def matrix(self):
         """C of shape (n_atoms, n_atoms) in 1/Angstrom, without the factor k_e."""
-        sigma, real = self.cutoffs.sigma, self.cutoffs.real
-        # The last line of C, and what makes a slab of the crystal: s_i + s_j and z_i z_j.
-        smooth = self.widths**2 - sigma**2 / 2
-        if self.normal is not None:
-            z = self.heights - self.heights.mean()
-            smooth -= self.widths**2 + z**2 + np.linalg.norm(self.cell[2]) ** 2 / 12
-        smooth *= 2 * np.pi / self.volume
-        # So many images along each axis that none within the cutoff is missing.
-        spacings = 1 / np.linalg.norm(np.linalg.inv(self.cell), axis=0)
-        images = np.ceil(2 * real / spacings).astype(np.int64)
-        C = ewald_pair_matrix(
-            self.fractions, self.cell, images, self.widths, real, 1 / sigma, smooth
-        )
-        F = self._waves()
+        C = ewald_pair_matrix(*self._pairs(), self.smooth)
+        F, _ = self._waves()
         # NumPy sees that this product is symmetric, and computes half of it.
         C += F @ F.T
         if self.normal is not None:
-            C += (4 * np.pi / self.volume) * np.outer(z, z)
+            C += 4 * np.pi / self.volume * np.outer(self.z, self.z)
         return C
 
+    def potential_gradient(self, q):
+        """Derivatives of ``C q`` with respect to the positions and to a strain.
+
+        A strain leaves the phases ``k . r`` alone, and the distance L of slabs, which is ours.
+
+        Parameters
+        ----------
+        q : ndarray of shape (n_atoms,)
+            Charges, e.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_atoms, 3, n_atoms)
+            ``d (C q)_i / d r_j`` at ``[j, :, i]``, e/Angstrom^2.
+        virial : ndarray of shape (3, 3, n_atoms)
+            Symmetric, e/Angstrom.
+        """
+        U, virial = ewald_matrix_gradient(*self._pairs(), q)
+        virial = virial.T
+        F, k = self._waves()
+        cosines, sines = np.split(F, 2, axis=1)
+        for a, k_a in enumerate(k.T):
+            # -k_a sin(k . (r_i - r_j)) is antisymmetric, and two products are one.
+            half = (k_a * cosines) @ sines.T
+            U[:, a] += half - half.T
+        strain = self.cutoffs.sigma**2 + 2 / np.einsum("ka,ka->k", k, k)
+        strain = strain * k.T[:, None] * k.T - np.eye(3)[:, :, None]
+        virial += (np.tile(strain, 2) * (q @ F)) @ F.T
+        # In proportion to 1 / V.
+        virial -= np.multiply.outer(np.eye(3), self.smooth * q.sum() + self.smooth @ q)
+        if self.normal is not None:
+            factor, z = 4 * np.pi / self.volume, self.z
+            U += factor * self.normal[:, None] * (z - z[:, None])[:, None]
+            virial -= np.multiply.outer(np.eye(3), factor * z * (z @ q))
+            plane = np.eye(3) - np.outer(self.normal, self.normal)
+            virial = np.einsum("ac,cdi,db->abi", plane, virial, plane)
+        return contract(U, q), virial
+
+    def _pairs(self):
+        """What the kernels want to know of the sum over pairs."""
+        real = self.cutoffs.real
+        # So many images along each axis that none within the cutoff is missing.
+        spacings = 1 / np.linalg.norm(np.linalg.inv(self.cell), axis=0)
+        images = np.ceil(2 * real / spacings).astype(np.int64)
+        return self.fractions, self.cell, images, self.widths, real, 1 / self.cutoffs.sigma
+
     def _waves(self):
-        """``F`` with ``F F^T`` the sum over waves, of shape (n_atoms, 2 * n_waves)."""
+        """``F`` with ``F F^T`` the sum over waves, (n_atoms, 2 * n_waves), and the waves."""
         n, k = half_sphere(self.cell, self.cutoffs.reciprocal)
-        n, k2 = n[1:], np.einsum("ka,ka->k", k[1:], k[1:])
+        n, k = n[1:], k[1:]
+        k2 = np.einsum("ka,ka->k", k, k)
         # Twice, for k and -k.
         g = (8 * np.pi / self.volume) * np.exp(-0.5 * self.cutoffs.sigma**2 * k2) / k2
-        return structure_factors(2 * np.pi * self.fractions, n, np.sqrt(g))
+        return structure_factors(2 * np.pi * self.fractions, n, np.sqrt(g)), k
+
+
+def contract(U, q):
+    """Derivatives of ``C q``, at ``[j, :, i]`` that of i to ``r_j``, from those of the matrix.
+
+    Parameters
+    ----------
+    U : ndarray of shape (n_atoms, 3, n_atoms)
+        ``d C_ij / d r_i`` at ``[i, :, j]``; overwritten.
+    q : ndarray of shape (n_atoms,)
+        Charges.
+    """
+    i, own = np.arange(len(q)), U @ q
+    U *= q[:, None, None]
+    U[i, :, i] += own
+    return U

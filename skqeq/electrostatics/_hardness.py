@@ -13,10 +13,10 @@ write ``erf(r / sqrt(a_i^2 + a_j^2))``; their ``a`` is ``sqrt(2) alpha``.
 import numpy as np
 from ase.data import chemical_symbols
 
-from .._pythran import gaussian_coulomb
+from .._pythran import gaussian_coulomb, gaussian_coulomb_gradient
 from ..parameters import COULOMB, per_element, radii_table
 from ..structures import Structure, check_structures
-from ._ewald import EwaldSum
+from ._ewald import EwaldSum, contract
 from ._levels import has_finufft
 from ._operator import coulomb_operator
 from ._screening import Screening
@@ -156,6 +156,55 @@ def hardness_gradient(atoms, q, p, widths=None, accuracy=1e-8):
     return HardnessOperator(atoms, widths, accuracy=accuracy).gradient(q, p)
 
 
+def potential_gradient(atoms, q, widths=None, accuracy=1e-8):
+    """Derivatives of the potential ``A q`` at fixed charges with respect to the geometry.
+
+    Multiplied with charges y, they are `hardness_gradient` of y and q; as matrices they serve many
+    such y, at a few times the cost of `hardness_matrix`. The hardness does not enter.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        As in `hardness_matrix`.
+    q : array-like of shape (n_atoms,)
+        Charges, e.
+    widths : array-like of shape (n_atoms,), default=None
+        Widths of the Gaussian charges, Angstrom; None means `gaussian_widths`.
+    accuracy : float, default=1e-8
+        As in `hardness_matrix`; it decides the same cutoffs.
+
+    Returns
+    -------
+    gradient : ndarray of shape (n_atoms, 3, n_atoms)
+        With respect to the position of atom j, of the potential on atom i, at ``[j, :, i]``;
+        V/Angstrom.
+    virial : ndarray of shape (3, 3, n_atoms)
+        With respect to a symmetric strain of positions and cell, V. For a slab only strains in
+        its plane count, and the rest is zero.
+
+    Raises
+    ------
+    ValueError
+        If the structure or an argument is unusable.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq.electrostatics import potential_gradient
+    >>> gradient, virial = potential_gradient(molecule("N2"), [1, -1])
+    >>> gradient[:, 2].round(2)
+    array([[ 11.28, -11.28],
+           [-11.28,  11.28]])
+    """
+    structure, widths = _check_arguments(atoms, widths, accuracy)
+    q = COULOMB * _check_charges("q", q, len(structure))
+    if structure.periodic:
+        return EwaldSum(structure, widths, accuracy).potential_gradient(q)
+    centred = structure.positions - structure.positions.mean(axis=0)
+    gradient = contract(gaussian_coulomb_gradient(centred, widths), q)
+    return gradient, np.tensordot(centred.T, gradient, axes=1)
+
+
 class HardnessOperator:
     """The hardness matrix as a linear operator, which stores nothing of its size.
 
@@ -202,19 +251,14 @@ class HardnessOperator:
 
     def __matmul__(self, q):
         """``A q`` for charges of shape (n_atoms,); V."""
-        q = self._check("q", q)
+        q = _check_charges("q", q, len(self.diagonal))
         return COULOMB * (self._coulomb @ q) + self.hardness * q
 
     def gradient(self, q, p):
         """Derivatives of ``q^T A p``, see `hardness_gradient`."""
-        gradient, virial = self._coulomb.gradient(self._check("q", q), self._check("p", p))
+        q, p = (_check_charges(*x, len(self.diagonal)) for x in (("q", q), ("p", p)))
+        gradient, virial = self._coulomb.gradient(q, p)
         return COULOMB * gradient, COULOMB * virial
-
-    def _check(self, name, charges):
-        charges = np.ascontiguousarray(charges, dtype=np.float64)
-        if charges.shape != self.shape[:1] or not np.isfinite(charges).all():
-            raise ValueError(f"{name} must be {len(self.diagonal)} finite charges: {charges!r}")
-        return charges
 
     def preconditioner(self):
         """An approximate inverse for charges that sum to zero, as a function of a vector."""
@@ -285,6 +329,13 @@ def _check_arguments(atoms, widths, accuracy):
     return structure, widths
 
 
+def _check_charges(name, charges, n_atoms):
+    charges = np.ascontiguousarray(charges, dtype=np.float64)
+    if charges.shape != (n_atoms,) or not np.isfinite(charges).all():
+        raise ValueError(f"{name} must be {n_atoms} finite charges: {charges!r}")
+    return charges
+
+
 def potential_matrix(points, structure, widths):
     """Potential at points per unit of each Gaussian charge.
 
@@ -308,30 +359,3 @@ def potential_matrix(points, structure, widths):
         )
     points = np.ascontiguousarray(points, dtype=np.float64)
     return COULOMB * gaussian_coulomb(points, np.zeros(len(points)), structure.positions, widths)
-
-
-def potential_gradient(atoms, q, widths=None, accuracy=1e-8):
-    """Derivatives of the potential ``A q`` at fixed charges with respect to the geometry.
-
-    Parameters
-    ----------
-    atoms : ase.Atoms
-        As in `hardness_matrix`.
-    q : array-like of shape (n_atoms,)
-        Charges, e.
-    widths, accuracy
-        As in `hardness_gradient`.
-
-    Returns
-    -------
-    gradient : ndarray of shape (n_atoms, 3, n_atoms)
-        ``d (A q)_i / d r_ja`` at [j, a, i]; V/Angstrom.
-    virial : ndarray of shape (3, 3, n_atoms)
-        With respect to a symmetric strain, V.
-    """
-    operator = HardnessOperator(atoms, widths, accuracy=accuracy)
-    n = operator.shape[0]
-    gradient, virial = np.empty((n, 3, n)), np.empty((3, 3, n))
-    for i, e in enumerate(np.eye(n)):
-        gradient[:, :, i], virial[:, :, i] = operator.gradient(e, np.asarray(q))
-    return gradient, virial

@@ -10,7 +10,7 @@ from ase.spacegroup import crystal
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import erf, erfc
 
-from skqeq.electrostatics import hardness_gradient, hardness_matrix
+from skqeq.electrostatics import hardness_gradient, hardness_matrix, potential_gradient
 from skqeq.electrostatics._ewald import EwaldSum
 from skqeq.structures import check_structures
 
@@ -399,6 +399,8 @@ def test_absurd_accuracy(accuracy, atoms):
         hardness_matrix(atoms, accuracy=accuracy)
     with pytest.raises(ValueError, match="accuracy must be between 1e-12 and 0.01, got"):
         hardness_gradient(atoms, np.ones(len(atoms)), np.ones(len(atoms)), accuracy=accuracy)
+    with pytest.raises(ValueError, match="accuracy must be between 1e-12 and 0.01, got"):
+        potential_gradient(atoms, np.ones(len(atoms)), accuracy=accuracy)
 
 
 @pytest.mark.parametrize(
@@ -446,6 +448,8 @@ def test_unusable_cells(cell, pbc, message):
         hardness_matrix(atoms)
     with pytest.raises(ValueError, match=message):
         hardness_gradient(atoms, [1.0], [1.0])
+    with pytest.raises(ValueError, match=message):
+        potential_gradient(atoms, [1.0])
 
 
 @pytest.mark.parametrize("pbc, field", [(True, [0, 0, 0.1]), ((1, 1, 0), [0.01, 0, 0.1])])
@@ -497,6 +501,29 @@ class TestKernels:
         assert_allclose(M, expected, rtol=0, atol=3e-15)
         assert_array_equal(M, M.T)
 
+    @pytest.mark.parametrize("cutoff", [2.0, 3.0, 9.5])
+    def test_matrix_gradient(self, kernels, cutoff):
+        """Against all images in a box that is larger than needed."""
+        atoms, widths, sigma = triclinic(), np.array([0.2, 0.6, 0.9, 1.4]), 1.1
+        q, cell, fractions = charges(atoms), atoms.cell.array, atoms.get_scaled_positions()
+        spacings = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+        images = np.ceil(2 * cutoff / spacings).astype(int)
+        n = np.stack(np.meshgrid(*[np.arange(-5, 6)] * 3), axis=-1).reshape(-1, 3)
+        expected, strained = np.zeros((4, 3, 4)), np.zeros((4, 3, 3))
+        for i, j in np.ndindex(4, 4):
+            D = (fractions[i] - fractions[j] + n) @ cell
+            r = np.linalg.norm(D, axis=1)
+            D, r = D[(r > 0) & (r <= cutoff)], r[(r > 0) & (r <= cutoff)]
+            slope = 0.0
+            for sign, width in ((1, np.hypot(widths[i], widths[j])), (-1, sigma)):
+                x = r / (np.sqrt(2) * width)
+                slope += sign * (2 / np.sqrt(np.pi) * x * np.exp(-(x**2)) - erf(x)) / r**3
+            expected[i, :, j] = slope @ D
+            strained[i] += q[j] * (slope * D.T) @ D
+        found = kernels.ewald_matrix_gradient(fractions, cell, images, widths, cutoff, 1 / sigma, q)
+        assert_allclose(found[0], expected, rtol=0, atol=1e-14)
+        assert_allclose(found[1], strained, rtol=0, atol=1e-13)
+
     @pytest.mark.parametrize("n", [0, 1, 8, 19])
     def test_pair_matrix_of_any_size(self, kernels, n):
         """Far more atoms than a block of columns holds, or none."""
@@ -510,6 +537,14 @@ class TestKernels:
         )
         assert M.shape == (n, n)
         assert_allclose(other, M[np.ix_(order, order)], rtol=0, atol=1e-14)
+        U, virial = kernels.ewald_matrix_gradient(fractions, cell, images, widths, 3.5, 0.8, widths)
+        other, strained = kernels.ewald_matrix_gradient(
+            fractions[order], cell, images, widths[order], 3.5, 0.8, widths[order]
+        )
+        assert U.shape == (n, 3, n) and virial.shape == (n, 3, 3)
+        # The nearest of random points are close, and their derivatives large.
+        assert_allclose(other, U[order][:, :, order], rtol=1e-12, atol=1e-13)
+        assert_allclose(strained, virial[order], rtol=1e-12, atol=1e-13)
 
     def test_complement(self, kernels):
         """Erfc at every distance, by a Gaussian so narrow that it does not count."""

@@ -9,7 +9,14 @@ from ase import Atoms
 from ase.build import molecule
 from numpy.testing import assert_allclose
 
-from skqeq.electrostatics import _operator, _waves, hardness_gradient, hardness_matrix
+from skqeq.electrostatics import (
+    _ewald,
+    _operator,
+    _waves,
+    hardness_gradient,
+    hardness_matrix,
+    potential_gradient,
+)
 
 WIDTHS = np.array([0.3, 0.7, 0.5, 0.4])
 
@@ -47,6 +54,27 @@ def difference(function, step=2e-3):
     return sum(c * (function(n * step) - function(-n * step)) for n, c in terms) / (60 * step)
 
 
+def move(atoms, atom, axis, step):
+    other = atoms.copy()
+    other.positions[atom, axis] += step
+    return other
+
+
+def strain(atoms, a, b, step):
+    """A symmetric strain, of a slab in its plane."""
+    project, deform = np.eye(3), np.zeros((3, 3))
+    if atoms.pbc.sum() == 2:
+        normal = np.linalg.svd(atoms.cell.array[atoms.pbc])[2][2]
+        project -= np.outer(normal, normal)
+    deform[a, b] += step / 2
+    deform[b, a] += step / 2
+    deform = np.eye(3) + project @ deform @ project
+    other = atoms.copy()
+    other.set_cell(atoms.cell.array @ deform)
+    other.positions = atoms.positions @ deform
+    return other
+
+
 KINDS = ["molecule", "crystal", "slab", "slab yz"]
 SHAPES = ["sharp", "left-handed"]
 
@@ -58,9 +86,7 @@ def test_positions(kind, total):
     gradient, _ = hardness_gradient(atoms, q, p, WIDTHS, accuracy=1e-11)
 
     def moved(atom, axis, step):
-        other = atoms.copy()
-        other.positions[atom, axis] += step
-        return q @ hardness_matrix(other, WIDTHS, accuracy=1e-11) @ p
+        return q @ hardness_matrix(move(atoms, atom, axis, step), WIDTHS, accuracy=1e-11) @ p
 
     numeric = [[difference(partial(moved, i, a)) for a in range(3)] for i in range(4)]
     assert_allclose(gradient, numeric, rtol=0, atol=1e-7 * np.abs(gradient).max())
@@ -73,20 +99,9 @@ def test_strain(kind, total):
     atoms = geometry(kind)
     (q, p), widths = (x[: len(atoms)] for x in charges(total)), WIDTHS[: len(atoms)]
     _, virial = hardness_gradient(atoms, q, p, widths, accuracy=1e-11)
-    project = np.eye(3)
-    if "slab" in kind:
-        plane = np.linalg.svd(atoms.cell.array[atoms.pbc])[2]
-        project = np.eye(3) - np.outer(plane[2], plane[2])
 
     def strained(a, b, step):
-        strain = np.zeros((3, 3))
-        strain[a, b] += step / 2
-        strain[b, a] += step / 2
-        deform = np.eye(3) + project @ strain @ project
-        other = atoms.copy()
-        other.set_cell(atoms.cell.array @ deform)
-        other.positions = atoms.positions @ deform
-        return q @ hardness_matrix(other, widths, accuracy=1e-11) @ p
+        return q @ hardness_matrix(strain(atoms, a, b, step), widths, accuracy=1e-11) @ p
 
     numeric = [[difference(partial(strained, a, b)) for b in range(3)] for a in range(3)]
     assert_allclose(virial, numeric, rtol=0, atol=1e-7 * np.abs(virial).max())
@@ -140,10 +155,56 @@ def test_accuracy_of_derivatives(kind):
             assert_allclose(one, other, rtol=0, atol=20 * accuracy)
 
 
+@pytest.mark.parametrize("kind", [*KINDS, *SHAPES, "one atom"])
+@pytest.mark.parametrize("total", [0.0, 1.0])
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_potential_gradient(kind, total, scale):
+    """Row by row the contracted derivatives; broad Gaussians overlap many images."""
+    atoms = geometry(kind)
+    (q, _), widths = (x[: len(atoms)] for x in charges(total)), scale * WIDTHS[: len(atoms)]
+    gradient, virial = potential_gradient(atoms, q, widths, accuracy=1e-12)
+    assert gradient.shape == (len(atoms), 3, len(atoms)) and virial.shape == (3, 3, len(atoms))
+    for i, y in enumerate(np.eye(len(atoms))):
+        of_positions, of_strain = hardness_gradient(atoms, y, q, widths, accuracy=1e-12)
+        assert_allclose(gradient[..., i], of_positions, rtol=0, atol=1e-10)
+        assert_allclose(virial[..., i], of_strain, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS + SHAPES)
+def test_potential_against_differences(kind):
+    atoms, (q, _) = geometry(kind), charges(1.0)
+    gradient, virial = potential_gradient(atoms, q, WIDTHS, accuracy=1e-11)
+
+    def potential(change, a, b, step):
+        return hardness_matrix(change(atoms, a, b, step), WIDTHS, accuracy=1e-11) @ q
+
+    for change, found in ((move, gradient), (strain, virial)):
+        numeric = np.empty_like(found)
+        for a, b in np.ndindex(found.shape[:2]):
+            numeric[a, b] = difference(partial(potential, change, a, b))
+        assert_allclose(found, numeric, rtol=0, atol=1e-7 * np.abs(found).max())
+
+
+@pytest.mark.parametrize("vector", [[0, 0, 0], [1.0, -2.0, 30.0]])
+def test_potential_of_a_turned_slab(vector):
+    """The open vector does not matter, and derivatives turn with the slab."""
+    atoms, (q, _) = geometry("slab"), charges(1.0)
+    gradient, virial = potential_gradient(atoms, q, WIDTHS)
+    other = atoms.copy()
+    other.cell[2] = vector
+    other.rotate(50.0, (1, 2, 3), rotate_cell=True)
+    turn = np.linalg.lstsq(atoms.positions, other.positions, rcond=None)[0]
+    turned, strained = potential_gradient(other, q, WIDTHS)
+    assert_allclose(turned, np.einsum("jai,ab->jbi", gradient, turn), rtol=0, atol=1e-9)
+    assert_allclose(strained, np.einsum("abi,ac,bd->cdi", virial, turn, turn), rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("q", [[1.0, 2.0], [[1.0, 2.0, 3.0, 4.0]], [1.0, 2.0, 3.0, np.nan]])
 def test_bad_charges(q):
     with pytest.raises(ValueError, match="q must be 4 finite charges"):
         hardness_gradient(geometry("slab"), q, np.ones(4))
+    with pytest.raises(ValueError, match="q must be 4 finite charges"):
+        potential_gradient(geometry("slab"), q)
     with pytest.raises(ValueError, match="p must be 4 finite charges"):
         hardness_gradient(geometry("slab"), np.ones(4), q)
 
@@ -158,6 +219,11 @@ def test_twin_agrees(kind, monkeypatch):
     for module in (compiled, twin):
         monkeypatch.setattr(_operator, "ewald_pair_gradient", module.ewald_pair_gradient)
         monkeypatch.setattr(_waves, "structure_factors", module.structure_factors)
-        results.append(hardness_gradient(geometry(kind), *charges(1.0), WIDTHS))
+        monkeypatch.setattr(_ewald, "structure_factors", module.structure_factors)
+        monkeypatch.setattr(_ewald, "ewald_matrix_gradient", module.ewald_matrix_gradient)
+        results.append(
+            hardness_gradient(geometry(kind), *charges(1.0), WIDTHS)
+            + potential_gradient(geometry(kind), charges(1.0)[0], WIDTHS)
+        )
     for one, other in zip(*results):
         assert_allclose(one, other, rtol=0, atol=1e-11)
