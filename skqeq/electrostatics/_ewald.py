@@ -29,6 +29,7 @@ the gap is chosen so that they do not reach the next slab.
 import numpy as np
 
 from .._pythran import ewald_matrix_gradient, ewald_pair_matrix, structure_factors
+from ._direct import contract
 from ._splitting import EwaldCutoffs, reduced_cell, slab_gap
 from ._waves import half_sphere
 
@@ -88,10 +89,35 @@ class EwaldSum:
             C += 4 * np.pi / self.volume * np.outer(self.z, self.z)
         return C
 
+    def gradient(self, q, p):
+        """Derivatives of ``q C p`` with respect to the positions and to a strain.
+
+        Parameters
+        ----------
+        q, p : ndarray of shape (n_atoms,)
+            Any two sets of charges, e.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_atoms, 3)
+            e^2/Angstrom^2
+        virial : ndarray of shape (3, 3)
+            Symmetric, e^2/Angstrom.
+        """
+        U, strained = ewald_matrix_gradient(*self._pairs(), p)
+        F, k = self._waves()
+        gradient = 0.0
+        for own, other in ((q, p), (p, q)):
+            cosines, sines = np.split(other @ F, 2)
+            slopes = U @ other + F @ np.concatenate([sines * k.T, -cosines * k.T], axis=1).T
+            if self.normal is not None:
+                z = 4 * np.pi / self.volume * (self.z @ other - self.z * other.sum())
+                slopes += np.outer(z, self.normal)
+            gradient += own[:, None] * slopes
+        return gradient, self._virial(strained, F, k, p) @ q
+
     def potential_gradient(self, q):
         """Derivatives of ``C q`` with respect to the positions and to a strain.
-
-        A strain leaves the phases ``k . r`` alone, and the distance L of slabs, which is ours.
 
         Parameters
         ----------
@@ -105,26 +131,35 @@ class EwaldSum:
         virial : ndarray of shape (3, 3, n_atoms)
             Symmetric, e/Angstrom.
         """
-        U, virial = ewald_matrix_gradient(*self._pairs(), q)
-        virial = virial.T
+        U, strained = ewald_matrix_gradient(*self._pairs(), q)
         F, k = self._waves()
         cosines, sines = np.split(F, 2, axis=1)
         for a, k_a in enumerate(k.T):
             # -k_a sin(k . (r_i - r_j)) is antisymmetric, and two products are one.
             half = (k_a * cosines) @ sines.T
             U[:, a] += half - half.T
+        if self.normal is not None:
+            z = 4 * np.pi / self.volume * (self.z - self.z[:, None])
+            U += z[:, None] * self.normal[:, None]
+        return contract(U, q), self._virial(strained, F, k, q)
+
+    def _virial(self, pairs, F, k, q):
+        """Derivatives of ``C q`` with respect to a strain, (3, 3, n_atoms), given those of pairs.
+
+        A strain leaves the phases ``k . r`` alone, and the distance L of slabs, which is ours.
+        """
         strain = self.cutoffs.sigma**2 + 2 / np.einsum("ka,ka->k", k, k)
         strain = strain * k.T[:, None] * k.T - np.eye(3)[:, :, None]
-        virial += (np.tile(strain, 2) * (q @ F)) @ F.T
-        # In proportion to 1 / V.
-        virial -= np.multiply.outer(np.eye(3), self.smooth * q.sum() + self.smooth @ q)
+        virial = pairs.T + (np.tile(strain, 2) * (q @ F)) @ F.T
+        mean = self.smooth * q.sum() + self.smooth @ q
         if self.normal is not None:
-            factor, z = 4 * np.pi / self.volume, self.z
-            U += factor * self.normal[:, None] * (z - z[:, None])[:, None]
-            virial -= np.multiply.outer(np.eye(3), factor * z * (z @ q))
+            mean += 4 * np.pi / self.volume * self.z * (self.z @ q)
+        # In proportion to 1 / V.
+        virial -= np.multiply.outer(np.eye(3), mean)
+        if self.normal is not None:
             plane = np.eye(3) - np.outer(self.normal, self.normal)
             virial = np.einsum("ac,cdi,db->abi", plane, virial, plane)
-        return contract(U, q), virial
+        return virial
 
     def _pairs(self):
         """What the kernels want to know of the sum over pairs."""
@@ -142,19 +177,3 @@ class EwaldSum:
         # Twice, for k and -k.
         g = (8 * np.pi / self.volume) * np.exp(-0.5 * self.cutoffs.sigma**2 * k2) / k2
         return structure_factors(2 * np.pi * self.fractions, n, np.sqrt(g)), k
-
-
-def contract(U, q):
-    """Derivatives of ``C q``, at ``[j, :, i]`` that of i to ``r_j``, from those of the matrix.
-
-    Parameters
-    ----------
-    U : ndarray of shape (n_atoms, 3, n_atoms)
-        ``d C_ij / d r_i`` at ``[i, :, j]``; overwritten.
-    q : ndarray of shape (n_atoms,)
-        Charges.
-    """
-    i, own = np.arange(len(q)), U @ q
-    U *= q[:, None, None]
-    U[i, :, i] += own
-    return U

@@ -13,10 +13,11 @@ write ``erf(r / sqrt(a_i^2 + a_j^2))``; their ``a`` is ``sqrt(2) alpha``.
 import numpy as np
 from ase.data import chemical_symbols
 
-from .._pythran import gaussian_coulomb, gaussian_coulomb_gradient
+from .._pythran import gaussian_coulomb
 from ..parameters import COULOMB, per_element, radii_table
 from ..structures import Structure, check_structures
-from ._ewald import EwaldSum, contract
+from ._direct import DirectSum
+from ._ewald import EwaldSum
 from ._levels import has_finufft
 from ._operator import coulomb_operator
 from ._screening import Screening
@@ -30,6 +31,8 @@ FACTOR = 0.005
 ASSEMBLY, SETUP, SOLUTION = (15.0, 60.0), (100e3, 30e3), (150e3, 50e3)
 # Broader Gaussians in a small cell would overlap so many images that the sum takes hours; Angstrom.
 MAX_WIDTH = 10.0
+# Measured: beyond so many atoms neighbours and waves are faster than all pairs, and need less room.
+MAX_DENSE_GRADIENT = 800
 # Three matrices of this size are held at a time.
 MAX_DENSE_BYTES = 2**31
 
@@ -106,17 +109,14 @@ def hardness_matrix(atoms, widths=None, hardness=0.0, accuracy=1e-8):
            [12.74, 56.81]])
     """
     structure, widths = _check_arguments(atoms, widths, accuracy)
-    if structure.periodic:
-        A = EwaldSum(structure, widths, accuracy).matrix()
-    else:
-        A = gaussian_coulomb(structure.positions, widths, structure.positions, widths)
+    A = _coulomb_sum(structure, widths, accuracy).matrix()
     A *= COULOMB
     A[np.diag_indices_from(A)] += _check_hardness(hardness, structure)
     return A
 
 
 def hardness_gradient(atoms, q, p, widths=None, accuracy=1e-8):
-    """Derivatives of ``q^T A p`` with respect to the geometry, without the derivatives of A.
+    """Derivatives of ``q^T A p`` with respect to the geometry.
 
     With ``p = q``, half of it is the derivative of the Coulomb energy at fixed charges.
 
@@ -149,11 +149,15 @@ def hardness_gradient(atoms, q, p, widths=None, accuracy=1e-8):
     >>> from ase.build import molecule
     >>> from skqeq.electrostatics import hardness_gradient
     >>> gradient, virial = hardness_gradient(molecule("N2"), [1, -1], [1, -1])
-    >>> gradient.round(2)
-    array([[  0.  ,   0.  ,  22.55],
-           [  0.  ,   0.  , -22.55]])
+    >>> gradient[:, 2].round(2)
+    array([ 22.55, -22.55])
     """
-    return HardnessOperator(atoms, widths, accuracy=accuracy).gradient(q, p)
+    structure, widths = _check_arguments(atoms, widths, accuracy)
+    if len(structure) > MAX_DENSE_GRADIENT:
+        return HardnessOperator(structure, widths, accuracy=accuracy).gradient(q, p)
+    q, p = (_check_charges(*x, len(structure)) for x in (("q", q), ("p", p)))
+    gradient, virial = _coulomb_sum(structure, widths, accuracy).gradient(q, p)
+    return COULOMB * gradient, COULOMB * virial
 
 
 def potential_gradient(atoms, q, widths=None, accuracy=1e-8):
@@ -198,11 +202,7 @@ def potential_gradient(atoms, q, widths=None, accuracy=1e-8):
     """
     structure, widths = _check_arguments(atoms, widths, accuracy)
     q = COULOMB * _check_charges("q", q, len(structure))
-    if structure.periodic:
-        return EwaldSum(structure, widths, accuracy).potential_gradient(q)
-    centred = structure.positions - structure.positions.mean(axis=0)
-    gradient = contract(gaussian_coulomb_gradient(centred, widths), q)
-    return gradient, np.tensordot(centred.T, gradient, axes=1)
+    return _coulomb_sum(structure, widths, accuracy).potential_gradient(q)
 
 
 class HardnessOperator:
@@ -300,6 +300,13 @@ def is_iterative(structure, n_solutions):
     if not has_finufft():
         iterative *= 5
     return dense > iterative or 8 * n**2 > MAX_DENSE_BYTES
+
+
+def _coulomb_sum(structure, widths, accuracy):
+    """The sum over all pairs for the boundary conditions of a structure."""
+    if structure.periodic:
+        return EwaldSum(structure, widths, accuracy)
+    return DirectSum(structure, widths)
 
 
 def _check_hardness(hardness, structure):

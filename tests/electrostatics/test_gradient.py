@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from skqeq.electrostatics import (
+    HardnessOperator,
     _ewald,
+    _hardness,
     _operator,
     _waves,
     hardness_gradient,
@@ -79,11 +81,21 @@ KINDS = ["molecule", "crystal", "slab", "slab yz"]
 SHAPES = ["sharp", "left-handed"]
 
 
+def by_operator(atoms, q, p, widths=None, accuracy=1e-8):
+    """The way of `hardness_gradient` if there are many atoms."""
+    return HardnessOperator(atoms, widths, accuracy=accuracy).gradient(q, p)
+
+
+@pytest.fixture(params=[hardness_gradient, by_operator])
+def contracted(request):
+    return request.param
+
+
 @pytest.mark.parametrize("kind", KINDS + SHAPES)
 @pytest.mark.parametrize("total", [0.0, 1.0])
-def test_positions(kind, total):
+def test_positions(contracted, kind, total):
     atoms, (q, p) = geometry(kind), charges(total)
-    gradient, _ = hardness_gradient(atoms, q, p, WIDTHS, accuracy=1e-11)
+    gradient, _ = contracted(atoms, q, p, WIDTHS, accuracy=1e-11)
 
     def moved(atom, axis, step):
         return q @ hardness_matrix(move(atoms, atom, axis, step), WIDTHS, accuracy=1e-11) @ p
@@ -95,10 +107,10 @@ def test_positions(kind, total):
 
 @pytest.mark.parametrize("kind", [*KINDS, *SHAPES, "one atom"])
 @pytest.mark.parametrize("total", [0.0, 1.0])
-def test_strain(kind, total):
+def test_strain(contracted, kind, total):
     atoms = geometry(kind)
     (q, p), widths = (x[: len(atoms)] for x in charges(total)), WIDTHS[: len(atoms)]
-    _, virial = hardness_gradient(atoms, q, p, widths, accuracy=1e-11)
+    _, virial = contracted(atoms, q, p, widths, accuracy=1e-11)
 
     def strained(a, b, step):
         return q @ hardness_matrix(strain(atoms, a, b, step), widths, accuracy=1e-11) @ p
@@ -108,49 +120,61 @@ def test_strain(kind, total):
     assert_allclose(virial, virial.T, rtol=0, atol=1e-10 * np.abs(virial).max())
 
 
-def test_kinds_agree_in_a_large_box():
+def test_kinds_agree_in_a_large_box(contracted):
     atoms, (q, p) = molecule("H2O"), (np.array([-0.8, 0.5, 0.3]), np.array([0.1, 0.2, -0.3]))
-    isolated = hardness_gradient(atoms, q, p)[0]
-    boxed = hardness_gradient(Atoms(atoms, cell=[300.0] * 3, pbc=True), q, p)[0]
+    isolated = contracted(atoms, q, p)[0]
+    boxed = contracted(Atoms(atoms, cell=[300.0] * 3, pbc=True), q, p)[0]
     assert_allclose(boxed, isolated, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_equal_charges(kind):
-    """A single set of charges takes a shorter way."""
+def test_many_atoms(kind, monkeypatch):
     atoms, (q, p) = geometry(kind), charges(1.0)
-    twice = [a + b for a, b in zip(hardness_gradient(atoms, q, p), hardness_gradient(atoms, p, q))]
-    parts = [hardness_gradient(atoms, x, x) for x in (q + p, q, p)]
+    expected = by_operator(atoms, q, p, WIDTHS)
+    few = hardness_gradient(atoms, q, p, WIDTHS)
+    monkeypatch.setattr(_hardness, "MAX_DENSE_GRADIENT", 3)
+    many = hardness_gradient(atoms, q, p, WIDTHS)
+    for one, other, found in zip(expected, few, many):
+        assert_array_equal(found, one)
+        assert_allclose(found, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_charges(contracted, kind):
+    """A single set of charges may take a shorter way."""
+    atoms, (q, p) = geometry(kind), charges(1.0)
+    twice = [a + b for a, b in zip(contracted(atoms, q, p), contracted(atoms, p, q))]
+    parts = [contracted(atoms, x, x) for x in (q + p, q, p)]
     for mixed, whole, one, other in zip(twice, *parts):
         assert_allclose(mixed, whole - one - other, rtol=0, atol=1e-9)
 
 
-def test_wrapped_atoms():
+def test_wrapped_atoms(contracted):
     atoms, (q, p) = geometry("crystal"), charges(1.0)
-    gradient, virial = hardness_gradient(atoms, q, p)
+    gradient, virial = contracted(atoms, q, p)
     atoms.positions += [[3, 1, 0], [-2, 0, 5], [0, 0, -1], [7, -7, 1]] @ atoms.cell.array
-    moved, strained = hardness_gradient(atoms, q, p)
+    moved, strained = contracted(atoms, q, p)
     assert_allclose(moved, gradient, rtol=0, atol=1e-6)
     assert_allclose(strained, virial, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["crystal", "slab"])
 @pytest.mark.parametrize("total", [0.0, 1.0])
-def test_supercell(kind, total):
+def test_supercell(contracted, kind, total):
     atoms, (q, p) = geometry(kind), charges(total)
-    gradient, virial = hardness_gradient(atoms, q, p, WIDTHS, accuracy=1e-10)
+    gradient, virial = contracted(atoms, q, p, WIDTHS, accuracy=1e-10)
     large, Q, P, widths = atoms * (2, 3, 1), *(np.tile(x, 6) for x in (q, p, WIDTHS))
-    repeated, strained = hardness_gradient(large, Q, P, widths, accuracy=1e-10)
+    repeated, strained = contracted(large, Q, P, widths, accuracy=1e-10)
     assert_allclose(repeated, np.tile(gradient, (6, 1)), rtol=0, atol=1e-7)
     assert_allclose(strained, 6 * virial, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", ["crystal", "slab"])
-def test_accuracy_of_derivatives(kind):
+def test_accuracy_of_derivatives(contracted, kind):
     """The accuracy bounds elements of the matrix; their derivatives keep pace with it."""
-    exact = hardness_gradient(geometry(kind), *charges(1.0), WIDTHS, accuracy=1e-12)
+    exact = contracted(geometry(kind), *charges(1.0), WIDTHS, accuracy=1e-12)
     for accuracy in 10.0 ** -np.arange(2, 11):
-        found = hardness_gradient(geometry(kind), *charges(1.0), WIDTHS, accuracy=accuracy)
+        found = contracted(geometry(kind), *charges(1.0), WIDTHS, accuracy=accuracy)
         for one, other in zip(found, exact):
             assert_allclose(one, other, rtol=0, atol=20 * accuracy)
 
@@ -165,7 +189,7 @@ def test_potential_gradient(kind, total, scale):
     gradient, virial = potential_gradient(atoms, q, widths, accuracy=1e-12)
     assert gradient.shape == (len(atoms), 3, len(atoms)) and virial.shape == (3, 3, len(atoms))
     for i, y in enumerate(np.eye(len(atoms))):
-        of_positions, of_strain = hardness_gradient(atoms, y, q, widths, accuracy=1e-12)
+        of_positions, of_strain = by_operator(atoms, y, q, widths, accuracy=1e-12)
         assert_allclose(gradient[..., i], of_positions, rtol=0, atol=1e-10)
         assert_allclose(virial[..., i], of_strain, rtol=0, atol=1e-10)
 
@@ -200,17 +224,17 @@ def test_potential_of_a_turned_slab(vector):
 
 
 @pytest.mark.parametrize("q", [[1.0, 2.0], [[1.0, 2.0, 3.0, 4.0]], [1.0, 2.0, 3.0, np.nan]])
-def test_bad_charges(q):
+def test_bad_charges(contracted, q):
     with pytest.raises(ValueError, match="q must be 4 finite charges"):
-        hardness_gradient(geometry("slab"), q, np.ones(4))
+        contracted(geometry("slab"), q, np.ones(4))
     with pytest.raises(ValueError, match="q must be 4 finite charges"):
         potential_gradient(geometry("slab"), q)
     with pytest.raises(ValueError, match="p must be 4 finite charges"):
-        hardness_gradient(geometry("slab"), np.ones(4), q)
+        contracted(geometry("slab"), np.ones(4), q)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_twin_agrees(kind, monkeypatch):
+def test_twin_agrees(contracted, kind, monkeypatch):
     compiled = import_module("skqeq._pythran._ewald")
     if not hasattr(compiled, "__pythran__"):
         pytest.skip("kernels are not compiled")
@@ -222,7 +246,7 @@ def test_twin_agrees(kind, monkeypatch):
         monkeypatch.setattr(_ewald, "structure_factors", module.structure_factors)
         monkeypatch.setattr(_ewald, "ewald_matrix_gradient", module.ewald_matrix_gradient)
         results.append(
-            hardness_gradient(geometry(kind), *charges(1.0), WIDTHS)
+            contracted(geometry(kind), *charges(1.0), WIDTHS)
             + potential_gradient(geometry(kind), charges(1.0)[0], WIDTHS)
         )
     for one, other in zip(*results):
