@@ -10,6 +10,7 @@ Units: eV, Angstrom, e, V/Angstrom; dipoles in e*Angstrom.
 from importlib.metadata import version as _version
 
 from ._show_versions import show_versions
+from .calculator import KQEqCalculator
 from .features import SOAPFeaturizer
 from .models import (
     KQEqRegressor,
@@ -29,6 +30,7 @@ __version__ = _version("skqeq")
 
 __all__ = [
     "CURSparsifier",
+    "KQEqCalculator",
     "KQEqRegressor",
     "QEqRegressor",
     "SOAPFeaturizer",

@@ -21,6 +21,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]
 PUBLIC = [
     "skqeq",
+    "skqeq.calculator",
     "skqeq.datasets",
     "skqeq.electrostatics",
     "skqeq.features",

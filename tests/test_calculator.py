@@ -1,0 +1,484 @@
+"""The calculator against predictions and differences, and in everything of ASE that drives it."""
+
+import io
+import json
+import pickle
+import threading
+
+import joblib
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.build import bulk, molecule
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.emt import EMT
+from ase.calculators.fd import calculate_numerical_forces
+from ase.calculators.socketio import SocketClient, SocketIOCalculator
+from ase.filters import FrechetCellFilter
+from ase.io import read, write
+from ase.io.trajectory import Trajectory
+from ase.md.langevin import Langevin
+from ase.md.nose_hoover_chain import MTKNPT
+from ase.md.nptberendsen import NPTBerendsen
+from ase.md.verlet import VelocityVerlet
+from ase.neighborlist import neighbor_list
+from ase.optimize import BFGS, FIRE
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import FeatureUnion, make_pipeline
+
+from skqeq import (
+    CURSparsifier,
+    KQEqCalculator,
+    KQEqRegressor,
+    QEqRegressor,
+    SOAPFeaturizer,
+    make_targets,
+    predict_charges,
+    predict_energy,
+    predict_forces,
+    predict_target,
+)
+from skqeq.calculator import ProgressBar
+from skqeq.response import Equilibrium
+
+
+def rattled(atoms, seed=0, **info):
+    atoms = atoms.copy()
+    atoms.rattle(0.1, seed=seed)
+    atoms.info |= info
+    return atoms
+
+
+def salt(pbc, **info):
+    atoms = bulk("NaCl", "rocksalt", a=5.4, cubic=True)
+    if pbc == (True, True, False):
+        atoms.center(vacuum=4.0, axis=2)
+    atoms.pbc = pbc
+    return rattled(atoms, **info)
+
+
+SLAB, CRYSTAL = (True, True, False), True
+CASES = {
+    "molecule": rattled(molecule("NaCl")),
+    "cluster": salt(False),
+    "ion in a field": salt(False, charge=1.0, external_field=[0.1, -0.2, 0.3]),
+    "slab": salt(SLAB),
+    "charged slab in a field": salt(SLAB, charge=-1.0, external_field=[0.0, 0.0, 0.2]),
+    "crystal": salt(CRYSTAL),
+    "charged crystal": salt(CRYSTAL, charge=1.0),
+}
+
+
+def pair_potential(atoms):
+    """Energy and forces of ions that attract their opposites and repel their like."""
+    i, j, r, D = neighbor_list("ijdD", atoms, 8.0)
+    unlike = atoms.numbers[i] != atoms.numbers[j]
+    x = np.exp(-1.2 * (r - 2.7))
+    energy = np.where(unlike, 0.8 * (x**2 - 2.0 * x), 0.8 * x)
+    slope = np.where(unlike, -1.92 * (x**2 - x), -0.96 * x)
+    forces = np.zeros((len(atoms), 3))
+    np.add.at(forces, i, (slope / r)[:, None] * D)
+    return energy.sum() / 2, forces
+
+
+def salt_model(hardness=8.0, n_points=40):
+    rng = np.random.default_rng(0)
+    X = [CASES[name].copy() for name in ("molecule", "cluster", "slab", "crystal") for _ in range(4)]
+    for atoms in X:
+        atoms.set_cell(atoms.cell * rng.uniform(0.95, 1.05), scale_atoms=True)
+        atoms.positions += 0.1 * rng.normal(size=atoms.positions.shape)
+    energy, forces = zip(*(pair_potential(atoms) for atoms in X))
+    return make_pipeline(
+        SOAPFeaturizer(r_cut=4.0, n_max=4, l_max=3),
+        CURSparsifier(n_points=n_points),
+        KQEqRegressor(hardness=hardness, radius_scale=0.35, sigma_forces=0.02),
+    ).fit(X, make_targets(energy=energy, forces=forces))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return salt_model()
+
+
+def with_calculator(name, model):
+    atoms = CASES[name].copy()
+    atoms.calc = KQEqCalculator(model)
+    return atoms
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_same_as_predictions(name, model):
+    atoms = with_calculator(name, model)
+    X = [CASES[name]]
+    assert_allclose(atoms.get_potential_energy(), predict_energy(model, X)[0], rtol=1e-12)
+    assert_allclose(atoms.get_charges(), predict_charges(model, X)[0], rtol=1e-12)
+    assert_allclose(atoms.get_forces(), predict_forces(model, X)[0], rtol=1e-12)
+    energy = atoms.get_potential_energy(force_consistent=True)
+    assert energy == atoms.get_potential_energy()
+    if not all(atoms.pbc):
+        assert_allclose(atoms.get_dipole_moment(), predict_target(model, X, "dipole")[0])
+    if any(atoms.pbc):
+        expected = np.nan_to_num(predict_target(model, X, "stress")[0])
+        assert_allclose(atoms.get_stress(), expected, rtol=1e-12, atol=1e-18)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_derivatives(name, model):
+    atoms = with_calculator(name, model)
+    forces = atoms.get_forces()
+    some = calculate_numerical_forces(atoms, 3e-4, iatoms=[0, len(atoms) - 1])
+    assert_allclose(some, forces[[0, -1]], rtol=0, atol=3e-6 * np.abs(forces).max())
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "slab" in name or "crystal" in name])
+def test_stress(name, model):
+    atoms = with_calculator(name, model)
+    stress, cell, volume = atoms.get_stress(voigt=False), atoms.cell.copy(), atoms.get_volume()
+    axes = range(3 if all(atoms.pbc) else 2)
+    for a, b in [(a, b) for a in axes for b in axes if a <= b]:
+        energies = []
+        for step in (-3e-5, 3e-5):
+            strain = np.eye(3)
+            strain[a, b] += step
+            atoms.set_cell(cell @ strain, scale_atoms=True)
+            energies.append(atoms.get_potential_energy())
+        expected = (energies[1] - energies[0]) / (6e-5 * volume)
+        assert stress[a, b] == pytest.approx(expected, abs=1e-4 * np.abs(stress).max())
+    if not all(atoms.pbc):
+        assert not stress[2].any()
+
+
+def test_only_what_is_asked_for(model, monkeypatch):
+    asked = []
+    solutions = KQEqRegressor.solutions
+
+    def counted(self, X, names, start):
+        asked.append(names)
+        return solutions(self, X, names, start)
+
+    monkeypatch.setattr(KQEqRegressor, "solutions", counted)
+    atoms = with_calculator("crystal", model)
+    energy = atoms.get_potential_energy()
+    atoms.get_charges()
+    assert asked == [["energy"]] and "forces" not in atoms.calc.results
+    atoms.get_forces()
+    atoms.get_stress()
+    assert atoms.get_potential_energy() == pytest.approx(energy, rel=1e-10)
+    atoms.set_initial_charges(np.ones(len(atoms)))
+    atoms.get_forces()
+    assert asked == [["energy"], ["forces"]]
+
+
+def test_what_a_structure_does_not_have(model):
+    crystal, slab = with_calculator("crystal", model), with_calculator("slab", model)
+    with pytest.raises(PropertyNotImplementedError, match="Cl4Na4 .* has no dipole: charge jumps"):
+        crystal.get_dipole_moment()
+    with pytest.raises(PropertyNotImplementedError, match="has no stress: .* periodic vectors"):
+        with_calculator("cluster", model).get_stress()
+    assert_array_equal(np.isnan(slab.get_dipole_moment()), [True, True, False])
+    slab.cell[2] = 0.0
+    with pytest.raises(PropertyNotImplementedError, match="third vector is missing"):
+        slab.get_stress()
+    # What it does have is there nevertheless.
+    assert slab.calc.results["forces"].shape == (8, 3)
+    with pytest.raises(PropertyNotImplementedError, match="magmoms"):
+        crystal.get_magnetic_moments()
+
+
+def test_stress_of_a_slab_in_a_tilted_plane(model):
+    slab = with_calculator("slab", model)
+    stress = slab.get_stress(voigt=False)
+    Q, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
+    slab.set_cell(slab.cell @ Q.T, scale_atoms=True)
+    assert_allclose(slab.get_stress(voigt=False), Q @ stress @ Q.T, rtol=1e-6, atol=1e-9)
+
+
+def field(atoms):
+    atoms.info["external_field"] = np.array([0.0, 0.0, 0.3])
+
+
+def field_in_place(atoms):
+    atoms.info["external_field"][2] = 0.4
+
+
+def masses(atoms):
+    atoms.set_masses(atoms.get_masses() * np.where(atoms.symbols == "Na", 2.0, 1.0))
+
+
+CHANGES = [
+    field,
+    field_in_place,
+    lambda atoms: atoms.info.update(charge=1.0),
+    lambda atoms: atoms.info.update(total_charge=1.0),
+    masses,
+    lambda atoms: atoms.info.clear(),
+    lambda atoms: atoms.rattle(0.01),
+    lambda atoms: atoms.pop(),
+]
+
+
+def test_changes_are_noticed(model):
+    """Also those that ASE does not compare."""
+    atoms = with_calculator("cluster", model)
+    for change in CHANGES:
+        before = atoms.get_dipole_moment()
+        change(atoms)
+        [after] = predict_target(model, [atoms], "dipole")
+        assert_allclose(atoms.get_dipole_moment(), after, rtol=1e-10)
+        # Adding a second name for the same charge changes nothing.
+        assert np.abs(after - before).max() > 1e-4 or "total_charge" in atoms.info
+        assert_allclose(atoms.get_forces(), predict_forces(model, [atoms])[0], atol=1e-10)
+
+
+def test_another_model(model):
+    atoms = with_calculator("cluster", model)
+    first = atoms.get_potential_energy()
+    other = salt_model(hardness=4.0, n_points=10)
+    atoms.calc.set(model=other)
+    assert atoms.get_potential_energy() == predict_energy(other, [atoms])[0] != first
+    X, y = [CASES["molecule"]], make_targets(energy=[1.0], charges=[[0.5, -0.5]])
+    other.fit(X, y)
+    pair = CASES["molecule"].copy()
+    pair.calc = atoms.calc
+    before = pair.get_potential_energy()
+    other.fit(X, make_targets(energy=[2.0], charges=[[0.5, -0.5]]))
+    assert pair.get_potential_energy() == predict_energy(other, X)[0] == pytest.approx(before + 1)
+
+
+def test_charges_of_the_last_step_start_the_solver(monkeypatch):
+    iterations = []
+    charges = Equilibrium.charges
+
+    def counted(self, chi, start=None):
+        result = charges(self, chi, start)
+        iterations.append(self.n_iterations)
+        return result
+
+    monkeypatch.setattr(Equilibrium, "charges", counted)
+    atoms = salt(CRYSTAL) * (2, 2, 2)
+    y = make_targets(charges=[np.zeros(len(atoms))])
+    model = QEqRegressor(solver="iterative", sigma_charges=1e6, hardness=1.0).fit([atoms], y)
+    atoms.calc = KQEqCalculator(model)
+    iterations.clear()
+    atoms.get_potential_energy()
+    atoms.get_forces()
+    atoms.rattle(1e-4)
+    atoms.get_forces()
+    cold, same, near = iterations
+    assert same == 0 < near < 0.8 * cold
+    assert_allclose(atoms.get_charges(), predict_charges(model, [atoms])[0], atol=1e-7)
+    # Other atoms in the same number start anew, as does a calculator that was reset.
+    atoms.numbers[[0, 1]] = atoms.numbers[[1, 0]]
+    atoms.get_forces()
+    atoms.calc.reset()
+    atoms.get_forces()
+    assert iterations[-1] == iterations[-3]
+
+
+@pytest.mark.parametrize("optimizer", [BFGS, FIRE])
+def test_relaxation(optimizer, model):
+    atoms = with_calculator("cluster", model)
+    before = atoms.get_potential_energy()
+    with optimizer(atoms, logfile=None) as run:
+        assert run.run(fmax=0.01, steps=200)
+    assert np.linalg.norm(atoms.get_forces(), axis=1).max() < 0.01
+    assert atoms.get_potential_energy() < before
+
+
+@pytest.mark.parametrize("name, mask", [("crystal", None), ("slab", [1, 1, 0, 0, 0, 1])])
+def test_relaxation_of_the_cell(name, mask, model):
+    atoms = with_calculator(name, model)
+    cell, height = atoms.cell.copy(), atoms.cell[2].copy()
+    assert np.abs(atoms.get_stress()).max() > 1e-3
+    with BFGS(FrechetCellFilter(atoms, mask=mask), logfile=None) as run:
+        run.run(fmax=0.02, steps=100)
+    assert np.abs(atoms.get_stress()).max() < 1e-3
+    assert np.abs(atoms.cell - cell).max() > 0.01
+    if name == "slab":
+        assert_allclose(atoms.cell[2], height, atol=1e-12)
+
+
+def heated(atoms):
+    spread = np.sqrt(300 * units.kB * atoms.get_masses())[:, None]
+    atoms.set_momenta(spread * np.random.default_rng(0).normal(size=(len(atoms), 3)))
+    return atoms
+
+
+def test_energy_is_conserved(model):
+    atoms = heated(with_calculator("cluster", model))
+    energies = []
+    with VelocityVerlet(atoms, units.fs) as run:
+        run.attach(lambda: energies.append(atoms.get_total_energy()))
+        run.run(100)
+    assert np.ptp(energies) < 1e-3 * len(atoms)
+    assert atoms.get_kinetic_energy() > 0.05
+
+
+THERMOSTATS = {
+    "Langevin": lambda atoms: Langevin(
+        atoms, units.fs, temperature_K=300, friction=0.02, rng=np.random.RandomState(0)
+    ),
+    "NPTBerendsen": lambda atoms: NPTBerendsen(
+        atoms, units.fs, temperature_K=300, pressure_au=0.0, compressibility_au=0.1
+    ),
+    "MTKNPT": lambda atoms: MTKNPT(
+        atoms, units.fs, temperature_K=300, pressure_au=0.0, tdamp=50.0, pdamp=500.0
+    ),
+}
+
+
+@pytest.mark.parametrize("name", THERMOSTATS)
+def test_thermostats_and_barostats(name, model):
+    atoms = heated(with_calculator("crystal", model))
+    volume = atoms.get_volume()
+    with THERMOSTATS[name](atoms) as run:
+        run.run(5)
+    assert_allclose(atoms.get_forces(), predict_forces(model, [atoms])[0], atol=1e-10)
+    assert (atoms.get_volume() != volume) == ("NPT" in name)
+
+
+@pytest.mark.parametrize("name", ["cluster", "crystal"])
+def test_socket(name, model, tmp_path):
+    """The server drives; the client, in a thread, has the model."""
+    atoms, remote = CASES[name].copy(), with_calculator(name, model)
+    reference = with_calculator(name, model)
+    unixsocket = f"skqeq_{tmp_path.name}_{name}"
+
+    def serve():
+        SocketClient(unixsocket=unixsocket, timeout=30).run(remote, use_stress=any(atoms.pbc))
+
+    with SocketIOCalculator(unixsocket=unixsocket, timeout=30) as atoms.calc:
+        client = threading.Thread(target=serve)
+        client.start()
+        for _ in range(2):
+            # The protocol is in atomic units, and back.
+            assert_allclose(atoms.get_forces(), reference.get_forces(), rtol=1e-8, atol=1e-10)
+            assert atoms.get_potential_energy() == pytest.approx(reference.get_potential_energy())
+            if any(atoms.pbc):
+                assert_allclose(atoms.get_stress(), reference.get_stress(), rtol=1e-8, atol=1e-12)
+            for moved in (atoms, reference):
+                moved.rattle(0.05, seed=1)
+    client.join(timeout=30)
+    assert not client.is_alive()
+
+
+def test_saved_model_and_copied_calculator(model, tmp_path):
+    atoms = with_calculator("charged slab in a field", model)
+    forces = atoms.get_forces()
+    joblib.dump(model, tmp_path / "model.joblib")
+    atoms.calc = KQEqCalculator(joblib.load(tmp_path / "model.joblib"))
+    assert_array_equal(atoms.get_forces(), forces)
+    assert atoms.copy().calc is None
+    calc = pickle.loads(pickle.dumps(atoms.calc))
+    # It still knows the results, and that they are of these atoms.
+    assert not calc.calculation_required(atoms, ["forces", "dipole"])
+    atoms.rattle(0.01)
+    assert_array_equal(calc.get_forces(atoms), predict_forces(model, [atoms])[0])
+
+
+def test_results_in_files(model, tmp_path):
+    atoms = with_calculator("charged slab in a field", model)
+    atoms.get_forces()
+    json.dumps(atoms.calc.todict())
+    for name in ("slab.traj", "slab.xyz"):
+        write(tmp_path / name, atoms)
+        results = read(tmp_path / name).calc.results
+        for key in KQEqCalculator.implemented_properties:
+            assert_allclose(results[key], atoms.calc.results[key], rtol=1e-6, atol=1e-8)
+
+
+def test_one_model_for_many(model):
+    images = [with_calculator(name, model) for name in CASES]
+    expected = predict_forces(model, list(CASES.values()))
+    parallel = joblib.Parallel(n_jobs=2)(joblib.delayed(Atoms.get_forces)(atoms) for atoms in images)
+    # In turns, so that what one remembers would show in another.
+    turns = [None] * len(images)
+    for order in (range(len(images)), reversed(range(len(images)))):
+        for i in order:
+            turns[i] = images[i].get_forces()
+    for i, forces in enumerate(expected):
+        assert_allclose(turns[i], forces, rtol=1e-12)
+        assert_allclose(parallel[i], forces, rtol=1e-12)
+
+
+def test_one_calculator_for_many(model):
+    calc = KQEqCalculator(model)
+    for _ in range(2):
+        for atoms in CASES.values():
+            assert_allclose(calc.get_forces(atoms), predict_forces(model, [atoms])[0], rtol=1e-12)
+
+
+def test_bad_models(model):
+    with pytest.raises(NotFittedError):
+        KQEqCalculator(make_pipeline(SOAPFeaturizer(), CURSparsifier(), KQEqRegressor()))
+    with pytest.raises(NotFittedError):
+        KQEqCalculator(GridSearchCV(QEqRegressor(), {"hardness": [1.0, 2.0]}))
+    with pytest.raises(TypeError, match="Ridge is no charge model"):
+        KQEqCalculator(Ridge())
+    calc = KQEqCalculator(model)
+    with pytest.raises(NotFittedError):
+        calc.set(model=QEqRegressor())
+    assert calc.model is model
+
+
+def test_bad_atoms(model):
+    calc = KQEqCalculator(model)
+    with pytest.raises(ValueError, match="H2O.* holds H, O; known species: Na, Cl"):
+        calc.get_potential_energy(molecule("H2O"))
+    atoms = with_calculator("cluster", model)
+    good = atoms.get_potential_energy()
+    atoms.info["charge"] = "one"
+    with pytest.raises(ValueError, match="is not a number"):
+        atoms.get_potential_energy()
+    del atoms.info["charge"]
+    assert atoms.get_potential_energy() == good
+
+
+def test_models_without_forces():
+    atoms, y = CASES["molecule"].copy(), make_targets(charges=[[0.8, -0.8]])
+    union = FeatureUnion([("a", SOAPFeaturizer(r_cut=2.5)), ("b", SOAPFeaturizer(r_cut=3.5))])
+    model = make_pipeline(union, CURSparsifier(n_points=1), KQEqRegressor()).fit([atoms], y)
+    atoms.calc = KQEqCalculator(model)
+    assert atoms.get_potential_energy() == predict_energy(model, [atoms])[0]
+    with pytest.raises(TypeError, match="forces need the features of SOAPFeaturizer"):
+        atoms.get_forces()
+
+
+def test_interrupted_run(model, tmp_path):
+    atoms = heated(with_calculator("molecule", model))
+
+    def interrupt():
+        if run.nsteps == 3:
+            raise KeyboardInterrupt
+
+    with Trajectory(tmp_path / "run.traj", "w", atoms) as trajectory:
+        run = VelocityVerlet(atoms, units.fs)
+        run.attach(trajectory)
+        run.attach(interrupt)
+        with pytest.raises(KeyboardInterrupt), ProgressBar(run, 10, disable=True):
+            run.run(10)
+    images = read(tmp_path / "run.traj", ":")
+    assert len(images) == 4
+    assert_array_equal(images[-1].get_forces(), atoms.get_forces())
+    run.run(2)
+    assert run.nsteps == 5
+
+
+def test_progress_bar():
+    atoms = molecule("H2O")
+    atoms.calc = EMT()
+    text = io.StringIO()
+    with VelocityVerlet(atoms, 0.1 * units.fs) as run:
+        for _ in range(2):
+            # The second run continues the first, its bar starts anew.
+            with ProgressBar(run, 5, file=text, mininterval=0) as progress:
+                run.run(5)
+            assert progress.bar.n == 5
+    assert "VelocityVerlet: 100%" in text.getvalue() and "6/5" not in text.getvalue()
+    silent = io.StringIO()
+    with FIRE(atoms, logfile=None) as run, ProgressBar(run, 3, file=silent, disable=True):
+        run.run(steps=3)
+    assert not silent.getvalue()
