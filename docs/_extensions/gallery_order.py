@@ -9,6 +9,8 @@ ORDER = (
     "plot_field.py",
     "plot_quadrupole_potential.py",
     "plot_slab.py",
+    "plot_dynamics.py",
+    "plot_socket.py",
     "plot_large.py",
 )
 
