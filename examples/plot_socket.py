@@ -12,9 +12,8 @@ of i-PI on both sides: here its server relaxes a cluster, and a client answers w
 # Cubes of four sodium and four chloride ions, pushed out of their places, with energies and forces
 # of rigid ions as in :ref:`sphx_glr_auto_examples_plot_dynamics.py`. Loose labels of their charges
 # tell the fit where to start.
-import tempfile
+import os
 import threading
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -66,7 +65,7 @@ model = make_pipeline(
 # ``info`` of the client's atoms. The client usually runs in another process or on another computer.
 # Instead of the server that ASE starts here, it could be given the address of i-PI.
 atoms = cube(0.15)
-name = Path(tempfile.mktemp(prefix="skqeq_")).name
+name = f"skqeq_{os.getpid()}"
 
 
 def client():

@@ -448,7 +448,7 @@ def test_interrupted_run(model, tmp_path):
         if run.nsteps == 3:
             raise KeyboardInterrupt
 
-    run = VelocityVerlet(atoms, units.fs, trajectory=tmp_path / "run.traj")
+    run = VelocityVerlet(atoms, units.fs, trajectory=str(tmp_path / "run.traj"))
     run.attach(interrupt)
     with pytest.raises(KeyboardInterrupt), run, ProgressBar(run, 10, disable=True):
         run.run(10)
