@@ -75,7 +75,7 @@ def covalent_radii():
     return radii
 
 
-def per_element(values, name):
+def per_element(values, name, lowest=0.0):
     """Spread a number, or a dict keyed by symbol or atomic number, over the periodic table.
 
     Parameters
@@ -84,6 +84,8 @@ def per_element(values, name):
         One number for all elements, or one per element.
     name : str
         What the values are, for the error message.
+    lowest : float, default=0.0
+        The least that a value may be.
 
     Returns
     -------
@@ -98,8 +100,9 @@ def per_element(values, name):
         if number is None or not 1 <= number <= MAX_ATOMIC_NUMBER:
             raise ValueError(f"{name} names {key!r}, which is not an element")
         value = float(value)
-        if not (np.isfinite(value) and value >= 0.0):
-            raise ValueError(f"{name} of {key!r} is {value!r}, which is not a non-negative number")
+        if not (np.isfinite(value) and value >= lowest):
+            kind = "non-negative" if lowest == 0.0 else "finite"
+            raise ValueError(f"{name} of {key!r} is {value!r}, which is not a {kind} number")
         table[number] = value
     return table
 

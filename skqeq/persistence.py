@@ -1,6 +1,6 @@
 """Version of the pickled form of fitted estimators."""
 
-FORMAT = 1
+FORMAT = 2
 
 # What fitted models hold beside arrays and plain Python, for ``skops.io.load(trusted=...)``.
 TRUSTED_TYPES = [
@@ -26,6 +26,11 @@ class Persistent:
     def __setstate__(self, state):
         state = dict(state)
         found = state.pop("_skqeq_format", FORMAT)
+        if found < FORMAT:
+            raise ValueError(
+                f"this {type(self).__name__} was saved in format {found} by an older "
+                f"skqeq, but the installed one reads format {FORMAT}; fit the model again"
+            )
         if found > FORMAT:
             raise ValueError(
                 f"this {type(self).__name__} was saved in format {found}, but the installed "

@@ -130,6 +130,14 @@ def test_attributes_are_arrays_and_plain_python(fitted):
     walk(fitted, "model")
 
 
+def test_older_format_is_refused(kind, fitted, monkeypatch):
+    with monkeypatch.context() as older:
+        older.setattr(persistence, "FORMAT", persistence.FORMAT - 1)
+        pickled = pickle.dumps(fitted)
+    with pytest.raises(ValueError, match="by an older skqeq, but .* fit the model again"):
+        pickle.loads(pickled)
+
+
 def test_newer_format_is_refused(kind, fitted, monkeypatch, tmp_path):
     with monkeypatch.context() as newer:
         newer.setattr(persistence, "FORMAT", persistence.FORMAT + 1)

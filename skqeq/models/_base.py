@@ -131,11 +131,11 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             self._chi_0 = np.zeros(len(self.elements_))
         self.atomic_energies_ = np.zeros(len(self.elements_))
         if self.atomic_energies != "fit":
-            given = per_element(self.atomic_energies, "atomic_energies")
+            given = per_element(self.atomic_energies, "atomic_energies", -np.inf)
             self.atomic_energies_ = lookup(given, "energy in `atomic_energies`")
         self._bias = None
         if self.charge_bias is not None:
-            given = per_element(self.charge_bias, "charge_bias")
+            given = per_element(self.charge_bias, "charge_bias", -np.inf)
             self._bias = lookup(given, "charge in `charge_bias`")
 
     def _scale(self):
@@ -310,26 +310,25 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         Energies and norms of dipoles are the same for the opposite charges.
         """
         n_elements = len(self.elements_)
+        energies = [rows for rows in nonlinear if isinstance(rows, EnergyRows)]
         if self.init is not None:
             v = self._check_init()
         elif triangle.n_rows:
             v = triangle.solve()
-        elif self._chi_0.any() and any(isinstance(rows, EnergyRows) for rows in nonlinear):
-            # The electronegativities of QEq.
+        elif energies and self._amplitudes()[1] > 0:
             v = np.zeros(triangle.n_columns)
+            shifts = energies[0].start() - self._chi_0
+            v[-2 * n_elements : -n_elements] = shifts / self._amplitudes()[1]
         else:
-            # Toward the charges of QEq.
             guess = triangle.copy()
             for rows in nonlinear:
                 for J, residual in rows.toward_start():
                     guess.update(J, residual)
             v = guess.solve()
-        for rows in nonlinear:
-            if isinstance(rows, EnergyRows) and self._fit_offsets:
-                # Of all that fit the energies equally well the smallest offsets.
-                counts, energies = rows.missing(v)
-                self.atomic_energies_ = np.linalg.lstsq(counts, energies, rcond=1e-10)[0]
-                v[-n_elements:] = 0.0
+        if energies and self._fit_offsets:
+            # Of all that fit equally well the smallest.
+            counts, missing = energies[0].missing(v)
+            self.atomic_energies_ = np.linalg.lstsq(counts, missing, rcond=1e-10)[0]
         return v
 
     def _check_init(self):

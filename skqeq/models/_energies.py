@@ -15,6 +15,8 @@ ENERGY_NOISE = {
 }
 # Prior standard deviation of the energy of an atom around the best fit at the start, eV.
 AMPLITUDE_OFFSET = 10.0
+# Mean size of the charges at the start, e.
+START_CHARGE = 0.4
 
 
 class EnergyRows:
@@ -91,13 +93,28 @@ class EnergyRows:
         if pieces:
             yield _joined(pieces)
 
+    def start(self):
+        """Electronegativities of the elements to start from, V.
+
+        Those of QEq, times what makes charges of common size of the charges. Forces on small
+        charges take electronegativities that vary so much with the geometry that nothing is linear.
+        """
+        model, chi = self.model, qeq_electronegativities()[self.model.elements_]
+        sizes = []
+        for i, structure in enumerate(self.features.structures):
+            equilibrium, _, slots = model._equilibrium(structure, i)
+            response = equilibrium.project(chi[slots])
+            sizes.append(np.abs(response).mean())
+        return chi * max(1.0, START_CHARGE / max(np.mean(sizes), 1e-3 * START_CHARGE))
+
     def toward_start(self):
-        """Yield linear rows that pull the electronegativities to those of QEq."""
-        chi = qeq_electronegativities()
+        """Yield linear rows that pull the electronegativities to those of `start`."""
+        chi = self.start()
         for _, block in self.features.blocks():
             rows = RowList(len(self.model.elements_))
             for structure, first in zip(block.structures, block.offsets[:-1], strict=True):
-                rows.add(np.eye(len(structure)), chi[structure.numbers], first)
+                goal = self.model._onehot(structure.numbers) @ chi
+                rows.add(np.eye(len(structure)), goal, first)
             yield from self.model._design(block, rows)
 
     def missing(self, v):

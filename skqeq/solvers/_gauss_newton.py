@@ -9,7 +9,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 # Relative error of a loss.
-ROUNDING = 1e-14
+ROUNDING = 1e-13
 
 
 class NonlinearRows:
@@ -131,12 +131,7 @@ def gauss_newton(triangle, rows, v, max_iter, tol, callback=None):
             return v, history, True
         if iteration == max_iter:
             break
-        if curved:
-            local.check()
-            forcing = min(0.1, np.sqrt(norm))
-            direction = _direction(local.R, curved, v, gradient, forcing)
-        else:
-            direction = local.solve()
+        direction = _direction(local, curved, v, gradient, forcing=min(0.1, np.sqrt(norm)))
         slope = gradient @ direction
         if -slope < ROUNDING * current:
             # The loss cannot tell the points apart any more; its gradient still can, until it
@@ -205,8 +200,15 @@ def _linearized(triangle, rows, v, **options):
     return local, gradient, np.linalg.norm(gradient) / scale if scale > 0 else 0.0
 
 
-def _direction(R, rows, v, gradient, forcing, max_steps=30):
-    """Solve ``H d = -gradient`` by conjugate gradients preconditioned with ``R^T R``."""
+def _direction(local, rows, v, gradient, forcing, max_steps=30):
+    """Solve the linearised problem, or that with the curvature of the rows.
+
+    For the latter, ``H d = -gradient``, conjugate gradients are preconditioned with the former.
+    """
+    if not rows:
+        return local.solve()
+    local.check()
+    R = local.R
     direction, residual = np.zeros_like(gradient), -gradient
     search, old = None, None
     for _ in range(max_steps):

@@ -8,13 +8,17 @@ from sklearn.pipeline import make_pipeline
 from skqeq import (
     CURSparsifier,
     KQEqRegressor,
+    QEqRegressor,
     SOAPFeaturizer,
     make_targets,
+    predict_energy,
+    predict_forces,
 )
 from skqeq.models._energies import EnergyRows
-from skqeq.targets import Labels
+from skqeq.structures import check_structures
+from skqeq.targets import TARGETS, Labels
 
-from .test_forces import CASES
+from .test_forces import CASES, rattled
 
 
 def features(X):
@@ -61,3 +65,177 @@ def test_rows_are_derivatives(problem):
         values = [stacked(rows, v + n * step)[1] for n in (-2, -1, 1, 2)]
         expected = (8 * (values[2] - values[1]) - (values[3] - values[0])) / 12
         assert_allclose(J @ step, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.fixture(scope="module")
+def truth():
+    """Structures with the energies, forces and stress of a known model."""
+    X = [rattled(atoms, seed) for seed in range(4) for atoms in CASES.values()]
+    phi = features(X)
+    rng = np.random.default_rng(3)
+    model = KQEqRegressor(hardness=1.0)
+    charges = [np.where(a.symbols == "Na", 0.7, -0.7) + 0.1 * rng.normal(size=len(a)) for a in X]
+    model.fit(phi, make_targets(charges=charges))
+    model.atomic_energies_ = np.array([-3.0, -400.0])[: len(model.elements_)]
+    y = model.predict_targets(phi, ["energy", "forces", "stress"])
+    return X, phi, model, y
+
+
+OPTIONS = {"hardness": 1.0, "sigma_energy": 1e-4, "sigma_forces": 1e-3, "sigma_stress": 1e-5}
+
+
+@pytest.mark.parametrize("names", [["energy"], ["forces"], ["energy", "forces", "stress"]])
+def test_a_known_model_is_found_again(truth, names):
+    X, phi, model, y = truth
+    found = KQEqRegressor(**OPTIONS).fit(phi, y[names])
+    losses = [entry["loss"] for entry in found.fit_history_]
+    assert (np.diff(losses) <= 1e-12 * losses[0]).all() and losses[-1] < 1e-3 * losses[0]
+    assert found.fit_history_[-1]["gradient"] < 1e-6
+    predicted = found.predict(phi)
+    n_atoms = np.array([len(atoms) for atoms in X])
+    if "energy" in names:
+        assert_allclose(predicted["energy"] / n_atoms, y["energy"] / n_atoms, atol=2e-3)
+        # As found is the sum over the compositions that occur.
+        assert_allclose(found.atomic_energies_.sum(), -403.0, atol=30.0)
+    if "forces" in names:
+        for one, other in zip(predicted["forces"], y["forces"], strict=True):
+            assert_allclose(one, other, atol=2e-2)
+    if "stress" in names:
+        known = ~np.isnan(y["stress"])
+        assert known[:6].sum() == 2 * 6 + 2 * 3  # two crystals, and two slabs in their planes
+        assert_allclose(predicted["stress"][known], y["stress"][known], atol=1e-3)
+    # The sign is that of the start.
+    for atoms, charges in zip(X[:6], found.predict_charges(phi[:6]), strict=True):
+        if not atoms.info.get("charge"):
+            assert charges[atoms.symbols == "Na"].mean() > 0.2
+
+
+def test_fixed_point_of_energies_is_undamped_gauss_newton(truth):
+    """[V23]: dE/dw = phi^T q at self-consistency, so both linearise alike."""
+    _, phi, _, y = truth
+    rng = np.random.default_rng(0)
+    start = KQEqRegressor(**OPTIONS).fit(phi, y[["energy"]]).coef_
+    start = start + 1e-3 * rng.normal(size=len(start))
+    for n_steps in (1, 2, 3):
+        coefs = []
+        for algorithm in ("gauss_newton", "fixed_point"):
+            model = KQEqRegressor(
+                **OPTIONS, algorithm=algorithm, init=start, max_iter=n_steps, tol=1e-300
+            )
+            with pytest.warns(UserWarning, match=f"{algorithm} stopped after {n_steps} steps"):
+                model.fit(phi, y[["energy"]])
+            assert all(entry["step"] == 1.0 for entry in model.fit_history_[1:])
+            coefs.append(np.append(model.coef_, model.atomic_energies_))
+        assert_allclose(*coefs, rtol=0, atol=1e-10 * np.abs(coefs[0]).max())
+
+
+def test_gauss_newton_ends_below_the_fixed_point(truth):
+    _, phi, _, y = truth
+    y = y[["energy", "forces"]].copy()
+    rng = np.random.default_rng(0)
+    for i, forces in enumerate(y["forces"]):
+        y["forces"][i] = forces + 0.3 * rng.normal(size=forces.shape)
+    options = OPTIONS | {"sigma_forces": 0.3, "sigma_energy": 1e-2, "max_iter": 15}
+    with pytest.warns(UserWarning):
+        fixed = KQEqRegressor(**options, algorithm="fixed_point", tol=1e-14).fit(phi, y)
+    damped = KQEqRegressor(**options).fit(phi, y)
+    best = min(entry["loss"] for entry in fixed.fit_history_)
+    assert damped.fit_history_[-1]["loss"] <= best
+    assert fixed.fit_history_[-1]["gradient"] > 1e3 * damped.fit_history_[-1]["gradient"]
+
+
+@pytest.mark.parametrize("kind, power", [("per_atom", 1), ("sqrt_n", 0.5), ("per_structure", 0)])
+def test_noise_of_energies(truth, kind, power):
+    """It is that of the structure as a column of relative noise says."""
+    X, phi, _, y = truth
+    n_atoms = np.array([float(len(atoms)) for atoms in X])
+    model = KQEqRegressor(**OPTIONS | {"sigma_energy": 0.01, "energy_noise": kind})
+    plain = model.fit(phi, make_targets(energy=y["energy"])).coef_
+    model.set_params(energy_noise="per_structure")
+    y = make_targets(energy=y["energy"], energy_sigma=n_atoms**power)
+    assert_allclose(model.fit(phi, y).coef_, plain, rtol=0, atol=1e-9)
+
+
+def test_weights_and_gaps(truth):
+    """A structure of weight zero, or without a label, is as if it were not there."""
+    _, phi, _, y = truth
+    y = y[["energy", "forces"]]
+    model = KQEqRegressor(**OPTIONS)
+    some = np.arange(len(y)) % 3 > 0
+    expected = model.fit(phi[some], y[some])
+    expected = np.append(expected.coef_, expected.atomic_energies_)
+    gaps = make_targets(
+        energy=np.where(some, y["energy"], np.nan),
+        forces=[f if known else None for f, known in zip(y["forces"], some, strict=True)],
+    )
+    for found in (model.fit(phi, y, sample_weight=1.0 * some), model.fit(phi, gaps)):
+        found = np.append(found.coef_, found.atomic_energies_)
+        assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+    # Some components of some forces.
+    holes = [f.copy() for f in y["forces"]]
+    for forces in holes:
+        forces[0, 1] = np.nan
+    found = model.fit(phi, make_targets(forces=holes))
+    assert np.isfinite(found.coef_).all() and found.score(phi, make_targets(forces=holes)) > 0.99
+
+
+def test_atomic_energies_can_be_given(truth):
+    _, phi, _, y = truth
+    given = KQEqRegressor(**OPTIONS, atomic_energies={"Na": -3.0, "Cl": -400.0})
+    given.fit(phi, y[["energy", "forces"]])
+    assert_allclose(given.atomic_energies_, [-3.0, -400.0])
+    assert_allclose(given.predict(phi)["energy"], y["energy"], atol=0.05)
+    with pytest.raises(ValueError, match="no energy in `atomic_energies` for Cl"):
+        KQEqRegressor(atomic_energies={"Na": -3.0}).fit(phi, y)
+
+
+def test_charge_bias_decides_the_sign(truth):
+    X, phi, _, y = truth
+    for sign in (1.0, -1.0):
+        bias = {"Na": 0.7 * sign, "Cl": -0.7 * sign}
+        model = KQEqRegressor(**OPTIONS, charge_bias=bias, sigma_charges=1.0)
+        charges = model.fit(phi, y[["energy"]]).predict_charges(phi)
+        for atoms, q in zip(X[:6], charges, strict=False):
+            if not atoms.info.get("charge"):
+                assert sign * q[atoms.symbols == "Na"].mean() > 0.2
+
+
+def test_without_baseline_the_start_is_not_stationary(truth):
+    X, phi, _, y = truth
+    model = KQEqRegressor(**OPTIONS | {"amplitude_chi": 5.0}, baseline=False)
+    model.fit(phi, y[["energy", "forces"]])
+    charges = np.concatenate(model.predict_charges(phi))
+    symbols = np.concatenate([atoms.numbers for atoms in X])
+    assert charges[symbols == 11].mean() > 0.1
+
+
+def test_classical_charge_equilibration_learns_energies(truth):
+    X, _, _, y = truth
+    model = QEqRegressor(sigma_energy=0.1, sigma_forces=1.0, hardness=1.0)
+    model.fit(X, y[["energy", "forces"]])
+    losses = [entry["loss"] for entry in model.fit_history_]
+    assert losses[-1] < losses[0] and model.fit_history_[-1]["gradient"] < 1e-6
+    predicted = model.predict(X)
+    assert_allclose(predicted["energy"], predict_energy(model, X))
+    for one, other in zip(predicted["forces"], predict_forces(model, X), strict=True):
+        assert_allclose(one, other)
+
+
+def test_what_has_no_stress(truth):
+    X, phi, model, _ = truth
+    with pytest.raises(ValueError, match=r"structure 0 \(ClNa\) .* leaves stress undefined"):
+        model.predict_target(phi[:1], "stress")
+    table = model.predict_targets(phi[[0, 2]], ["energy", "stress"])
+    assert np.isnan(table["stress"][0]).all()
+    assert np.isnan(table["stress"][1]).tolist() == [False, False, True, True, True, False]
+    stress = np.ones(6)
+    with pytest.raises(ValueError, match=r"structure 0 .* leaves stress undefined"):
+        KQEqRegressor().fit(phi[:1], make_targets(stress=[stress]))
+    with pytest.raises(ValueError, match=r"structure 0 .* leaves stress undefined"):
+        KQEqRegressor().fit(phi[2:3], make_targets(stress=[stress]))
+    # A slab whose third vector is missing has forces, but no volume.
+    bare = X[2].copy()
+    bare.cell[2] = 0.0
+    [structure] = check_structures([bare])
+    assert not TARGETS["stress"].defined(structure).any()
+    assert TARGETS["forces"].defined(structure).all()
