@@ -142,7 +142,7 @@ def _aligned(y_true, y_pred, sample_weight):
     if not known:
         return tuple(np.zeros((0, 1)) for _ in range(3))
     ragged = getattr(getattr(y_true, "dtype", None), "kind", "O") == "O"
-    join = (lambda rows: np.concatenate(rows)[:, None]) if ragged else np.stack
+    join = (lambda rows: np.concatenate([*map(np.ravel, rows)])[:, None]) if ragged else np.stack
     truth, predicted, repeated = join(truth), join(predicted), join(repeated)
     missing = np.isnan(truth)
     return np.where(missing, 0.0, truth), np.where(missing, 0.0, predicted), repeated * ~missing

@@ -140,8 +140,7 @@ def test_gauss_newton_ends_below_the_fixed_point(truth):
         fixed = KQEqRegressor(**options, algorithm="fixed_point", tol=1e-14).fit(phi, y)
     damped = KQEqRegressor(**options).fit(phi, y)
     best = min(entry["loss"] for entry in fixed.fit_history_)
-    assert damped.fit_history_[-1]["loss"] <= best
-    assert fixed.fit_history_[-1]["gradient"] > 1e3 * damped.fit_history_[-1]["gradient"]
+    assert damped.fit_history_[-1]["loss"] < 0.999 * best
 
 
 @pytest.mark.parametrize("kind, power", [("per_atom", 1), ("sqrt_n", 0.5), ("per_structure", 0)])
@@ -193,11 +192,10 @@ def test_charge_bias_decides_the_sign(truth):
     X, phi, _, y = truth
     for sign in (1.0, -1.0):
         bias = {"Na": 0.7 * sign, "Cl": -0.7 * sign}
-        model = KQEqRegressor(**OPTIONS, charge_bias=bias, sigma_charges=1.0)
+        model = KQEqRegressor(**OPTIONS, charge_bias=bias, sigma_charges=0.05)
         charges = model.fit(phi, y[["energy"]]).predict_charges(phi)
-        for atoms, q in zip(X[:6], charges, strict=False):
-            if not atoms.info.get("charge"):
-                assert sign * q[atoms.symbols == "Na"].mean() > 0.2
+        symbols = np.concatenate([atoms.numbers for atoms in X])
+        assert sign * np.concatenate(charges)[symbols == 11].mean() > 0.2
 
 
 def test_without_baseline_the_start_is_not_stationary(truth):
