@@ -1,4 +1,7 @@
-"""Version of the pickled form of fitted estimators."""
+"""Version of the pickled form of fitted estimators, and files that are never half written."""
+
+import os
+from contextlib import contextmanager
 
 FORMAT = 2
 
@@ -37,3 +40,21 @@ class Persistent:
                 f"skqeq reads formats up to {FORMAT}; upgrade skqeq"
             )
         super().__setstate__(state)
+
+
+@contextmanager
+def replacing(path):
+    """Give a temporary path in the same folder, which takes the place of `path` at the end.
+
+    A process that dies on the way leaves a hidden file whose name starts with its number.
+    """
+    path = path.resolve()  # a link stays a link
+    # Formats are told by the ending, so the ending stays.
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        with open(temporary, "r+b") as file:
+            os.fsync(file.fileno())  # else the new name may be on disk before the content
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -12,9 +12,10 @@ from tqdm import tqdm
 from .. import CURSparsifier, KQEqRegressor, QEqRegressor, SOAPFeaturizer, datasets, predict_charges
 from ..metrics import dipole_errors
 from ..parameters import DEBYE
+from ..persistence import replacing
 from ..plotting import plot_learning_curve, plot_molecule, plot_parity
 from .figures import import_matplotlib, save_figure
-from .files import replacing, save_model
+from .files import save_model
 from .fit import fit_with_bar, grid_search
 
 SIGMA = "kqeqregressor__sigma_dipole"

@@ -1,6 +1,6 @@
 """Figure files, without a display."""
 
-from .files import replacing
+from ..persistence import replacing
 
 
 def import_matplotlib():

@@ -1,7 +1,5 @@
 """Reading and writing; an output file appears when it is complete, or not at all."""
 
-import os
-from contextlib import contextmanager
 from itertools import islice
 
 import joblib
@@ -9,19 +7,7 @@ from ase.io import iread
 from sklearn.exceptions import NotFittedError
 
 from ..models._dispatch import unwrap
-
-
-@contextmanager
-def replacing(path):
-    """Give a temporary path in the same folder, which takes the place of `path` at the end."""
-    path = path.resolve()  # a link stays a link
-    # Formats are told by the ending, so the ending stays.
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+from ..persistence import replacing
 
 
 def iterate_structures(path):

@@ -10,7 +10,8 @@ from ase.io.formats import open_with_compression
 from tqdm import tqdm
 
 from .. import predict_targets
-from .files import blocks, iterate_structures, load_model, replacing
+from ..persistence import replacing
+from .files import blocks, iterate_structures, load_model
 
 BLOCK = 256  # structures in memory at a time
 LABELS = ("charges", "dipole")
