@@ -96,19 +96,20 @@ class ActiveLearner(BaseEstimator):
     --------
     >>> from tempfile import TemporaryDirectory
     >>> from ase.build import molecule
-    >>> from ase.calculators.emt import EMT
     >>> from sklearn.pipeline import make_pipeline
     >>> from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer
     >>> from skqeq.active_learning import ActiveLearner, LangevinDynamics
     >>> model = make_pipeline(
     ...     SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=1), CURSparsifier(n_points=2), KQEqRegressor()
     ... )
+    >>> def reference(atoms):
+    ...     return {"charges": [-0.7, 0.35, 0.35]}
     >>> water = [molecule("H2O") for _ in range(2)]
     >>> water[1].rattle(0.1, seed=0)
     >>> with TemporaryDirectory() as directory:
     ...     learner = ActiveLearner(
-    ...         model, EMT(), directory, targets=["energy"], n_select=1, n_trajectories=1,
-    ...         explore=LangevinDynamics(n_steps=4, interval=2), verbose=0,
+    ...         model, reference, directory, targets=["charges"], n_select=1, verbose=0,
+    ...         explore=LangevinDynamics(n_steps=4, interval=2), n_trajectories=1,
     ...     ).run(water, n_rounds=1)
     >>> len(learner.data_)
     3

@@ -168,11 +168,11 @@ def finish(directory):
 def kill_until_done(directory, rng):
     """Start a run and kill it when it has written a few files more, until it is done."""
     for n_kills in range(1000):
-        last = len(files(directory)) + rng.integers(5)
+        last = len(files(directory)) + rng.integers(3)
         child, status = in_child(finish, directory), 0
         while os.waitpid(child, os.WNOHANG) == (0, 0):
             if len(files(directory)) >= last:
-                time.sleep(rng.uniform(0.0, 0.1))
+                time.sleep(rng.uniform(0.0, 0.05))
                 os.kill(child, signal.SIGKILL)
                 status = os.waitpid(child, 0)[1]
                 break

@@ -22,6 +22,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]
 PUBLIC = [
     "skqeq",
     "skqeq.calculator",
+    "skqeq.active_learning",
     "skqeq.datasets",
     "skqeq.electrostatics",
     "skqeq.features",

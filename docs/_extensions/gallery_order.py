@@ -11,6 +11,7 @@ ORDER = (
     "plot_slab.py",
     "plot_dynamics.py",
     "plot_socket.py",
+    "plot_active_learning.py",
     "plot_large.py",
 )
 
