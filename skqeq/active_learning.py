@@ -15,6 +15,7 @@ from ase.io import read, write
 from ase.md.langevin import Langevin
 from ase.neighborlist import natural_cutoffs, neighbor_list
 from sklearn.base import BaseEstimator, clone
+from sklearn.utils import check_scalar
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from tqdm import tqdm
 
@@ -33,6 +34,8 @@ LOGGER = logging.getLogger(__name__)
 PER_ATOM = ("charges", "forces")
 # What may differ when a run is resumed, because no result depends on it.
 FREE = ("directory", "verbose", "n_jobs", "memory", "cache_bytes")
+# Of a process that was killed while it wrote, see `replacing`.
+LEFTOVERS = (".*-parameters.json", "round_*/.*-*.xyz", "round_*/.*-model.joblib")
 # Added to the kernel of environments of which several may be the same.
 JITTER = 1e-8
 
@@ -182,11 +185,13 @@ class ActiveLearner(BaseEstimator):
             or without any label.
         """
         self._validate_params()
+        check_scalar(n_rounds, "n_rounds", Integral, min_val=0)
         directory = Path(self.directory)
         directory.mkdir(parents=True, exist_ok=True)
         with locked(directory):
-            for leftover in directory.rglob(".[0-9]*-*"):
-                leftover.unlink()  # of a process that was killed while it wrote
+            for pattern in LEFTOVERS:
+                for leftover in directory.glob(pattern):
+                    leftover.unlink()
             self._check_same_run(X)
             self._frames(0, "selected.xyz", self._first, X)
             data = []
@@ -276,7 +281,7 @@ class ActiveLearner(BaseEstimator):
         if not candidates:
             raise RuntimeError(
                 f"no trajectory of round {r} has a usable structure; the first was stopped because "
-                f"of {reasons[0]}"
+                f"of {reasons[0]}; explore more gently, or begin with more structures"
             )
         transformer, _ = unwrap(self.load_model(r - 1))
         select = {"variance": select_uncertain, "cur": select_novel}[self.method]

@@ -369,6 +369,25 @@ def test_dynamics_know_charge_and_field(tmp_path):
         assert_array_equal(info["external_field"], [0.0, 0.0, 0.1])
 
 
+@pytest.mark.parametrize("third", [0.0, 20.0])
+def test_slabs_survive(third, tmp_path):
+    def push(atoms, rng):
+        atoms.positions += 0.05 * rng.normal(size=atoms.positions.shape)
+        yield atoms
+
+    X = seeds()
+    for atoms in X:
+        atoms.set_cell([[5.0 + 1 / 3, 0, 0], [1 / 7, 5.0, 0], [0, 0, third]])
+        atoms.pbc = [True, True, False]
+        atoms.set_masses([22.0, 35.0, 22.0, 37.0])
+    learner = make_learner(tmp_path, explore=push, targets=["charges"]).run(X, n_rounds=1)
+    for atoms in learner.data_:
+        assert_array_equal(atoms.cell, X[0].cell)
+        assert_array_equal(atoms.pbc, X[0].pbc)
+        assert_allclose(atoms.get_masses(), X[0].get_masses())
+    assert len(learner.data_) == 5
+
+
 def test_progress_bar_can_be_silenced(tmp_path, capsys):
     make_learner(tmp_path / "silent").run(seeds(), n_rounds=1)
     captured = capsys.readouterr()
