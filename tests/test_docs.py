@@ -21,8 +21,8 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]
 PUBLIC = [
     "skqeq",
-    "skqeq.calculator",
     "skqeq.active_learning",
+    "skqeq.calculator",
     "skqeq.datasets",
     "skqeq.electrostatics",
     "skqeq.features",
