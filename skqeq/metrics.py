@@ -136,13 +136,13 @@ def _aligned(y_true, y_pred, sample_weight):
         raise ValueError(f"{len(y_true)} labels for {len(y_pred)} predictions")
     weights = np.ones(len(y_true)) if sample_weight is None else sample_weight
     known = [i for i, value in enumerate(y_true) if _is_known(value)]
-    truth = [np.atleast_1d(np.asarray(y_true[i], dtype=np.float64)) for i in known]
-    predicted = [np.atleast_1d(np.asarray(y_pred[i], dtype=np.float64)) for i in known]
+    truth = [np.ravel(np.asarray(y_true[i], dtype=np.float64)) for i in known]
+    predicted = [np.ravel(np.asarray(y_pred[i], dtype=np.float64)) for i in known]
     repeated = [np.full(len(t), weights[i]) for i, t in zip(known, truth, strict=True)]
     if not known:
         return tuple(np.zeros((0, 1)) for _ in range(3))
     ragged = getattr(getattr(y_true, "dtype", None), "kind", "O") == "O"
-    join = (lambda rows: np.concatenate([*map(np.ravel, rows)])[:, None]) if ragged else np.stack
+    join = (lambda rows: np.concatenate(rows)[:, None]) if ragged else np.stack
     truth, predicted, repeated = join(truth), join(predicted), join(repeated)
     missing = np.isnan(truth)
     return np.where(missing, 0.0, truth), np.where(missing, 0.0, predicted), repeated * ~missing

@@ -329,6 +329,10 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             # Of all that fit equally well the smallest.
             counts, missing = energies[0].missing(v)
             self.atomic_energies_ = np.linalg.lstsq(counts, missing, rcond=1e-10)[0]
+        if energies and self.init is None:
+            others = [rows for rows in nonlinear if rows not in energies]
+            for eased in energies[0].eased():
+                v, _, _ = gauss_newton(triangle, [*others, eased], v, max_iter=3, tol=1e-2)
         return v
 
     def _check_init(self):

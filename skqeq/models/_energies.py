@@ -1,5 +1,7 @@
 """Rows of a least-squares problem for energies, forces and stress."""
 
+from copy import copy
+
 import numpy as np
 
 from ..parameters import qeq_electronegativities
@@ -17,6 +19,8 @@ ENERGY_NOISE = {
 AMPLITUDE_OFFSET = 10.0
 # Mean size of the charges at the start, e.
 START_CHARGE = 0.4
+# Factors on the noise of energies in the first steps.
+EASE = (100.0, 10.0)
 
 
 class EnergyRows:
@@ -92,6 +96,18 @@ class EnergyRows:
                 pieces, size = [], 0
         if pieces:
             yield _joined(pieces)
+
+    def eased(self):
+        """Yield the same rows with more noise of energies, less and less of it.
+
+        Charges enter the energy to second order, and so strongly that with its true noise hardly
+        any step along a tangent is good before the forces are about right.
+        """
+        if len(self.sloped) and "energy" in self.noise:
+            for factor in EASE:
+                rows = copy(self)
+                rows.noise = self.noise | {"energy": factor * self.noise["energy"]}
+                yield rows
 
     def start(self):
         """Electronegativities of the elements to start from, V.
