@@ -171,8 +171,10 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         """Number of atoms of every element."""
         return self._onehot(structure.numbers).sum(axis=0)
 
-    def _solutions(self, features, coef, gradients=False, start=None):
+    def _solutions(self, features, coef, gradients=False, start=None, numbers=None):
         """Solve all structures for the weights `coef`: w, b and e.
+
+        Messages call them by `numbers`, which are consecutive by default.
 
         Yields
         ------
@@ -184,9 +186,10 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         """
         w, b, e = np.split(coef, [self.n_features_in_, len(coef) - len(self.elements_)])
         start = [None] * len(features) if start is None else start
+        numbers = range(len(features)) if numbers is None else numbers
 
         def solve(i, structure, learned, near=None, dual=None):
-            equilibrium, widths, slots = self._equilibrium(structure, i)
+            equilibrium, widths, slots = self._equilibrium(structure, numbers[i])
             chi = (self._chi_0 + b)[slots] + learned
             charges = equilibrium.charges(chi, start[i])
             offset = (self.atomic_energies_ + e)[slots].sum()
@@ -194,7 +197,8 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
 
         if gradients:
             dual = features.dual(w)
-            for i, structure in enumerate(features.structures):
+            walk = tqdm(features.structures, "derivatives", disable=not self.verbose, leave=False)
+            for i, structure in enumerate(walk):
                 near = features.gradient(structure)
                 yield i, None, [solve(i, structure, near.field(dual), near, dual)]
             return
@@ -286,23 +290,35 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             v = triangle.solve()
             return v, [{"loss": float(triangle.loss(v)), "gradient": 0.0, "step": 1.0}]
         v = self._start(triangle, nonlinear)
-        bar = tqdm(desc="Gauss-Newton", disable=not self.verbose, leave=False)
+        reached, history, converged = v, [], False
 
-        def report(iteration, loss, gradient):
+        def report(v, entry):
+            nonlocal reached
+            reached = v
+            history.append(entry)
             bar.update()
-            bar.set_postfix(loss=f"{loss:.6g}", gradient=f"{gradient:.1e}")
+            bar.set_postfix(loss=f"{entry['loss']:.6g}", gradient=f"{entry['gradient']:.1e}")
 
         minimise = {"gauss_newton": gauss_newton, "fixed_point": fixed_point}[self.algorithm]
-        v, history, converged = minimise(triangle, nonlinear, v, self.max_iter, self.tol, report)
-        bar.close()
+        how = f"stopped after {self.max_iter}"
+        with tqdm(desc=self.algorithm, disable=not self.verbose, leave=False) as bar:
+            try:
+                reached, _, converged = minimise(
+                    triangle, nonlinear, v, self.max_iter, self.tol, report
+                )
+            except KeyboardInterrupt:
+                if not history:
+                    raise
+                how = f"was interrupted after {len(history) - 1}"
         if not converged:
             warnings.warn(
-                f"{self.algorithm} stopped after {len(history) - 1} steps at a relative gradient "
-                f"of {history[-1]['gradient']:.1e} (tol={self.tol:g}); raise max_iter or sigma",
+                f"{self.algorithm} {how} steps at a relative gradient of "
+                f"{history[-1]['gradient']:.1e} (tol={self.tol:g}); raise max_iter or sigma, or go "
+                "on from these weights with init=coef_",
                 ConvergenceWarning,
                 stacklevel=3,
             )
-        return v, history
+        return reached, history
 
     def _start(self, triangle, nonlinear):
         """Where the iteration starts, which decides the sign of the charges.

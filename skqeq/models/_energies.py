@@ -58,7 +58,7 @@ class EnergyRows:
         sloped = np.broadcast_to(sloped, len(features))
         # Structures with forces or stress, and those with nothing but an energy.
         self.sloped = np.flatnonzero(sloped)
-        self.plain = np.flatnonzero(known["energy"] & ~sloped) if "energy" in known else []
+        self.plain = np.flatnonzero(known.get("energy", False) & ~sloped)
 
     def loss(self, v):
         """Half the sum of squared residuals in units of the noise."""
@@ -117,16 +117,16 @@ class EnergyRows:
         """
         model, chi = self.model, qeq_electronegativities()[self.model.elements_]
         sizes = []
-        for i, structure in enumerate(self.features.structures):
-            equilibrium, _, slots = model._equilibrium(structure, i)
-            response = equilibrium.project(chi[slots])
-            sizes.append(np.abs(response).mean())
+        for i in np.concatenate([self.plain, self.sloped]):
+            equilibrium, _, slots = model._equilibrium(self.features.structures[i], i)
+            sizes.append(np.abs(equilibrium.project(chi[slots])).mean())
         return chi * max(1.0, START_CHARGE / max(np.mean(sizes), 1e-3 * START_CHARGE))
 
     def toward_start(self):
         """Yield linear rows that pull the electronegativities to those of `start`."""
         chi = self.start()
-        for _, block in self.features.blocks():
+        labelled = self.features[np.concatenate([self.plain, self.sloped])]
+        for _, block in labelled.blocks():
             rows = RowList(len(self.model.elements_))
             for structure, first in zip(block.structures, block.offsets[:-1], strict=True):
                 goal = self.model._onehot(structure.numbers) @ chi
@@ -149,8 +149,8 @@ class EnergyRows:
     def _solutions(self, v, index, gradients=False):
         """Blocks of the structures `index`, and lists of their numbers and solutions."""
         if len(index):
-            coef = self.model._scale() * v
-            blocks = self.model._solutions(self.features[index], coef, gradients)
+            coef, some = self.model._scale() * v, self.features[index]
+            blocks = self.model._solutions(some, coef, gradients, numbers=index)
             for first, block, solutions in blocks:
                 yield block, [(index[first + s], found) for s, found in enumerate(solutions)]
 

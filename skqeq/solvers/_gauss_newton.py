@@ -110,7 +110,7 @@ def gauss_newton(triangle, rows, v, max_iter, tol, callback=None):
         Stop when the norm of the gradient is below `tol` times the norms of the rows' terms
         that cancel in it.
     callback : callable, default=None
-        Called as ``callback(iteration, loss, gradient_norm)``.
+        Called as ``callback(v, entry)`` with every entry of the history.
 
     Returns
     -------
@@ -126,7 +126,7 @@ def gauss_newton(triangle, rows, v, max_iter, tol, callback=None):
         local, gradient, norm = _linearized(triangle, rows, v)
         history.append({"loss": float(current), "gradient": float(norm), "step": step})
         if callback is not None:
-            callback(iteration, current, norm)
+            callback(v, history[-1])
         if norm <= tol:
             return v, history, True
         if iteration == max_iter:
@@ -174,7 +174,7 @@ def fixed_point(triangle, rows, v, max_iter, tol, callback=None):
         current = _loss(triangle, rows, v)
         history.append({"loss": float(current), "gradient": float(norm), "step": step})
         if callback is not None:
-            callback(iteration, current, norm)
+            callback(v, history[-1])
         if converged or iteration == max_iter or not np.isfinite(current):
             break
         change, step = local.solve(), 1.0

@@ -237,3 +237,32 @@ def test_what_has_no_stress(truth):
     [structure] = check_structures([bare])
     assert not TARGETS["stress"].defined(structure).any()
     assert TARGETS["forces"].defined(structure).all()
+
+
+def test_an_interrupted_fit_keeps_its_weights(truth, monkeypatch):
+    _, phi, _, y = truth
+    linearize, calls = EnergyRows.linearize, []
+
+    def interrupted(self, *args, **options):
+        calls.append(None)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        yield from linearize(self, *args, **options)
+
+    monkeypatch.setattr(EnergyRows, "linearize", interrupted)
+    model = KQEqRegressor(**OPTIONS)
+    with pytest.warns(UserWarning, match="was interrupted after 1 steps"):
+        model.fit(phi, y[["energy"]])
+    monkeypatch.undo()
+    assert len(model.fit_history_) == 2
+    again = KQEqRegressor(**OPTIONS, init=model.coef_).fit(phi, y[["energy"]])
+    assert again.fit_history_[0]["loss"] <= 1.001 * model.fit_history_[-1]["loss"]
+    assert model.predict(phi)["energy"].shape == (len(phi),)
+
+
+def test_messages_name_the_structure_among_all(truth):
+    X, phi, _, y = truth
+    table = make_targets(energy=y["energy"], forces=[None] * 3 + list(y["forces"][3:]))
+    model = KQEqRegressor(hardness=0.0, radius_scale=30.0)
+    with pytest.raises(ValueError, match=r"structure [3-9] .* not positive definite|Angstrom"):
+        model.fit(phi, make_targets(forces=table["forces"]))
