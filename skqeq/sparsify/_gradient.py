@@ -17,6 +17,9 @@ from ..features._gradient import Surroundings
 from ._cur import ALL
 from ._kernel import row_norms
 
+# Number of centres whose temporary arrays the processor's cache and the allocator hold well.
+PIECE = 256
+
 
 class SparseGradient:
     """The features of one structure and their derivatives.
@@ -45,16 +48,23 @@ class SparseGradient:
         self.blocks = []
         for b, spectrum in enumerate(source.parent.spectra):
             near = Surroundings(spectrum, structure)
-            rows = near.rows()
+            X = near.rows()
             columns = spectrum.columns(structure.species, source.parent.boundaries[b])
             columns = np.concatenate([np.arange(c.start, c.stop) for c in columns])
-            norms = row_norms(rows)
-            X = rows / norms[:, None]
+            norms = row_norms(X)
+            X /= norms[:, None]
             cosines = {
                 group: _dot_points(X[own], self.kernels[group], columns)
                 for group, own in self.centers.items()
             }
             self.blocks.append((b, near, X, norms, columns, cosines))
+
+    def _pieces(self):
+        """Some centres of one group at a time: which, and which of the group they are."""
+        for group, own in self.centers.items():
+            for start in range(0, len(own), PIECE):
+                rows = slice(start, start + PIECE)
+                yield group, own[rows], rows
 
     def _kernel(self, group):
         """K of the centres of a group with its sparse points."""
@@ -95,15 +105,15 @@ class SparseGradient:
             ``d chi_i / d D_ij`` of every pair; 1/Angstrom times the unit of the field.
         """
         for b, near, X, norms, columns, cosines in self.blocks:
-            given = np.zeros_like(X)
-            for group, own in self.centers.items():
-                kernel = self.kernels[group]
+            given = np.empty_like(X)
+            for group, own, rows in self._pieces():
+                kernel, cosine = self.kernels[group], cosines[group][rows]
                 t = dual[..., self.columns[group]]
                 t = t if dual.ndim == 1 else t[own]
-                t = t * _slope(kernel, b, cosines[group]) / norms[own, None]
+                t = t * _slope(kernel, b, cosine) / norms[own, None]
+                along = np.einsum("im,im->i", t, cosine)
                 for here, there in _runs(columns):
-                    given[own, here] = t @ kernel.points[:, there]
-                given[own] -= np.sum(t * cosines[group], axis=1)[:, None] * X[own]
+                    given[own, here] = t @ kernel.points[:, there] - along[:, None] * X[own, here]
             yield near, near.slopes(given)
 
     def field_gradient(self, q, dual):
