@@ -31,8 +31,9 @@ FACTOR = 0.005
 ASSEMBLY, SETUP, SOLUTION = (15.0, 60.0), (100e3, 30e3), (150e3, 50e3)
 # Broader Gaussians in a small cell would overlap so many images that the sum takes hours; Angstrom.
 MAX_WIDTH = 10.0
-# Measured: beyond so many atoms neighbours and waves are faster than all pairs, and need less room.
-MAX_DENSE_GRADIENT = 800
+# Measured, without and with a period: beyond so many atoms neighbours and waves are faster than all
+# pairs, or need much less room.
+MAX_DENSE_GRADIENT = 2000, 800
 # Three matrices of this size are held at a time.
 MAX_DENSE_BYTES = 2**31
 
@@ -153,7 +154,7 @@ def hardness_gradient(atoms, q, p, widths=None, accuracy=1e-8):
     array([ 22.55, -22.55])
     """
     structure, widths = _check_arguments(atoms, widths, accuracy)
-    if len(structure) > MAX_DENSE_GRADIENT:
+    if len(structure) > MAX_DENSE_GRADIENT[structure.periodic]:
         return HardnessOperator(structure, widths, accuracy=accuracy).gradient(q, p)
     q, p = (_check_charges(*x, len(structure)) for x in (("q", q), ("p", p)))
     gradient, virial = _coulomb_sum(structure, widths, accuracy).gradient(q, p)

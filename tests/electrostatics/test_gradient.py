@@ -132,7 +132,7 @@ def test_many_atoms(kind, monkeypatch):
     atoms, (q, p) = geometry(kind), charges(1.0)
     expected = by_operator(atoms, q, p, WIDTHS)
     few = hardness_gradient(atoms, q, p, WIDTHS)
-    monkeypatch.setattr(_hardness, "MAX_DENSE_GRADIENT", 3)
+    monkeypatch.setattr(_hardness, "MAX_DENSE_GRADIENT", (3, 3))
     many = hardness_gradient(atoms, q, p, WIDTHS)
     for one, other, found in zip(expected, few, many):
         assert_array_equal(found, one)
