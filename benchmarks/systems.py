@@ -1,4 +1,4 @@
-"""Structures of any size for benchmarks: water, two ionic crystals, a drop of water.
+"""Structures of any size for benchmarks: water, two ionic crystals, a drop of water, a ball.
 
     python benchmarks/systems.py
 
@@ -103,7 +103,19 @@ def droplet(n_atoms, seed=0):
     return Atoms("OHH" * n_molecules, positions.reshape(-1, 3))
 
 
-SYSTEMS = {"water": water, "zno": zno, "nacl": nacl, "droplet": droplet}
+def zno_ball(n_atoms, seed=0):
+    """The `n_atoms // 2` atoms of either element of wurtzite closest to one point; no cell."""
+    bulk = zno(3 * n_atoms + 200, seed)
+    distance = np.linalg.norm(bulk.positions - bulk.cell.lengths() / 2, axis=1)
+    nearest = [
+        np.flatnonzero(bulk.symbols == s)[np.argsort(distance[bulk.symbols == s])[: n_atoms // 2]]
+        for s in ("Zn", "O")
+    ]
+    ball = bulk[np.sort(np.concatenate(nearest))]
+    return Atoms(ball.symbols, ball.positions - bulk.cell.lengths() / 2)
+
+
+SYSTEMS = {"water": water, "zno": zno, "nacl": nacl, "droplet": droplet, "zno_ball": zno_ball}
 
 
 def shortest(atoms, first, second):
