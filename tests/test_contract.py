@@ -510,9 +510,9 @@ def test_weights_of_energies_are_duplicates_and_removals(kind, names, molecules,
     case.estimator.set_params(init=plain.coef_)
     weighted = case.fit(molecules, y, sample_weight=weights)
     repeated = case.fit([molecules[i] for i in order], y[order])
-    assert_allclose(weighted.coef_, repeated.coef_, atol=1e-5)
-    assert_allclose(weighted.atomic_energies_, repeated.atomic_energies_, atol=1e-5)
-    assert np.abs(weighted.coef_ - plain.coef_).max() > 1e-4
+    assert_allclose(weighted.coef_, repeated.coef_, atol=1e-7)
+    assert_allclose(weighted.atomic_energies_, repeated.atomic_energies_, atol=1e-7)
+    assert np.abs(weighted.coef_ - plain.coef_).max() > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["kqeq", "qeq"])
