@@ -19,6 +19,7 @@ from .models import (
     predict_electronegativities,
     predict_energy,
     predict_forces,
+    predict_stress,
     predict_target,
     predict_targets,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "predict_electronegativities",
     "predict_energy",
     "predict_forces",
+    "predict_stress",
     "predict_target",
     "predict_targets",
     "show_versions",

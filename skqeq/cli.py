@@ -30,6 +30,7 @@ EXAMPLES = {
         skqeq fit train.xyz -o model.joblib --search --group molecule
         skqeq fit train.xyz -o model.joblib --targets dipole charges \\
             --key dipole=dft_dipole charges=mulliken --sigma dipole=0.01 charges=0.05
+        skqeq fit train.xyz -o model.joblib --targets energy forces --hardness 8 --cutoff-width 1
         """,
     "predict": """
         skqeq predict model.joblib new.xyz -o charges.xyz
@@ -42,8 +43,14 @@ EXAMPLES = {
 }
 LABELS = """\
 Labels are looked up as `dipole` or `REF_dipole` and so on, in calculator results, atom columns and
-info; --key gives other names. Units: dipole e*Angstrom, charges e. The total charge is info
-`charge` or `total_charge`."""
+info; --key gives other names. Units: dipole e*Angstrom, charges e, energy eV, forces eV/Angstrom,
+stress eV/Angstrom^3. The total charge is info `charge` or `total_charge`."""
+
+RESULTS = """\
+The output is extended xyz: order, info and cell stay. Charges are written as results (`charges`,
+`dipole`) and as `initial_charges`, which the ASE GUI shows; of models trained on energies, forces
+or stress also `energy`, `forces` and, with a cell, `stress`. Results of these names in the input
+are labels and are kept as `REF_charges` and so on."""
 
 
 def main(argv=None):
@@ -84,7 +91,7 @@ def build_parser():
     """Parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="skqeq",
-        description="Kernel charge equilibration: learn charges and dipole moments of molecules.",
+        description="Kernel charge equilibration: learn charges, dipoles, energies and forces.",
         epilog=f"{_examples('main')}\n\n{TRUST}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -156,13 +163,23 @@ def _add_fit(commands):
         help=f"what to learn, of {', '.join(TARGETS)} (default: dipole)",
     )
     _add_keys(parser)
-    soap, sigmas = SOAPFeaturizer(), KQEqRegressor()
+    soap, kqeq = SOAPFeaturizer(), KQEqRegressor()
     cutoffs = {"nargs": "+", "type": float, "default": soap.r_cut, "metavar": "R"}
     add("--r-cut", **cutoffs, help=f"cutoffs of the descriptor, Angstrom {_default(soap.r_cut)}")
+    add(
+        "--cutoff-width",
+        type=float,
+        metavar="W",
+        help="width over which neighbours fade out within the cutoffs, Angstrom; without it forces "
+        "jump where an atom crosses the edge",
+    )
     _add_count(parser, "--n-max", soap.n_max, "radial functions")
     _add_count(parser, "--l-max", soap.l_max, "largest angular momentum")
     _add_count(parser, "--n-points", CURSparsifier().n_points, "sparse points per element")
-    known = [f"{name}={getattr(sigmas, f'sigma_{name}'):g}" for name in TARGETS]
+    _add_number(parser, "--hardness", kqeq.hardness, "J", "hardness of all elements, eV/e^2")
+    meaning = "width of the charges in units of the atomic radius"
+    _add_number(parser, "--radius-scale", kqeq.radius_scale, "S", meaning)
+    known = [f"{name}={getattr(kqeq, f'sigma_{name}'):g}" for name in TARGETS]
     noise = {"nargs": "+", "type": number, "default": [], "metavar": "TARGET=SIGMA"}
     add("--sigma", **noise, help=f"noise of the labels, in their units {_default(known)}")
     add("--search", action="store_true", help="choose sigma around --sigma by cross-validation")
@@ -179,6 +196,11 @@ def _add_count(parser, option, default, meaning):
     parser.add_argument(option, type=int, default=default, metavar="N", help=text)
 
 
+def _add_number(parser, option, default, metavar, meaning):
+    text = f"{meaning} {_default([default])}"
+    parser.add_argument(option, type=float, default=default, metavar=metavar, help=text)
+
+
 def _default(values):
     return f"(default: {' '.join(map(str, values))})"
 
@@ -187,11 +209,8 @@ def _add_predict(commands):
     parser = _add_command(
         commands,
         "predict",
-        "write structures with predicted charges and dipoles",
-        note="The output is extended xyz: order, info and cell stay. Charges are written as "
-        "results\n(`charges`, `dipole`) and as `initial_charges`, which the ASE GUI shows. Results "
-        "of these\nnames in the input are labels and are kept as `REF_charges`, `REF_dipole`.\n\n"
-        f"{TRUST}",
+        "write structures with predicted charges and dipoles, and energies and forces",
+        note=f"{RESULTS}\n\n{TRUST}",
     )
     _add_model(parser, "in.xyz")
     parser.add_argument("-o", "--output", type=output_file, required=True, metavar="out.xyz")

@@ -7,7 +7,7 @@ from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold, St
 
 from .metrics import target_mae, target_r2, target_rmse
 from .models import predict_targets
-from .models._base import check_weights, with_charges
+from .models._base import check_defined, check_weights, with_charges
 from .structures import check_structures
 from .targets import TARGETS, Labels
 from .targets._labels import as_table
@@ -24,6 +24,9 @@ class TargetScorer:
         A column of `skqeq.make_targets` that y holds.
     metric : {"rmse", "mae", "r2"}, default="rmse"
         Errors are negated, because scikit-learn maximises, and are in the unit of the target.
+    per_atom : bool, default=False
+        Whether to divide energies by the number of atoms. Total energies of different compositions
+        have an R2 near 1 whatever their errors.
 
     Notes
     -----
@@ -42,20 +45,26 @@ class TargetScorer:
     (3,)
     """
 
-    def __init__(self, target, metric="rmse"):
+    def __init__(self, target, metric="rmse", *, per_atom=False):
         if target not in TARGETS:
             raise ValueError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
         if metric not in _METRICS:
             raise ValueError(f"unknown metric {metric!r}; known: {', '.join(_METRICS)}")
+        if per_atom and not TARGETS[target].extensive:
+            raise ValueError(f"per_atom=True is for energies, but the target is {target}")
         self.target = target
         self.metric = metric
+        self.per_atom = per_atom
 
     def __repr__(self):
-        return f"TargetScorer({self.target!r}, {self.metric!r})"
+        per_atom = ", per_atom=True" if self.per_atom else ""
+        return f"TargetScorer({self.target!r}, {self.metric!r}{per_atom})"
 
     def __call__(self, estimator, X, y, sample_weight=None):
         """Score a fitted model, pipeline or search on structures X with labels y."""
-        labels = Labels(y, check_structures(X))
+        structures = check_structures(X)
+        labels = Labels(y, structures)
+        check_defined(labels, structures)
         if self.target not in labels.names:
             raise ValueError(
                 f"no structure of this fold has {self.target}; split with LabelledKFold, or use "
@@ -65,7 +74,10 @@ class TargetScorer:
         weights = check_weights(sample_weight, len(labels.table))
         # A crystal among molecules has charges and no dipole.
         predicted = predict_targets(estimator, X, with_charges([self.target]))[self.target]
-        return sign * function(labels.table[self.target], predicted, weights)
+        pair = labels.table[self.target], predicted
+        if self.per_atom:
+            pair = (TARGETS[self.target].comparable(values, structures) for values in pair)
+        return sign * function(*pair, weights)
 
 
 class LabelledKFold(BaseCrossValidator):

@@ -5,7 +5,7 @@ import pytest
 from ase.build import molecule
 from sklearn.pipeline import make_pipeline
 
-from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer, make_targets
+from skqeq import CURSparsifier, KQEqRegressor, QEqRegressor, SOAPFeaturizer, make_targets
 from skqeq.features import _cache
 
 NAMES = (
@@ -44,6 +44,14 @@ def dipoles(molecules, charges):
     return np.array(
         [q @ (a.positions - a.get_center_of_mass()) for a, q in zip(molecules, charges)]
     )
+
+
+@pytest.fixture
+def energies(molecules, charges):
+    """Energies and forces of a model with other charges and widths than the default ones."""
+    model = QEqRegressor(hardness=8.0).fit(molecules, make_targets(charges=charges))
+    model.atomic_energies_ = np.array([-13.0, -1030.0, -2040.0])
+    return model.predict_targets(molecules, ["energy", "forces"])
 
 
 @pytest.fixture

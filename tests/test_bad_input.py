@@ -22,10 +22,13 @@ from skqeq import (
     check_structures,
     make_targets,
     predict_charges,
+    predict_forces,
+    predict_stress,
     strip,
     targets_from_atoms,
 )
 from skqeq.model_selection import LabelledKFold, TargetScorer
+from skqeq.targets import TARGETS
 
 GATES = {
     "check_structures": lambda X: check_structures(X),
@@ -36,6 +39,7 @@ GATES = {
     "qeq_predict": lambda X: _fitted_qeq().predict(X),
     "pipeline": lambda X: small_pipeline().fit(X, np.zeros((len(X), 3))),
     "charges": lambda X: predict_charges(_fitted_qeq(), X),
+    "forces": lambda X: predict_forces(_fitted_qeq(), X),
 }
 ELEMENTS = [molecule("CH3OH"), molecule("CO2")]
 
@@ -233,6 +237,14 @@ def test_dipoles_of_crystals_are_refused(gate):
         GATES[gate](X)
 
 
+def test_stress_of_molecules_is_refused():
+    crystal = Atoms("H2O", water().positions, cell=[4, 4, 4], pbc=True)
+    message = r"^structure 1 \(H2O\) has pbc = \(False, False, False\), which leaves stress undefi"
+    with pytest.raises(ValueError, match=message):
+        predict_stress(_fitted_qeq(), [crystal, water()])
+    assert predict_stress(_fitted_qeq(), [crystal]).shape == (1, 6)
+
+
 def test_prediction_refuses_before_any_work(monkeypatch):
     from skqeq.features import _soap
 
@@ -319,6 +331,21 @@ BAD_Y = {
         ValueError,
         r"structure 1 \(H2O\): charges has 4 values for 3 atoms",
     ),
+    "forces of another size": (
+        lambda: make_targets(forces=[ZEROS, np.zeros((4, 3)), None]),
+        ValueError,
+        r"structure 1 \(H2O\): forces has 4 values for 3 atoms",
+    ),
+    "stress of a molecule": (
+        lambda: make_targets(stress=[None, np.zeros(6), None]),
+        ValueError,
+        r"structure 1 \(H2O\) has pbc = .*leaves stress undefined",
+    ),
+    "all missing of energies": (
+        lambda: make_targets(energy=[np.nan] * 3, forces=[ZEROS * np.nan] * 3),
+        ValueError,
+        "all labels are missing.*energy.*forces",
+    ),
     "potential without points": (
         lambda: make_targets(potential=[None, None, [0.1]]),
         ValueError,
@@ -365,6 +392,13 @@ BAD_TARGETS = {
     "negative norm": ({"dipole_magnitude": [1.0, -2.0]}, r"structure 1: .*-2\.0.* is negative"),
     "norm vector": ({"dipole_magnitude": ZEROS}, "structure 0: dipole_magnitude must be a number"),
     "quadrupole": ({"quadrupole": np.zeros((1, 5))}, r"structure 0: quadrupole .*\(6,\).*\(5,\)"),
+    "energy vector": ({"energy": ZEROS}, "structure 0: energy must be a number"),
+    "energy infinite": ({"energy": [0.0, -np.inf]}, "structure 1: energy is infinite"),
+    "forces 1-D": ({"forces": [ZEROS, np.zeros(3)]}, r"structure 1: .*\(n_atoms, 3\), .*\(3,\)"),
+    "forces wide": ({"forces": [np.zeros((3, 4))]}, r"structure 0: .*\(n_atoms, 3\), .*\(3, 4\)"),
+    "forces infinite": ({"forces": [ZEROS, ZEROS + np.inf]}, "structure 1: forces is infinite"),
+    "stress": ({"stress": np.zeros((1, 5))}, r"structure 0: stress .*\(6,\).*\(5,\)"),
+    "stress infinite": ({"stress": np.full((1, 6), np.inf)}, "structure 0: stress is infinite"),
     "sigma zero": (
         {"dipole": ZEROS, "dipole_sigma": [1, 0, 1]},
         "structure 1: dipole_sigma = 0.* is not a positive number",
@@ -435,12 +469,11 @@ def test_bad_groups(molecules, dipoles):
 # ---- parameters ---------------------------------------------------------------------------------
 
 
-SIGMAS = ["sigma_dipole", "sigma_charges", "sigma_quadrupole", "sigma_potential"]
-SIGMAS += ["sigma_dipole_magnitude", "radius_scale", "amplitude_baseline", "tol"]
+POSITIVE = [f"sigma_{name}" for name in TARGETS] + ["radius_scale", "amplitude_baseline", "tol"]
 
 
 @pytest.mark.parametrize("value", [0.0, -0.01, np.nan, np.inf, "small", None, [0.1]])
-@pytest.mark.parametrize("name", SIGMAS)
+@pytest.mark.parametrize("name", POSITIVE)
 def test_non_positive_parameters(name, value, molecules, dipoles):
     for model in (QEqRegressor(**{name: value}), KQEqRegressor(**{name: value})):
         with pytest.raises(ValueError, match=f"'{name}' parameter of .*{re.escape(repr(value))}"):
@@ -451,6 +484,10 @@ BAD_PARAMETERS = {
     "hardness": [-1.0, "soft", None],
     "radii": ["vdw", 0.5, None],
     "max_iter": [0, 2.5],
+    "energy_noise": ["per_mole", None],
+    "atomic_energies": ["free", None],
+    "charge_bias": [0.1, "QEq"],
+    "algorithm": ["newton", None],
 }
 
 
@@ -644,7 +681,12 @@ def test_bad_scorers(molecules, dipoles):
         TargetScorer("energies")
     with pytest.raises(ValueError, match="unknown metric 'mse'; known: r2, mae, rmse"):
         TargetScorer("dipole", "mse")
+    for name in set(TARGETS) - {"energy"}:
+        with pytest.raises(ValueError, match=f"per_atom=True is for energies, .* target is {name}"):
+            TargetScorer(name, per_atom=True)
     model = QEqRegressor().fit(molecules, dipoles)
+    with pytest.raises(ValueError, match="leaves stress undefined"):
+        TargetScorer("stress")(model, molecules, make_targets(stress=np.zeros((12, 6))))
     with pytest.raises(ValueError, match="no structure of this fold has charges; .*LabelledKFold"):
         TargetScorer("charges")(model, molecules, dipoles)
 

@@ -44,6 +44,27 @@ def test_scorer_values(fitted, molecules, table):
     )
 
 
+def test_energies_per_atom(molecules, energies):
+    model = QEqRegressor(sigma_energy=0.1).fit(molecules, energies[["energy"]])
+    n_atoms = np.array([len(atoms) for atoms in molecules])
+    energies["energy"][3] = np.nan
+    known = np.arange(12) != 3
+    truth = (energies["energy"] / n_atoms)[known]
+    error = (model.predict_energy(molecules) / n_atoms)[known] - truth
+    scorer = TargetScorer("energy", "mae", per_atom=True)
+    assert_allclose(scorer(model, molecules, energies), -np.abs(error).mean(), rtol=1e-9)
+    total = np.abs(error * n_atoms[known]).mean()
+    assert_allclose(TargetScorer("energy", "mae")(model, molecules, energies), -total, rtol=1e-9)
+    assert total > 1e-3
+    r2 = 1.0 - np.sum(error**2) / np.sum((truth - truth.mean()) ** 2)
+    by_scorer = TargetScorer("energy", "r2", per_atom=True)(model, molecules, energies)
+    assert_allclose(by_scorer, r2, rtol=1e-9)
+    assert model.score(molecules, energies[["energy"]]) == by_scorer
+    assert repr(scorer) == "TargetScorer('energy', 'mae', per_atom=True)"
+    search = clone(GridSearchCV(QEqRegressor(), {"hardness": [8.0]}, scoring=scorer))
+    assert repr(search.scoring) == repr(scorer)
+
+
 def test_scorer_needs_no_training_on_its_target(molecules, dipoles, charges):
     model = QEqRegressor().fit(molecules, make_targets(charges=charges))
     y = make_targets(dipole_magnitude=np.linalg.norm(dipoles, axis=1))

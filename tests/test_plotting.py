@@ -71,6 +71,22 @@ def test_parity_of_several_models_and_ragged_labels(ax):
     assert ax.get_xlabel() == "reference charge (e)"
 
 
+def test_parity_of_forces_draws_every_component(ax):
+    forces = [np.arange(6.0).reshape(2, 3), np.arange(9.0).reshape(3, 3)]
+    predicted = [f + 0.5 for f in forces]
+    options = {"unit": "eV/Angstrom", "label": "force", "ax": ax}
+    plot_parity(forces, predicted, **options)
+    # Joined to one array of shape (n, 3) they look like dipoles, but for the unit.
+    plot_parity(np.concatenate(forces), np.concatenate(predicted), **options)
+    plot_parity(np.concatenate(forces).ravel(), np.concatenate(predicted).ravel(), **options)
+    expected = np.concatenate([f.ravel() for f in forces])
+    for points in offsets(ax):
+        np.testing.assert_array_equal(points, np.stack([expected, expected + 0.5], axis=1))
+    assert len(offsets(ax)) == 3
+    assert legend(ax)[0] == "MAE 0.500 eV/Angstrom, RMSE 0.500 eV/Angstrom"
+    assert ax.get_xlabel() == "reference force (eV/Angstrom)"
+
+
 def test_parity_refuses_other_lengths(ax):
     with pytest.raises(ValueError, match="2 references for 3 predictions"):
         plot_parity(np.zeros(2), np.zeros(3), ax=ax)

@@ -1,5 +1,7 @@
 """``skqeq evaluate``: the errors of a model."""
 
+import numpy as np
+
 from .. import make_targets, predict_targets, strip, targets_from_atoms
 from ..models._base import with_charges
 from ..plotting import plot_parity
@@ -7,7 +9,7 @@ from ..targets import TARGETS
 from .figures import import_matplotlib, save_figure
 from .files import load_model, read_structures
 from .fit import chosen_keys
-from .report import print_errors, print_worst, quantities
+from .report import is_known, print_errors, print_worst, quantities
 
 
 def run(args):
@@ -19,14 +21,15 @@ def run(args):
     y = labels(labelled, args.targets, args.key)
     X = strip(labelled)
     # A crystal among molecules has charges and no dipole.
-    predicted = predict_targets(model, X, with_charges(y.dtype.names))[list(y.dtype.names)]
+    predicted = predict_targets(model, X, with_charges(y.dtype.names))
+    y = defined_labels(y, predicted)
     print(f"{len(X)} structures of {args.structures}\n")
-    print_errors(y, predicted)
+    print_errors(y, predicted, X)
     if args.worst > 0:
         for name in y.dtype.names:
             print_worst(name, X, y[name], predicted[name], args.worst)
     if args.plot is not None:
-        name, unit, truth, prediction = next(quantities(y, predicted))
+        name, unit, truth, prediction = next(quantities(y, predicted, X))
         label = "|μ|" if "dipole" in name else name
         save_figure(args.plot, plot_parity, truth, prediction, unit=unit, label=label)
         print(f"\nwrote {args.plot}")
@@ -48,3 +51,15 @@ def labels(X, targets, keys):
             f"no structure has labels; looked for {', '.join(TARGETS)}, also with REF_"
         )
     return make_targets(**{y.dtype.names[0]: y[y.dtype.names[0]] for y in columns})
+
+
+def defined_labels(y, predicted):
+    """The labels of what has a meaning: programs write the stress of molecules, too."""
+    y = y.copy()
+    for name in y.dtype.names:
+        if y[name].dtype.kind == "f":
+            y[name][np.isnan(predicted[name])] = np.nan
+    names = [name for name in y.dtype.names if any(is_known(value) for value in y[name])]
+    if not names:
+        raise ValueError(f"no structure can have the labels {', '.join(y.dtype.names)}")
+    return y[names]

@@ -34,7 +34,7 @@ def run(args):
     points = len(model["cursparsifier"].component_indices_)
     print(f"fitted {points} sparse points in {time.perf_counter() - start:.1f} s")
     print("\nerrors on the training structures")
-    print_errors(y, model.predict(X))
+    print_errors(y, model.predict(X), X)
     save_model(model, args.output)
     print(f"\nwrote {args.output}")
 
@@ -63,9 +63,14 @@ def build_model(args):
     if extra:
         raise ValueError(f"--sigma names {', '.join(sorted(extra))}, which --targets does not")
     return make_pipeline(
-        SOAPFeaturizer(r_cut=tuple(args.r_cut), n_max=args.n_max, l_max=args.l_max),
+        SOAPFeaturizer(
+            r_cut=tuple(args.r_cut),
+            n_max=args.n_max,
+            l_max=args.l_max,
+            cutoff_width=args.cutoff_width,
+        ),
         CURSparsifier(n_points=args.n_points),
-        KQEqRegressor(**sigmas),
+        KQEqRegressor(hardness=args.hardness, radius_scale=args.radius_scale, **sigmas),
     )
 
 
@@ -117,7 +122,7 @@ def grid_search(model, grid, cv, score, X, y, *, groups, quiet):
 def errors_of_fold(estimator, X, y):
     """R2 over all targets, and the MAE of every quantity; NaN without labels."""
     scores = {"r2": estimator.score(X, y)}
-    for name, unit, truth, predicted in quantities(y, estimator.predict(X)):
+    for name, unit, truth, predicted in quantities(y, estimator.predict(X), X):
         known = any(is_known(value) for value in truth)
         scores[f"{name} ({unit})"] = target_mae(truth, predicted) if known else np.nan
     return scores

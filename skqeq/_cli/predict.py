@@ -1,4 +1,4 @@
-"""``skqeq predict``: structures with charges, and dipoles where they have one."""
+"""``skqeq predict``: structures with charges, and with what else they have and the model knows."""
 
 import re
 
@@ -10,11 +10,13 @@ from ase.io.formats import open_with_compression
 from tqdm import tqdm
 
 from .. import predict_targets
+from ..models._dispatch import unwrap
 from ..persistence import replacing
+from ..targets import TARGETS
+from ..targets._observables import ENERGIES
 from .files import blocks, iterate_structures, load_model
 
 BLOCK = 256  # structures in memory at a time
-LABELS = ("charges", "dipole")
 
 
 def run(args):
@@ -23,6 +25,7 @@ def run(args):
     # Every structure is seen once: its descriptor need not be kept.
     caches = [name for name in model.get_params() if name.split("__")[-1] == "cache_bytes"]
     model.set_params(**dict.fromkeys(caches, 0))
+    names = predicted_names(model)
     n = 0
     with (
         replacing(args.output) as temporary,
@@ -30,35 +33,44 @@ def run(args):
     ):
         with open_with_compression(str(temporary), "wt") as file:
             for block in blocks(iterate_structures(args.structures), BLOCK):
-                label_block(model, block, first=n)
+                label_block(model, block, names, first=n)
                 write(file, block, format="extxyz")
                 n += len(block)
                 bar.update(len(block))
-    print(f"wrote {n} structures with charges and, where defined, dipoles to {args.output}")
+    print(f"wrote {n} structures with {', '.join(names)}, where defined, to {args.output}")
 
 
-def label_block(model, X, first):
+def predicted_names(model):
+    """Targets to write: energies and what derives from them if the model learned any of it."""
+    learned = set(unwrap(model)[1].targets_) & set(ENERGIES)
+    return ("charges", "dipole", *ENERGIES) if learned else ("charges", "dipole")
+
+
+def label_block(model, X, names, first):
     """Attach predictions; messages count structures from the beginning of the file."""
     try:
-        predicted = predict_targets(model, X, LABELS)
+        predicted = predict_targets(model, X, names)
     except ValueError as error:
         number = re.compile(r"\bstructure (\d+)")
         message = number.sub(lambda match: f"structure {int(match[1]) + first}", str(error))
         raise ValueError(message) from error
     for atoms, row in zip(X, predicted, strict=True):
-        # A crystal has no dipole, a slab that of its open axis at most.
-        known = [name for name in LABELS if not np.isnan(row[name]).all()]
-        attach(atoms, {name: row[name] for name in known})
+        attach(atoms, {name: row[name] for name in names})
 
 
 def attach(atoms, results):
     """Set results and initial charges; labels of the same names move to ``REF_``."""
     old = {} if atoms.calc is None else atoms.calc.results
     old = {name: value for name, value in old.items() if name in all_properties}
-    if "charges" in old and "REF_charges" not in atoms.arrays:
-        atoms.set_array("REF_charges", old["charges"])
-    if "dipole" in old:
-        atoms.info.setdefault("REF_dipole", old["dipole"])
-    kept = {name: value for name, value in old.items() if name not in LABELS}
+    for name in old.keys() & results.keys():
+        if TARGETS[name].shape is not None:
+            atoms.info.setdefault(f"REF_{name}", old[name])
+        elif f"REF_{name}" not in atoms.arrays:
+            atoms.set_array(f"REF_{name}", old[name])
+    kept = {name: value for name, value in old.items() if name not in results}
+    if "energy" in results:
+        kept.pop("free_energy", None)  # that of another method
+    # A crystal has no dipole, a slab that of its open axis; a molecule has no stress.
+    known = {name: value for name, value in results.items() if not np.isnan(value).all()}
     atoms.set_initial_charges(results["charges"])
-    atoms.calc = SinglePointCalculator(atoms, **kept, **results)
+    atoms.calc = SinglePointCalculator(atoms, **kept, **known)

@@ -1,33 +1,51 @@
-"""Tables of errors. Dipoles are shown in Debye."""
+"""Tables of errors: dipoles in Debye, energies in meV per atom, what derives from them with meV."""
 
 import numpy as np
 
 from ..metrics import target_mae, target_r2, target_rmse
 from ..parameters import DEBYE
 from ..targets import TARGETS
+from ..targets._observables import VOIGT
+
+# Units of targets that are shown in other ones, and the factors to these.
+SHOWN = {
+    "e*Angstrom": ("D", DEBYE),
+    "eV": ("meV/atom", 1e3),
+    "eV/Angstrom": ("meV/Angstrom", 1e3),
+    "eV/Angstrom^3": ("meV/Angstrom^3", 1e3),
+}
+AXES = "xyz"
 
 
-def quantities(y, predicted):
+def shown(name, values, X):
+    """Unit and values of a target, as they are shown."""
+    unit, factor = SHOWN.get(TARGETS[name].unit, (TARGETS[name].unit, 1.0))
+    values = TARGETS[name].comparable(values, X)
+    if values.dtype == object:
+        return unit, [None if value is None else factor * value for value in values]
+    return unit, factor * values
+
+
+def quantities(y, predicted, X):
     """Yield name, unit, references and predictions of what is compared of every target.
 
-    Both arguments are tables as from `skqeq.make_targets`.
+    The first two arguments are tables as from `skqeq.make_targets`, of the structures X.
     """
     for name in y.dtype.names:
-        truth, prediction, unit = y[name], predicted[name], TARGETS[name].unit
-        if TARGETS[name].unit == "e*Angstrom":
-            truth, prediction, unit = DEBYE * truth, DEBYE * prediction, "D"
+        unit, truth = shown(name, y[name], X)
+        _, prediction = shown(name, predicted[name], X)
         if name == "dipole":
             norms = (np.linalg.norm(values, axis=1) for values in (truth, prediction))
             yield "|dipole|", unit, *norms
             name = "dipole components"
-        yield name, unit, truth, prediction
+        yield "energy per atom" if name == "energy" else name, unit, truth, prediction
 
 
-def print_errors(y, predicted):
+def print_errors(y, predicted, X):
     """Print one line of errors per quantity."""
-    print(f"{'quantity':<18}{'unit':<14}{'labelled':>8}", end="")
-    print("".join(f"{title:>10}" for title in ("MAE", "median", "RMSE", "R2")))
-    for name, unit, truth, prediction in quantities(y, predicted):
+    print(f"{'quantity':<18}{'unit':<14}{'labelled':>10}", end="")
+    print("".join(f" {title:>9}" for title in ("MAE", "median", "RMSE", "R2")))
+    for name, unit, truth, prediction in quantities(y, predicted, X):
         known = [i for i, value in enumerate(truth) if is_known(value)]
         errors = np.concatenate([np.ravel(np.abs(truth[i] - prediction[i])) for i in known])
         r2 = target_r2(truth, prediction) if len(known) > 1 else np.nan
@@ -37,21 +55,21 @@ def print_errors(y, predicted):
             target_rmse(truth, prediction),
             r2,
         )
-        print(f"{name:<18}{unit:<14}{len(known):>8}", end="")
-        print("".join(f"{value:>10.4f}" for value in columns))
+        print(f"{name:<18}{unit:<14}{len(known):>10}", end="")
+        print("".join(f" {value:>9.4f}" for value in columns))
 
 
 def print_worst(name, X, truth, predicted, n):
     """Print the structures of largest error; of a vector its norm, else its worst number."""
+    unit, truth = shown(name, truth, X)
+    _, predicted = shown(name, predicted, X)
     known = [i for i, value in enumerate(truth) if is_known(value)]
     rows = sorted(((*_worst_number(name, truth[i], predicted[i]), i) for i in known), reverse=True)
-    unit = "D" if TARGETS[name].unit == "e*Angstrom" else TARGETS[name].unit
     print(f"\n{min(n, len(rows))} worst of {name} ({unit})")
-    print(f"{'index':>6}  {'formula':<16}{'error':>10}{'reference':>11}{'predicted':>11}")
+    print(f"{'index':>6}  {'formula':<16} {'error':>9} {'reference':>12} {'predicted':>12}")
     for error, where, reference, prediction, i in rows[:n]:
-        line = f"{i:>6}  {X[i].get_chemical_formula():<16}{error:>10.4f}"
-        at = f"  {_place(name, X[i], where)}" if where is not None else ""
-        print(f"{line}{reference:>11.4f}{prediction:>11.4f}{at}")
+        line = f"{i:>6}  {X[i].get_chemical_formula():<16} {error:>9.4f}"
+        print(f"{line} {reference:>12.4f} {prediction:>12.4f}{_place(name, X[i], where)}")
 
 
 def is_known(value):
@@ -61,16 +79,21 @@ def is_known(value):
 
 def _worst_number(name, truth, predicted):
     """Error, index, reference and prediction."""
-    if name.startswith("dipole"):
-        truth, predicted = DEBYE * np.atleast_1d(truth), DEBYE * np.atleast_1d(predicted)
+    if name == "dipole":
         norms = (float(np.linalg.norm(values)) for values in (truth, predicted))
-        return float(np.linalg.norm(predicted - truth)), None, *norms
+        return float(np.linalg.norm(predicted - truth)), 0, *norms
+    truth, predicted = np.ravel(truth), np.ravel(predicted)
     error = np.abs(predicted - truth)
     where = int(np.nanargmax(error))
     return float(error[where]), where, float(truth[where]), float(predicted[where])
 
 
 def _place(name, atoms, where):
+    """Where in its structure the worst number stands."""
+    if name == "forces":
+        return f"  atom {where // 3} ({atoms.symbols[where // 3]}), {AXES[where % 3]}"
     if name == "charges":
-        return f"atom {where} ({atoms.symbols[where]})"
-    return ("xx", "yy", "zz", "yz", "xz", "xy")[where] if name == "quadrupole" else f"point {where}"
+        return f"  atom {where} ({atoms.symbols[where]})"
+    if name in ("quadrupole", "stress"):
+        return "  " + "".join(AXES[axis] for axis in VOIGT[where])
+    return f"  point {where}" if name == "potential" else ""

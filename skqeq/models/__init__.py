@@ -5,6 +5,7 @@ from ._dispatch import (
     predict_electronegativities,
     predict_energy,
     predict_forces,
+    predict_stress,
     predict_target,
     predict_targets,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "predict_electronegativities",
     "predict_energy",
     "predict_forces",
+    "predict_stress",
     "predict_target",
     "predict_targets",
 ]

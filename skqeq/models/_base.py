@@ -80,7 +80,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         labels.names = [n for n in labels.names if (labels.known(n) & (weights > 0)).any()]
         if not labels.names:
             raise ValueError("all labels belong to structures whose sample_weight is zero")
-        _check_defined(labels, features.structures)
+        check_defined(labels, features.structures)
         # A fit that fails from here on must not leave the weights of another one.
         self.__dict__.pop("coef_", None)
         self.n_features_in_ = features.n_features
@@ -542,8 +542,9 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         """Mean over the labelled targets of the coefficient of determination R2.
 
         The R2 of a target is ``1 - sum |error|^2 / sum |y - mean|^2`` over all its components
-        and structures; it does not depend on any sigma. A target with fewer than two labelled
-        structures has none, with a warning; if all targets lack it, the score is NaN.
+        and structures; it does not depend on any sigma. That of energies is of energies per atom.
+        A target with fewer than two labelled structures has none, with a warning; if all targets
+        lack it, the score is NaN.
 
         Parameters
         ----------
@@ -562,14 +563,18 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         features = self._features(X)
         labels = Labels(y, features.structures)
         weights = check_weights(sample_weight, len(features))
+        check_defined(labels, features.structures)
         if not labels.names:
             return target_r2([], [])
         predicted = self.predict_targets(features, with_charges(labels.names))
-        return float(
-            np.mean(
-                [target_r2(labels.table[name], predicted[name], weights) for name in labels.names]
+        scores = []
+        for name in labels.names:
+            pair = (
+                TARGETS[name].comparable(table[name], features.structures)
+                for table in (labels.table, predicted)
             )
-        )
+            scores.append(target_r2(*pair, weights))
+        return float(np.mean(scores))
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "coef_")
@@ -594,7 +599,7 @@ def _observe(target, solution):
     return value[0] if target.shape == (1,) else value
 
 
-def _check_defined(labels, structures):
+def check_defined(labels, structures):
     """Refuse labels of what a periodic structure does not have."""
     for i, structure in enumerate(structures):
         for name in labels.names:

@@ -56,7 +56,7 @@ def predict_electronegativities(model, X):
 
 
 def predict_energy(model, X):
-    """Energy of charge equilibration.
+    """Energies of the charges and of the free atoms.
 
     Parameters
     ----------
@@ -68,8 +68,9 @@ def predict_energy(model, X):
     Returns
     -------
     energy : ndarray of shape (n,)
-        ``chi . q + q . A q / 2 - field . sum_i q_i r_i``, eV. Only differences between structures
-        of the same composition have a meaning.
+        ``chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_i e(Z_i)``, eV. If the model was not
+        trained on energies, only differences between structures of the same composition have a
+        meaning.
     """
     transformer, model = unwrap(model)
     return model.predict_energy(transformer(X))
@@ -92,6 +93,26 @@ def predict_forces(model, X):
     """
     transformer, model = unwrap(model)
     return model.predict_forces(transformer(X))
+
+
+def predict_stress(model, X):
+    """Derivatives of `predict_energy` with respect to a strain, over the volume.
+
+    Parameters
+    ----------
+    model : fitted estimator
+        As in `predict_charges`.
+    X : sequence of ase.Atoms
+        Crystals, and slabs, which have a stress in their plane.
+
+    Returns
+    -------
+    stress : ndarray of shape (n, 6)
+        In the sign and the order of ASE, xx, yy, zz, yz, xz, xy; eV/Angstrom^3. NaN for components
+        that a slab does not have.
+    """
+    transformer, model = unwrap(model)
+    return model.predict_stress(transformer(X))
 
 
 def predict_target(model, X, name):

@@ -14,8 +14,9 @@ def plot_parity(y_true, y_pred, *, unit=None, label=None, ax=None):
     ----------
     y_true : ndarray of shape (n, 3) or (n,), or sequence of n arrays
         Reference values. An array of shape (n, 3) holds dipole vectors (e*Angstrom), of which the
-        norm is drawn in Debye; of anything else, such as a list of the charges of n structures,
-        all numbers are drawn as they are. NaN or None are left out.
+        norm is drawn in Debye, unless another unit is given; of anything else, such as a list of
+        the charges or the forces of n structures, all numbers are drawn as they are. NaN or None
+        are left out.
     y_pred : like y_true, or dict of {str: like y_true}
         Predictions of one model, or of several by name.
     unit : str, default=None
@@ -40,8 +41,8 @@ def plot_parity(y_true, y_pred, *, unit=None, label=None, ax=None):
     """
     ax = axes_or_new(ax, (4.8, 4.8))
     models = y_pred if isinstance(y_pred, dict) else {None: y_pred}
-    if isinstance(y_true, np.ndarray) and y_true.shape[1:] == (3,):
-        unit, label = unit or "D", label or "|μ|"
+    if isinstance(y_true, np.ndarray) and y_true.shape[1:] == (3,) and unit in (None, "D"):
+        unit, label = "D", label or "|μ|"
         y_true = _norm_in_debye(y_true)
         models = {name: _norm_in_debye(values) for name, values in models.items()}
     limits = _known(y_true, y_true)[0]

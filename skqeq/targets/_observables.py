@@ -32,6 +32,8 @@ class Target:
         Where it does, the shape of one of its rows, such as that of an atom.
     linear : bool
         Whether the value is linear in the charges.
+    extensive : bool
+        Whether the value grows with the number of atoms.
     weights : float or ndarray
         Weight of each component relative to ``1 / sigma``.
     """
@@ -39,6 +41,7 @@ class Target:
     name = unit = shape = None
     row_shape = ()
     linear = False
+    extensive = False
     weights = 1.0
 
     def size(self, structure):
@@ -48,6 +51,14 @@ class Target:
     def defined(self, structure):
         """Which numbers of the label have a meaning: mask of shape (k,)."""
         return np.full(self.size(structure), True)
+
+    def comparable(self, values, structures):
+        """Values that can be compared between structures of any size: those of energies per atom.
+
+        The total energies of different compositions differ by so much more than any error that
+        their R2 says nothing.
+        """
+        return values / np.array([len(s) for s in structures]) if self.extensive else values
 
     def observe(self, solution):
         """The numbers (k,) that a `Solution` gives for the label."""
@@ -174,6 +185,7 @@ class Energy(Target):
     """Total energy of the structure, the energies of the free atoms included."""
 
     name, unit, shape = "energy", "eV", (1,)
+    extensive = True
 
     def observe(self, solution):
         return np.array([solution.energy])

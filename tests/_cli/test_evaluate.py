@@ -3,10 +3,11 @@ import sys
 import joblib
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import molecule
-from ase.io import write
+from ase.io import read, write
 
-from skqeq import predict_target
+from skqeq import predict_stress, predict_target, targets_from_atoms
 from skqeq.cli import main
 from skqeq.metrics import dipole_errors
 
@@ -90,3 +91,58 @@ def test_crystals_among_molecules(folder, tmp_path, capsys):
         assert main(argv) == 0
         output = capsys.readouterr().out
         assert "8 structures" in output and "nan" not in output
+
+
+def test_energies_are_compared_per_atom(energy_folder, capsys):
+    argv = ["evaluate", f"{energy_folder}/model.joblib", f"{energy_folder}/train.xyz"]
+    assert main([*argv, "--worst", "1"]) == 0
+    out = capsys.readouterr().out
+    X = read(energy_folder / "train.xyz", ":")
+    y = targets_from_atoms(X, ["energy", "forces"])
+    predicted = joblib.load(energy_folder / "model.joblib").predict(X)
+    n_atoms = np.array([len(atoms) for atoms in X])
+    truth, energies = y["energy"] / n_atoms, predicted["energy"] / n_atoms
+    row = next(line for line in out.splitlines() if line.startswith("energy per atom")).split()
+    assert row[3:5] == ["meV/atom", str(len(X))]
+    error = np.abs(energies - truth)
+    r2 = 1.0 - np.sum(error**2) / np.sum((truth - truth.mean()) ** 2)
+    np.testing.assert_allclose(float(row[5]), 1e3 * error.mean(), atol=1e-4)
+    np.testing.assert_allclose(float(row[8]), r2, atol=1e-4)
+    worst = int(error.argmax())
+    listed = out.split("1 worst of energy (meV/atom)")[1].splitlines()[2].split()
+    assert listed[:2] == [str(worst), X[worst].get_chemical_formula()]
+    shown = [1e3 * error[worst], 1e3 * truth[worst], 1e3 * energies[worst]]
+    np.testing.assert_allclose([float(v) for v in listed[2:]], shown, atol=1e-3)
+
+    errors = [np.abs(p - t) for p, t in zip(predicted["forces"], y["forces"], strict=True)]
+    row = next(line for line in out.splitlines() if line.startswith("forces")).split()
+    assert row[1:3] == ["meV/Angstrom", str(len(X))]
+    mean = np.concatenate([e.ravel() for e in errors]).mean()
+    np.testing.assert_allclose(float(row[3]), 1e3 * mean, atol=1e-4)
+    worst = int(np.argmax([e.max() for e in errors]))
+    atom, axis = np.unravel_index(errors[worst].argmax(), errors[worst].shape)
+    listed = out.split("1 worst of forces (meV/Angstrom)")[1].splitlines()[2]
+    assert listed.endswith(f"atom {atom} ({X[worst].symbols[atom]}), {'xyz'[axis]}")
+    np.testing.assert_allclose(float(listed.split()[2]), 1e3 * errors[worst].max(), atol=1e-3)
+
+
+def test_labels_that_structures_cannot_have_are_not_compared(energy_folder, tmp_path, capsys):
+    """Programs write a stress of molecules, too, and all of its components for slabs."""
+    crystal = Atoms(molecule("H2O"), cell=[4.0, 4.0, 4.0], pbc=True)
+    slab = Atoms(molecule("H2O"), cell=[5.0, 5.0, 20.0], pbc=(True, True, False))
+    X = [crystal, slab, molecule("H2O")]
+    for atoms in X:
+        atoms.info["REF_stress"] = np.full(6, 0.01)
+    write(tmp_path / "test.xyz", X)
+    argv = ["evaluate", f"{energy_folder}/model.joblib", f"{tmp_path}/test.xyz"]
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    row = next(line for line in out.splitlines() if line.startswith("stress")).split()
+    assert row[1:3] == ["meV/Angstrom^3", "2"]
+    stress = predict_stress(joblib.load(energy_folder / "model.joblib"), X[:2])
+    np.testing.assert_allclose(float(row[3]), 1e3 * np.nanmean(np.abs(stress - 0.01)), atol=1e-4)
+    worst = out.split("2 worst of stress")[1].splitlines()[2]
+    assert worst.split()[-1] in ("xx", "yy", "zz", "yz", "xz", "xy")
+    write(tmp_path / "molecule.xyz", X[2:])
+    argv[-1] = f"{tmp_path}/molecule.xyz"
+    assert "no structure can have the labels stress" in error_of(capsys, *argv)

@@ -3,13 +3,14 @@ import warnings
 import joblib
 import numpy as np
 import pytest
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from skqeq import predict_target
+from skqeq import predict_target, targets_from_atoms
 from skqeq.cli import main
 from skqeq.metrics import dipole_errors
 
-from .common import SMALL, error_of, labelled, leftovers
+from .common import SMALL, error_of, labelled, leftovers, with_energies
 
 
 def test_fit_saves_the_pipeline_that_was_asked_for(folder):
@@ -43,6 +44,34 @@ def test_fit_several_targets_by_other_names_with_a_grouped_search(tmp_path, caps
     assert model[-1].sigma_charges in (0.3 * 0.1, 0.1, 3.0 * 0.1)
 
 
+def test_fit_energies_and_forces(energy_folder):
+    model = joblib.load(energy_folder / "model.joblib")
+    assert model[0].cutoff_width == 1.0
+    assert (model[-1].hardness, model[-1].radius_scale) == (7.5, 0.25)
+    assert (model[-1].sigma_energy, model[-1].sigma_forces) == (0.005, 0.2)
+    assert model[-1].targets_ == ["energy", "forces"]
+    X = with_energies(labelled(2))
+    y = targets_from_atoms(X, ["energy", "forces"])
+    assert model.score(X, y) > 0.6
+
+
+def test_search_of_energies_from_results_of_a_calculator(tmp_path, capsys):
+    X = with_energies(labelled(2, ("H2O", "CH3OH", "CH4")))
+    for atoms in X:
+        results = {"energy": atoms.info.pop("REF_energy"), "forces": atoms.arrays.pop("REF_forces")}
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    write(tmp_path / "train.xyz", X)
+    command = f"fit {tmp_path}/train.xyz -o {tmp_path}/model.joblib --targets energy forces"
+    command += " --hardness 8 --search --folds 2 -q --sigma energy=0.02 forces=0.5"
+    assert main([*command.split(), *SMALL[:-1], "3"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("<- best") == 1
+    assert "MAE energy per atom (meV/atom)  MAE forces (meV/Angstrom)" in out
+    model = joblib.load(tmp_path / "model.joblib")[-1]
+    assert any(model.sigma_energy == factor * 0.02 for factor in (0.3, 1.0, 3.0))
+    assert any(model.sigma_forces == factor * 0.5 for factor in (0.3, 1.0, 3.0))
+
+
 def test_fit_shows_warnings_in_one_line(folder, tmp_path, capsys):
     argv = ["fit", f"{folder}/train.xyz", "-o", f"{tmp_path}/m.joblib", "-q", *SMALL[:-1], "10000"]
     with warnings.catch_warnings():
@@ -63,6 +92,9 @@ def test_fit_shows_warnings_in_one_line(folder, tmp_path, capsys):
         (["--sigma", "dipole=-1"], "sigma_dipole"),
         (["--n-points", "0"], "n_points"),
         (["--r-cut", "0.5"], "r_cut"),
+        (["--cutoff-width", "-1"], "cutoff_width"),
+        (["--hardness", "-1"], "hardness"),
+        (["--radius-scale", "0"], "radius_scale"),
     ],
 )
 def test_fit_explains_what_is_wrong(folder, tmp_path, capsys, options, message):

@@ -6,7 +6,13 @@ from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
-from skqeq import predict_charges, predict_target
+from skqeq import (
+    predict_charges,
+    predict_energy,
+    predict_forces,
+    predict_stress,
+    predict_target,
+)
 from skqeq._cli import predict
 from skqeq.cli import main
 
@@ -58,6 +64,29 @@ def test_crystals_have_charges_only(folder, tmp_path):
     assert main([*argv, f"{tmp_path}/out.xyz"]) == 0
     out = read(tmp_path / "out.xyz", ":")
     assert [sorted(a.calc.results) for a in out] == [["charges"], ["charges", "dipole"]]
+
+
+def test_energies_are_written_by_models_that_learned_them(energy_folder, tmp_path):
+    water = molecule("H2O")
+    results = {"energy": -3.0, "free_energy": -3.5, "forces": np.ones((3, 3))}
+    water.calc = SinglePointCalculator(water, **results)
+    crystal = Atoms(molecule("H2O"), cell=[4.0, 4.0, 4.0], pbc=True)
+    write(tmp_path / "in.xyz", [water, crystal])
+    argv = ["predict", f"{energy_folder}/model.joblib", f"{tmp_path}/in.xyz", "-q", "-o"]
+    assert main([*argv, f"{tmp_path}/out.xyz"]) == 0
+    out = read(tmp_path / "out.xyz", ":")
+    of_all = ["charges", "energy", "forces"]
+    assert sorted(out[0].calc.results) == sorted([*of_all, "dipole"])
+    assert sorted(out[1].calc.results) == sorted([*of_all, "stress"])
+    model = joblib.load(energy_folder / "model.joblib")
+    energies, forces = predict_energy(model, out), predict_forces(model, out)
+    for i, atoms in enumerate(out):
+        np.testing.assert_allclose(atoms.get_potential_energy(), energies[i], rtol=1e-7)
+        np.testing.assert_allclose(atoms.get_forces(), forces[i], atol=1e-6)
+    [stress] = predict_stress(model, out[1:])
+    np.testing.assert_allclose(out[1].get_stress(), stress, atol=1e-7)
+    assert out[0].info["REF_energy"] == -3.0
+    np.testing.assert_array_equal(out[0].arrays["REF_forces"], np.ones((3, 3)))
 
 
 def test_slabs_have_the_dipole_of_their_open_axis(folder, tmp_path):
