@@ -4,8 +4,10 @@ import numpy as np
 
 from .. import make_targets, predict_targets, strip, targets_from_atoms
 from ..models._base import with_charges
+from ..models._dispatch import unwrap
 from ..plotting import plot_parity
 from ..targets import TARGETS
+from ..targets._observables import ENERGIES
 from .figures import import_matplotlib, save_figure
 from .files import load_model, read_structures
 from .fit import chosen_keys
@@ -18,7 +20,7 @@ def run(args):
         import_matplotlib()
     model = load_model(args.model)
     labelled = read_structures(args.structures)
-    y = labels(labelled, args.targets, args.key)
+    y = labels(labelled, args.targets, args.key, known_targets(model))
     X = strip(labelled)
     # A crystal among molecules has charges and no dipole.
     predicted = predict_targets(model, X, with_charges(y.dtype.names))
@@ -35,21 +37,25 @@ def run(args):
         print(f"\nwrote {args.plot}")
 
 
-def labels(X, targets, keys):
-    """The named targets, or all that the structures carry."""
+def known_targets(model):
+    """All targets but energies and what derives from them, unless the model learned any of it."""
+    learns = set(unwrap(model)[1].targets_) & set(ENERGIES)
+    return [name for name in TARGETS if learns or name not in ENERGIES]
+
+
+def labels(X, targets, keys, known):
+    """The named targets, or all of the `known` that the structures carry."""
     if targets is not None:
         return targets_from_atoms(X, chosen_keys(targets, keys))
     columns = []
-    for name, key in chosen_keys(TARGETS, keys).items():
+    for name, key in chosen_keys(known, keys).items():
         try:
             columns.append(targets_from_atoms(X, {name: key}))
         except ValueError:
             if key is not None:
                 raise
     if not columns:
-        raise ValueError(
-            f"no structure has labels; looked for {', '.join(TARGETS)}, also with REF_"
-        )
+        raise ValueError(f"no structure has labels; looked for {', '.join(known)}, also with REF_")
     return make_targets(**{y.dtype.names[0]: y[y.dtype.names[0]] for y in columns})
 
 

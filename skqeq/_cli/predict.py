@@ -10,10 +10,10 @@ from ase.io.formats import open_with_compression
 from tqdm import tqdm
 
 from .. import predict_targets
-from ..models._dispatch import unwrap
 from ..persistence import replacing
 from ..targets import TARGETS
 from ..targets._observables import ENERGIES
+from .evaluate import known_targets
 from .files import blocks, iterate_structures, load_model
 
 BLOCK = 256  # structures in memory at a time
@@ -42,8 +42,8 @@ def run(args):
 
 def predicted_names(model):
     """Targets to write: energies and what derives from them if the model learned any of it."""
-    learned = set(unwrap(model)[1].targets_) & set(ENERGIES)
-    return ("charges", "dipole", *ENERGIES) if learned else ("charges", "dipole")
+    names = known_targets(model)
+    return tuple(name for name in ("charges", "dipole", *ENERGIES) if name in names)
 
 
 def label_block(model, X, names, first):

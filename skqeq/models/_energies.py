@@ -17,7 +17,7 @@ ENERGY_NOISE = {
 }
 # Prior standard deviation of the energy of an atom around the best fit at the start, eV.
 AMPLITUDE_OFFSET = 10.0
-# Mean size of the charges at the start, e.
+# Largest of the mean sizes of the charges of a structure at the start, e.
 START_CHARGE = 0.4
 # Factors on the noise of energies in the first steps.
 EASE = (100.0, 10.0)
@@ -120,7 +120,7 @@ class EnergyRows:
         for i in np.concatenate([self.plain, self.sloped]):
             equilibrium, _, slots = model._equilibrium(self.features.structures[i], i)
             sizes.append(np.abs(equilibrium.project(chi[slots])).mean())
-        return chi * max(1.0, START_CHARGE / max(np.mean(sizes), 1e-3 * START_CHARGE))
+        return chi * max(1.0, START_CHARGE / max(*sizes, 1e-3 * START_CHARGE))
 
     def toward_start(self):
         """Yield linear rows that pull the electronegativities to those of `start`."""
