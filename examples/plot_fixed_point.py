@@ -61,14 +61,14 @@ features = make_pipeline(soap, CURSparsifier(n_points=40)).fit_transform(X)
 # Fits
 # ----
 # Both algorithms start from the same weights: with forces from a fit to charges of ±1 e; without,
-# from the solution with each weight changed a little, where Gauss-Newton needs no damping. The fixed
-# point has no measure of its loss: it takes every step in full, and may not end. It gives up after
-# ``max_iter`` steps and warns, which is expected here and becomes a word in the output.
+# from the solution with each weight changed a little, where Gauss-Newton needs no damping. The
+# fixed point has no measure of its loss: it takes every step in full, and may not end. It gives up
+# after ``max_iter`` steps and warns, which is expected here and becomes a word in the output.
 options = {"hardness": 8.0, "radius_scale": 0.35, "max_iter": 20}
 ions = make_targets(charges=[np.where(atoms.symbols == "Na", 1.0, -1.0) for atoms in X])
 start = KQEqRegressor(**options).fit(features, ions).coef_
 near = KQEqRegressor(**options).fit(features, y["energies"]).coef_
-near += rng.normal(scale=0.003, size=near.shape)
+near += rng.normal(scale=3e-4, size=near.shape)
 models = {}
 for (labels, table), init in zip(y.items(), (near, start)):
     for algorithm in ("gauss_newton", "fixed_point"):
