@@ -39,10 +39,9 @@ for edge, width in zno.EDGES.items():
 # %%
 # The long run
 # ------------
-# Ten picoseconds are 5,000 steps of 2 fs. Left: the total energy. With DScribe's edge it wanders
-# as atoms cross the edge, here by little, because many cross it both ways. Right: the temperature,
-# whose changes are energy that goes back and forth between motion and bonds. It rises while the
-# particle, which was cut from a crystal, rearranges.
+# Ten picoseconds are 5,000 steps of 2 fs. Left: the total energy. With DScribe's edge it wanders,
+# by little: every atom that crosses the edge is a small jump. Right: the temperature, whose changes
+# are energy that goes back and forth between motion and bonds.
 fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2), layout="constrained")
 for (edge, run), color in zip(zno.read().items(), ("C1", "C0")):
     change, scatter = zno.drift(run)
