@@ -10,9 +10,11 @@ ORDER = (
     "plot_quadrupole_potential.py",
     "plot_slab.py",
     "plot_dynamics.py",
+    "plot_zno_dynamics.py",
     "plot_socket.py",
     "plot_active_learning.py",
     "plot_large.py",
+    "plot_fixed_point.py",
 )
 
 
