@@ -1,12 +1,12 @@
 """Accuracy of energies, forces and charges of zinc oxide: cross-validation by group.
 
-    python benchmarks/zno_accuracy.py DATA clusters | bulk
+    python benchmarks/zno_accuracy.py DATA clusters | bulk [--only FOLD ...]
 
 DATA is an extended XYZ file of ZnO nanoparticles or crystals with ``REF_energy``, ``REF_forces``,
 ``REF_charges`` (Hirshfeld) and ``group``. Models are trained on energies and forces; the charges
 are compared with labels that they have not seen. Folds keep groups together, and the sparse set is
 picked anew from every training fold. Predictions of a fold are kept in ``./zno_folds``, and a fold
-that is there already is not computed again.
+that is there already is not computed again; with ``--only``, processes can share the folds.
 """
 
 import argparse
@@ -32,14 +32,15 @@ TARGETS = ("energy", "forces", "charges")
 def pipeline():
     """The model: what is not named here is the default."""
     return make_pipeline(
-        SOAPFeaturizer(r_cut=5.0, cutoff_width=1.5, n_max=6, l_max=5),
-        CURSparsifier(n_points=400),
+        SOAPFeaturizer(r_cut=(3.0, 6.0), cutoff_width=(1.5, 4.0), n_max=6, l_max=4),
+        CURSparsifier(n_points=500),
         KQEqRegressor(
             hardness=27.2,
             radius_scale=0.7071,
-            sigma_energy=0.001,
+            amplitude_chi=20.0,
+            sigma_energy=0.0005,
             sigma_forces=0.05,
-            max_iter=4,
+            max_iter=3,
             tol=1e-2,
             verbose=1,
         ),
@@ -116,6 +117,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data")
     parser.add_argument("study", choices=["clusters", "bulk"])
+    parser.add_argument("--only", type=int, nargs="+", metavar="FOLD")
     args = parser.parse_args()
     labelled = ase.io.read(args.data, ":")
     y = targets_from_atoms(labelled, TARGETS)
@@ -125,8 +127,10 @@ def main():
     FOLDS.mkdir(exist_ok=True)
     for k, (train, test) in enumerate(tqdm(folds, desc="folds")):
         path = FOLDS / f"{len(X)}_{k}.npz"
-        if not path.exists():
+        if not path.exists() and (args.only is None or k in args.only):
             run_fold(X, y, train, test, path)
+    if args.only is not None:
+        return
     table, charges = errors(X, y, folds)
     for row in table:
         print("  ".join(map(str, row)))

@@ -342,9 +342,12 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                     guess.update(J, residual)
             v = guess.solve()
         if energies and self._fit_offsets:
-            # Of all that fit equally well the smallest.
-            counts, missing = energies[0].missing(v)
-            self.atomic_energies_ = np.linalg.lstsq(counts, missing, rcond=1e-10)[0]
+            # Of all that fit equally well the smallest. Their prior must not depend on the start.
+            counts, total, of_charges = energies[0].totals(v)
+            self.atomic_energies_ = np.linalg.lstsq(counts, total, rcond=1e-10)[0]
+            missing = total - counts @ self.atomic_energies_ - of_charges
+            shifts = np.linalg.lstsq(counts, missing, rcond=1e-10)[0]
+            v[-n_elements:] = shifts / AMPLITUDE_OFFSET
         if energies and self.init is None:
             others = [rows for rows in nonlinear if rows not in energies]
             for eased in energies[0].eased():

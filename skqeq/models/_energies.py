@@ -15,7 +15,7 @@ ENERGY_NOISE = {
     "sqrt_n": np.sqrt,
     "per_structure": np.ones_like,
 }
-# Prior standard deviation of the energy of an atom around the best fit at the start, eV.
+# Prior standard deviation of the energy of an atom around the best fit without charges, eV.
 AMPLITUDE_OFFSET = 10.0
 # Largest of the mean sizes of the charges of a structure at the start, e.
 START_CHARGE = 0.4
@@ -133,18 +133,19 @@ class EnergyRows:
                 rows.add(np.eye(len(structure)), goal, first)
             yield from self.model._design(block, rows)
 
-    def missing(self, v):
-        """What the energies of atoms must add: counts (n, n_elements) and energies, weighted."""
-        counts, energies = [], []
+    def totals(self, v):
+        """Numbers of atoms (n, n_elements), labels (n,), and energies of the charges, weighted."""
+        rows = []
         for index in (self.plain, self.sloped):
             for _, solutions in self._solutions(v, index):
                 for i, solution in solutions:
                     if "energy" in self.names[i]:
-                        noise = self.noise["energy"][i]
                         label = self.labels.values("energy", i)[0]
-                        counts.append(self.model._counts(solution.structure) / noise)
-                        energies.append((label - solution.energy) / noise)
-        return np.array(counts), np.array(energies)
+                        of_charges = solution.energy - solution.offset
+                        counts = self.model._counts(solution.structure)
+                        rows.append([*counts, label, of_charges] / self.noise["energy"][i])
+        rows = np.array(rows)
+        return rows[:, :-2], rows[:, -2], rows[:, -1]
 
     def _solutions(self, v, index, gradients=False):
         """Blocks of the structures `index`, and lists of their numbers and solutions."""
