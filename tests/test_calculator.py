@@ -26,7 +26,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import FeatureUnion, make_pipeline
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from skqeq import (
     CURSparsifier,
@@ -34,6 +35,7 @@ from skqeq import (
     KQEqRegressor,
     QEqRegressor,
     SOAPFeaturizer,
+    StructureFeatures,
     make_targets,
     predict_charges,
     predict_energy,
@@ -433,8 +435,10 @@ def test_bad_atoms(model):
 
 def test_models_without_forces():
     atoms, y = CASES["molecule"].copy(), make_targets(charges=[[0.8, -0.8]])
-    union = FeatureUnion([("a", SOAPFeaturizer(r_cut=2.5)), ("b", SOAPFeaturizer(r_cut=3.5))])
-    model = make_pipeline(union, CURSparsifier(n_points=1), KQEqRegressor()).fit([atoms], y)
+    distances = FunctionTransformer(
+        lambda X: StructureFeatures.from_arrays(X, [a.get_all_distances() + 1.0 for a in X])
+    )
+    model = make_pipeline(distances, CURSparsifier(n_points=1), KQEqRegressor()).fit([atoms], y)
     atoms.calc = KQEqCalculator(model)
     assert atoms.get_potential_energy() == predict_energy(model, [atoms])[0]
     with pytest.raises(TypeError, match="forces need the features of SOAPFeaturizer"):

@@ -340,6 +340,72 @@ class StackedSource:
             first += source.boundaries[-1]
         return tiles
 
+    @property
+    def spectra(self):
+        """The power spectra of all sources, of which every one is a column block."""
+        return [spectrum for source in self.sources for spectrum in source.spectra]
+
+    def _split(self, weights):
+        """Weights of shape (..., n_features) by source."""
+        ends = np.cumsum([source.boundaries[-1] for source in self.sources])
+        return np.split(weights, ends[:-1], axis=-1)
+
+    def gradient(self, structure):
+        """See `StructureFeatures.gradient`."""
+        if not all(hasattr(source, "gradient") for source in self.sources):
+            raise TypeError(NO_GRADIENT)
+        parts = [source.gradient(structure) for source in self.sources]
+        return StackedGradient(parts, self._split)
+
+    def dual(self, weights):
+        """See `StructureFeatures.dual`."""
+        parts = zip(self.sources, self._split(weights), strict=True)
+        return np.concatenate([source.dual(part) for source, part in parts], axis=-1)
+
+
+class StackedGradient:
+    """The derivatives of several features side by side.
+
+    Parameters
+    ----------
+    parts : list
+        Gradients of the sources.
+    split : callable
+        Divides an array along its last axis by source.
+    """
+
+    def __init__(self, parts, split):
+        self.parts, self.split = parts, split
+
+    def field(self, dual):
+        """The sum of the fields of the parts."""
+        return sum(part.field(u) for part, u in zip(self.parts, self.split(dual), strict=True))
+
+    def contract(self, cotangents):
+        """Cotangents times features."""
+        return np.concatenate([part.contract(cotangents) for part in self.parts], axis=1)
+
+    def slopes(self, dual):
+        """Of every column block of every part."""
+        for part, u in zip(self.parts, self.split(dual), strict=True):
+            yield from part.slopes(u)
+
+    def field_gradient(self, q, dual):
+        """The sum of the derivatives of the parts."""
+        found = [p.field_gradient(q, u) for p, u in zip(self.parts, self.split(dual), strict=True)]
+        return sum(g for g, _ in found), sum(v for _, v in found)
+
+    def pull_back(self, cotangents):
+        """The sum of what the parts pull back."""
+        cotangents = self.split(cotangents)
+        found = [part.pull_back(t) for part, t in zip(self.parts, cotangents, strict=True)]
+        return sum(g for g, _ in found), sum(v for _, v in found)
+
+    def jacobian(self, q):
+        """The columns of the parts."""
+        found = [part.jacobian(q) for part in self.parts]
+        return tuple(np.concatenate(rows, axis=1) for rows in zip(*found, strict=True))
+
 
 def check_same_features(features, signature, estimator):
     """Refuse features whose columns mean something else than those of `fit`."""

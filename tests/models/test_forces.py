@@ -121,8 +121,37 @@ def test_features_without_derivative():
     arrays = StructureFeatures.from_arrays(X, [np.eye(2)])
     with pytest.raises(TypeError, match="forces need features of known derivative"):
         KQEqRegressor().fit(arrays, y).predict_forces(arrays)
-    union = FeatureUnion([("a", SOAPFeaturizer(r_cut=2.5)), ("b", SOAPFeaturizer(r_cut=3.5))])
+    arrays = StructureFeatures.from_arrays(X, [np.array([[1.0, 2.0], [2.0, 1.0]])])
+    model = make_pipeline(CURSparsifier(n_points=1), KQEqRegressor()).fit(arrays, y)
     with pytest.raises(TypeError, match="forces need the features of SOAPFeaturizer before CUR"):
-        predict_forces(
-            make_pipeline(union, CURSparsifier(n_points=1), KQEqRegressor()).fit(X, y), X
-        )
+        predict_forces(model, arrays)
+
+
+def test_unions():
+    """Of descriptors before one sparse set, and of sparse sets."""
+    soaps = [SOAPFeaturizer(r_cut=r, n_max=3, l_max=2, cutoff_width=1.0) for r in (2.5, 3.5)]
+    both = pipeline(SOAPFeaturizer(r_cut=(2.5, 3.5), n_max=3, l_max=2, cutoff_width=1.0))
+    union = pipeline(FeatureUnion([("a", soaps[0]), ("b", soaps[1])]))
+    atoms = CASES["charged crystal"]
+    expected = predict_forces(both, [atoms])[0]
+    assert_allclose(predict_forces(union, [atoms])[0], expected, rtol=0, atol=1e-8)
+    halves = [make_pipeline(soap, CURSparsifier(n_points=8)) for soap in soaps]
+    model = make_pipeline(
+        FeatureUnion([("near", halves[0]), ("far", halves[1])]),
+        KQEqRegressor(hardness=1.0, sigma_forces=0.1, max_iter=4, tol=0.5),
+    )
+    X = [rattled(atoms, seed) for seed in range(3) for atoms in CASES.values()]
+    rng = np.random.default_rng(0)
+    model.fit(X, make_targets(forces=[rng.normal(size=(len(a), 3)) for a in X]))
+    [forces] = predict_forces(model, [atoms])
+    for atom, axis, expected in differences(model, atoms):
+        assert_allclose(forces[atom, axis], expected, rtol=0, atol=1e-6 * np.abs(forces).max())
+    features = model[:-1].transform([atoms])
+    gradient = features.gradient(features.structures[0])
+    w, q = rng.normal(size=features.n_features), rng.normal(size=len(atoms))
+    pulled = gradient.pull_back(np.multiply.outer(q, w))
+    rows = [part @ w for part in gradient.jacobian(q)]
+    for found in (gradient.field_gradient(q, features.dual(w)), rows):
+        for one, other in zip(found, pulled, strict=True):
+            assert_allclose(np.ravel(one), np.ravel(other), rtol=0, atol=1e-9)
+    assert_allclose(gradient.contract(q[None]), q[None] @ features[0], rtol=0, atol=1e-9)
