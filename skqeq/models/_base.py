@@ -637,8 +637,9 @@ def _check_start(start, structures):
 def _undefined(i, structure, what):
     return (
         f"structure {i} ({structure.symbols}) has pbc = {structure.pbc}, which leaves {what} "
-        "undefined; periodic structures have charges, energy and forces, crystals and slabs with a "
-        "cell have a stress, and slabs the dipole along an open x, y or z"
+        "undefined; periodic structures have charges, energy and forces, crystals have a stress, "
+        "and slabs that x, y or z leaves have the dipole along it and, if they have a cell, a "
+        "stress"
     )
 
 

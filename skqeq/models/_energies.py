@@ -62,13 +62,38 @@ class EnergyRows:
 
     def loss(self, v):
         """Half the sum of squared residuals in units of the noise."""
-        total = 0.0
+        return self._evaluate(v)[0]
+
+    def settled(self, v):
+        """Weights with the best energies of atoms for these charges, and their loss.
+
+        What charges do to the energy beyond the tangent, they do to all structures alike in the
+        first place. The energies of atoms make up for that at once, and steps need not be short.
+        """
+        loss, counts, residuals = self._evaluate(v)
+        n_elements = len(self.model.elements_)
+        amplitudes = self.model._scale()[-n_elements:]
+        if not len(counts) or not amplitudes.any():
+            return v, loss
+        rows = np.concatenate([counts * amplitudes, np.eye(n_elements)])
+        change = np.linalg.lstsq(rows, -np.append(residuals, v[-n_elements:]), rcond=None)[0]
+        moved = v.copy()
+        moved[-n_elements:] += change
+        changed = residuals + counts @ (amplitudes * change)
+        return moved, loss + 0.5 * (changed @ changed - residuals @ residuals)
+
+    def _evaluate(self, v):
+        """Loss, and of energies the weighted numbers of atoms (n, n_elements) and residuals."""
+        total, counts, residuals = 0.0, [], []
         for index, gradients in ((self.plain, False), (self.sloped, True)):
             for _, solutions in self._solutions(v, index, gradients):
                 for i, solution in solutions:
-                    residual, _ = self._residual(i, solution)
+                    residual, weight = self._residual(i, solution)
                     total += 0.5 * residual @ residual
-        return total
+                    if "energy" in self.names[i]:
+                        counts.append(weight[0] * self.model._counts(solution.structure))
+                        residuals.append(residual[0])
+        return total, np.array(counts), np.array(residuals)
 
     def linearize(self, v, response=True):
         """Yield weighted Jacobians (n, n_columns) and residuals (n,) at v.

@@ -2,7 +2,8 @@
 
 Rows know their `loss` at any weights v, and `linearize` yields pieces of their weighted Jacobian
 (n, n_columns) and residual (n,). Rows that know the rest of their Hessian have a
-`curvature_product`.
+`curvature_product`, and rows that know the best of some weights, given the others, have `settled`,
+which returns the weights with these and their loss.
 """
 
 import numpy as np
@@ -108,7 +109,7 @@ def gauss_newton(triangle, rows, v, max_iter, tol, callback=None):
         Largest number of steps.
     tol : float
         Stop when the norm of the gradient is below `tol` times the norms of the rows' terms
-        that cancel in it.
+        that cancel in it, and the loss is not expected to fall by more than this part of it.
     callback : callable, default=None
         Called as ``callback(v, entry)`` with every entry of the history.
 
@@ -121,18 +122,20 @@ def gauss_newton(triangle, rows, v, max_iter, tol, callback=None):
     converged : bool
     """
     curved = [r for r in rows if hasattr(r, "curvature_product")]
-    history, step, current = [], 0.0, _loss(triangle, rows, v)
+    history, step = [], 0.0
+    v, current = _settled(triangle, rows, v)
     for iteration in range(max_iter + 1):
         local, gradient, norm = _linearized(triangle, rows, v)
         history.append({"loss": float(current), "gradient": float(norm), "step": step})
         if callback is not None:
             callback(v, history[-1])
-        if norm <= tol:
+        direction = _direction(local, curved, v, gradient, forcing=min(0.1, np.sqrt(norm)))
+        slope = gradient @ direction
+        # Where the rows' terms are large, a gradient that is small beside them may still lead far.
+        if norm <= tol and -slope <= max(tol, ROUNDING) * current:
             return v, history, True
         if iteration == max_iter:
             break
-        direction = _direction(local, curved, v, gradient, forcing=min(0.1, np.sqrt(norm)))
-        slope = gradient @ direction
         if -slope < ROUNDING * current:
             # The loss cannot tell the points apart any more; its gradient still can, until it
             # is rounding too.
@@ -140,13 +143,14 @@ def gauss_newton(triangle, rows, v, max_iter, tol, callback=None):
                 return v, history, True
             v, step = v + direction, 1.0
             continue
-        step, trial = 1.0, _loss(triangle, rows, v + direction)
+        step = 1.0
+        moved, trial = _settled(triangle, rows, v + direction)
         while not trial <= current + 1e-4 * step * slope and step > 1e-8:
             step *= 0.5
-            trial = _loss(triangle, rows, v + step * direction)
+            moved, trial = _settled(triangle, rows, v + step * direction)
         if not trial <= current:
             break
-        v, current = v + step * direction, trial
+        v, current = moved, trial
     return v, history, False
 
 
@@ -170,8 +174,8 @@ def fixed_point(triangle, rows, v, max_iter, tol, callback=None):
     """
     history, step, converged = [], 0.0, False
     for iteration in range(max_iter + 1):
+        v, current = _settled(triangle, rows, v)
         local, _, norm = _linearized(triangle, rows, v, response=False)
-        current = _loss(triangle, rows, v)
         history.append({"loss": float(current), "gradient": float(norm), "step": step})
         if callback is not None:
             callback(v, history[-1])
@@ -183,8 +187,13 @@ def fixed_point(triangle, rows, v, max_iter, tol, callback=None):
     return v, history, bool(converged)
 
 
-def _loss(triangle, rows, v):
-    return triangle.loss(v) + sum(r.loss(v) for r in rows)
+def _settled(triangle, rows, v):
+    """The weights, some of them better, and their loss."""
+    total = 0.0
+    for r in rows:
+        v, loss = r.settled(v) if hasattr(r, "settled") else (v, r.loss(v))
+        total += loss
+    return v, triangle.loss(v) + total
 
 
 def _linearized(triangle, rows, v, **options):

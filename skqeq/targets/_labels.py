@@ -210,6 +210,11 @@ class Labels:
         for name in self.columns:
             for i, structure in enumerate(structures):
                 self._check_size(name, i, structure)
+                if name == "stress":
+                    # Programs write all six components; those out of a slab's plane mean nothing.
+                    defined = TARGETS[name].defined(structure)
+                    if defined.any():
+                        self.table[name][i][~defined] = np.nan
         self.names = [n for n in self.columns if self.known(n).any()]
 
     def _check_size(self, name, i, structure):
@@ -270,7 +275,8 @@ def as_table(y):
         array = np.empty(0)
     if array.ndim != 2 or array.shape[1] != 3:
         raise ValueError(
-            f"y must be an (n, 3) array of dipoles or a table from make_targets, got "
+            f"y must be an (n, 3) array of dipoles or a table from make_targets, such as "
+            f"make_targets(energy=y), got "
             f"{type(y).__name__} of shape {np.shape(array) if array.size else 'unknown'}"
         )
     return make_targets(dipole=array), "array"
