@@ -88,7 +88,8 @@ class KQEqRegressor(ChargeModel):
     max_iter : int, default=50
         Largest number of steps.
     tol : float, default=1e-7
-        Gauss-Newton stops when the gradient is this much smaller than its parts.
+        Gauss-Newton stops when the gradient is this much smaller than its parts, and the loss would
+        not fall by more than this part of it.
     verbose : int, default=0
         Above 0 progress bars are shown.
 
