@@ -18,7 +18,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from ase import units
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path("../benchmarks").resolve()))  # from the folder of the examples
 import zno_dynamics as zno
 
 X, y = zno.samples(disable=True)
