@@ -218,7 +218,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         kept = {name: NonlinearRows(TARGETS[name]) for name in names}
         kept = {name: rows for name, rows in kept.items() if not TARGETS[name].linear}
         nonlinear = list(kept.values())
-        if len(names) < len(labels.names) or set(labels.names) & set(ENERGIES):
+        if set(labels.names) & set(ENERGIES):
             nonlinear.append(EnergyRows(self, features, labels, noise))
         if not names:
             return triangle, nonlinear
@@ -300,7 +300,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             bar.set_postfix(loss=f"{entry['loss']:.6g}", gradient=f"{entry['gradient']:.1e}")
 
         minimise = {"gauss_newton": gauss_newton, "fixed_point": fixed_point}[self.algorithm]
-        how = f"stopped after {self.max_iter}"
+        how = "stopped"
         with tqdm(desc=self.algorithm, disable=not self.verbose, leave=False) as bar:
             try:
                 reached, _, converged = minimise(
@@ -309,10 +309,10 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             except KeyboardInterrupt:
                 if not history:
                     raise
-                how = f"was interrupted after {len(history) - 1}"
+                how = "was interrupted"
         if not converged:
             warnings.warn(
-                f"{self.algorithm} {how} steps at a relative gradient of "
+                f"{self.algorithm} {how} after {len(history) - 1} steps at a relative gradient of "
                 f"{history[-1]['gradient']:.1e} (tol={self.tol:g}); raise max_iter or sigma, or go "
                 "on from these weights with init=coef_",
                 ConvergenceWarning,
@@ -343,11 +343,8 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             v = guess.solve()
         if energies and self._fit_offsets:
             # Of all that fit equally well the smallest. Their prior must not depend on the start.
-            counts, total, of_charges = energies[0].totals(v)
-            self.atomic_energies_ = np.linalg.lstsq(counts, total, rcond=1e-10)[0]
-            missing = total - counts @ self.atomic_energies_ - of_charges
-            shifts = np.linalg.lstsq(counts, missing, rcond=1e-10)[0]
-            v[-n_elements:] = shifts / AMPLITUDE_OFFSET
+            counts, labels = energies[0].compositions()
+            self.atomic_energies_ = np.linalg.lstsq(counts, labels, rcond=1e-10)[0]
         if energies and self.init is None:
             others = [rows for rows in nonlinear if rows not in energies]
             for eased in energies[0].eased():

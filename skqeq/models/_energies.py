@@ -158,19 +158,12 @@ class EnergyRows:
                 rows.add(np.eye(len(structure)), goal, first)
             yield from self.model._design(block, rows)
 
-    def totals(self, v):
-        """Numbers of atoms (n, n_elements), labels (n,), and energies of the charges, weighted."""
-        rows = []
-        for index in (self.plain, self.sloped):
-            for _, solutions in self._solutions(v, index):
-                for i, solution in solutions:
-                    if "energy" in self.names[i]:
-                        label = self.labels.values("energy", i)[0]
-                        of_charges = solution.energy - solution.offset
-                        counts = self.model._counts(solution.structure)
-                        rows.append([*counts, label, of_charges] / self.noise["energy"][i])
-        rows = np.array(rows)
-        return rows[:, :-2], rows[:, -2], rows[:, -1]
+    def compositions(self):
+        """Numbers of atoms (n, n_elements) and labelled energies (n,), in units of the noise."""
+        structures, noise = self.features.structures, self.noise["energy"]
+        some = [i for i, names in enumerate(self.names) if "energy" in names]
+        counts = [self.model._counts(structures[i]) / noise[i] for i in some]
+        return np.array(counts), self.labels.table["energy"][some] / noise[some]
 
     def _solutions(self, v, index, gradients=False):
         """Blocks of the structures `index`, and lists of their numbers and solutions."""
