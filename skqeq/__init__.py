@@ -11,14 +11,18 @@ from importlib.metadata import version as _version
 
 from ._show_versions import show_versions
 from .calculator import KQEqCalculator
-from .features import SOAPFeaturizer
+from .features import SOAPFeaturizer, StructureBlocks
 from .models import (
+    GAPKQEqRegressor,
+    GAPRegressor,
     KQEqRegressor,
     QEqRegressor,
+    predict_born_effective_charges,
     predict_charges,
     predict_electronegativities,
     predict_energy,
     predict_forces,
+    predict_polarizability,
     predict_stress,
     predict_target,
     predict_targets,
@@ -31,17 +35,22 @@ __version__ = _version("skqeq")
 
 __all__ = [
     "CURSparsifier",
+    "GAPKQEqRegressor",
+    "GAPRegressor",
     "KQEqCalculator",
     "KQEqRegressor",
     "QEqRegressor",
     "SOAPFeaturizer",
+    "StructureBlocks",
     "StructureFeatures",
     "check_structures",
     "make_targets",
+    "predict_born_effective_charges",
     "predict_charges",
     "predict_electronegativities",
     "predict_energy",
     "predict_forces",
+    "predict_polarizability",
     "predict_stress",
     "predict_target",
     "predict_targets",

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from .models._dispatch import unwrap
+from .response import NoCharges
 from .structures._structure import CHARGE_KEYS
 from .targets import TARGETS
 from .targets._observables import GRADIENTS
@@ -22,6 +23,7 @@ __all__ = ["KQEqCalculator", "ProgressBar"]
 UNDEFINED = {
     "stress": "a stress needs periodic vectors, and three cell vectors for the volume; a slab "
     "whose third vector is missing gets one by atoms.center(vacuum=10, axis=2)",
+    "charges": "the model is a local energy without charges",
     "dipole": "charge jumps across a cell without a defined dipole moment; molecules have one, "
     "and slabs along an open x, y or z",
 }
@@ -167,9 +169,12 @@ class KQEqCalculator(Calculator):
 def _results(solution, gradients):
     """What there is to know of a structure, by the names of ASE."""
     structure, energy = solution.structure, solution.energy
-    results = {"energy": energy, "free_energy": energy, "charges": solution.charges}
+    results = {"energy": energy, "free_energy": energy}
     defined = TARGETS["dipole"].defined(structure)
-    if defined.any():
+    charged = not isinstance(solution.equilibrium, NoCharges)
+    if charged:
+        results["charges"] = solution.charges
+    if charged and defined.any():
         results["dipole"] = np.where(defined, TARGETS["dipole"].observe(solution), np.nan)
     if gradients:
         results["forces"] = solution.forces

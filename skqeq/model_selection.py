@@ -7,7 +7,7 @@ from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold, St
 
 from .metrics import target_mae, target_r2, target_rmse
 from .models import predict_targets
-from .models._base import check_defined, check_weights, with_charges
+from .models._base import check_defined, check_weights, with_energy
 from .structures import check_structures
 from .targets import TARGETS, Labels
 from .targets._labels import as_table
@@ -73,7 +73,7 @@ class TargetScorer:
         function, sign = _METRICS[self.metric]
         weights = check_weights(sample_weight, len(labels.table))
         # A crystal among molecules has charges and no dipole.
-        predicted = predict_targets(estimator, X, with_charges([self.target]))[self.target]
+        predicted = predict_targets(estimator, X, with_energy([self.target]))[self.target]
         pair = labels.table[self.target], predicted
         if self.per_atom:
             pair = (TARGETS[self.target].comparable(values, structures) for values in pair)

@@ -3,12 +3,15 @@
 import os
 from contextlib import contextmanager
 
-FORMAT = 2
+FORMAT = 3
 
 # What fitted models hold beside arrays and plain Python, for ``skops.io.load(trusted=...)``.
 TRUSTED_TYPES = [
+    "skqeq.features._blocks.StructureBlocks",
     "skqeq.features._soap.PowerSpectrum",
     "skqeq.features._soap.SOAPFeaturizer",
+    "skqeq.models._gap.GAPRegressor",
+    "skqeq.models._gapkqeq.GAPKQEqRegressor",
     "skqeq.models._kqeq.KQEqRegressor",
     "skqeq.models._qeq.QEqRegressor",
     "skqeq.sparsify._cur.CURSparsifier",

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .. import make_targets, predict_targets, strip, targets_from_atoms
-from ..models._base import with_charges
+from ..models._base import with_energy
 from ..models._dispatch import unwrap
 from ..plotting import plot_parity
 from ..targets import TARGETS
@@ -23,7 +23,7 @@ def run(args):
     y = labels(labelled, args.targets, args.key, known_targets(model))
     X = strip(labelled)
     # A crystal among molecules has charges and no dipole.
-    predicted = predict_targets(model, X, with_charges(y.dtype.names))
+    predicted = predict_targets(model, X, with_energy(y.dtype.names))
     y = defined_labels(y, predicted)
     print(f"{len(X)} structures of {args.structures}\n")
     print_errors(y, predicted, X)

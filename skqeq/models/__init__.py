@@ -1,24 +1,32 @@
 """Estimators of charges and what follows from them."""
 
 from ._dispatch import (
+    predict_born_effective_charges,
     predict_charges,
     predict_electronegativities,
     predict_energy,
     predict_forces,
+    predict_polarizability,
     predict_stress,
     predict_target,
     predict_targets,
 )
+from ._gap import GAPRegressor
+from ._gapkqeq import GAPKQEqRegressor
 from ._kqeq import KQEqRegressor
 from ._qeq import QEqRegressor
 
 __all__ = [
+    "GAPKQEqRegressor",
+    "GAPRegressor",
     "KQEqRegressor",
     "QEqRegressor",
+    "predict_born_effective_charges",
     "predict_charges",
     "predict_electronegativities",
     "predict_energy",
     "predict_forces",
+    "predict_polarizability",
     "predict_stress",
     "predict_target",
     "predict_targets",

@@ -20,9 +20,10 @@ from ..response import Equilibrium
 from ..solvers import NonlinearRows, Triangle, fixed_point, gauss_newton
 from ..structures import StructureFeatures
 from ..structures._features import check_same_features
+from ..structures._sources import NoFeatures, StackedSource
 from ..targets import TARGETS, Labels, make_targets
 from ..targets._labels import to_form
-from ..targets._observables import ENERGIES, GRADIENTS
+from ..targets._observables import GRADIENTS, ChargeTarget
 from ._energies import AMPLITUDE_OFFSET, ENERGY_NOISE, EnergyRows
 from ._rows import RowList
 from ._solution import Solution
@@ -33,9 +34,13 @@ POSITIVE = Interval(Real, 0.0, None, closed="neither")
 class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
     """Electronegativities linear in weights, charges and energies from them by equilibration.
 
-    ``chi_i = chi_0(Z_i) + b(Z_i) + phi_i . w`` with normal priors on b and w. Subclasses say in
-    `_features` what ``phi`` is, and in `_amplitudes` how large w and b may become. To the energy
-    of the charges that of every atom is added, ``e(Z_i)``.
+    Two local fields are linear in weights with normal priors, the electronegativity and the energy
+    of an atom::
+
+        chi_i = chi_0(Z_i) + b(Z_i) + phi_i . w,    e_i = e(Z_i) + psi_i . u.
+
+    Charges follow from chi; the energy is theirs plus that of the atoms. Subclasses say in
+    `_features` what ``phi`` and ``psi`` are, and in `_amplitudes` how large w, b and u may become.
     """
 
     _parameter_constraints = {
@@ -76,6 +81,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         labels = Labels(y, features.structures)
         if not labels.names:
             raise ValueError(f"all labels are missing: y holds no value of {labels.columns}")
+        self._check_known(labels.names)
         weights = check_weights(sample_weight, len(features))
         labels.names = [n for n in labels.names if (labels.known(n) & (weights > 0)).any()]
         if not labels.names:
@@ -84,6 +90,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         # A fit that fails from here on must not leave the weights of another one.
         self.__dict__.pop("coef_", None)
         self.n_features_in_ = features.n_features
+        self._sizes = features.source.sizes
         self.elements_ = np.unique(np.concatenate([s.numbers for s in features.structures]))
         self.features_ = features.source.signature
         self._prepare_tables(features.structures)
@@ -101,11 +108,14 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
     # ---- what a subclass decides ------------------------------------------------------------
 
     def _features(self, X):
-        """X as StructureFeatures."""
+        """X as StructureFeatures in two blocks, phi and psi, see `fields`."""
         raise TypeError(f"{type(self).__name__} does not say what its features are")
 
     def _amplitudes(self):
-        """Prior standard deviations (V) of w and of b; 0 for b means that chi_0 is zero too."""
+        """Prior standard deviations of w and b (V) and u (eV).
+
+        0 for b means that chi_0 is zero too.
+        """
         raise TypeError(f"{type(self).__name__} does not say what its priors are")
 
     # ---- assembly ---------------------------------------------------------------------------
@@ -123,26 +133,40 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                 )
             return table[self.elements_]
 
-        self._hardness = lookup(per_element(self.hardness, "hardness"), "hardness in `hardness`")
-        self._widths = self.radius_scale * lookup(radii_table(self.radii), "radius in `radii`")
-        if self._amplitudes()[1] > 0:
-            self._chi_0 = lookup(qeq_electronegativities(), "QEq electronegativity")
-        else:
-            self._chi_0 = np.zeros(len(self.elements_))
         self.atomic_energies_ = np.zeros(len(self.elements_))
         if self.atomic_energies != "fit":
             given = per_element(self.atomic_energies, "atomic_energies", -np.inf)
             self.atomic_energies_ = lookup(given, "energy in `atomic_energies`")
+        self._prepare_charges(lookup)
+
+    def _prepare_charges(self, lookup):
+        """What charges depend on, by element; ``lookup(table, name)`` refuses missing ones."""
+        self._hardness = lookup(per_element(self.hardness, "hardness"), "hardness in `hardness`")
+        self._widths = self.radius_scale * lookup(radii_table(self.radii), "radius in `radii`")
+        self._chi_0 = np.zeros(len(self.elements_))
+        if self._amplitudes()[1] > 0:
+            self._chi_0 = lookup(qeq_electronegativities(), "QEq electronegativity")
         self._bias = None
         if self.charge_bias is not None:
             given = per_element(self.charge_bias, "charge_bias", -np.inf)
             self._bias = lookup(given, "charge in `charge_bias`")
 
     def _scale(self):
-        """Prior standard deviation of the weights: w, and of every element b and e."""
+        """Prior standard deviation of the weights: w and b, then u and e."""
         amplitudes = *self._amplitudes(), AMPLITUDE_OFFSET * self._fit_offsets
+        return np.repeat(amplitudes, self._lengths())
+
+    def _lengths(self):
+        """Numbers of weights w, b, u and e."""
         n_elements = len(self.elements_)
-        return np.repeat(amplitudes, [self.n_features_in_, n_elements, n_elements])
+        return self._sizes[0], n_elements, self._sizes[1], n_elements
+
+    def _unpack(self, weights):
+        """Weights as w, b, u and e."""
+        return np.split(weights, np.cumsum(self._lengths())[:-1])
+
+    def _check_known(self, names):
+        """Refuse targets that the model does not know."""
 
     def _check_elements(self, structures):
         """Refuse elements of which nothing was learned."""
@@ -172,7 +196,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         return self._onehot(structure.numbers).sum(axis=0)
 
     def _solutions(self, features, coef, gradients=False, start=None, numbers=None):
-        """Solve all structures for the weights `coef`: w, b and e.
+        """Solve all structures for the weights `coef`: w, b, u and e.
 
         Messages call them by `numbers`, which are consecutive by default.
 
@@ -184,46 +208,48 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             Its features; None for derivatives, which make their own.
         solutions : list of Solution
         """
-        w, b, e = np.split(coef, [self.n_features_in_, len(coef) - len(self.elements_)])
+        w, b, u, e = self._unpack(coef)
         start = [None] * len(features) if start is None else start
         numbers = range(len(features)) if numbers is None else numbers
 
-        def solve(i, structure, learned, near=None, dual=None):
+        def solve(i, structure, chi, energies, slopes=None):
             equilibrium, widths, slots = self._equilibrium(structure, numbers[i])
-            chi = (self._chi_0 + b)[slots] + learned
+            chi = (self._chi_0 + b)[slots] + chi
+            energies = (self.atomic_energies_ + e)[slots] + energies
             charges = equilibrium.charges(chi, start[i])
-            offset = (self.atomic_energies_ + e)[slots].sum()
-            return Solution(structure, widths, equilibrium, chi, charges, offset, near, dual)
+            return Solution(structure, widths, equilibrium, chi, energies, charges, slopes)
 
         if gradients:
-            dual = features.dual(w)
+            duals = np.split(features.dual(np.concatenate([w, u])), [len(w)])
             walk = tqdm(features.structures, "derivatives", disable=not self.verbose, leave=False)
             for i, structure in enumerate(walk):
-                near = features.gradient(structure)
-                yield i, None, [solve(i, structure, near.field(dual), near, dual)]
+                parts = zip(features.gradient(structure).parts, duals, strict=True)
+                slopes = [(near, dual) for near, dual in parts]
+                learned = (near.field(dual) for near, dual in slopes)
+                yield i, None, [solve(i, structure, *learned, slopes)]
             return
         for first, block in features.blocks():
-            learned = np.split(block.dot(w), block.offsets[1:-1])
-            members = zip(block.structures, learned, strict=True)
+            parts = zip(block.split(self._sizes), (w, u), strict=True)
+            learned = (np.split(part.dot(x), block.offsets[1:-1]) for part, x in parts)
+            members = zip(block.structures, *learned, strict=True)
             yield first, block, [solve(first + s, *member) for s, member in enumerate(members)]
 
     def _assemble(self, features, labels, weights):
         """Reduce the rows of all linear targets to a triangle, keep those of the others."""
-        n_elements = len(self.elements_)
         triangle = Triangle(len(self._scale()), penalty=1.0)
         noise = self._noise(features.structures, labels, weights)
-        names = [name for name in labels.names if name not in ENERGIES]
+        names = [name for name in labels.names if isinstance(TARGETS[name], ChargeTarget)]
         if self._bias is not None and "charges" not in names:
             names.append("charges")
         kept = {name: NonlinearRows(TARGETS[name]) for name in names}
         kept = {name: rows for name, rows in kept.items() if not TARGETS[name].linear}
         nonlinear = list(kept.values())
-        if set(labels.names) & set(ENERGIES):
+        if set(labels.names) - set(names):
             nonlinear.append(EnergyRows(self, features, labels, noise))
         if not names:
             return triangle, nonlinear
         for first, block in features.blocks(verbose=self.verbose, desc="fit"):
-            reduced, pending = RowList(n_elements), {name: RowList(n_elements) for name in kept}
+            reduced, pending = RowList(), {name: RowList() for name in kept}
             for s, structure in enumerate(block.structures):
                 i = first + s
                 values = self._values(labels, names, i, structure)
@@ -260,7 +286,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             relative = 1.0 / np.sqrt(weights)
         noise = {
             name: getattr(self, f"sigma_{name}") * labels.relative_sigma(name) * relative
-            for name in {*labels.names, "charges"}
+            for name in labels.names + ["charges"] * (self._bias is not None)
         }
         if "energy" in noise:
             noise["energy"] *= ENERGY_NOISE[self.energy_noise](n_atoms)
@@ -277,8 +303,13 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
     def _design(self, block, rows):
         """Turn rows over atoms into rows over scaled weights, some at a time."""
         onehot, scale = self._onehot(block.numbers), self._scale()
-        for matrix, counts, residual in rows.chunks(block.n_atoms):
-            J = np.concatenate([block.contract(matrix), matrix @ onehot, counts], axis=1)
+        phi, psi = block.split(self._sizes)
+        for charges, energies, residual in rows.chunks(block.n_atoms):
+            parts = (
+                *(phi.contract(charges), charges @ onehot),
+                *(psi.contract(energies), energies @ onehot),
+            )
+            J = np.concatenate(parts, axis=1)
             J *= scale
             yield J, residual
 
@@ -325,7 +356,6 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
 
         Energies and norms of dipoles are the same for the opposite charges.
         """
-        n_elements = len(self.elements_)
         energies = [rows for rows in nonlinear if isinstance(rows, EnergyRows)]
         if self.init is not None:
             v = self._check_init()
@@ -333,23 +363,30 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             v = triangle.solve()
         elif energies and self._amplitudes()[1] > 0:
             v = np.zeros(triangle.n_columns)
-            shifts = energies[0].start() - self._chi_0
-            v[-2 * n_elements : -n_elements] = shifts / self._amplitudes()[1]
+            # A view of the shifts b.
+            self._unpack(v)[1][:] = (energies[0].start() - self._chi_0) / self._amplitudes()[1]
         else:
             guess = triangle.copy()
             for rows in nonlinear:
                 for J, residual in rows.toward_start():
                     guess.update(J, residual)
             v = guess.solve()
-        if energies and self._fit_offsets:
-            # Of all that fit equally well the smallest. Their prior must not depend on the start.
-            counts, labels = energies[0].compositions()
-            self.atomic_energies_ = np.linalg.lstsq(counts, labels, rcond=1e-10)[0]
+        if energies:
+            self._center_energies(energies[0])
         if energies and self.init is None:
             others = [rows for rows in nonlinear if rows not in energies]
             for eased in energies[0].eased():
                 v, _, _ = gauss_newton(triangle, [*others, eased], v, max_iter=3, tol=1e-2)
         return v
+
+    def _center_energies(self, rows):
+        """Prior means of the energies of atoms: the best fit without charges.
+
+        Of all that fit equally well the smallest; they must not depend on the start.
+        """
+        if self._fit_offsets:
+            counts, labels = rows.compositions()
+            self.atomic_energies_ = np.linalg.lstsq(counts, labels, rcond=1e-10)[0]
 
     def _check_init(self):
         n_elements = len(self.elements_)
@@ -366,16 +403,16 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
 
     # ---- prediction -------------------------------------------------------------------------
 
-    def solutions(self, X, names=("charges",), start=None):
+    def solutions(self, X, names=("energy",), start=None):
         """Yield what there is to know of every structure, one by one.
 
         Parameters
         ----------
         X : StructureFeatures or sequence of ase.Atoms
             As in `fit`.
-        names : sequence of str, default=("charges",)
+        names : sequence of str, default=("energy",)
             Targets that are wanted. A structure that has none of them is refused before any work;
-            derivatives are available if forces or stress are among them.
+            derivatives are available if forces, stress or Born charges are among them.
         start : sequence of array-like of shape (n_atoms,), default=None
             Charges from which the iterative solver starts, e.
 
@@ -392,6 +429,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             )
         check_same_features(features, self.features_, type(self).__name__)
         self._check_elements(features.structures)
+        self._check_known(names)
         for i, structure in enumerate(features.structures):
             defined = np.concatenate([TARGETS[name].defined(structure) for name in names])
             if len(defined) and not defined.any():
@@ -482,16 +520,16 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         charges : list of ndarray of shape (n_atoms,)
             e; each sums to the structure's total charge.
         """
-        return [solution.charges for solution in self.solutions(X, start=start)]
+        return [solution.charges for solution in self.solutions(X, ["charges"], start)]
 
     def predict_electronegativities(self, X):
         """Electronegativities of all atoms: list of ndarray of shape (n_atoms,), V."""
-        return [solution.chi for solution in self.solutions(X)]
+        return [solution.chi for solution in self.solutions(X, ["charges"])]
 
     def predict_energy(self, X):
-        """Energy of the charges and of the free atoms.
+        """Energy of the charges and of the atoms.
 
-        ``chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_i e(Z_i)``. If the model was not
+        ``chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_i e_i``. If the model was not
         trained on energies, only differences between structures of the same composition have a
         meaning. In a field the energy of a charged structure depends on the coordinate origin.
 
@@ -538,6 +576,49 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         """
         return self.predict_target(X, "stress")
 
+    def predict_polarizability(self, X):
+        """What a uniform field does to the dipole, ``R^T P R``.
+
+        It depends on the geometry, on `hardness` and on the widths of the charges only: no label
+        changes it.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            Molecules, and slabs, which have a polarisability along their open axis.
+
+        Returns
+        -------
+        polarizability : ndarray of shape (n, 3, 3)
+            ``d mu_a / d field_b``, e*Angstrom per V/Angstrom (times `skqeq.parameters.COULOMB` that
+            is a volume in Angstrom^3); NaN for components along periodic axes.
+        """
+        tensors = []
+        for solution in self.solutions(X, ["dipole"]):
+            open_axes = TARGETS["dipole"].defined(solution.structure)
+            both = np.logical_and.outer(open_axes, open_axes)
+            tensors.append(np.where(both, solution.polarizability, np.nan))
+        return np.array(tensors)
+
+    def predict_born_effective_charges(self, X):
+        """Derivatives of the dipole with respect to the positions.
+
+        The dipole is ``sum_i q_i r_i`` about the coordinate origin, so that the Born charges of a
+        structure sum to its total charge times the unit matrix, and ``d F_jb / d field_a`` is the
+        same number. For the dipole about the centre of mass, take ``Q m_j / M`` off the diagonal.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            Molecules, and slabs, whose dipole has a component along their open axis.
+
+        Returns
+        -------
+        born_effective_charges : list of ndarray of shape (n_atoms, 3, 3)
+            ``d mu_a / d r_jb`` at ``[j, a, b]``, e; NaN for a along periodic axes.
+        """
+        return self.predict_target(X, "born_effective_charges")
+
     def score(self, X, y, sample_weight=None):
         """Mean over the labelled targets of the coefficient of determination R2.
 
@@ -566,7 +647,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         check_defined(labels, features.structures)
         if not labels.names:
             return target_r2([], [])
-        predicted = self.predict_targets(features, with_charges(labels.names))
+        predicted = self.predict_targets(X, with_energy(labels.names))
         scores = []
         for name in labels.names:
             pair = (
@@ -608,9 +689,9 @@ def check_defined(labels, structures):
                 raise ValueError(_undefined(i, structure, name))
 
 
-def with_charges(names):
+def with_energy(names):
     """The targets to predict so that a structure with none of `names` is not refused."""
-    return list(dict.fromkeys([*names, "charges"]))
+    return list(dict.fromkeys([*names, "energy"]))
 
 
 def _check_start(start, structures):
@@ -635,8 +716,8 @@ def _undefined(i, structure, what):
     return (
         f"structure {i} ({structure.symbols}) has pbc = {structure.pbc}, which leaves {what} "
         "undefined; periodic structures have charges, energy and forces, crystals have a stress, "
-        "and slabs that x, y or z leaves have the dipole along it and, if they have a cell, a "
-        "stress"
+        "and slabs that x, y or z leaves have the dipole along it, with its derivatives, and, if "
+        "they have a cell, a stress"
     )
 
 
@@ -654,12 +735,31 @@ def check_weights(sample_weight, n):
     return weights
 
 
-def check_featurised(X, estimator):
+def fields(structures, chi=None, energy=None):
+    """Features of the electronegativity and of the energy of an atom, side by side.
+
+    Parameters
+    ----------
+    structures : sequence of Structure
+        Of the features.
+    chi, energy : object, default=None
+        Sources of features, see `StructureFeatures`; None for a field that is not learned.
+
+    Returns
+    -------
+    features : StructureFeatures
+    """
+    sources = [NoFeatures() if source is None else source for source in (chi, energy)]
+    return StructureFeatures(structures, StackedSource(sources))
+
+
+def check_featurised(X, estimator, advice=None):
     """Features for an estimator that cannot make its own."""
     if isinstance(X, StructureFeatures):
         return X
-    raise TypeError(
-        f"{estimator} takes the features of structures, got {type(X).__name__}; use it behind "
-        "SOAPFeaturizer and CURSparsifier, e.g. "
+    advice = advice or (
+        "use it behind SOAPFeaturizer and CURSparsifier, e.g. "
         f"make_pipeline(SOAPFeaturizer(), CURSparsifier(), {estimator}())"
     )
+    found = type(X).__name__
+    raise TypeError(f"{estimator} takes the features of structures, got {found}; {advice}")

@@ -115,6 +115,45 @@ def predict_stress(model, X):
     return model.predict_stress(transformer(X))
 
 
+def predict_polarizability(model, X):
+    """What a uniform field does to the dipoles.
+
+    Parameters
+    ----------
+    model : fitted estimator
+        As in `predict_charges`.
+    X : sequence of ase.Atoms
+        Molecules, and slabs, which have a polarisability along their open axis.
+
+    Returns
+    -------
+    polarizability : ndarray of shape (n, 3, 3)
+        ``d mu_a / d field_b``, e*Angstrom per V/Angstrom; NaN for components along periodic axes.
+    """
+    transformer, model = unwrap(model)
+    return model.predict_polarizability(transformer(X))
+
+
+def predict_born_effective_charges(model, X):
+    """Derivatives of the dipoles with respect to the positions.
+
+    Parameters
+    ----------
+    model : fitted estimator
+        As in `predict_charges`.
+    X : sequence of ase.Atoms
+        Molecules, and slabs, whose dipole has a component along their open axis.
+
+    Returns
+    -------
+    born_effective_charges : list of ndarray of shape (n_atoms, 3, 3)
+        ``d mu_a / d r_jb`` at ``[j, a, b]``, of the dipole ``sum_i q_i r_i`` about the coordinate
+        origin, e; NaN for a along periodic axes.
+    """
+    transformer, model = unwrap(model)
+    return model.predict_born_effective_charges(transformer(X))
+
+
 def predict_target(model, X, name):
     """Any target, whether the model was trained on it or not.
 

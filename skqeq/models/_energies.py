@@ -1,4 +1,4 @@
-"""Rows of a least-squares problem for energies, forces and stress."""
+"""Rows of a least-squares problem for energies, forces, stress and Born charges."""
 
 from copy import copy
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from ..parameters import qeq_electronegativities
 from ..targets import TARGETS
-from ..targets._observables import ENERGIES, GRADIENTS, VOIGT
+from ..targets._observables import GRADIENTS, VOIGT, ChargeTarget
 from ._rows import MAX_ROWS, RowList
 
 # How the noise of an energy grows with the number of atoms.
@@ -21,22 +21,29 @@ AMPLITUDE_OFFSET = 10.0
 START_CHARGE = 0.4
 # Factors on the noise of energies in the first steps.
 EASE = (100.0, 10.0)
+# Rows of the energies of atoms that are kept between two steps of a fit.
+KEPT_BYTES = 2**31
+VOIGT_ROWS = [3 * a + b for a, b in VOIGT]
 
 
 class EnergyRows:
-    """Labels of energies, forces and stress, linearised at any weights.
+    """Labels of energies, forces, stress and Born charges, linearised at any weights.
 
-    With ``u = chi + A q - field . r``, the potential that is the same for all atoms at the
-    equilibrium, and ``dq/dw = -P phi``,
+    With ``y = chi + A q - field . r``, the potential that is the same for all atoms at the
+    equilibrium, ``dq/dw = -P phi`` and ``V = P R``, the weights w of chi enter by
 
         dE / dw = phi^T q,
-        dF_ja / dw = -q . dphi/dr_ja + (du/dr_ja) P phi,
-        dW_ab / dw = q . dphi/de_ab - (du/de_ab) P phi,
+        dF_ja / dw = -q . dphi/dr_ja + (dy/dr_ja) P phi,
+        dW_ab / dw = q . dphi/de_ab - (dy/de_ab) P phi,
+        dZ_jab / dw = -V_a . dphi/dr_jb + (d(A V_a)/dr_jb) P phi - delta_ab (P phi)_j,
 
-    W the derivative of the energy with respect to a strain e. The fixed point of Vondrák et al.
-    (J. Chem. Phys. 159, 054109 (2023)) leaves out the terms of P, the response of the charges.
+    W the derivative of the energy with respect to a strain e, and Z the Born charges. The fixed
+    point of Vondrák et al. (J. Chem. Phys. 159, 054109 (2023)) leaves out the response of the
+    charges to the weights, the terms of P in the forces and W. The weights u of the energies of
+    atoms enter linearly, by the sums of psi over the atoms and their derivatives.
 
-    Nothing is kept between two linearisations but the labels.
+    Between two linearisations the rows of u are kept as long as they fit in `KEPT_BYTES`, and
+    nothing else but the labels.
 
     Parameters
     ----------
@@ -52,13 +59,15 @@ class EnergyRows:
 
     def __init__(self, model, features, labels, noise):
         self.model, self.features, self.labels, self.noise = model, features, labels, noise
-        known = {n: labels.known(n) & np.isfinite(noise[n]) for n in ENERGIES if n in labels.names}
+        names = [name for name in labels.names if not isinstance(TARGETS[name], ChargeTarget)]
+        known = {name: labels.known(name) & np.isfinite(noise[name]) for name in names}
         self.names = [[n for n in known if known[n][i]] for i in range(len(features))]
         sloped = np.any([known[n] for n in GRADIENTS if n in known] or [False], axis=0)
         sloped = np.broadcast_to(sloped, len(features))
-        # Structures with forces or stress, and those with nothing but an energy.
+        # Structures with labels of derivatives, and those with nothing but an energy.
         self.sloped = np.flatnonzero(sloped)
         self.plain = np.flatnonzero(known.get("energy", False) & ~sloped)
+        self.kept, self.n_bytes = {}, 0
 
     def loss(self, v):
         """Half the sum of squared residuals in units of the noise."""
@@ -101,16 +110,15 @@ class EnergyRows:
         `response` says whether the charges respond to the weights.
         """
         for block, solutions in self._solutions(v, self.plain):
-            rows = RowList(len(self.model.elements_))
+            rows = RowList()
             for s, (i, solution) in enumerate(solutions):
                 residual, weight = self._residual(i, solution)
-                counts = weight * self.model._counts(solution.structure)
-                rows.add(weight * solution.charges[None], residual, block.offsets[s], counts)
+                rows.add(weight * solution.charges[None], residual, block.offsets[s], weight)
             yield from self.model._design(block, rows)
         pieces, size = [], 0
         for _, [(i, solution)] in self._solutions(v, self.sloped, gradients=True):
             residual, weight = self._residual(i, solution)
-            J = self._jacobian(solution, self.names[i], response)
+            J = self._jacobian(i, solution, response)
             J *= weight[:, None]
             J *= self.model._scale()
             pieces.append((J[weight > 0], residual[weight > 0]))
@@ -152,7 +160,7 @@ class EnergyRows:
         chi = self.start()
         labelled = self.features[np.concatenate([self.plain, self.sloped])]
         for _, block in labelled.blocks():
-            rows = RowList(len(self.model.elements_))
+            rows = RowList()
             for structure, first in zip(block.structures, block.offsets[:-1], strict=True):
                 goal = self.model._onehot(structure.numbers) @ chi
                 rows.add(np.eye(len(structure)), goal, first)
@@ -183,34 +191,75 @@ class EnergyRows:
             weights.append(weight)
         return np.concatenate(residuals), np.concatenate(weights)
 
-    def _jacobian(self, solution, names, response):
-        """Derivatives of the named targets with respect to the weights."""
-        q, near, structure = solution.charges, solution.near, solution.structure
-        forces, virial = near.jacobian(q)
-        # What charges do, as rows over atoms.
-        move, strain = np.zeros((3 * len(q), len(q))), np.zeros((9, len(q)))
-        if response:
-            both = np.concatenate(solution.potential_gradient())
-            both = solution.equilibrium.project(np.ascontiguousarray(both.T)).T
-            move, strain = both[:-9], both[-9:]
-        voigt = [3 * a + b for a, b in VOIGT]
-        parts = {
-            "energy": (q[None], 0.0, self.model._counts(structure)[None]),
-            "forces": (move, -forces, 0.0),
-        }
-        if structure.volume:
-            volume = structure.volume
-            parts["stress"] = (-strain[voigt] / volume, virial[voigt] / volume, 0.0)
-        atoms = np.concatenate([parts[name][0] for name in names])
-        counts = np.zeros((len(atoms), len(self.model.elements_)))
+    def _jacobian(self, i, solution, response):
+        """Derivatives of the labelled targets of structure i with respect to the weights."""
+        structure, near = solution.structure, solution.slopes[0][0]
+        parts = self._charge_rows(solution, self.names[i], response)
+        atoms = np.concatenate([parts[name][0] for name in self.names[i]])
         J = near.contract(atoms)
         start = 0
-        for name in names:
-            some = slice(start, start + len(parts[name][0]))
-            J[some] += parts[name][1]
-            counts[some] = parts[name][2]
-            start = some.stop
-        return np.concatenate([J, atoms @ self.model._onehot(structure.numbers), counts], axis=1)
+        for name in self.names[i]:
+            stop = start + len(parts[name][0])
+            J[start:stop] += parts[name][1]
+            start = stop
+        local = self._local_rows(i, solution)
+        return np.concatenate([J, atoms @ self.model._onehot(structure.numbers), local], axis=1)
+
+    def _charge_rows(self, solution, names, response):
+        """Of every target, rows over chi of the atoms, and over w what changes their features."""
+        structure, q, near = solution.structure, solution.charges, solution.slopes[0][0]
+        n = len(q)
+        parts = {"energy": (q[None], 0.0)}
+        if "forces" in names or "stress" in names:
+            forces, virial = near.jacobian(q)
+            move, strain = np.zeros((3 * n, n)), np.zeros((9, n))
+            if response:
+                both = np.concatenate(solution.potential_gradient())
+                both = solution.equilibrium.project(np.ascontiguousarray(both.T)).T
+                move, strain = both[:-9], both[-9:]
+            parts["forces"] = (move, -forces)
+            if structure.volume:
+                parts["stress"] = (
+                    -strain[VOIGT_ROWS] / structure.volume,
+                    virial[VOIGT_ROWS] / structure.volume,
+                )
+        if "born_effective_charges" in names:
+            moved, features = [], []
+            for a in range(3):
+                v = np.ascontiguousarray(solution.dipole_response[:, a])
+                potential = solution.equilibrium.potential_gradient(v)[0]
+                potential[:, a] -= np.eye(n)
+                moved.append(potential)
+                features.append(near.jacobian(v)[0].reshape(n, 3, -1))
+            moved = np.stack(moved, axis=1).reshape(9 * n, n)
+            moved = solution.equilibrium.project(np.ascontiguousarray(moved.T)).T
+            parts["born_effective_charges"] = (
+                moved,
+                -np.stack(features, axis=1).reshape(9 * n, -1),
+            )
+        return parts
+
+    def _local_rows(self, i, solution):
+        """Derivatives of the labelled targets with respect to u and e; the same at any weights."""
+        if i in self.kept:
+            return self.kept[i]
+        structure, near = solution.structure, solution.slopes[1][0]
+        n_columns = self.model._sizes[1]
+        ones, counts = np.ones(len(structure)), self.model._counts(structure)
+        parts = {"energy": near.contract(ones[None])}
+        if "forces" in self.names[i] or "stress" in self.names[i]:
+            forces, virial = near.jacobian(ones)
+            parts["forces"] = -forces
+            if structure.volume:
+                parts["stress"] = virial[VOIGT_ROWS] / structure.volume
+        n_rows = {name: TARGETS[name].size(structure) for name in self.names[i]}
+        psi = [parts.get(name, np.zeros((n, n_columns))) for name, n in n_rows.items()]
+        elements = [np.outer(np.full(n, name == "energy"), counts) for name, n in n_rows.items()]
+        rows = np.concatenate([np.concatenate(psi), np.concatenate(elements)], axis=1)
+        if self.n_bytes + rows.nbytes <= KEPT_BYTES:
+            self.kept[i] = rows
+            self.n_bytes += rows.nbytes
+        return rows
 
 
 def _joined(pieces):

@@ -4,7 +4,7 @@ from numbers import Real
 
 from sklearn.utils._param_validation import Interval
 
-from ._base import POSITIVE, ChargeModel, check_featurised
+from ._base import POSITIVE, ChargeModel, check_featurised, fields
 
 
 class KQEqRegressor(ChargeModel):
@@ -42,6 +42,8 @@ class KQEqRegressor(ChargeModel):
     sigma_stress : float, default=0.001
         Noise of the components of the stress, eV/Angstrom^3. An off-diagonal component counts
         twice.
+    sigma_born_effective_charges : float, default=0.05
+        Noise of the components of the Born effective charges, e.
     energy_noise : {"per_atom", "per_structure", "sqrt_n"}, default="per_atom"
         What `sigma_energy` is the noise of: the energy per atom, so that the noise of the energy of
         n atoms is n times as large; the energy of a structure of any size; or the energy of n
@@ -145,6 +147,7 @@ class KQEqRegressor(ChargeModel):
         sigma_energy=0.001,
         sigma_forces=0.05,
         sigma_stress=0.001,
+        sigma_born_effective_charges=0.05,
         energy_noise="per_atom",
         atomic_energies="fit",
         charge_bias=None,
@@ -170,6 +173,7 @@ class KQEqRegressor(ChargeModel):
         self.sigma_energy = sigma_energy
         self.sigma_forces = sigma_forces
         self.sigma_stress = sigma_stress
+        self.sigma_born_effective_charges = sigma_born_effective_charges
         self.energy_noise = energy_noise
         self.atomic_energies = atomic_energies
         self.charge_bias = charge_bias
@@ -188,7 +192,8 @@ class KQEqRegressor(ChargeModel):
         self.verbose = verbose
 
     def _features(self, X):
-        return check_featurised(X, type(self).__name__)
+        X = check_featurised(X, type(self).__name__)
+        return fields(X.structures, chi=X.source)
 
     def _amplitudes(self):
-        return self.amplitude_chi, self.amplitude_baseline if self.baseline else 0.0
+        return self.amplitude_chi, self.amplitude_baseline if self.baseline else 0.0, 0.0

@@ -1,9 +1,7 @@
 """Classical charge equilibration, fitted."""
 
-import numpy as np
-
-from ..structures import StructureFeatures, check_structures
-from ._base import POSITIVE, ChargeModel
+from ..structures import check_structures
+from ._base import POSITIVE, ChargeModel, fields
 
 
 class QEqRegressor(ChargeModel):
@@ -16,7 +14,7 @@ class QEqRegressor(ChargeModel):
     ----------
     sigma_dipole, sigma_charges, sigma_quadrupole, sigma_potential, sigma_dipole_magnitude : float
         Noise of the labels, as in `KQEqRegressor`.
-    sigma_energy, sigma_forces, sigma_stress : float
+    sigma_energy, sigma_forces, sigma_stress, sigma_born_effective_charges : float
         Likewise.
     energy_noise, atomic_energies, charge_bias
         As in `KQEqRegressor`.
@@ -66,6 +64,7 @@ class QEqRegressor(ChargeModel):
         sigma_energy=0.001,
         sigma_forces=0.05,
         sigma_stress=0.001,
+        sigma_born_effective_charges=0.05,
         energy_noise="per_atom",
         atomic_energies="fit",
         charge_bias=None,
@@ -89,6 +88,7 @@ class QEqRegressor(ChargeModel):
         self.sigma_energy = sigma_energy
         self.sigma_forces = sigma_forces
         self.sigma_stress = sigma_stress
+        self.sigma_born_effective_charges = sigma_born_effective_charges
         self.energy_noise = energy_noise
         self.atomic_energies = atomic_energies
         self.charge_bias = charge_bias
@@ -105,55 +105,7 @@ class QEqRegressor(ChargeModel):
         self.verbose = verbose
 
     def _features(self, X):
-        return StructureFeatures(check_structures(X), NoFeatures())
+        return fields(check_structures(X))
 
     def _amplitudes(self):
-        return 0.0, self.amplitude_baseline
-
-
-class NoFeatures:
-    """The source of features without columns."""
-
-    boundaries = (0, 0)
-    row_bytes = 1024
-    signature = None
-    verbose = False
-
-    def tiles(self, structures):
-        """Nothing."""
-        return []
-
-    def gradient(self, structure):
-        """Nothing depends on the geometry."""
-        return NoGradient(len(structure))
-
-    def dual(self, weights):
-        """There are none."""
-        return weights
-
-
-class NoGradient:
-    """Derivatives of features without columns: none."""
-
-    def __init__(self, n_atoms):
-        self.n_atoms = n_atoms
-
-    def field(self, dual):
-        """Nothing is added to the electronegativities."""
-        return np.zeros(self.n_atoms)
-
-    def field_gradient(self, q, dual):
-        """No forces and no stress."""
-        return np.zeros((self.n_atoms, 3)), np.zeros((3, 3))
-
-    def slopes(self, dual):
-        """No neighbour matters."""
-        return []
-
-    def contract(self, cotangents):
-        """No columns."""
-        return np.zeros((len(cotangents), 0))
-
-    def jacobian(self, q):
-        """No columns."""
-        return np.zeros((3 * self.n_atoms, 0)), np.zeros((9, 0))
+        return 0.0, self.amplitude_baseline, 0.0

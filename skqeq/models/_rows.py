@@ -8,30 +8,25 @@ MAX_ROWS = 4096
 
 
 class RowList:
-    """Rows over the atoms of some structures of a block, for one sparse matrix.
+    """Rows over the atoms of some structures of a block, for sparse matrices.
 
     A row is dense over the atoms of its structure and zero elsewhere.
-
-    Parameters
-    ----------
-    n_elements : int
-        Number of elements, whose atomic energies a row may contain.
     """
 
-    def __init__(self, n_elements):
-        self.n_elements = n_elements
+    def __init__(self):
         self.pieces = []
 
-    def add(self, rows, residual, first_atom, counts=0.0):
+    def add(self, rows, residual, first_atom, energies=0.0):
         """Add rows (k, n_atoms) of a structure whose first atom is `first_atom`.
 
-        `counts` says how many times the atomic energy of each element enters.
+        The rows multiply electronegativities. `energies` is the factor of the sum of all atomic
+        energies, of shape (k,) or one number.
         """
-        counts = np.broadcast_to(counts, (len(rows), self.n_elements))
-        self.pieces.append((rows, counts, residual, first_atom))
+        energies = np.broadcast_to(energies, len(rows))
+        self.pieces.append((rows, energies, residual, first_atom))
 
     def chunks(self, n_atoms, max_rows=MAX_ROWS):
-        """Yield sparse matrices (n_rows, n_atoms) with their counts and right-hand sides."""
+        """Yield pairs of sparse matrices (n_rows, n_atoms), of both kinds, and right-hand sides."""
         start, size = 0, 0
         for i, (rows, *_) in enumerate(self.pieces):
             if size and size + len(rows) > max_rows:
@@ -43,12 +38,17 @@ class RowList:
 
     @staticmethod
     def _stack(pieces, n_atoms):
-        every, counts, residuals, firsts = zip(*pieces, strict=True)
+        every, energies, residuals, firsts = zip(*pieces, strict=True)
         data = np.concatenate([rows.ravel() for rows in every])
         columns = np.concatenate(
             [np.tile(np.arange(a, a + r.shape[1]), len(r)) for r, a in zip(every, firsts)]
         )
         lengths = np.concatenate([np.full(len(rows), rows.shape[1]) for rows in every])
         starts = np.concatenate([[0], np.cumsum(lengths)])
-        matrix = csr_matrix((data, columns, starts), shape=(len(lengths), n_atoms))
-        return matrix, np.concatenate(counts), np.concatenate(residuals)
+        shape = (len(lengths), n_atoms)
+        charges = csr_matrix((data, columns, starts), shape)
+        energies = np.concatenate(energies)
+        local = csr_matrix(shape)
+        if energies.any():
+            local = csr_matrix((np.repeat(energies, lengths), columns, starts), shape)
+        return charges, local, np.concatenate(residuals)

@@ -67,14 +67,15 @@ class Equilibrium:
         """``chi . q + q . A q / 2 - field . sum_i q_i r_i``, about the coordinate origin; eV."""
         return float(charges @ (chi - self._external + 0.5 * (self._A @ charges)))
 
-    def coulomb_gradient(self, q):
-        """Derivatives of ``q . A q`` at fixed q with respect to positions and strain.
+    def coulomb_gradient(self, q, p=None):
+        """Derivatives of ``q . A p`` at fixed charges with respect to positions and strain.
 
-        See `skqeq.electrostatics.hardness_gradient`.
+        See `skqeq.electrostatics.hardness_gradient`; p is q by default.
         """
+        p = q if p is None else p
         if isinstance(self._A, HardnessOperator):
-            return self._A.gradient(q, q)
-        return hardness_gradient(self._structure, q, q, self._widths, self._accuracy)
+            return self._A.gradient(q, p)
+        return hardness_gradient(self._structure, q, p, self._widths, self._accuracy)
 
     def potential_gradient(self, q):
         """Derivatives of ``A q`` at fixed q, see `skqeq.electrostatics.potential_gradient`."""

@@ -1,7 +1,8 @@
 """Structures: the gate for `ase.Atoms` and the ragged container of per-atom features."""
 
-from ._features import Block, StructureFeatures, Tile
+from ._features import StructureFeatures
 from ._structure import Structure, check_structures, strip
+from ._tiles import Block, Tile
 
 __all__ = [
     "Block",

@@ -1,107 +1,17 @@
 """The ragged, lazy container that flows between featurizers, sparsifiers and models.
 
-Features of a data set are a block-sparse matrix: one row per atom, and an atom stores only the
-columns that can be non-zero for it. They are computed when a consumer walks over them, block by
-block, so that memory is bounded by a block and not by the data.
+Rows are computed when a consumer walks over them, block by block, so that memory is bounded by a
+block and not by the data.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from ._sources import NO_GRADIENT, ArraySource, StackedSource
+from ._tiles import Block
+
 # Size of a block if its rows were dense; the tiles in memory are usually half of that.
 BLOCK_BYTES = 2**29
-NO_GRADIENT = (
-    "forces need features of known derivative: those of CURSparsifier behind SOAPFeaturizer"
-)
-
-
-class Tile(NamedTuple):
-    """A dense piece of a block: some atoms times some columns.
-
-    Attributes
-    ----------
-    atoms : ndarray of shape (n,)
-        Ascending rows of the block.
-    columns : tuple of slice
-        The feature columns of `values`, in their order; none straddles a column block.
-    values : ndarray of shape (n, m)
-        The features; all other columns of these atoms are zero in this tile.
-    """
-
-    atoms: np.ndarray
-    columns: tuple
-    values: np.ndarray
-
-    def take(self, rows):
-        """The tile of some rows, given by index or mask."""
-        return self._replace(atoms=self.atoms[rows], values=self.values[rows])
-
-    def pieces(self):
-        """Pairs (feature columns, columns of `values`), both slices."""
-        start = 0
-        for columns in self.columns:
-            stop = start + columns.stop - columns.start
-            yield columns, slice(start, stop)
-            start = stop
-
-
-class Block:
-    """Consecutive structures with the features of all their atoms.
-
-    Attributes
-    ----------
-    structures : list of Structure
-        The structures of the block.
-    offsets : ndarray of shape (n_structures + 1,)
-        Structure s owns the atoms ``offsets[s]:offsets[s + 1]``.
-    tiles : list of Tile
-        The features.
-    n_features : int
-        Number of columns.
-    """
-
-    def __init__(self, structures, tiles, n_features):
-        self.structures = structures
-        self.offsets = np.concatenate([[0], np.cumsum([len(s) for s in structures])])
-        self.tiles = tiles
-        self.n_features = n_features
-
-    @property
-    def n_atoms(self):
-        """Number of atoms in the block."""
-        return int(self.offsets[-1])
-
-    @property
-    def numbers(self):
-        """Atomic numbers of all atoms."""
-        return np.concatenate([s.numbers for s in self.structures])
-
-    def toarray(self):
-        """The features as a dense array of shape (n_atoms, n_features)."""
-        dense = np.zeros((self.n_atoms, self.n_features))
-        for tile in self.tiles:
-            for columns, piece in tile.pieces():
-                dense[tile.atoms, columns] = tile.values[:, piece]
-        return dense
-
-    def dot(self, weights):
-        """Features times weights of shape (n_features,): one number per atom."""
-        result = np.zeros(self.n_atoms)
-        for tile in self.tiles:
-            for columns, piece in tile.pieces():
-                result[tile.atoms] += tile.values[:, piece] @ weights[columns]
-        return result
-
-    def contract(self, cotangents):
-        """Sparse cotangents of shape (n_rows, n_atoms) times features: (n_rows, n_features)."""
-        result = np.zeros((cotangents.shape[0], self.n_features))
-        for tile in self.tiles:
-            part = cotangents[:, tile.atoms] @ tile.values
-            for columns, piece in tile.pieces():
-                result[:, columns] += part[:, piece]
-        return result
 
 
 class StructureFeatures:
@@ -158,6 +68,21 @@ class StructureFeatures:
             raise ValueError(f"{len(arrays)} arrays for {len(structures)} structures")
         return cls(structures, ArraySource(structures, arrays))
 
+    @classmethod
+    def beside(cls, blocks):
+        """Features of the same structures side by side, in blocks that have names.
+
+        Parameters
+        ----------
+        blocks : dict of {str: StructureFeatures}
+            At least one.
+
+        Returns
+        -------
+        features : StructureFeatures
+        """
+        return _beside(list(blocks.values()), tuple(blocks))
+
     @property
     def n_features(self):
         """Number of columns."""
@@ -174,10 +99,12 @@ class StructureFeatures:
 
     def __repr__(self):
         n_atoms = sum(len(s) for s in self.structures)
-        return (
-            f"<StructureFeatures: {len(self)} structures, {n_atoms} atoms, "
-            f"{self.n_features} features>"
-        )
+        names = getattr(self.source, "names", None)
+        columns = f"{self.n_features} features"
+        if names:
+            sizes = zip(names, self.source.sizes, strict=True)
+            columns = ", ".join(f"{name}: {size} features" for name, size in sizes)
+        return f"<StructureFeatures: {len(self)} structures, {n_atoms} atoms, {columns}>"
 
     def __getitem__(self, key):
         """The dense rows of one structure (int), else features of the selected structures."""
@@ -277,136 +204,6 @@ class StructureFeatures:
         )
 
 
-class ArraySource:
-    """Features given as arrays, found again by the geometry they belong to."""
-
-    signature = None
-    verbose = False
-
-    def __init__(self, structures, arrays):
-        self.rows = {}
-        for i, (structure, array) in enumerate(zip(structures, arrays, strict=True)):
-            array = np.array(array, dtype=np.float64)
-            if array.ndim != 2 or len(array) != len(structure):
-                raise ValueError(
-                    f"structure {i} ({structure.symbols}): features of shape {array.shape} for "
-                    f"{len(structure)} atoms"
-                )
-            if not np.isfinite(array).all():
-                raise ValueError(
-                    f"structure {i} ({structure.symbols}): the features hold "
-                    f"{array[~np.isfinite(array)][0]}"
-                )
-            known = self.rows.setdefault(structure.digest, array)
-            if not np.array_equal(known, array):
-                raise ValueError(
-                    f"structure {i} ({structure.symbols}) has the same geometry as an earlier "
-                    "one, but other features"
-                )
-        widths = {array.shape[1] for array in self.rows.values()}
-        if len(widths) != 1:
-            raise ValueError(f"arrays have different numbers of columns: {sorted(widths)}")
-        self.boundaries = (0, widths.pop())
-        self.row_bytes = 8 * self.boundaries[-1]
-
-    def tiles(self, structures):
-        """All atoms times all columns."""
-        values = np.concatenate([self.rows[s.digest] for s in structures])
-        return [Tile(np.arange(len(values)), (slice(0, self.boundaries[-1]),), values)]
-
-
-class StackedSource:
-    """Several sources side by side, as FeatureUnion makes them."""
-
-    def __init__(self, sources):
-        self.sources = sources
-        self.boundaries = (0,)
-        for source in sources:
-            last = self.boundaries[-1]
-            self.boundaries += tuple(last + b for b in source.boundaries[1:])
-        self.row_bytes = sum(source.row_bytes for source in sources)
-        self.verbose = any(source.verbose for source in sources)
-        self.signature = tuple(source.signature for source in sources)
-        if None in self.signature:
-            self.signature = None
-
-    def tiles(self, structures):
-        """The tiles of every source, shifted to its columns."""
-        tiles, first = [], 0
-        for source in self.sources:
-            for tile in source.tiles(structures):
-                columns = tuple(slice(c.start + first, c.stop + first) for c in tile.columns)
-                tiles.append(tile._replace(columns=columns))
-            first += source.boundaries[-1]
-        return tiles
-
-    @property
-    def spectra(self):
-        """The power spectra of all sources, of which every one is a column block."""
-        return [spectrum for source in self.sources for spectrum in source.spectra]
-
-    def _split(self, weights):
-        """Weights of shape (..., n_features) by source."""
-        ends = np.cumsum([source.boundaries[-1] for source in self.sources])
-        return np.split(weights, ends[:-1], axis=-1)
-
-    def gradient(self, structure):
-        """See `StructureFeatures.gradient`."""
-        if not all(hasattr(source, "gradient") for source in self.sources):
-            raise TypeError(NO_GRADIENT)
-        parts = [source.gradient(structure) for source in self.sources]
-        return StackedGradient(parts, self._split)
-
-    def dual(self, weights):
-        """See `StructureFeatures.dual`."""
-        parts = zip(self.sources, self._split(weights), strict=True)
-        return np.concatenate([source.dual(part) for source, part in parts], axis=-1)
-
-
-class StackedGradient:
-    """The derivatives of several features side by side.
-
-    Parameters
-    ----------
-    parts : list
-        Gradients of the sources.
-    split : callable
-        Divides an array along its last axis by source.
-    """
-
-    def __init__(self, parts, split):
-        self.parts, self.split = parts, split
-
-    def field(self, dual):
-        """The sum of the fields of the parts."""
-        return sum(part.field(u) for part, u in zip(self.parts, self.split(dual), strict=True))
-
-    def contract(self, cotangents):
-        """Cotangents times features."""
-        return np.concatenate([part.contract(cotangents) for part in self.parts], axis=1)
-
-    def slopes(self, dual):
-        """Of every column block of every part."""
-        for part, u in zip(self.parts, self.split(dual), strict=True):
-            yield from part.slopes(u)
-
-    def field_gradient(self, q, dual):
-        """The sum of the derivatives of the parts."""
-        found = [p.field_gradient(q, u) for p, u in zip(self.parts, self.split(dual), strict=True)]
-        return sum(g for g, _ in found), sum(v for _, v in found)
-
-    def pull_back(self, cotangents):
-        """The sum of what the parts pull back."""
-        cotangents = self.split(cotangents)
-        found = [part.pull_back(t) for part, t in zip(self.parts, cotangents, strict=True)]
-        return sum(g for g, _ in found), sum(v for _, v in found)
-
-    def jacobian(self, q):
-        """The columns of the parts."""
-        found = [part.jacobian(q) for part in self.parts]
-        return tuple(np.concatenate(rows, axis=1) for rows in zip(*found, strict=True))
-
-
 def check_same_features(features, signature, estimator):
     """Refuse features whose columns mean something else than those of `fit`."""
     found = features.source.signature
@@ -427,17 +224,24 @@ def _same_columns(first, second):
 def _concatenate(parts, axis=0):
     if not all(isinstance(part, StructureFeatures) for part in parts):
         raise TypeError("StructureFeatures can be concatenated with each other only")
-    if axis == 0:
-        if any(not _same_columns(part.source, parts[0].source) for part in parts):
-            raise ValueError("features of different transformers cannot be concatenated")
-        return StructureFeatures(
-            np.concatenate([part.structures for part in parts]), parts[0].source
-        )
     if axis == 1:
-        reference = [s.digest for s in parts[0].structures]
-        if any([s.digest for s in part.structures] != reference for part in parts):
-            raise ValueError("features of different structures cannot stand side by side")
-        return StructureFeatures(
-            parts[0].structures, StackedSource([part.source for part in parts])
-        )
-    raise ValueError(f"StructureFeatures have two axes, got axis={axis}")
+        return _beside(parts)
+    if axis != 0:
+        raise ValueError(f"StructureFeatures have two axes, got axis={axis}")
+    if any(not _same_columns(part.source, parts[0].source) for part in parts):
+        raise ValueError("features of different transformers cannot be concatenated")
+    return StructureFeatures(np.concatenate([part.structures for part in parts]), parts[0].source)
+
+
+def _beside(parts, names=None):
+    for name, part in zip(names or range(len(parts)), parts):
+        if not isinstance(part, StructureFeatures):
+            raise TypeError(
+                f"block {name!r} is a {type(part).__name__}, but must be features of structures"
+            )
+    reference = [s.digest for s in parts[0].structures]
+    if any([s.digest for s in part.structures] != reference for part in parts):
+        raise ValueError("features of different structures cannot stand side by side")
+    return StructureFeatures(
+        parts[0].structures, StackedSource([part.source for part in parts], names)
+    )

@@ -32,6 +32,8 @@ def make_targets(**columns):
     stress : array-like of shape (n, 6) or (n, 3, 3), optional
         Stress of crystals, and of slabs in their plane, in the sign and the order of ASE:
         xx, yy, zz, yz, xz, xy; eV/Angstrom^3.
+    born_effective_charges : sequence of n array-likes of shape (n_atoms, 3, 3), optional
+        Derivatives ``d mu_a / d r_jb`` of the dipole about the coordinate origin, e.
     **columns
         In the same way ``dipole_sigma``, ``charges_sigma``, ... : array-like of shape (n,), the
         noise of each label relative to the model's ``sigma_dipole``, ``sigma_charges``, ...
@@ -107,7 +109,7 @@ def _entry(name, i, value):
             return None
         row_shape = TARGETS[name].row_shape
         if array.ndim != 1 + len(row_shape) or array.shape[1:] != row_shape:
-            expected = f"(n_atoms, {row_shape[0]})" if row_shape else "1-D"
+            expected = f"(n_atoms, {', '.join(map(str, row_shape))})" if row_shape else "1-D"
             raise ValueError(f"structure {i}: {name} must be {expected}, got shape {array.shape}")
         return array
     shape = COLUMNS[name]

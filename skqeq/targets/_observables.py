@@ -226,6 +226,27 @@ class Stress(Target):
         return np.array([solution.virial[a, b] for a, b in VOIGT]) / solution.structure.volume
 
 
+class BornEffectiveCharges(Target):
+    """Derivatives of the dipole ``sum_i q_i r_i`` with respect to the positions, of every atom.
+
+    Numbers ``d mu_a / d r_jb`` at ``[j, a, b]``; those of a structure sum to its total charge times
+    the unit matrix.
+    """
+
+    name, unit, row_shape = "born_effective_charges", "e", (3, 3)
+
+    def size(self, structure):
+        return 9 * len(structure)
+
+    def defined(self, structure):
+        """Where the dipole has the component a."""
+        along = Dipole().defined(structure)
+        return np.tile(np.repeat(along, 3), len(structure))
+
+    def observe(self, solution):
+        return solution.born_effective_charges.ravel()
+
+
 ALL = (
     Dipole(),
     Charges(),
@@ -235,8 +256,9 @@ ALL = (
     Energy(),
     Forces(),
     Stress(),
+    BornEffectiveCharges(),
 )
 TARGETS = {target.name: target for target in ALL}
+ENERGIES = ("energy", "forces", "stress")
 # What needs derivatives with respect to the geometry.
-GRADIENTS = ("forces", "stress")
-ENERGIES = ("energy", *GRADIENTS)
+GRADIENTS = ("forces", "stress", "born_effective_charges")

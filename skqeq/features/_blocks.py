@@ -1,0 +1,56 @@
+"""Several sets of features side by side, told apart by name."""
+
+from sklearn.pipeline import FeatureUnion
+
+from ..structures import StructureFeatures
+
+
+class StructureBlocks(FeatureUnion, auto_wrap_output_keys=None):
+    """Features of the same structures in blocks that keep their names.
+
+    A `FeatureUnion` whose result remembers which columns came from which transformer, so that a
+    model can use each block for another purpose: `skqeq.GAPKQEqRegressor` takes electronegativities
+    from the block ``"chi"`` and local energies from the block ``"gap"``.
+
+    Parameters
+    ----------
+    transformer_list : list of (str, transformer)
+        Names and the transformers of structures, each usually a pipeline of `SOAPFeaturizer` and
+        `CURSparsifier`.
+    n_jobs : int, default=None
+        Number of processes to fit the transformers in.
+    transformer_weights : None
+        Features have no weights; how large the fields that they make may become is a matter of the
+        model's amplitudes.
+    verbose : bool, default=False
+        Whether to print the time that each transformer took to fit.
+    verbose_feature_names_out : bool, default=True
+        Of `FeatureUnion`; features of atoms have no names.
+
+    See Also
+    --------
+    sklearn.pipeline.FeatureUnion : Parameters of the transformers are reached in the same way.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skqeq import CURSparsifier, SOAPFeaturizer, StructureBlocks
+    >>> blocks = StructureBlocks(
+    ...     [
+    ...         ("chi", make_pipeline(SOAPFeaturizer(r_cut=3.0), CURSparsifier(n_points=1))),
+    ...         ("gap", make_pipeline(SOAPFeaturizer(r_cut=4.0), CURSparsifier(n_points=2))),
+    ...     ]
+    ... )
+    >>> blocks.fit_transform([molecule("CH3OH"), molecule("CO2")])
+    <StructureFeatures: 2 structures, 9 atoms, chi: 3 features, gap: 6 features>
+    """
+
+    def _hstack(self, Xs):
+        # Called by `transform` and `fit_transform` of scikit-learn 1.8 and 1.9.
+        if self.transformer_weights:
+            raise ValueError(
+                "transformer_weights are not for features of structures; use the amplitudes of the "
+                "model, or block_weights of CURSparsifier"
+            )
+        return StructureFeatures.beside(dict(zip([name for name, *_ in self._iter()], Xs)))

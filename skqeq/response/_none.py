@@ -1,0 +1,41 @@
+"""The response of a model without charges."""
+
+import numpy as np
+
+
+class NoCharges:
+    """No charges, whatever the electronegativities: the energy is that of the atoms.
+
+    It stands where `Equilibrium` does, and its charges are zeros.
+
+    Parameters
+    ----------
+    structure : Structure
+        Its total charge and field are not looked at.
+    """
+
+    n_iterations = 0
+
+    def __init__(self, structure):
+        self.n_atoms = len(structure)
+
+    def charges(self, chi, start=None):
+        """Zeros."""
+        return np.zeros(self.n_atoms)
+
+    def energy(self, chi, charges):
+        """Nothing."""
+        return 0.0
+
+    def coulomb_gradient(self, q, p=None):
+        """Nothing moves."""
+        return np.zeros((self.n_atoms, 3)), np.zeros((3, 3))
+
+    def potential_gradient(self, q):
+        """There is no potential."""
+        n = self.n_atoms
+        return np.zeros((n, 3, n)), np.zeros((3, 3, n))
+
+    def project(self, V):
+        """Nothing answers to it."""
+        return np.zeros_like(V)
