@@ -20,12 +20,19 @@ from .targets._observables import GRADIENTS
 
 __all__ = ["KQEqCalculator", "ProgressBar"]
 
+# What only those who ask for it wait for.
+RESPONSES = ("born_effective_charges", "polarizability")
+NO_DIPOLE = (
+    "charge jumps across a cell without a defined dipole moment; molecules have one, and slabs "
+    "along an open x, y or z"
+)
 UNDEFINED = {
     "stress": "a stress needs periodic vectors, and three cell vectors for the volume; a slab "
     "whose third vector is missing gets one by atoms.center(vacuum=10, axis=2)",
     "charges": "the model is a local energy without charges",
-    "dipole": "charge jumps across a cell without a defined dipole moment; molecules have one, "
-    "and slabs along an open x, y or z",
+    "dipole": NO_DIPOLE,
+    "born_effective_charges": NO_DIPOLE,
+    "polarizability": NO_DIPOLE,
 }
 
 
@@ -54,6 +61,10 @@ class KQEqCalculator(Calculator):
         - ``forces``, shape (n_atoms, 3), eV/Angstrom
         - ``stress``, shape (6,), in the sign and the order of ASE: xx, yy, zz, yz, xz, xy,
           eV/Angstrom^3; that of a slab lies in its plane, and its other components are zero
+        - ``born_effective_charges``, shape (n_atoms, 3, 3), ``d mu_a / d r_jb`` at ``[j, a, b]``
+          about the coordinate origin, e, and ``polarizability``, shape (3, 3), e*Angstrom per
+          V/Angstrom, where one of them was asked for by ``calc.get_property(name, atoms)``; NaN
+          along the periodic axes of a slab
 
     Notes
     -----
@@ -74,7 +85,10 @@ class KQEqCalculator(Calculator):
     (3, 3)
     """
 
-    implemented_properties = ["energy", "free_energy", "forces", "stress", "charges", "dipole"]
+    implemented_properties = [
+        *("energy", "free_energy", "forces", "stress", "charges", "dipole"),
+        *RESPONSES,
+    ]
     ignored_changes = {"initial_charges", "initial_magmoms"}
 
     def __init__(self, model):
@@ -145,11 +159,12 @@ class KQEqCalculator(Calculator):
         Raises
         ------
         PropertyNotImplementedError
-            If the structure has no stress or no dipole, and it is wanted.
+            If the structure has no stress or no dipole, and it or what derives from it is wanted.
         """
         atoms = self.atoms if atoms is None else atoms
         transformer, model = unwrap(self.model)
-        gradients = any(name in GRADIENTS for name in properties)
+        responses = any(name in RESPONSES for name in properties)
+        gradients = responses or any(name in GRADIENTS for name in properties)
         numbers, charges = self._last
         start = [charges] if np.array_equal(numbers, atoms.numbers) else None
         names = ["forces" if gradients else "energy"]
@@ -157,7 +172,7 @@ class KQEqCalculator(Calculator):
         super().calculate(atoms)
         self._seen = self._watched(atoms)
         self._last = atoms.numbers.copy(), solution.charges
-        self.results = _results(solution, gradients)
+        self.results = _results(solution, gradients, responses)
         structure = solution.structure
         for name, reason in UNDEFINED.items():
             if name in properties and name not in self.results:
@@ -166,7 +181,7 @@ class KQEqCalculator(Calculator):
                 )
 
 
-def _results(solution, gradients):
+def _results(solution, gradients, responses):
     """What there is to know of a structure, by the names of ASE."""
     structure, energy = solution.structure, solution.energy
     results = {"energy": energy, "free_energy": energy}
@@ -176,6 +191,11 @@ def _results(solution, gradients):
         results["charges"] = solution.charges
     if charged and defined.any():
         results["dipole"] = np.where(defined, TARGETS["dipole"].observe(solution), np.nan)
+        if responses:
+            both = np.logical_and.outer(defined, defined)
+            born = np.where(defined[:, None], solution.born_effective_charges, np.nan)
+            results["born_effective_charges"] = born
+            results["polarizability"] = np.where(both, solution.polarizability, np.nan)
     if gradients:
         results["forces"] = solution.forces
         if structure.periodic and structure.volume > 0.0:

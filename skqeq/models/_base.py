@@ -373,7 +373,8 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             v = guess.solve()
         if energies:
             self._center_energies(energies[0])
-        if energies and self.init is None:
+        # Local energies that are learned take up what charges do to the energy beyond the tangent.
+        if energies and self.init is None and not self._sizes[1]:
             others = [rows for rows in nonlinear if rows not in energies]
             for eased in energies[0].eased():
                 v, _, _ = gauss_newton(triangle, [*others, eased], v, max_iter=3, tol=1e-2)

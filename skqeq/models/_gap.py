@@ -27,8 +27,9 @@ class GAPRegressor(ChargeModel):
 
     Attributes
     ----------
-    coef_ : ndarray of shape (n_features,)
-        The weights u, eV.
+    coef_ : ndarray of shape (n_elements + n_features,)
+        Shifts of the electronegativities of `elements_`, which are zero here, then the weights u,
+        eV.
     elements_ : ndarray of shape (n_elements,)
         Atomic numbers seen in `fit`.
     atomic_energies_ : ndarray of shape (n_elements,)

@@ -1,0 +1,495 @@
+"""A local energy beside charge equilibration, and what its charges do when atoms move."""
+
+import copy
+from functools import partial
+
+import joblib
+import numpy as np
+import pytest
+from ase.build import molecule
+from numpy.testing import assert_allclose
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.pipeline import FeatureUnion, make_pipeline
+
+from skqeq import (
+    CURSparsifier,
+    GAPKQEqRegressor,
+    GAPRegressor,
+    KQEqCalculator,
+    KQEqRegressor,
+    QEqRegressor,
+    SOAPFeaturizer,
+    StructureBlocks,
+    StructureFeatures,
+    make_targets,
+    predict_born_effective_charges,
+    predict_charges,
+    predict_energy,
+    predict_forces,
+    predict_polarizability,
+    predict_stress,
+    predict_target,
+)
+from skqeq.models import _energies
+from skqeq.models._energies import EnergyRows
+from skqeq.structures import check_structures
+from skqeq.targets import TARGETS, Labels
+
+from .test_forces import CASES, rattled
+
+TRAINING = [rattled(atoms, seed) for seed in range(4) for atoms in CASES.values()]
+
+
+def half(r_cut, n_points=8):
+    soap = SOAPFeaturizer(r_cut=r_cut, n_max=3, l_max=2, cutoff_width=1.0)
+    return make_pipeline(soap, CURSparsifier(n_points=n_points, jitter=1e-8))
+
+
+def blocks():
+    return StructureBlocks([("chi", half((2.5, 3.5), 6)), ("gap", half(3.5))])
+
+
+def labels_of(X, seed=0):
+    """Random labels of all that the structures have."""
+    rng = np.random.default_rng(seed)
+    structures = check_structures(X)
+
+    def random(name):
+        for structure in structures:
+            defined = TARGETS[name].defined(structure)
+            yield np.where(defined, rng.normal(size=len(defined)), np.nan)
+
+    return make_targets(
+        energy=rng.normal(size=len(X)),
+        forces=[values.reshape(-1, 3) for values in random("forces")],
+        stress=list(random("stress")),
+        born_effective_charges=[
+            None if np.isnan(values).all() else values.reshape(-1, 3, 3)
+            for values in random("born_effective_charges")
+        ],
+    )
+
+
+OPTIONS = {"sigma_energy": 1e-3, "sigma_forces": 1e-2, "sigma_stress": 1e-4, "tol": 1e-6}
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Fitted to charges and to random energies and forces, so that nothing is small."""
+    rng = np.random.default_rng(0)
+    charges = [
+        np.where(a.symbols == "Na", 0.8, -0.8) + 0.2 * rng.normal(size=len(a)) for a in TRAINING
+    ]
+    y = make_targets(
+        charges=charges,
+        energy=rng.normal(size=len(TRAINING)),
+        forces=[rng.normal(size=(len(a), 3)) for a in TRAINING],
+    )
+    fitted = make_pipeline(
+        blocks(), GAPKQEqRegressor(sigma_energy=0.1, sigma_forces=0.3, tol=0.1, amplitude_gap=3.0)
+    ).fit(TRAINING, y)
+    _, _, u, _ = fitted[-1]._unpack(np.append(fitted[-1].coef_, fitted[-1].atomic_energies_))
+    assert np.abs(u).max() > 0.1
+    return fitted
+
+
+def difference(function, step=1e-3):
+    """Fourth-order central difference of a function of one number."""
+    f = [function(n * step) for n in (-2, -1, 1, 2)]
+    return (8 * (f[2] - f[1]) - (f[3] - f[0])) / (12 * step)
+
+
+def along(direction, function, x=0.0, step=1e-3):
+    """The derivative of a function of weights, or of a geometry, in a direction."""
+    return difference(lambda s: function(x + s * direction), step)
+
+
+def of_position(function, atoms, atom, axis):
+    """Derivative of a function of a structure with respect to a coordinate."""
+    return difference(lambda s: function(moved(atoms, atom, axis, s)))
+
+
+def of_field(function, atoms, axis):
+    """Derivative with respect to the field."""
+    return difference(lambda s: function(in_field(atoms, axis, s)), 1e-2)
+
+
+def of_strain(function, atoms, a, b):
+    """Derivative with respect to a strain."""
+    return difference(lambda s: function(strained(atoms, a, b, s)), 1e-4)
+
+
+def moved(atoms, atom, axis, step):
+    atoms = atoms.copy()
+    atoms.positions[atom, axis] += step
+    return atoms
+
+
+def in_field(atoms, axis, step):
+    atoms = atoms.copy()
+    field = np.array(atoms.info.get("external_field", np.zeros(3)))
+    field[axis] += step
+    atoms.info["external_field"] = field
+    return atoms
+
+
+def strained(atoms, a, b, step):
+    atoms = atoms.copy()
+    strain = np.eye(3)
+    strain[a, b] += step / 2
+    strain[b, a] += step / 2
+    atoms.set_cell(atoms.cell @ strain, scale_atoms=True)
+    return atoms
+
+
+def energy(model, atoms):
+    return predict_energy(model, [atoms])[0]
+
+
+def dipole(model, atoms):
+    """``sum_i q_i r_i`` about the coordinate origin."""
+    [charges] = predict_charges(model, [atoms])
+    return charges @ atoms.positions
+
+
+# ---- derivatives --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_forces_and_stress(name, model):
+    atoms = CASES[name]
+    [forces] = predict_forces(model, [atoms])
+    scale = np.abs(forces).max()
+    for atom, axis in ((0, 0), (1, 2), (len(atoms) - 1, 1)):
+        slope = of_position(partial(energy, model), atoms, atom, axis)
+        assert_allclose(forces[atom, axis], -slope, rtol=0, atol=1e-6 * scale)
+    field = np.array(atoms.info.get("external_field", np.zeros(3)))
+    total = atoms.info.get("charge", 0.0) * field
+    assert_allclose(forces.sum(axis=0), total, rtol=0, atol=1e-8 * scale)
+    if not atoms.pbc.any():
+        return
+    [stress] = predict_stress(model, [atoms])
+    scale = np.nanmax(np.abs(stress))
+    for k, (a, b) in enumerate([(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]):
+        if np.isfinite(stress[k]):
+            slope = of_strain(partial(energy, model), atoms, a, b)
+            expected = slope / atoms.get_volume()
+            assert_allclose(stress[k], expected, rtol=0, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize("name", ["molecule", "ion in a field", "slab in a field"])
+def test_born_charges_and_polarizability(name, model):
+    atoms = CASES[name]
+    axes = [axis for axis in range(3) if not atoms.pbc[axis]]
+    [born] = predict_born_effective_charges(model, [atoms])
+    [polarizability] = predict_polarizability(model, [atoms])
+    [charges] = predict_charges(model, [atoms])
+    scale = np.abs(born[:, axes]).max()
+    for atom, b in ((0, 0), (1, 2), (len(atoms) - 1, 1)):
+        slope = of_position(partial(dipole, model), atoms, atom, b)
+        assert_allclose(born[atom, axes, b], slope[axes], rtol=0, atol=1e-6 * scale)
+    for a in axes:
+        slope = of_field(partial(dipole, model), atoms, a)
+        assert_allclose(polarizability[axes, a], slope[axes], rtol=0, atol=1e-8)
+        slope = of_field(lambda other: predict_forces(model, [other])[0], atoms, a)
+        assert_allclose(born[:, a], slope, rtol=0, atol=1e-8 * scale)
+    # Acoustic sum rule, and the sum of the charges.
+    charge = atoms.info.get("charge", 0.0)
+    assert_allclose(born.sum(axis=0)[axes], charge * np.eye(3)[axes], rtol=0, atol=1e-8)
+    assert_allclose(charges.sum(), charge, rtol=0, atol=1e-10)
+    # What the periodic axes leave undefined, and nothing else.
+    undefined = np.isin(np.arange(3), axes, invert=True)
+    assert (np.isnan(born) == undefined[None, :, None]).all()
+    assert (np.isnan(polarizability) == np.logical_or.outer(undefined, undefined)).all()
+
+
+def test_what_has_no_dipole_has_no_derivative_of_it(model):
+    for name in ("crystal", "charged crystal"):
+        for function in (predict_born_effective_charges, predict_polarizability):
+            with pytest.raises(ValueError, match=r"structure 1 .*pbc = .* undefined"):
+                function(model, [CASES["molecule"], CASES[name]])
+    both = predict_born_effective_charges(model, [CASES["molecule"], CASES["charged slab"]])
+    assert [b.shape for b in both] == [(2, 3, 3), (8, 3, 3)]
+    assert np.isnan(both[1]).any(axis=(0, 2)).tolist() == [False, True, True]
+
+
+def test_energy_of_a_neutral_molecule_in_a_field(model):
+    atoms = rattled(molecule("NaCl"), 3)
+    without, mu = energy(model, atoms), dipole(model, atoms)
+    [polarizability] = predict_polarizability(model, [atoms])
+    # In units of volume it is positive, and that of a metal ball of the size of the molecule.
+    assert 0.0 < np.linalg.eigvalsh(polarizability)[-1] * 14.4 < 30.0
+    for field in np.random.default_rng(0).normal(size=(3, 3)):
+        atoms.info["external_field"] = field
+        expected = without - mu @ field - field @ polarizability @ field / 2
+        assert_allclose(predict_energy(model, [atoms]), [expected], rtol=0, atol=1e-10)
+
+
+def test_centre_of_mass_and_origin(model):
+    """Dipoles are about the centre of mass, Born charges about the origin: they differ for ions."""
+    atoms = CASES["ion in a field"]
+    [born] = predict_born_effective_charges(model, [atoms])
+    share = atoms.get_masses() / atoms.get_masses().sum()
+    slope = of_position(lambda other: predict_target(model, [other], "dipole")[0], atoms, 2, 1)
+    expected = born[2, :, 1] - atoms.info["charge"] * share[2] * np.eye(3)[1]
+    assert_allclose(slope, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kept_bytes", [_energies.KEPT_BYTES, 5000])
+def test_rows_are_derivatives(kept_bytes, monkeypatch):
+    monkeypatch.setattr(_energies, "KEPT_BYTES", kept_bytes)
+    X = list(CASES.values())
+    phi = blocks().fit_transform(X)
+    model = GAPKQEqRegressor(max_iter=1)
+    labels = Labels(labels_of(X), phi.structures)
+    with pytest.warns(UserWarning, match="gauss_newton stopped"):
+        model.fit(phi, labels.table)
+    noise = model._noise(phi.structures, labels, np.ones(len(X)))
+    rows = EnergyRows(model, model._features(phi), labels, noise)
+    v = 0.3 * np.random.default_rng(1).normal(size=len(model._scale()))
+
+    def stacked(v):
+        jacobians, residuals = zip(*rows.linearize(v))
+        return np.concatenate(jacobians), np.concatenate(residuals)
+
+    J, residual = stacked(v)
+    # As in test_energies.py, and Born charges of two molecules, and of two slabs along one axis.
+    assert len(J) == 6 + 3 * 42 + 2 * 6 + 2 * 3 + 9 * (2 + 8) + 3 * 2 * 8
+    assert 0 < len(rows.kept) <= 6 and rows.n_bytes <= kept_bytes
+    assert (len(rows.kept) == 6) == (kept_bytes > 5000)
+    rng = np.random.default_rng(2)
+    for _ in range(3):
+        step = rng.normal(size=len(v))
+        expected = along(step, lambda x: stacked(x)[1], v)
+        assert_allclose(J @ step, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+# ---- fit ----------------------------------------------------------------------------------------
+
+
+def test_a_known_model_is_found_again(model):
+    """From energies, forces and Born charges that one model has made for another."""
+    names = ["energy", "forces", "stress", "dipole", "charges"]
+    y = model[-1].predict_targets(model[:-1].transform(TRAINING), names)
+    found = make_pipeline(model[:-1], GAPKQEqRegressor(**OPTIONS, amplitude_gap=3.0))
+    assert found.fit(TRAINING, y).score(TRAINING, y) > 0.9999
+    losses = [entry["loss"] for entry in found[-1].fit_history_]
+    assert (np.diff(losses) <= 1e-12 * losses[0]).all()
+
+
+def test_the_fit_has_the_least_loss(model):
+    """By what the model predicts, for weights in random directions around it."""
+    rng = np.random.default_rng(5)
+    phi = model[:-1].transform(TRAINING)
+    y = make_targets(
+        energy=rng.normal(size=len(phi)),
+        forces=[rng.normal(size=(len(a), 3)) for a in TRAINING],
+        dipole=[None if a.pbc.any() else rng.normal(size=3) for a in TRAINING],
+    )
+    options = {"sigma_energy": 0.1, "sigma_forces": 0.5, "sigma_dipole": 0.2, "tol": 1e-9}
+    fitted = GAPKQEqRegressor(**options).fit(phi, y)
+    prior = fitted._scale()
+    n_elements = len(fitted.elements_)
+
+    def loss(change):
+        other = copy.copy(fitted)
+        other.coef_ = fitted.coef_ + change[:-n_elements]
+        other.atomic_energies_ = fitted.atomic_energies_ + change[-n_elements:]
+        predicted = other.predict(phi)
+        total = 0.5 * np.sum((other.coef_ / prior[:-n_elements]) ** 2)
+        # The prior of the energies of atoms is wide and flat here.
+        for i, atoms in enumerate(TRAINING):
+            total += 0.5 * ((predicted["energy"][i] - y["energy"][i]) / (0.1 * len(atoms))) ** 2
+            total += 0.5 * np.sum((predicted["forces"][i] - y["forces"][i]) ** 2) / 0.5**2
+            total += 0.5 * np.nansum((predicted["dipole"][i] - y["dipole"][i]) ** 2) / 0.2**2
+        return total
+
+    least = loss(np.zeros(len(prior)))
+    for _ in range(8):
+        direction = rng.normal(size=len(prior)) * prior
+        direction[-n_elements:] = 0.0
+        slope = along(direction, loss, step=1e-4)
+        assert abs(slope) < 1e-5 * least
+        assert loss(1e-3 * direction) > least
+
+
+def test_local_energies_alone_are_a_ridge_regression():
+    phi = half(3.5).fit_transform(TRAINING)
+    y = np.random.default_rng(0).normal(size=len(TRAINING))
+    energies = {"Na": -2.0, "Cl": 1.0}
+    model = GAPRegressor(
+        sigma_energy=0.1, amplitude_gap=2.0, energy_noise="per_structure", atomic_energies=energies
+    ).fit(phi, make_targets(energy=y))
+    rows = np.array([block.sum(axis=0) for block in phi])
+    free = np.array([sum(energies[s] for s in atoms.symbols) for atoms in TRAINING])
+    ridge = Ridge(alpha=(0.1 / 2.0) ** 2, fit_intercept=False).fit(rows, y - free)
+    assert_allclose(model.coef_[2:], ridge.coef_, rtol=0, atol=1e-8)
+    assert (model.coef_[:2] == 0.0).all()  # shifts of electronegativities
+    assert_allclose(model.predict(phi)["energy"], ridge.predict(rows) + free, rtol=0, atol=1e-8)
+    assert len(model.fit_history_) == 1
+
+
+def test_a_local_energy_has_exact_forces():
+    rng = np.random.default_rng(1)
+    y = labels_of(TRAINING)[["energy", "forces", "stress"]]
+    model = make_pipeline(half((2.5, 3.5)), GAPRegressor(sigma_forces=0.3)).fit(TRAINING, y)
+    for atoms in (CASES["molecule"], CASES["crystal"]):
+        [forces] = predict_forces(model, [atoms])
+        for atom, axis in rng.integers((len(atoms), 3), size=(3, 2)):
+            slope = of_position(partial(energy, model), atoms, atom, axis)
+            assert_allclose(forces[atom, axis], -slope, rtol=0, atol=1e-6 * np.abs(forces).max())
+
+
+def test_local_energies_have_no_charges(model):
+    phi = half(3.5).fit_transform(TRAINING)
+    y = make_targets(energy=np.zeros(len(TRAINING)))
+    local = GAPRegressor().fit(phi, y)
+    message = "GAPRegressor has no charges and knows nothing of"
+    with pytest.raises(ValueError, match=f"{message} charges"):
+        local.predict_charges(phi)
+    with pytest.raises(ValueError, match=f"{message} charges"):
+        local.predict_electronegativities(phi)
+    with pytest.raises(ValueError, match=f"{message} dipole"):
+        local.predict_polarizability(phi)
+    with pytest.raises(ValueError, match=f"{message} dipole"):
+        GAPRegressor().fit(phi, make_targets(dipole=np.zeros((len(phi), 3))))
+    atoms = CASES["molecule"].copy()
+    atoms.calc = KQEqCalculator(make_pipeline(half(3.5), GAPRegressor()).fit(TRAINING, y))
+    assert atoms.get_potential_energy() == pytest.approx(0.0, abs=1e-8)
+    with pytest.raises(NotImplementedError, match="local energy without charges"):
+        atoms.get_charges()
+
+
+def test_fragments_beyond_the_cutoff():
+    """Electrostatics holds apart what a local energy cannot tell from infinity."""
+    truth = QEqRegressor(hardness=10.0, radius_scale=0.5, sigma_charges=1e-3)
+    pair = molecule("NaCl")
+    X = []
+    for distance in np.linspace(2.2, 9.0, 24):
+        X.append(pair.copy())
+        X[-1].set_distance(0, 1, distance, fix=0)
+    truth.fit(X[:1], make_targets(charges=[[0.7, -0.7]]))
+    y = make_targets(energy=truth.predict_energy(X))
+    near, far = [X[i] for i in range(0, 24, 2)], X[1::2]
+    joint = make_pipeline(
+        StructureBlocks([("chi", half(3.0)), ("gap", half(3.0))]),
+        GAPKQEqRegressor(hardness=10.0, radius_scale=0.5, sigma_energy=1e-4, amplitude_chi=0.3),
+    ).fit(near, y[::2])
+    local = make_pipeline(half(3.0), GAPRegressor(sigma_energy=1e-4)).fit(near, y[::2])
+    errors = [np.abs(predict_energy(m, far) - y["energy"][1::2]).max() for m in (joint, local)]
+    assert errors[0] < 0.02 < 0.2 < errors[1]
+
+
+def test_born_charges_and_dipoles_teach(model):
+    """Both are linear in the weights: one step finds them."""
+    X = [atoms for atoms in TRAINING if not atoms.pbc.any()]
+    phi = model[:-1].transform(X)
+    y = model[-1].predict_targets(phi, ["dipole", "born_effective_charges"])
+    options = {"sigma_born_effective_charges": 1e-4, "sigma_dipole": 1e-4}
+    found = GAPKQEqRegressor(**options).fit(phi, y)
+    assert len(found.fit_history_) == 2
+    assert found.score(phi, y) > 0.99999
+    for one, other in zip(found.predict_charges(phi), model[-1].predict_charges(phi), strict=True):
+        assert_allclose(one, other, atol=0.05)
+
+
+# ---- features in blocks -------------------------------------------------------------------------
+
+
+def test_order_of_blocks_does_not_matter(model):
+    y = labels_of(TRAINING)[["energy"]]
+    parts = [("gap", half(3.5)), ("chi", half(2.5))]
+    one, other = (
+        make_pipeline(StructureBlocks(order), GAPKQEqRegressor(sigma_energy=0.1)).fit(TRAINING, y)
+        for order in (parts, parts[::-1])
+    )
+    assert_allclose(one[-1].coef_, other[-1].coef_, rtol=0, atol=1e-10)
+    with pytest.raises(ValueError, match="other ones: the descriptor"):
+        one[-1].predict(other[0].set_params(chi=half(3.5), gap=half(2.5)).fit_transform(TRAINING))
+
+
+@pytest.mark.parametrize(
+    "features, message",
+    [
+        (half(2.5), "takes the blocks chi and gap, got features without names; make them by"),
+        (FeatureUnion([("chi", half(2.5)), ("gap", half(3.0))]), "got features without names"),
+        (StructureBlocks([("chi", half(2.5)), ("GAP", half(3.0))]), "got blocks chi, GAP"),
+        (StructureBlocks([("chi", half(2.5))]), "got blocks chi; make them by StructureBlocks"),
+    ],
+)
+def test_blocks_must_be_chi_and_gap(features, message):
+    y = make_targets(energy=np.zeros(len(TRAINING)))
+    with pytest.raises(ValueError, match=message):
+        make_pipeline(features, GAPKQEqRegressor()).fit(TRAINING, y)
+
+
+def test_bad_blocks():
+    y = make_targets(energy=np.zeros(len(TRAINING)))
+    with pytest.raises(TypeError, match="features of structures, got list; make them by Struc"):
+        GAPKQEqRegressor().fit(TRAINING, y)
+    weighted = StructureBlocks([("chi", half(2.5))], transformer_weights={"chi": 2.0})
+    with pytest.raises((ValueError, TypeError), match="transformer_weights|unsupported operand"):
+        weighted.fit_transform(TRAINING)
+    with pytest.raises(TypeError, match="block 'b' is a list, but must be features of structures"):
+        StructureFeatures.beside({"a": half(2.5).fit_transform(TRAINING), "b": []})
+
+
+def test_blocks_are_indexed_and_concatenated(model):
+    phi = model[:-1].transform(TRAINING)
+    assert repr(phi) == (
+        f"<StructureFeatures: 24 structures, {4 * 42} atoms, chi: 12 features, gap: 16 features>"
+    )
+    assert repr(phi[3:5]).endswith("chi: 12 features, gap: 16 features>")
+    both = np.concatenate([phi[:2], phi[2:4]])
+    assert_allclose(both[3], phi[3])
+    assert both.source.names == ("chi", "gap")
+
+
+def test_search_persistence_and_calculator(tmp_path):
+    X = [rattled(atoms, seed) for seed in range(6) for atoms in list(CASES.values())[:2]]
+    y = labels_of(X)[["energy", "forces"]]
+    groups = np.repeat(np.arange(6), 2)
+    grid = {
+        "structureblocks__chi__soapfeaturizer__r_cut": [2.5, 3.0],
+        "structureblocks__gap__soapfeaturizer__r_cut": [3.0],
+        "gapkqeqregressor__sigma_forces": [0.1, 0.3],
+    }
+    pipeline = make_pipeline(
+        StructureBlocks([("chi", half(2.5, 4)), ("gap", half(2.5, 4))]),
+        GAPKQEqRegressor(sigma_energy=0.1, tol=1e-2),
+    )
+    search = GridSearchCV(pipeline, grid, cv=GroupKFold(3), error_score="raise")
+    search.fit(X, y, groups=groups)
+    assert len(search.cv_results_["mean_test_score"]) == 4
+    joblib.dump(search, tmp_path / "model.joblib")
+    loaded = joblib.load(tmp_path / "model.joblib")
+    assert (loaded.predict(X)["energy"] == search.predict(X)["energy"]).all()
+    atoms = X[0].copy()
+    atoms.calc = KQEqCalculator(loaded)
+    assert atoms.get_potential_energy() == pytest.approx(search.predict(X[:1])["energy"][0])
+    born = atoms.calc.get_property("born_effective_charges", atoms)
+    assert_allclose(born, predict_born_effective_charges(search, X[:1])[0])
+    polarizability = atoms.calc.get_property("polarizability", atoms)
+    assert_allclose(polarizability, predict_polarizability(search, X[:1])[0])
+    slab = CASES["slab in a field"].copy()
+    slab.calc = KQEqCalculator(loaded)
+    born = slab.calc.get_property("born_effective_charges", slab)
+    assert_allclose(born, predict_born_effective_charges(search, [slab])[0])
+    assert "polarizability" in slab.calc.results
+    slab.get_forces()  # from what is there
+    crystal = CASES["crystal"].copy()
+    crystal.calc = KQEqCalculator(loaded)
+    with pytest.raises(NotImplementedError, match="no polarizability: charge jumps across a cell"):
+        crystal.calc.get_property("polarizability", crystal)
+
+
+def test_kqeq_is_the_case_without_local_energy():
+    """Local energies that may not vary leave charge equilibration alone."""
+    phi = blocks().fit_transform(TRAINING)
+    y = labels_of(TRAINING)[["energy", "forces"]]
+    chi = StructureFeatures(phi.structures, phi.source.sources[0])
+    options = {"sigma_energy": 0.1, "sigma_forces": 0.5, "hardness": 2.7}
+    alone = KQEqRegressor(**options).fit(chi, y)
+    joint = GAPKQEqRegressor(amplitude_gap=1e-9, **options).fit(phi, y)
+    assert_allclose(joint.predict(phi)["energy"], alone.predict(chi)["energy"], atol=1e-4)
