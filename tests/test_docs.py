@@ -34,8 +34,10 @@ PUBLIC = [
     "skqeq.response",
     "skqeq.solvers",
     "skqeq.sparsify",
+    "skqeq.spectra",
     "skqeq.structures",
     "skqeq.targets",
+    "skqeq.validation",
 ]
 # What pages show and not every installation has.
 OPTIONAL = {"dask", "pandas", "skops"}

@@ -1,9 +1,16 @@
-"""Figures: parity, learning curves, molecules coloured by charge. Needs the extra ``plots``.
+"""Figures: parity, learning curves, molecules by charge, spectra. Needs the extra ``plots``.
 
 Every function draws into `ax`, or into a new figure, and returns the Axes.
 """
 
 from ._errors import plot_learning_curve, plot_parity
 from ._molecules import plot_charges_by_element, plot_molecule
+from ._spectra import plot_spectrum
 
-__all__ = ["plot_charges_by_element", "plot_learning_curve", "plot_molecule", "plot_parity"]
+__all__ = [
+    "plot_charges_by_element",
+    "plot_learning_curve",
+    "plot_molecule",
+    "plot_parity",
+    "plot_spectrum",
+]

@@ -1,0 +1,47 @@
+"""Spectra."""
+
+from ._style import COLORS, axes_or_new
+
+
+def plot_spectrum(wavenumbers, intensities, *, label=None, max_wavenumber=4000.0, ax=None):
+    """Draw an infrared spectrum, its largest peak of height one.
+
+    Parameters
+    ----------
+    wavenumbers : array-like of shape (n,)
+        1/cm, from `skqeq.spectra.infrared_spectrum`.
+    intensities : array-like of shape (n,), or dict of {str: array-like of shape (n,)}
+        One spectrum, or several by name.
+    label : str, default=None
+        Name of a single one.
+    max_wavenumber : float, default=4000.0
+        Where the axis ends, 1/cm.
+    ax : matplotlib.axes.Axes, default=None
+        Where to draw.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skqeq.plotting import plot_spectrum
+    >>> k = np.linspace(0, 4000, 400)
+    >>> ax = plot_spectrum(k, np.exp(-((k - 1600) ** 2) / 500))
+    >>> ax.get_xlabel()
+    'wavenumber (1/cm)'
+    """
+    ax = axes_or_new(ax, (6.4, 3.2))
+    spectra = intensities if isinstance(intensities, dict) else {label: intensities}
+    for i, (name, values) in enumerate(spectra.items()):
+        shown = [v for k, v in zip(wavenumbers, values, strict=True) if k <= max_wavenumber]
+        color = COLORS[i % len(COLORS)]
+        ax.plot(wavenumbers[: len(shown)], [v / max(shown) for v in shown], label=name, color=color)
+    ax.set_xlim(0, max_wavenumber)
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel("wavenumber (1/cm)")
+    ax.set_ylabel("absorption (largest peak = 1)")
+    if any(spectra):
+        ax.legend(frameon=False)
+    return ax

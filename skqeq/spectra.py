@@ -1,0 +1,116 @@
+"""Infrared spectra from dynamics: how fast the dipole changes, and its power spectrum."""
+
+import numpy as np
+from ase.units import fs
+from scipy.signal import welch
+
+from .models import predict_born_effective_charges
+from .structures._structure import as_sequence
+
+__all__ = ["dipole_derivatives", "infrared_spectrum"]
+
+# Speed of light in cm/fs.
+LIGHT = 2.99792458e-5
+
+
+def dipole_derivatives(model, trajectory):
+    """Time derivatives of the dipole along a trajectory, ``sum_j Z*_j v_j``.
+
+    They need no differences of dipoles between frames, and do not jump where molecules are wrapped.
+
+    Parameters
+    ----------
+    model : fitted estimator
+        A charge model, a pipeline that ends in one, or a search over either.
+    trajectory : sequence of ase.Atoms
+        Frames with velocities, as dynamics of ASE leave them: of molecules, or of slabs.
+
+    Returns
+    -------
+    derivatives : ndarray of shape (n_frames, 3)
+        e*Angstrom/fs; NaN along the periodic axes of a slab. For ions the motion of the centre of
+        mass adds the charge times its velocity.
+
+    Raises
+    ------
+    ValueError
+        If no frame moves, or one has no dipole.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase.build import molecule
+    >>> from skqeq import QEqRegressor
+    >>> from skqeq.spectra import dipole_derivatives
+    >>> water = molecule("H2O")
+    >>> model = QEqRegressor().fit([water], np.array([[0.0, 0.0, -0.39]]))
+    >>> water.set_velocities([[0, 0, 0.1], [0, 0, 0], [0, 0, 0]])
+    >>> dipole_derivatives(model, [water]).shape
+    (1, 3)
+    """
+    trajectory = list(as_sequence(trajectory))
+    velocities = [fs * atoms.get_velocities() for atoms in trajectory]
+    if not any(v.any() for v in velocities):
+        raise ValueError("no frame of the trajectory has velocities")
+    born = predict_born_effective_charges(model, trajectory)
+    return np.array([np.einsum("jab,jb->a", Z, v) for Z, v in zip(born, velocities, strict=True)])
+
+
+def infrared_spectrum(derivatives, timestep, resolution=10.0):
+    """Power spectrum of the time derivative of the dipole, which infrared absorption follows.
+
+    In the classical limit the absorption of light of frequency w is proportional to the Fourier
+    transform of the autocorrelation of ``dmu/dt`` [1]_, which is its power spectrum. It is averaged
+    over segments of the trajectory (Welch's method).
+
+    Parameters
+    ----------
+    derivatives : array-like of shape (n_frames, 3)
+        From `dipole_derivatives`; components that are NaN are left out.
+    timestep : float
+        Time from frame to frame, fs. It must be below half of the shortest period: 4 fs resolve
+        O-H bonds.
+    resolution : float, default=10.0
+        Width of a channel, 1/cm. A segment is ``3.3e4 fs / resolution`` long.
+
+    Returns
+    -------
+    wavenumbers : ndarray of shape (n,)
+        1/cm, up to ``1 / (2 timestep c)``.
+    intensities : ndarray of shape (n,)
+        (e*Angstrom/fs)^2 cm. Their integral is the mean square of the derivative about its mean.
+
+    References
+    ----------
+    .. [1] McQuarrie, Statistical Mechanics (1976), ch. 21.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skqeq.spectra import LIGHT, infrared_spectrum
+    >>> t = np.arange(20000.0)
+    >>> derivatives = np.outer(np.cos(2 * np.pi * LIGHT * 1600 * t), [0.0, 0.0, 1.0])
+    >>> wavenumbers, intensities = infrared_spectrum(derivatives, 1.0)
+    >>> round(wavenumbers[intensities.argmax()] / 10) * 10
+    1600
+    """
+    derivatives = np.asarray(derivatives, dtype=np.float64)
+    if derivatives.ndim != 2 or derivatives.shape[1] != 3:
+        raise ValueError(f"derivatives must be of shape (n, 3), got {derivatives.shape}")
+    if not (np.isfinite(timestep) and timestep > 0):
+        raise ValueError(f"timestep must be a positive number of fs, got {timestep!r}")
+    if not (np.isfinite(resolution) and resolution > 0):
+        raise ValueError(f"resolution must be a positive number of 1/cm, got {resolution!r}")
+    known = ~np.isnan(derivatives).all(axis=0)
+    if not known.any() or not np.isfinite(derivatives[:, known]).all():
+        raise ValueError("derivatives hold NaN in some frames, or nothing else")
+    # Frames per cm of light: frequencies come out as wavenumbers.
+    rate = 1.0 / (timestep * LIGHT)
+    length = int(round(rate / resolution))
+    if not 8 <= length <= len(derivatives):
+        raise ValueError(
+            f"a resolution of {resolution:g} 1/cm takes segments of {length} frames, but the "
+            f"trajectory has {len(derivatives)}: ask for less, or run longer"
+        )
+    wavenumbers, power = welch(derivatives[:, known], rate, nperseg=length, axis=0)
+    return wavenumbers, power.sum(axis=1)
