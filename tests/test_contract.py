@@ -32,9 +32,12 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from skqeq import (
     CURSparsifier,
+    GAPKQEqRegressor,
+    GAPRegressor,
     KQEqRegressor,
     QEqRegressor,
     SOAPFeaturizer,
+    StructureBlocks,
     StructureFeatures,
     check_structures,
     make_targets,
@@ -45,10 +48,13 @@ from skqeq import (
     strip,
 )
 
-CLASSES = [SOAPFeaturizer, CURSparsifier, KQEqRegressor, QEqRegressor]
-KINDS = ["soap", "sparsifier", "kqeq", "qeq", "pipeline"]
-TRANSFORMERS = ["soap", "sparsifier"]
-REGRESSORS = ["kqeq", "qeq", "pipeline"]
+CLASSES = [
+    *(SOAPFeaturizer, CURSparsifier),
+    *(KQEqRegressor, QEqRegressor, GAPKQEqRegressor, GAPRegressor),
+]
+KINDS = ["soap", "sparsifier", "blocks", "kqeq", "qeq", "gapkqeq", "pipeline"]
+TRANSFORMERS = ["soap", "sparsifier", "blocks"]
+REGRESSORS = ["kqeq", "qeq", "gapkqeq", "pipeline"]
 
 
 def small(kind):
@@ -59,7 +65,11 @@ def small(kind):
         "sparsifier": CURSparsifier(n_points=3),
         "kqeq": KQEqRegressor(sigma_dipole=0.05),
         "qeq": QEqRegressor(sigma_dipole=0.05),
+        "gapkqeq": GAPKQEqRegressor(sigma_dipole=0.05),
     }
+    if kind == "blocks":
+        near, far = (make_pipeline(soap, estimators["sparsifier"]) for _ in range(2))
+        return StructureBlocks([("gap", clone(far)), ("chi", clone(near))])
     if kind == "pipeline":
         return make_pipeline(*(estimators[k] for k in ("soap", "sparsifier", "kqeq")))
     return estimators[kind]
@@ -71,7 +81,11 @@ class Case:
     def __init__(self, kind, X):
         self.kind = kind
         self.estimator = small(kind)
-        steps = {"sparsifier": ["soap"], "kqeq": ["soap", "sparsifier"]}.get(kind, [])
+        steps = {
+            "sparsifier": ["soap"],
+            "kqeq": ["soap", "sparsifier"],
+            "gapkqeq": ["blocks"],
+        }.get(kind, [])
         self.before = make_pipeline(*map(small, steps)).fit(X) if steps else None
 
     def input(self, X):
@@ -143,6 +157,8 @@ def test_clone_and_set_params(kind):
         "sparsifier": "n_points",
         "kqeq": "sigma_charges",
         "qeq": "sigma_charges",
+        "gapkqeq": "amplitude_gap",
+        "blocks": "chi__cursparsifier__n_points",
         "pipeline": "cursparsifier__n_points",
     }[kind]
     assert estimator.set_params(**{name: 7}) is estimator
@@ -170,6 +186,8 @@ def test_repr_shows_changed_parameters(kind):
         "sparsifier": "CURSparsifier(n_points=3)",
         "kqeq": "KQEqRegressor(sigma_dipole=0.05)",
         "qeq": "QEqRegressor(sigma_dipole=0.05)",
+        "gapkqeq": "GAPKQEqRegressor(sigma_dipole=0.05)",
+        "blocks": "StructureBlocks(transformer_list=[('gap',",
         "pipeline": "Pipeline(steps=[('soapfeaturizer',",
     }[kind]
     assert repr(small(kind)).startswith(shown)
@@ -484,7 +502,7 @@ def test_n_jobs(molecules, dipoles, empty_cache):
 # ---- weights and labels -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["kqeq", "qeq"])
+@pytest.mark.parametrize("kind", ["kqeq", "qeq", "gapkqeq"])
 def test_weight_two_is_a_duplicate(kind, molecules, table):
     case = Case(kind, molecules)
     weights = np.ones(12)
@@ -495,7 +513,7 @@ def test_weight_two_is_a_duplicate(kind, molecules, table):
     assert_allclose(weighted.coef_, doubled.coef_, rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["kqeq", "qeq"])
+@pytest.mark.parametrize("kind", ["kqeq", "qeq", "gapkqeq"])
 @pytest.mark.parametrize("names", [["energy"], ["forces"], ["energy", "forces"]])
 def test_weights_of_energies_are_duplicates_and_removals(kind, names, molecules, energies):
     case = Case(kind, molecules)
@@ -515,7 +533,7 @@ def test_weights_of_energies_are_duplicates_and_removals(kind, names, molecules,
     assert np.abs(weighted.coef_ - plain.coef_).max() > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["kqeq", "qeq"])
+@pytest.mark.parametrize("kind", ["kqeq", "qeq", "gapkqeq"])
 def test_weight_zero_is_removal(kind, molecules, table):
     case = Case(kind, molecules)
     weights = np.ones(12)
@@ -551,7 +569,7 @@ def test_weight_zero_on_all_labels(molecules, dipoles):
         small("qeq").fit(molecules, dipoles, sample_weight=weights)
 
 
-@pytest.mark.parametrize("kind", ["kqeq", "qeq"])
+@pytest.mark.parametrize("kind", ["kqeq", "qeq", "gapkqeq"])
 def test_equal_weights_scale_the_noise(kind, molecules, dipoles):
     case = Case(kind, molecules)
     weighted = case.fit(molecules, dipoles, sample_weight=np.full(12, 4.0))
@@ -858,14 +876,16 @@ def test_feature_union_wraps_by_itself(molecules):
 
 
 def test_set_output_is_refused():
-    for kind in TRANSFORMERS:
+    for kind in ("soap", "sparsifier"):
         assert not hasattr(small(kind), "set_output")
+    with pytest.raises(ValueError, match="Unable to configure output for SOAPFeaturizer"):
+        small("blocks").set_output(transform="pandas")
     with pytest.raises(ValueError, match="Unable to configure output for SOAPFeaturizer"):
         small("pipeline").set_output(transform="pandas")
 
 
 def test_tags():
-    for kind in ("soap", "sparsifier", "kqeq", "qeq"):
+    for kind in ("soap", "sparsifier", "kqeq", "qeq", "gapkqeq"):
         tags = sklearn.utils.get_tags(small(kind))
         assert tags.input_tags.two_d_array == (kind == "sparsifier")
         assert tags.target_tags.required == (kind in REGRESSORS)

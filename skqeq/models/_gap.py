@@ -60,8 +60,14 @@ class GAPRegressor(ChargeModel):
     """
 
     _parameter_constraints = {
-        **ChargeModel._parameter_constraints,
         "amplitude_gap": [POSITIVE],
+        **{
+            name: ChargeModel._parameter_constraints[name]
+            for name in (
+                *("sigma_energy", "sigma_forces", "sigma_stress"),
+                *("energy_noise", "atomic_energies", "verbose"),
+            )
+        },
     }
 
     def __init__(
