@@ -1,0 +1,100 @@
+"""
+Infrared spectrum of water clusters
+===================================
+
+Light is absorbed where the dipole oscillates. Born effective charges say how the dipole follows the
+atoms, so that its time derivative along a trajectory needs no differences of dipoles, and its power
+spectrum is the infrared spectrum of classical nuclei.
+"""
+
+# %%
+# A model
+# -------
+# Energies, forces and dipoles of clusters of three and four molecules, of which none is in a field.
+import matplotlib.pyplot as plt
+import numpy as np
+from ase import units
+from ase.md.langevin import Langevin
+from ase.md.verlet import VelocityVerlet
+from sklearn.pipeline import make_pipeline
+
+from skqeq import (
+    CURSparsifier,
+    GAPKQEqRegressor,
+    KQEqCalculator,
+    SOAPFeaturizer,
+    StructureBlocks,
+    predict_born_effective_charges,
+)
+from skqeq.calculator import ProgressBar
+from skqeq.datasets import load_water
+from skqeq.plotting import plot_spectrum
+from skqeq.spectra import dipole_derivatives, infrared_spectrum
+
+X, y = load_water()
+few = [
+    i
+    for i, atoms in enumerate(X)
+    if atoms.info["charge"] == 0
+    and atoms.info["n_molecules"] <= 4
+    and atoms.info["expansion"] == 1
+    and "external_field" not in atoms.info
+]
+
+
+def half(r_cut, n_points, **options):
+    soap = SOAPFeaturizer(r_cut=r_cut, cutoff_width=1.5, n_max=4, l_max=3)
+    return make_pipeline(soap, CURSparsifier(n_points=n_points, **options))
+
+
+model = make_pipeline(
+    StructureBlocks(
+        [("chi", half(3.5, 60)), ("gap", half((2.5, 4.5), 120, block_weights=(0.8, 0.2)))]
+    ),
+    GAPKQEqRegressor(
+        amplitude_gap=10.0, amplitude_chi=3.0, radius_scale=0.7, sigma_dipole=0.02, tol=1e-2
+    ),
+)
+model.fit([X[i] for i in few], y[["energy", "forces", "dipole"]][few])
+print(
+    f"{len(few)} clusters, R2 {model.score([X[i] for i in few], y[['energy', 'dipole']][few]):.4f}"
+)
+
+# %%
+# Born charges
+# ------------
+# A hydrogen that moves along its bond carries more than its charge: charge flows as the bond
+# stretches. The tensors of all atoms sum to the total charge.
+[born] = predict_born_effective_charges(model, [X[few[0]]])
+for symbol in "OH":
+    mine = X[few[0]].symbols == symbol
+    print(symbol, "mean diagonal", np.trace(born[mine], axis1=1, axis2=2).mean().round(3) / 3)
+print("sum", np.abs(born.sum(axis=0)).max().round(10))
+
+# %%
+# Dynamics
+# --------
+# One cluster is brought to 200 K, then left alone. The frames of the second part are kept.
+atoms = X[few[0]].copy()
+atoms.calc = KQEqCalculator(model)
+rng = np.random.default_rng(0)
+Langevin(atoms, 0.5 * units.fs, temperature_K=200, friction=0.02 / units.fs, rng=rng).run(400)
+dynamics, frames = VelocityVerlet(atoms, 0.5 * units.fs), []
+dynamics.attach(lambda: frames.append(atoms.copy()), interval=4)
+with ProgressBar(dynamics, 2400, disable=True):
+    dynamics.run(2400)
+
+# %%
+# Spectrum
+# --------
+# Vibrations of the O-H bonds lie above 3000 1/cm, of the angle near 1500, and what is below are
+# molecules that rotate against each other. A cluster for 1.2 ps gives broad and noisy bands; the
+# places of the bands are those of GFN2-xTB with classical nuclei.
+derivatives = dipole_derivatives(model, frames)
+wavenumbers, intensities = infrared_spectrum(derivatives, timestep=2.0, resolution=60.0)
+
+fig, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
+time = 2e-3 * np.arange(len(frames))
+left.plot(time, derivatives[:, 0], linewidth=0.8)
+left.set(xlabel="time (ps)", ylabel="dμ/dt along x (e·Å/fs)")
+ax = plot_spectrum(wavenumbers, intensities, ax=right)
