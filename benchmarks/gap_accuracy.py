@@ -20,6 +20,10 @@ from pathlib import Path
 import ase.io
 import joblib
 import numpy as np
+from ase import units
+from ase.constraints import Hookean
+from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 from sklearn.pipeline import make_pipeline
 
@@ -27,6 +31,7 @@ from skqeq import (
     CURSparsifier,
     GAPKQEqRegressor,
     GAPRegressor,
+    KQEqCalculator,
     KQEqRegressor,
     SOAPFeaturizer,
     StructureBlocks,
@@ -34,6 +39,7 @@ from skqeq import (
     strip,
     targets_from_atoms,
 )
+from skqeq.calculator import ProgressBar
 from skqeq.datasets import load_water, load_water_curves
 from skqeq.parameters import DEBYE
 from skqeq.validation import find_fragments, fragment_charges
@@ -192,7 +198,7 @@ def water():
     [(train, test)] = GroupShuffleSplit(1, test_size=0.3, random_state=0).split(X, groups=groups)
     train = np.random.default_rng(0).permutation(train)
     without = train[~field[train]]
-    runs = [("GAP+kQEq", n, train[:n]) for n in (250, 500, 1000, 1500)]
+    runs = [("GAP+kQEq", n, train[:n]) for n in (1500, 1000, 500, 250)]
     runs += [("GAP", 1500, train[:1500]), ("kQEq", 1500, train[:1500])]
     runs += [("GAP+kQEq without fields", 1000, without[:1000])]
     parts = {
@@ -216,6 +222,7 @@ def water():
         table.append(line)
         write("water.csv", table)
     curves(fitted)
+    dynamics(fitted["GAP+kQEq", 1500])
 
 
 def curves(fitted):
@@ -235,17 +242,48 @@ def curves(fitted):
     head += [f"{name} energy" for name in columns]
     head += [f"{name} charges" for name in columns if "charges" in columns[name].dtype.names]
     table = [head]
+    # Those of the most expanded one: in a compact one a proton may be on its way.
+    apart = [atoms for atoms in X if atoms.info["curve"] == "expansion"]
+    fragments = {atoms.info["charge"]: find_fragments(atoms) for atoms in apart}
     for i, atoms in enumerate(X):
         field = atoms.info.get("external_field", np.zeros(3))
         line = [atoms.info["charge"], atoms.info["curve"], atoms.info["expansion"], *field]
         line += [f"{found['energy'][i]:.5f}" for found in columns.values()]
-        fragments = find_fragments(atoms)
         for found in columns.values():
             if "charges" in found.dtype.names:
-                q = fragment_charges(found["charges"][i], fragments)
+                q = fragment_charges(found["charges"][i], fragments[atoms.info["charge"]])
                 line.append(" ".join(f"{value:.4f}" for value in q))
         table.append(line)
     (RESULTS / "water_curves.csv").write_text(
+        "".join(",".join(map(str, line)) + "\n" for line in table)
+    )
+
+
+def dynamics(model, picoseconds=10.0, strength=0.2, wall=30.0):
+    """A neutral cluster in a strong field, between walls: what becomes of it."""
+    X, _ = load_water_curves()
+    atoms = next(a for a in X if a.info["charge"] == 0 and a.info["expansion"] == 1.0).copy()
+    atoms.info = {"charge": 0, "external_field": [0.0, 0.0, strength]}
+    planes = [(0, 0, sign, -wall) for sign in (1, -1)]  # beyond them a spring pulls back
+    atoms.set_constraint([Hookean(i, plane, 5.0) for i in range(len(atoms)) for plane in planes])
+    atoms.calc = KQEqCalculator(model)
+    rng = np.random.default_rng(0)
+    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=rng)
+    warm = {"temperature_K": 300, "friction": 0.005 / units.fs, "fixcm": False, "rng": rng}
+    run = Langevin(atoms, 0.5 * units.fs, **warm)
+    table = [("time (ps)", "fragments", "largest charge (e)", "lowest z (A)", "highest z (A)")]
+
+    def look():
+        fragments = find_fragments(atoms)
+        charges = fragment_charges(atoms.get_charges(), fragments)
+        z = atoms.positions[:, 2]
+        line = [f"{run.nsteps * 5e-4:.3f}", len(charges), f"{np.abs(charges).max():.4f}"]
+        table.append([*line, f"{z.min():.3f}", f"{z.max():.3f}"])
+
+    run.attach(look, interval=100)
+    with ProgressBar(run, int(2000 * picoseconds)):
+        run.run(int(2000 * picoseconds))
+    (RESULTS / "water_field_dynamics.csv").write_text(
         "".join(",".join(map(str, line)) + "\n" for line in table)
     )
 
