@@ -2,9 +2,9 @@
 A water cluster torn by a field
 ===============================
 
-Dynamics of a neutral cluster of six molecules in a field of 0.2 V/Å along z, between walls at ±30 Å.
-In nature the molecules turn and stay what they are. Charge equilibration lets charge flow through
-the cluster, and a piece of it that carries charge is pulled away.
+Dynamics of a neutral cluster of six molecules in a field of 0.2 V/Å along z, between walls 60 Å
+apart. In nature the molecules turn and stay what they are. Charge equilibration lets charge flow
+through the cluster, and a piece of it that carries charge is pulled away.
 """
 
 # %%

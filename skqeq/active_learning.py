@@ -26,6 +26,7 @@ from .sparsify._cur import ALL, MAX_SKETCH, Rows, SparseSource
 from .sparsify._kernel import SparseKernel, normalize_blocks
 from .sparsify._selection import leverage_scores
 from .structures import StructureFeatures, check_structures, strip
+from .structures._sources import StackedSource
 from .targets import Labels, make_targets, targets_from_atoms
 
 __all__ = ["ActiveLearner", "LangevinDynamics", "select_novel", "select_uncertain", "uncertainty"]
@@ -449,16 +450,22 @@ def uncertainty(phi):
     Parameters
     ----------
     phi : StructureFeatures
-        From `skqeq.CURSparsifier`.
+        From `skqeq.CURSparsifier`, or from `skqeq.StructureBlocks` of such.
 
     Returns
     -------
     uncertainty : ndarray of shape (n,)
         ``max_i sqrt(1 - |phi_i|^2)``, the standard deviation in units of `amplitude_chi`: 0 for a
-        structure whose environments are in the sparse set, 1 for one that is like none of them.
+        structure whose environments are in the sparse set, 1 for one that is like none of them. Of
+        several blocks the largest, each in units of its own amplitude.
     """
+    return np.max([_unexplained(part) for part in sparse_blocks(phi)], axis=0)
+
+
+def _unexplained(phi):
+    """`uncertainty` of the features of one sparse set."""
     worst = []
-    for _, block in check_sparse(phi).blocks():
+    for _, block in phi.blocks():
         explained = np.zeros(block.n_atoms)
         for tile in block.tiles:
             explained[tile.atoms] += np.einsum("ij,ij->i", tile.values, tile.values)
@@ -521,11 +528,14 @@ def select_novel(data, candidates, n, rng):
     picked : list of int
         Indices of candidates; fewer than `n` if the rest holds nothing new.
     """
-    parent = check_sparse(candidates).source.parent
     structures = np.concatenate([data.structures, candidates.structures])
     offsets = np.concatenate([[0], np.cumsum([len(s) for s in structures])])
-    rows = Rows(StructureFeatures(structures, parent), offsets, parent.boundaries, verbose=0)
-    atoms = rows.sketch(np.arange(offsets[-1]), MAX_SKETCH, rng)
+    sketches = []
+    for part in sparse_blocks(candidates):
+        parent = part.source.parent
+        rows = Rows(StructureFeatures(structures, parent), offsets, parent.boundaries, verbose=0)
+        sketches.append(rows.sketch(np.arange(offsets[-1]), MAX_SKETCH, rng))
+    atoms = np.concatenate(sketches, axis=1)
     means = np.add.reduceat(atoms, offsets[:-1]) / np.diff(offsets)[:, None]
     known, rest = np.split(means, [len(data)])
     # Half of the directions, because the last ones are mixtures of many.
@@ -540,15 +550,19 @@ def select_novel(data, candidates, n, rng):
     return picked
 
 
-def check_sparse(phi):
-    """Refuse features without a sparse set."""
-    if not isinstance(getattr(phi, "source", None), SparseSource):
+def sparse_blocks(phi):
+    """The features of every sparse set; features without one are refused."""
+    source = getattr(phi, "source", None)
+    sources = getattr(source, "sources", [source])
+    if not all(isinstance(source, SparseSource) for source in sources):
         raise TypeError("active learning needs a pipeline of SOAPFeaturizer and CURSparsifier")
-    return phi
+    return [StructureFeatures(phi.structures, source) for source in sources]
 
 
 def _extended(source, structure):
-    """The source whose sparse set also holds the environments of a structure."""
+    """The source whose sparse sets also hold the environments of a structure."""
+    if isinstance(source, StackedSource):
+        return StackedSource([_extended(part, structure) for part in source.sources], source.names)
     rows = StructureFeatures([structure], source.parent)[0]
     rows = normalize_blocks(rows, source.parent.boundaries)
     kernels = {}
