@@ -116,7 +116,7 @@ def load_water(level="gfn2", *, return_groups=False):
     ----------
     level : {"gfn2", "pbe0"}, default="gfn2"
         Level of theory of the labels. ``"gfn2"``: GFN2-xTB, 3 to 10 molecules, 2401 structures.
-        ``"pbe0"``: PBE0/def2-SVPD, 2 to 4 molecules, N_PBE0 structures, other ones.
+        ``"pbe0"``: PBE0/def2-SVPD, 2 to 4 molecules, 282 structures, other ones.
     return_groups : bool, default=False
         Whether to return the groups too, which keep the structures of a trajectory together in
         cross-validation.
