@@ -22,6 +22,7 @@ __all__ = ["KQEqCalculator", "ProgressBar"]
 
 # What only those who ask for it wait for.
 RESPONSES = ("born_effective_charges", "polarizability")
+NO_CHARGES = "the model is a local energy without charges"
 NO_DIPOLE = (
     "charge jumps across a cell without a defined dipole moment; molecules have one, and slabs "
     "along an open x, y or z"
@@ -29,7 +30,7 @@ NO_DIPOLE = (
 UNDEFINED = {
     "stress": "a stress needs periodic vectors, and three cell vectors for the volume; a slab "
     "whose third vector is missing gets one by atoms.center(vacuum=10, axis=2)",
-    "charges": "the model is a local energy without charges",
+    "charges": NO_CHARGES,
     "dipole": NO_DIPOLE,
     "born_effective_charges": NO_DIPOLE,
     "polarizability": NO_DIPOLE,
@@ -64,7 +65,8 @@ class KQEqCalculator(Calculator):
         - ``born_effective_charges``, shape (n_atoms, 3, 3), ``d mu_a / d r_jb`` at ``[j, a, b]``
           about the coordinate origin, e, and ``polarizability``, shape (3, 3), e*Angstrom per
           V/Angstrom, where one of them was asked for by ``calc.get_property(name, atoms)``; NaN
-          along the periodic axes of a slab
+          along the periodic axes of a slab. ASE cannot write the former to extended XYZ: use
+          ``write(..., write_results=False)``, or a trajectory file
 
     Notes
     -----
@@ -176,6 +178,8 @@ class KQEqCalculator(Calculator):
         structure = solution.structure
         for name, reason in UNDEFINED.items():
             if name in properties and name not in self.results:
+                if name != "stress" and "charges" not in self.results:
+                    reason = NO_CHARGES
                 raise PropertyNotImplementedError(
                     f"{structure.symbols} with pbc = {structure.pbc} has no {name}: {reason}"
                 )

@@ -213,6 +213,8 @@ def dissociation(model, atoms, factors, fragments=None):
 def field_response(model, atoms, fields, fragments=None):
     """Energies, and charges of the fragments, in uniform fields.
 
+    The energy of an ion in a field depends on the coordinate origin.
+
     Parameters
     ----------
     model : fitted estimator or callable
@@ -265,7 +267,7 @@ def fragment_charge_error(model, X, charges, min_distance=6.0):
     X : sequence of ase.Atoms
         Clusters; those whose fragments are nearer than `min_distance` are left out.
     charges : sequence of array-like of shape (n_atoms,)
-        Of the reference, e.
+        Of the reference, e; None where they are not known.
     min_distance : float, default=6.0
         Shortest distance between atoms of two fragments, Angstrom.
 
@@ -279,7 +281,8 @@ def fragment_charge_error(model, X, charges, min_distance=6.0):
     ValueError
         If no structure has fragments that far apart.
     """
-    pairs = [(atoms, q, find_fragments(atoms)) for atoms, q in zip(X, charges, strict=True)]
+    known = [(atoms, q) for atoms, q in zip(X, charges, strict=True) if q is not None]
+    pairs = [(atoms, q, find_fragments(atoms)) for atoms, q in known]
     pairs = [pair for pair in pairs if min_distance <= fragment_distance(pair[0], pair[2]) < np.inf]
     if not pairs:
         raise ValueError(f"no structure has fragments {min_distance:g} Angstrom apart")

@@ -46,11 +46,23 @@ class StructureBlocks(FeatureUnion, auto_wrap_output_keys=None):
     <StructureFeatures: 2 structures, 9 atoms, chi: 3 features, gap: 6 features>
     """
 
-    def _hstack(self, Xs):
-        # Called by `transform` and `fit_transform` of scikit-learn 1.8 and 1.9.
+    def fit(self, X, y=None, **fit_params):
+        """Fit all transformers to the structures X, see `FeatureUnion.fit`."""
+        self._refuse_weights()
+        return super().fit(X, y, **fit_params)
+
+    def fit_transform(self, X, y=None, **params):
+        """Fit all transformers and describe the same structures."""
+        self._refuse_weights()
+        return super().fit_transform(X, y, **params)
+
+    def _refuse_weights(self):
         if self.transformer_weights:
             raise ValueError(
                 "transformer_weights are not for features of structures; use the amplitudes of the "
                 "model, or block_weights of CURSparsifier"
             )
+
+    def _hstack(self, Xs):
+        # Called by `transform` and `fit_transform` of scikit-learn 1.8 and 1.9.
         return StructureFeatures.beside(dict(zip([name for name, *_ in self._iter()], Xs)))

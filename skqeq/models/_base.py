@@ -23,7 +23,7 @@ from ..structures._features import check_same_features
 from ..structures._sources import NoFeatures, StackedSource
 from ..targets import TARGETS, Labels, make_targets
 from ..targets._labels import to_form
-from ..targets._observables import GRADIENTS, ChargeTarget
+from ..targets._observables import ENERGIES, GRADIENTS, ChargeTarget
 from ._energies import AMPLITUDE_OFFSET, ENERGY_NOISE, EnergyRows
 from ._rows import RowList
 from ._solution import Solution
@@ -195,10 +195,11 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         """Number of atoms of every element."""
         return self._onehot(structure.numbers).sum(axis=0)
 
-    def _solutions(self, features, coef, gradients=False, start=None, numbers=None):
+    def _solutions(self, features, coef, gradients=False, start=None, numbers=None, n_rows=None):
         """Solve all structures for the weights `coef`: w, b, u and e.
 
-        Messages call them by `numbers`, which are consecutive by default.
+        Messages call them by `numbers`, which are consecutive by default. `n_rows` says how many
+        more right-hand sides each will be solved for, which decides how.
 
         Yields
         ------
@@ -211,9 +212,10 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         w, b, u, e = self._unpack(coef)
         start = [None] * len(features) if start is None else start
         numbers = range(len(features)) if numbers is None else numbers
+        n_rows = np.zeros(len(features), dtype=int) if n_rows is None else n_rows
 
         def solve(i, structure, chi, energies, slopes=None):
-            equilibrium, widths, slots = self._equilibrium(structure, numbers[i])
+            equilibrium, widths, slots = self._equilibrium(structure, numbers[i], n_rows[i] + 1)
             chi = (self._chi_0 + b)[slots] + chi
             energies = (self.atomic_energies_ + e)[slots] + energies
             charges = equilibrium.charges(chi, start[i])
@@ -244,8 +246,13 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         kept = {name: NonlinearRows(TARGETS[name]) for name in names}
         kept = {name: rows for name, rows in kept.items() if not TARGETS[name].linear}
         nonlinear = list(kept.values())
-        if set(labels.names) - set(names):
-            nonlinear.append(EnergyRows(self, features, labels, noise))
+        if set(labels.names) & set(ENERGIES):
+            nonlinear.append(EnergyRows(self, features, labels, noise, ENERGIES))
+        if "born_effective_charges" in labels.names:
+            # Linear in the weights, with rows like those of forces.
+            born = EnergyRows(self, features, labels, noise, ["born_effective_charges"])
+            for J, residual in born.linearize(np.zeros(triangle.n_columns)):
+                triangle.update(J, -residual)
         if not names:
             return triangle, nonlinear
         for first, block in features.blocks(verbose=self.verbose, desc="fit"):
@@ -438,7 +445,9 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         start = _check_start(start, features.structures)
         gradients = any(name in GRADIENTS for name in names)
         coef = np.concatenate([self.coef_, np.zeros(len(self.elements_))])
-        for _, _, solutions in self._solutions(features, coef, gradients, start):
+        # Born charges take the answer to three fields.
+        n_rows = np.full(len(features), 3 * ("born_effective_charges" in names))
+        for _, _, solutions in self._solutions(features, coef, gradients, start, n_rows=n_rows):
             yield from solutions
 
     def predict(self, X):

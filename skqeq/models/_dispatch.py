@@ -56,7 +56,7 @@ def predict_electronegativities(model, X):
 
 
 def predict_energy(model, X):
-    """Energies of the charges and of the free atoms.
+    """Energies of the charges and of the atoms.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def predict_energy(model, X):
     Returns
     -------
     energy : ndarray of shape (n,)
-        ``chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_i e(Z_i)``, eV. If the model was not
+        ``chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_i e_i``, eV. If the model was not
         trained on energies, only differences between structures of the same composition have a
         meaning.
     """

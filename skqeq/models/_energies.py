@@ -6,7 +6,7 @@ import numpy as np
 
 from ..parameters import qeq_electronegativities
 from ..targets import TARGETS
-from ..targets._observables import GRADIENTS, VOIGT, ChargeTarget
+from ..targets._observables import GRADIENTS, VOIGT
 from ._rows import MAX_ROWS, RowList
 
 # How the noise of an energy grows with the number of atoms.
@@ -55,11 +55,13 @@ class EnergyRows:
         Their labels.
     noise : dict of {str: ndarray of shape (n_structures,)}
         Noise of every target; infinite for structures without weight.
+    names : sequence of str
+        The targets to make rows of.
     """
 
-    def __init__(self, model, features, labels, noise):
+    def __init__(self, model, features, labels, noise, names):
         self.model, self.features, self.labels, self.noise = model, features, labels, noise
-        names = [name for name in labels.names if not isinstance(TARGETS[name], ChargeTarget)]
+        names = [name for name in labels.names if name in names]
         known = {name: labels.known(name) & np.isfinite(noise[name]) for name in names}
         self.names = [[n for n in known if known[n][i]] for i in range(len(features))]
         sloped = np.any([known[n] for n in GRADIENTS if n in known] or [False], axis=0)
@@ -67,7 +69,7 @@ class EnergyRows:
         # Structures with labels of derivatives, and those with nothing but an energy.
         self.sloped = np.flatnonzero(sloped)
         self.plain = np.flatnonzero(known.get("energy", False) & ~sloped)
-        self.kept, self.n_bytes = {}, 0
+        self.kept, self.n_bytes, self.max_bytes = {}, 0, KEPT_BYTES
 
     def loss(self, v):
         """Half the sum of squared residuals in units of the noise."""
@@ -116,7 +118,12 @@ class EnergyRows:
                 rows.add(weight * solution.charges[None], residual, block.offsets[s], weight)
             yield from self.model._design(block, rows)
         pieces, size = [], 0
-        for _, [(i, solution)] in self._solutions(v, self.sloped, gradients=True):
+        structures = self.features.structures
+        n_rows = [
+            response * sum(TARGETS[name].size(structures[i]) for name in self.names[i])
+            for i in self.sloped
+        ]
+        for _, [(i, solution)] in self._solutions(v, self.sloped, True, n_rows):
             residual, weight = self._residual(i, solution)
             J = self._jacobian(i, solution, response)
             J *= weight[:, None]
@@ -173,11 +180,11 @@ class EnergyRows:
         counts = [self.model._counts(structures[i]) / noise[i] for i in some]
         return np.array(counts), self.labels.table["energy"][some] / noise[some]
 
-    def _solutions(self, v, index, gradients=False):
+    def _solutions(self, v, index, gradients=False, n_rows=None):
         """Blocks of the structures `index`, and lists of their numbers and solutions."""
         if len(index):
             coef, some = self.model._scale() * v, self.features[index]
-            blocks = self.model._solutions(some, coef, gradients, numbers=index)
+            blocks = self.model._solutions(some, coef, gradients, numbers=index, n_rows=n_rows)
             for first, block, solutions in blocks:
                 yield block, [(index[first + s], found) for s, found in enumerate(solutions)]
 
@@ -256,7 +263,7 @@ class EnergyRows:
         psi = [parts.get(name, np.zeros((n, n_columns))) for name, n in n_rows.items()]
         elements = [np.outer(np.full(n, name == "energy"), counts) for name, n in n_rows.items()]
         rows = np.concatenate([np.concatenate(psi), np.concatenate(elements)], axis=1)
-        if self.n_bytes + rows.nbytes <= KEPT_BYTES:
+        if self.n_bytes + rows.nbytes <= self.max_bytes:
             self.kept[i] = rows
             self.n_bytes += rows.nbytes
         return rows

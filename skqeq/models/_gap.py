@@ -104,7 +104,8 @@ class GAPRegressor(ChargeModel):
     def _minimise(self, triangle, nonlinear):
         [rows] = nonlinear
         self._center_energies(rows)
-        for J, residual in rows.linearize(np.zeros(triangle.n_columns)):
+        rows.max_bytes = 0  # they are needed once
+        for J, residual in rows.linearize(np.zeros(triangle.n_columns), response=False):
             triangle.update(J, -residual)
         v = triangle.solve()
         return v, [{"loss": float(triangle.loss(v)), "gradient": 0.0, "step": 1.0}]

@@ -85,11 +85,12 @@ class Solution:
         """
         q, V = self.charges, self.dipole_response
         born = np.multiply.outer(q, np.eye(3)) + V[:, :, None] * self.structure.field
-        near, dual = self.slopes[0]
+        features, dual = self.slopes[0]
+        for near, slopes in features.slopes(dual):
+            for a in range(3):
+                born[:, a] -= near.collect(V[near.i, a, None] * slopes)[0]
         for a in range(3):
-            v = np.ascontiguousarray(V[:, a])
-            born[:, a] -= near.field_gradient(v, dual)[0]
-            born[:, a] -= self.equilibrium.coulomb_gradient(v, q)[0]
+            born[:, a] -= self.equilibrium.coulomb_gradient(np.ascontiguousarray(V[:, a]), q)[0]
         return born
 
     def potential_gradient(self):

@@ -12,7 +12,8 @@ import numpy as np
 from ._tiles import Tile
 
 NO_GRADIENT = (
-    "forces need features of known derivative: those of CURSparsifier behind SOAPFeaturizer"
+    "forces, stress and Born charges need features of known derivative: those of CURSparsifier "
+    "behind SOAPFeaturizer"
 )
 
 

@@ -33,7 +33,8 @@ def make_targets(**columns):
         Stress of crystals, and of slabs in their plane, in the sign and the order of ASE:
         xx, yy, zz, yz, xz, xy; eV/Angstrom^3.
     born_effective_charges : sequence of n array-likes of shape (n_atoms, 3, 3), optional
-        Derivatives ``d mu_a / d r_jb`` of the dipole about the coordinate origin, e.
+        Derivatives ``d mu_a / d r_jb`` of the dipole about the coordinate origin, e; or of shape
+        (n_atoms, 9), the rows of each tensor one after the other.
     **columns
         In the same way ``dipole_sigma``, ``charges_sigma``, ... : array-like of shape (n,), the
         noise of each label relative to the model's ``sigma_dipole``, ``sigma_charges``, ...
@@ -108,6 +109,8 @@ def _entry(name, i, value):
         if array.ndim == 0 and np.isnan(array):
             return None
         row_shape = TARGETS[name].row_shape
+        if len(row_shape) == 2 and array.ndim == 2 and array.shape[1] == np.prod(row_shape):
+            array = array.reshape(-1, *row_shape)  # as files hold it, row by row
         if array.ndim != 1 + len(row_shape) or array.shape[1:] != row_shape:
             expected = f"(n_atoms, {', '.join(map(str, row_shape))})" if row_shape else "1-D"
             raise ValueError(f"structure {i}: {name} must be {expected}, got shape {array.shape}")
@@ -212,11 +215,12 @@ class Labels:
         for name in self.columns:
             for i, structure in enumerate(structures):
                 self._check_size(name, i, structure)
-                if name == "stress":
-                    # Programs write all six components; those out of a slab's plane mean nothing.
+                value = self.table[name][i]
+                if name in ("stress", "born_effective_charges") and value is not None:
+                    # Programs write all components; what a slab does not have means nothing.
                     defined = TARGETS[name].defined(structure)
                     if defined.any():
-                        self.table[name][i][~defined] = np.nan
+                        value[~defined.reshape(value.shape)] = np.nan
         self.names = [n for n in self.columns if self.known(n).any()]
 
     def _check_size(self, name, i, structure):
