@@ -18,7 +18,8 @@ class KQEqRegressor(ChargeModel):
     Charges follow by minimising ``chi . q + q . A q / 2`` at fixed total charge [1]_, and are
     linear in the weights; so are dipoles, quadrupoles, potentials and Born charges, and the fit is
     one linear least-squares problem. With ``dipole_magnitude``, ``energy``, ``forces`` or
-    ``stress`` it is solved by Gauss-Newton. The energy is that of the charges, plus one number per element [2]_::
+    ``stress`` it is solved by Gauss-Newton. The energy is that of the charges, plus one number per
+    element [2]_::
 
         E = chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_i e(Z_i)
 
