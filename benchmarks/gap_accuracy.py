@@ -308,8 +308,9 @@ def lih(X, y, groups):
     # There are no forces.
     found = {name: (model, trained[:1] + trained[2:]) for name, (model, trained) in found.items()}
     # The best local energy that a random search of 250 settings found, and the best without dimers.
-    for name, gap in (("short", features(2.5, 0.6)), ("long", features((2.5, 4.5)))):
-        found[f"GAP, {name} cutoff"] = models(gap, gap, (), **options)["GAP"][0], ("energy",)
+    others = {"a short cutoff": features(2.5, 0.6), "long cutoffs": features((2.5, 4.5))}
+    for name, gap in others.items():
+        found[f"GAP with {name}"] = models(gap, gap, (), **options)["GAP"][0], ("energy",)
     table, every, index = cross_validate("lih", X, y, groups, found)
     large = np.array([len(X[i]) for i in index]) > 2
     table[0] = (*table[0], "energy without the dimers")
