@@ -56,6 +56,10 @@ class StructureBlocks(FeatureUnion, auto_wrap_output_keys=None):
         self._refuse_weights()
         return super().fit_transform(X, y, **params)
 
+    def transform(self, X, **params):
+        """Describe the structures X: `StructureFeatures` in blocks."""
+        return super().transform(X, **params)
+
     def _refuse_weights(self):
         if self.transformer_weights:
             raise ValueError(
