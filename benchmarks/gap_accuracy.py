@@ -103,7 +103,7 @@ WATER = {
 
 def water_models(n_points=500):
     """Models of the clusters of water."""
-    edges = {"r_cut": (3.0, 6.0), "cutoff_width": (2.0, 3.0), "n_points": n_points}
+    edges = {"r_cut": (3.0, 6.0), "cutoff_width": (2.8, 5.0), "n_points": n_points}
     return models(
         lambda: half(**edges, n_max=4, l_max=3),
         lambda: half(**edges, n_max=6, l_max=5, block_weights=(0.8, 0.2)),
@@ -214,7 +214,7 @@ def water():
     field = np.array(["external_field" in atoms.info for atoms in X])
     # Charge equilibration spreads the charge of an ion over molecules far away, and its dipole with
     # it: those dipoles may be missed by more.
-    relative = np.where((charge != 0) & (expansion > 1.1), 3.0, 1.0)
+    relative = np.where((charge != 0) & (expansion > 1.1), 2.0, 1.0)
     columns = {name: y[name] for name in ("energy", "forces", "dipole", "charges")}
     y = make_targets(**columns, dipole_sigma=relative)
     [(train, test)] = GroupShuffleSplit(1, test_size=0.3, random_state=0).split(X, groups=groups)
