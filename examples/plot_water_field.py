@@ -1,0 +1,94 @@
+"""
+Water clusters in a field
+=========================
+
+A model answers to fields whether its training data hold any or not. Beside the reference: the
+energy in a field, and the charge that it moves from molecule to molecule.
+"""
+
+# %%
+# The benchmark
+# -------------
+# ``benchmarks/gap_accuracy.py`` trains one model on clusters of which a quarter are in a field, and
+# one on clusters without. What both say of clusters of six molecules in fields along x, y and z,
+# and what GFN2-xTB says, is in a table.
+import csv
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+STATES = {-1: "with OH⁻", 0: "neutral", 1: "with H₃O⁺"}
+MODELS = {"GAP+kQEq": "tab:blue", "without fields": "tab:orange"}
+path = Path("../benchmarks/results/water_curves.csv")  # from the folder of the examples
+rows = [r for r in csv.DictReader(path.open(encoding="utf-8")) if r["curve"] == "field"]
+
+
+def curve(state, axis, name):
+    """Fields along an axis, energies, and charges of the molecules."""
+    mine = [r for r in rows if int(r["charge"]) == state]
+    mine = [r for r in mine if all(float(r[b]) == 0.0 for b in "xyz" if b != axis)]
+    # The field of zero stands in the table once for every axis.
+    by_field = {float(r[axis]): r for r in mine}
+    fields = np.array(sorted(by_field))
+    energies = np.array([float(by_field[f][f"{name} energy"]) for f in fields])
+    charges = [np.array(by_field[f][f"{name} charges"].split(), dtype=float) for f in fields]
+    return fields, energies, np.array(charges)
+
+
+# %%
+# Energy
+# ------
+# The curvature is the polarisability, the slope the dipole. The energy of an ion also holds the
+# charge times its place in the field.
+fig, axes = plt.subplots(1, 3, figsize=(11.5, 3.8), layout="constrained")
+for ax, (state, title) in zip(axes, STATES.items()):
+    for axis, marker in zip("xyz", "os^"):
+        fields, energy, _ = curve(state, axis, "GFN2-xTB")
+        ax.plot(fields, energy - energy[4], marker, color="k", markersize=3)
+        for name, color in MODELS.items():
+            fields, predicted, _ = curve(state, axis, name)
+            ax.plot(
+                fields, predicted - predicted[4], color=color, label=name if axis == "x" else None
+            )
+    ax.set(title=title, xlabel="field (V/Å)", ylabel="energy in the field (eV)")
+axes[0].plot([], [], "ok", markersize=3, label="GFN2-xTB")
+axes[0].legend(frameon=False)
+
+# %%
+# What the field moves
+# --------------------
+# The change of the charge of every molecule, from no field to 0.2 V/Å. In the reference molecules
+# polarise, and hardly any charge leaves them; in charge equilibration it flows from one end of the
+# cluster to the other, as through a piece of metal.
+fig, ax = plt.subplots(figsize=(4.8, 4.4), layout="constrained")
+for name, color in MODELS.items():
+    truth, predicted = [], []
+    for state in STATES:
+        for axis in "xyz":
+            for model, kept in (("GFN2-xTB", truth), (name, predicted)):
+                charges = curve(state, axis, model)[2]
+                kept.append(charges[-1] - charges[4])
+    truth, predicted = np.concatenate(truth), np.concatenate(predicted)
+    ax.plot(truth, predicted, ".", color=color, label=name)
+    slope = truth @ predicted / (truth @ truth)
+    print(
+        f"{name}: charge moved {np.abs(predicted).mean():.3f} e per molecule, GFN2-xTB "
+        f"{np.abs(truth).mean():.3f} e, slope {slope:.1f}"
+    )
+ends = np.array(ax.get_xlim())
+ax.plot(ends, ends, "k-", linewidth=0.8)
+ax.set(xlabel="GFN2-xTB: change of charge (e)", ylabel="model: change of charge (e)")
+ax.legend(frameon=False)
+
+# %%
+# Polarisability
+# --------------
+# The curvature of the energy: mean over the axes, per molecule.
+for state, title in STATES.items():
+    for name in ("GFN2-xTB", *MODELS):
+        curvature = []
+        for axis in "xyz":
+            fields, energy, _ = curve(state, axis, name)
+            curvature.append(-2 * np.polyfit(fields, energy, 2)[0])
+        print(f"{title}, {name}: {14.4 * np.mean(curvature) / 6:.2f} Å³ per molecule")
