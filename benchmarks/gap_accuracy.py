@@ -82,13 +82,7 @@ def models(chi, gap, charges, **options):
     }
 
 
-IONS = {
-    "amplitude_gap": 10.0,
-    "amplitude_chi": 3.0,
-    "radius_scale": 0.7,
-    "hardness": 2.7,
-    "sigma_charges": 0.01,
-}
+HARD = {"amplitude_gap": 10.0, "amplitude_chi": 3.0, "radius_scale": 1.0, "hardness": 30.0}
 # Wide charges that are hard to move: what leaves a molecule costs energy.
 WATER = {
     "amplitude_gap": 10.0,
@@ -347,18 +341,19 @@ def carbon(X, y, groups):
         lambda: half((3.0, 6.0), 300, 4, 3),
         lambda: half((2.5, 4.5), 300, 6, 5, block_weights=(0.8, 0.2)),
         ("charges",),
-        **IONS,
+        **HARD | {"radius_scale": 0.7, "hardness": 2.7, "sigma_charges": 0.01},
     )
     return cross_validate("carbon", X, y, grouped(X, groups), found)[0]
 
 
 def mgo(X, y, groups):
     """Au2 on MgO(001), with and without aluminium deep below it."""
+    edges = {"r_cut": (3.0, 6.0), "cutoff_width": (2.8, 5.0), "n_max": 4, "l_max": 3}
     found = models(
-        lambda: half((3.0, 6.0), 200, 4, 3),
-        lambda: half((3.0, 5.0), 200, 4, 3),
+        lambda: half(**edges, n_points=200),
+        lambda: half(**edges, n_points=200, block_weights=(0.8, 0.2)),
         ("charges",),
-        **IONS,
+        **HARD | {"sigma_charges": 0.05},
     )
     return cross_validate("mgo", X, y, grouped(X, groups, 4), found)[0]
 
@@ -373,8 +368,7 @@ def dipeptides(X, y, groups):
         lambda: half(**edges, n_points=100),
         lambda: half(**edges, n_points=200, block_weights=(0.8, 0.2)),
         (),
-        **IONS
-        | {"hardness": 30.0, "radius_scale": 1.0, "sigma_charges": 0.05, "sigma_dipole": 0.05},
+        **HARD | {"sigma_charges": 0.05, "sigma_dipole": 0.05},
     )["GAP+kQEq"][0]
     labels = [
         ("energy",),

@@ -31,7 +31,9 @@ rows = [r for r in csv.DictReader(path.open(encoding="utf-8")) if r["curve"] == 
 # %%
 # Energies
 # --------
-# Relative to the compact cluster, per molecule. Beyond its cutoff the local energy alone is flat.
+# Relative to the compact cluster, per molecule. The local energy alone ends at its cutoff, and has
+# to serve three charge states in which molecules look the same. With charges the energies follow
+# the reference all the way.
 fig, axes = plt.subplots(1, 3, figsize=(11.5, 3.8), layout="constrained")
 for ax, (state, title) in zip(axes, STATES.items()):
     mine = [r for r in rows if int(r["charge"]) == state]
