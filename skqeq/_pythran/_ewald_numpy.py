@@ -71,7 +71,8 @@ def ewald_pair_gradient(i, j, D, widths, q, p, kappa):
         np.bincount(j, s, minlength=len(widths)) - np.bincount(i, s, minlength=len(widths))
         for s in step.T
     ]
-    return np.stack(gradient, axis=1), step.T @ D
+    # Of no pairs bincount makes integers.
+    return np.stack(gradient, axis=1).astype(np.float64), step.T @ D
 
 
 def structure_factors(phases, n, weights):

@@ -111,7 +111,8 @@ class Surroundings:
             np.bincount(self.j, g_a, self.n_atoms) - np.bincount(self.i, g_a, self.n_atoms)
             for g_a in g.T
         ]
-        return np.stack(gradient, axis=1), g.T @ self.D
+        # Of no pairs bincount makes integers.
+        return np.stack(gradient, axis=1).astype(np.float64), g.T @ self.D
 
     def jacobians(self, max_bytes=2**25):
         """Derivatives of the rows of the centres with respect to `D`, piece by piece.

@@ -251,3 +251,12 @@ def test_twin_agrees(contracted, kind, monkeypatch):
         )
     for one, other in zip(*results):
         assert_allclose(one, other, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("module", ["_ewald", "_ewald_numpy"])
+def test_atom_without_neighbours(module, monkeypatch):
+    kernels = import_module(f"skqeq._pythran.{module}")
+    monkeypatch.setattr(_operator, "ewald_pair_gradient", kernels.ewald_pair_gradient)
+    gradient, virial = by_operator(Atoms("O"), [0.5], [-1.0], WIDTHS[:1])
+    assert_array_equal(gradient, np.zeros((1, 3)))
+    assert_array_equal(virial, np.zeros((3, 3)))
