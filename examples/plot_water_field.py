@@ -40,9 +40,9 @@ def curve(state, axis, name):
 # Energy
 # ------
 # The slope is the dipole, the curvature the polarisability. The energy of an ion also holds the
-# charge times its place in the field. Curvatures depend on the geometry, the widths and the hardness
-# of the charges alone, and no label of a field can change them. So the two models lie on top of
-# each other.
+# charge times its place in the field. Curvatures depend on the geometry, the widths and the
+# hardness of the charges alone, and no label of a field can change them. So the two models lie on
+# top of each other.
 fig, axes = plt.subplots(1, 3, figsize=(11.5, 3.8), layout="constrained")
 for ax, (state, title) in zip(axes, STATES.items()):
     for axis, marker in zip("xyz", "os^"):
@@ -86,8 +86,9 @@ ax.legend(frameon=False)
 # %%
 # Polarisability
 # --------------
-# The curvature of the energy: mean over the axes, per molecule. GFN2-xTB itself polarises too little
-# (a molecule of water has 1.4 Å³), charge equilibration too much, the more the larger the cluster.
+# The curvature of the energy: mean over the axes, per molecule. GFN2-xTB itself polarises too
+# little (a molecule of water has 1.4 Å³), charge equilibration too much, the more the larger the
+# cluster.
 for state, title in STATES.items():
     for name in ("GFN2-xTB", *MODELS):
         curvature = []
