@@ -3,7 +3,7 @@
 import os
 from contextlib import contextmanager
 
-FORMAT = 3
+FORMAT = 4
 
 # What fitted models hold beside arrays and plain Python, for ``skops.io.load(trusted=...)``.
 TRUSTED_TYPES = [
@@ -14,6 +14,8 @@ TRUSTED_TYPES = [
     "skqeq.models._gapkqeq.GAPKQEqRegressor",
     "skqeq.models._kqeq.KQEqRegressor",
     "skqeq.models._qeq.QEqRegressor",
+    "skqeq.response._flow.ChargeFlow",
+    "skqeq.response._qeq.QEq",
     "skqeq.sparsify._cur.CURSparsifier",
     "skqeq.sparsify._kernel.SparseKernel",
 ]

@@ -24,9 +24,9 @@ is there, so that molecules, slabs and crystals are the same.
 from functools import lru_cache
 
 import numpy as np
-from vesin import NeighborList
 
 from .._pythran import soap_jacobian, soap_pull_back, soap_spectrum
+from ..structures._neighbors import gather_pairs, neighbor_pairs
 from ._dscribe import dscribe_soap
 
 
@@ -107,12 +107,7 @@ class Surroundings:
 
     def collect(self, g):
         """Gradient (n_atoms, 3) and virial (3, 3) from derivatives with respect to `D`."""
-        gradient = [
-            np.bincount(self.j, g_a, self.n_atoms) - np.bincount(self.i, g_a, self.n_atoms)
-            for g_a in g.T
-        ]
-        # Of no pairs bincount makes integers.
-        return np.stack(gradient, axis=1).astype(np.float64), g.T @ self.D
+        return gather_pairs(self.i, self.j, self.D, g, self.n_atoms)
 
     def jacobians(self, max_bytes=2**25):
         """Derivatives of the rows of the centres with respect to `D`, piece by piece.
@@ -153,12 +148,10 @@ class Surroundings:
 
 def _pairs(structure, reach):
     """Centres, neighbours and vectors between them, every atom its own neighbour too."""
-    cell = structure.cell if structure.periodic else np.eye(3)
-    neighbors = NeighborList(cutoff=reach, full_list=True)
-    i, j, D = neighbors.compute(structure.positions, cell, structure.pbc, "ijD", copy=False)
+    i, j, D = neighbor_pairs(structure, reach)
     own = np.arange(len(structure))
-    i, j = np.concatenate([own, i.astype(np.int64)]), np.concatenate([own, j.astype(np.int64)])
-    return i, j, np.concatenate([np.zeros((len(own), 3)), D])
+    D = np.concatenate([np.zeros((len(own), 3)), D])
+    return np.concatenate([own, i]), np.concatenate([own, j]), D
 
 
 def _fading(D, r_cut, width):

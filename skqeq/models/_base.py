@@ -16,7 +16,7 @@ from ..electrostatics._splitting import ACCURACIES
 from ..metrics import target_r2
 from ..parameters import per_element, qeq_electronegativities, radii_table
 from ..persistence import Persistent
-from ..response import Equilibrium
+from ..response import QEq
 from ..solvers import NonlinearRows, Triangle, fixed_point, gauss_newton
 from ..structures import StructureFeatures
 from ..structures._features import check_same_features
@@ -34,13 +34,15 @@ POSITIVE = Interval(Real, 0.0, None, closed="neither")
 class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
     """Electronegativities linear in weights, charges and energies from them by equilibration.
 
-    Two local fields are linear in weights with normal priors, the electronegativity and the energy
-    of an atom::
+    Local fields are linear in weights with normal priors, the electronegativity and the energy of
+    an atom, and its reference charge where the response of the charges knows one::
 
-        chi_i = chi_0(Z_i) + b(Z_i) + phi_i . w,    e_i = e(Z_i) + psi_i . u.
+        chi_i = chi_0(Z_i) + b(Z_i) + phi_i . w,    e_i = e(Z_i) + psi_i . u,
+        r_i = c(Z_i) + rho_i . v.
 
-    Charges follow from chi; the energy is theirs plus that of the atoms. Subclasses say in
-    `_features` what ``phi`` and ``psi`` are, and in `_amplitudes` how large w, b and u may become.
+    Charges follow from chi and r; the energy is theirs plus that of the atoms. Subclasses say in
+    `_features` what ``phi``, ``rho`` and ``psi`` are, and in `_amplitudes` how large w, b and u may
+    become; the response says it of v and c.
     """
 
     _parameter_constraints = {
@@ -77,7 +79,8 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         self : estimator
         """
         self._validate_params()
-        features = self._features(X)
+        response = self._make_response()
+        features = self._features(X, response)
         labels = Labels(y, features.structures)
         if not labels.names:
             raise ValueError(f"all labels are missing: y holds no value of {labels.columns}")
@@ -89,7 +92,8 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         check_defined(labels, features.structures)
         # A fit that fails from here on must not leave the weights of another one.
         self.__dict__.pop("coef_", None)
-        self.n_features_in_ = features.n_features
+        self.response_ = response
+        self.n_features_in_ = features.source.n_distinct
         self._sizes = features.source.sizes
         self.elements_ = np.unique(np.concatenate([s.numbers for s in features.structures]))
         self.features_ = features.source.signature
@@ -107,8 +111,12 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
 
     # ---- what a subclass decides ------------------------------------------------------------
 
-    def _features(self, X):
-        """X as StructureFeatures in two blocks, phi and psi, see `fields`."""
+    def _make_response(self):
+        """How charges follow from the fields."""
+        return QEq()
+
+    def _features(self, X, response):
+        """X as StructureFeatures in three blocks, phi, rho and psi, see `fields`."""
         raise TypeError(f"{type(self).__name__} does not say what its features are")
 
     def _amplitudes(self):
@@ -150,19 +158,24 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         if self.charge_bias is not None:
             given = per_element(self.charge_bias, "charge_bias", -np.inf)
             self._bias = lookup(given, "charge in `charge_bias`")
+        self._response_tables = self.response_.tables(lookup)
 
     def _scale(self):
-        """Prior standard deviation of the weights: w and b, then u and e."""
-        amplitudes = *self._amplitudes(), AMPLITUDE_OFFSET * self._fit_offsets
+        """Prior standard deviation of the weights: w and b, v and c, u and e."""
+        chi, baseline, energy = self._amplitudes()
+        offsets = AMPLITUDE_OFFSET * self._fit_offsets
+        amplitudes = chi, baseline, *self.response_.amplitudes, energy, offsets
         return np.repeat(amplitudes, self._lengths())
 
     def _lengths(self):
-        """Numbers of weights w, b, u and e."""
+        """Numbers of weights w and b, v and c, u and e."""
         n_elements = len(self.elements_)
-        return self._sizes[0], n_elements, self._sizes[1], n_elements
+        chi, reference, energy = self._sizes
+        n_reference = n_elements * self.response_.learns_reference
+        return chi, n_elements, reference, n_reference, energy, n_elements
 
     def _unpack(self, weights):
-        """Weights as w, b, u and e."""
+        """Weights as w and b, v and c, u and e."""
         return np.split(weights, np.cumsum(self._lengths())[:-1])
 
     def _check_known(self, names):
@@ -185,7 +198,9 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         widths, hardness = self._widths[slots], self._hardness[slots]
         A = hardness_for(structure, widths, hardness, self.accuracy, self.solver, n_solutions)
         name = f"structure {i} ({structure.symbols})"
-        return Equilibrium(structure, A, name, widths, self.accuracy), widths, slots
+        tables = (table[slots] for table in self._response_tables)
+        response = self.response_.equilibrium(structure, A, name, widths, self.accuracy, *tables)
+        return response, widths, slots
 
     def _onehot(self, numbers):
         """Which element every atom is: (n_atoms, n_elements)."""
@@ -196,7 +211,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         return self._onehot(structure.numbers).sum(axis=0)
 
     def _solutions(self, features, coef, gradients=False, start=None, numbers=None, n_rows=None):
-        """Solve all structures for the weights `coef`: w, b, u and e.
+        """Solve all structures for the weights `coef`, see `_unpack`.
 
         Messages call them by `numbers`, which are consecutive by default. `n_rows` says how many
         more right-hand sides each will be solved for, which decides how.
@@ -209,31 +224,35 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             Its features; None for derivatives, which make their own.
         solutions : list of Solution
         """
-        w, b, u, e = self._unpack(coef)
+        w, b, v, c, u, e = self._unpack(coef)
+        constants = self._chi_0 + b, c, self.atomic_energies_ + e
         start = [None] * len(features) if start is None else start
         numbers = range(len(features)) if numbers is None else numbers
         n_rows = np.zeros(len(features), dtype=int) if n_rows is None else n_rows
 
-        def solve(i, structure, chi, energies, slopes=None):
+        def solve(i, structure, learned, slopes=None):
             equilibrium, widths, slots = self._equilibrium(structure, numbers[i], n_rows[i] + 1)
-            chi = (self._chi_0 + b)[slots] + chi
-            energies = (self.atomic_energies_ + e)[slots] + energies
-            charges = equilibrium.charges(chi, start[i])
-            return Solution(structure, widths, equilibrium, chi, energies, charges, slopes)
+            chi, reference, energies = (
+                constant[slots] + field if len(constant) else field
+                for constant, field in zip(constants, learned, strict=True)
+            )
+            reference = equilibrium.reference(reference)
+            charges = equilibrium.charges(chi, start[i], reference)
+            fields = chi, reference, energies
+            return Solution(structure, widths, equilibrium, fields, charges, slopes)
 
         if gradients:
-            duals = np.split(features.dual(np.concatenate([w, u])), [len(w)])
+            duals = features.source.split(features.dual(np.concatenate([w, v, u])))
             walk = tqdm(features.structures, "derivatives", disable=not self.verbose, leave=False)
             for i, structure in enumerate(walk):
-                parts = zip(features.gradient(structure).parts, duals, strict=True)
-                slopes = [(near, dual) for near, dual in parts]
-                learned = (near.field(dual) for near, dual in slopes)
-                yield i, None, [solve(i, structure, *learned, slopes)]
+                slopes = list(zip(features.gradient(structure).parts, duals, strict=True))
+                learned = [near.field(dual) for near, dual in slopes]
+                yield i, None, [solve(i, structure, learned, slopes)]
             return
         for first, block in features.blocks():
-            parts = zip(block.split(self._sizes), (w, u), strict=True)
+            parts = zip(block.split(self._sizes), (w, v, u), strict=True)
             learned = (np.split(part.dot(x), block.offsets[1:-1]) for part, x in parts)
-            members = zip(block.structures, *learned, strict=True)
+            members = zip(block.structures, zip(*learned, strict=True), strict=True)
             yield first, block, [solve(first + s, *member) for s, member in enumerate(members)]
 
     def _assemble(self, features, labels, weights):
@@ -267,17 +286,20 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                 q_prior = equilibrium.charges(self._chi_0[slots])
                 for name, value in values.items():
                     operator = TARGETS[name].operator(structure, widths)
-                    rows, prior = equilibrium.rows(operator), operator @ q_prior
+                    (rows, reference), prior = equilibrium.rows(operator), operator @ q_prior
                     sigma = noise[name][i]
                     if name in kept:
-                        pending[name].add(rows, prior, block.offsets[s])
+                        pending[name].add(rows, prior, block.offsets[s], reference=reference)
                         q_qeq = equilibrium.charges(qeq_electronegativities()[structure.numbers])
                         kept[name].add(prior, value, sigma, operator @ q_qeq)
                     else:
                         known = ~np.isnan(value)
                         weight = np.broadcast_to(TARGETS[name].weights / sigma, value.shape)[known]
-                        residual = weight * (value - prior)[known]
-                        reduced.add(weight[:, None] * rows[known], residual, block.offsets[s])
+                        residual, weight = weight * (value - prior)[known], weight[:, None]
+                        if reference is not None:
+                            reference = weight * reference[known]
+                        rows = weight * rows[known]
+                        reduced.add(rows, residual, block.offsets[s], reference=reference)
             for J, residual in self._design(block, reduced):
                 triangle.update(J, residual)
             for name, rows in pending.items():
@@ -310,13 +332,10 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
     def _design(self, block, rows):
         """Turn rows over atoms into rows over scaled weights, some at a time."""
         onehot, scale = self._onehot(block.numbers), self._scale()
-        phi, psi = block.split(self._sizes)
-        for charges, energies, residual in rows.chunks(block.n_atoms):
-            parts = (
-                *(phi.contract(charges), charges @ onehot),
-                *(psi.contract(energies), energies @ onehot),
-            )
-            J = np.concatenate(parts, axis=1)
+        parts = block.split(self._sizes)
+        for fields, residual in rows.chunks(block.n_atoms):
+            known = [(p, f) for p, f in zip(parts, fields, strict=True) if f is not None]
+            J = np.concatenate([x for p, f in known for x in (p.contract(f), f @ onehot)], axis=1)
             J *= scale
             yield J, residual
 
@@ -381,7 +400,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         if energies:
             self._center_energies(energies[0])
         # Local energies that are learned take up what charges do to the energy beyond the tangent.
-        if energies and self.init is None and not self._sizes[1]:
+        if energies and self.init is None and not self._sizes[2]:
             others = [rows for rows in nonlinear if rows not in energies]
             for eased in energies[0].eased():
                 v, _, _ = gauss_newton(triangle, [*others, eased], v, max_iter=3, tol=1e-2)
@@ -429,10 +448,10 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         solution : Solution
         """
         check_is_fitted(self)
-        features = self._features(X)
-        if features.n_features != self.n_features_in_:
+        features = self._features(X, self.response_)
+        if features.source.n_distinct != self.n_features_in_:
             raise ValueError(
-                f"X has {features.n_features} features, but {type(self).__name__} was fitted "
+                f"X has {features.source.n_distinct} features, but {type(self).__name__} was fitted "
                 f"with {self.n_features_in_}"
             )
         check_same_features(features, self.features_, type(self).__name__)
@@ -651,7 +670,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         score : float
         """
         check_is_fitted(self)
-        features = self._features(X)
+        features = self._features(X, self.response_)
         labels = Labels(y, features.structures)
         weights = check_weights(sample_weight, len(features))
         check_defined(labels, features.structures)
@@ -745,21 +764,21 @@ def check_weights(sample_weight, n):
     return weights
 
 
-def fields(structures, chi=None, energy=None):
-    """Features of the electronegativity and of the energy of an atom, side by side.
+def fields(structures, chi=None, reference=None, energy=None):
+    """Features of the electronegativity, reference charge and energy of an atom, side by side.
 
     Parameters
     ----------
     structures : sequence of Structure
         Of the features.
-    chi, energy : object, default=None
+    chi, reference, energy : object, default=None
         Sources of features, see `StructureFeatures`; None for a field that is not learned.
 
     Returns
     -------
     features : StructureFeatures
     """
-    sources = [NoFeatures() if source is None else source for source in (chi, energy)]
+    sources = [NoFeatures() if s is None else s for s in (chi, reference, energy)]
     return StructureFeatures(structures, StackedSource(sources))
 
 

@@ -115,7 +115,11 @@ class EnergyRows:
             rows = RowList()
             for s, (i, solution) in enumerate(solutions):
                 residual, weight = self._residual(i, solution)
-                rows.add(weight * solution.charges[None], residual, block.offsets[s], weight)
+                reference = None
+                if self.model.response_.learns_reference:
+                    reference = weight * solution.drive[None]
+                charges = weight * solution.charges[None]
+                rows.add(charges, residual, block.offsets[s], weight, reference)
             yield from self.model._design(block, rows)
         pieces, size = [], 0
         structures = self.features.structures
@@ -200,58 +204,76 @@ class EnergyRows:
 
     def _jacobian(self, i, solution, response):
         """Derivatives of the labelled targets of structure i with respect to the weights."""
-        structure, near = solution.structure, solution.slopes[0][0]
+        onehot = self.model._onehot(solution.structure.numbers)
         parts = self._charge_rows(solution, self.names[i], response)
-        atoms = np.concatenate([parts[name][0] for name in self.names[i]])
-        J = near.contract(atoms)
-        start = 0
-        for name in self.names[i]:
-            stop = start + len(parts[name][0])
-            J[start:stop] += parts[name][1]
-            start = stop
-        local = self._local_rows(i, solution)
-        return np.concatenate([J, atoms @ self.model._onehot(structure.numbers), local], axis=1)
+        blocks = []
+        for (near, _), rows in zip(solution.slopes, zip(*(parts[n] for n in self.names[i]))):
+            atoms = np.concatenate([over for over, _ in rows])
+            J, start = near.contract(atoms), 0
+            for over, features in rows:
+                J[start : start + len(over)] += features
+                start += len(over)
+            blocks += [J, atoms @ onehot]
+        return np.concatenate([*blocks, self._local_rows(i, solution)], axis=1)
 
     def _charge_rows(self, solution, names, response):
-        """Of every target, rows over chi of the atoms, and over w what changes their features."""
-        structure, q, near = solution.structure, solution.charges, solution.slopes[0][0]
-        n = len(q)
-        parts = {"energy": (q[None], 0.0)}
-        if "forces" in names or "stress" in names:
-            forces, virial = near.jacobian(q)
-            move, strain = np.zeros((3 * n, n)), np.zeros((9, n))
-            if response:
-                both = np.concatenate(solution.potential_gradient())
-                both = solution.equilibrium.project(np.ascontiguousarray(both.T)).T
-                move, strain = both[:-9], both[-9:]
-            parts["forces"] = (move, -forces)
-            if structure.volume:
-                parts["stress"] = (
-                    -strain[VOIGT_ROWS] / structure.volume,
-                    virial[VOIGT_ROWS] / structure.volume,
-                )
+        """Of every target and both fields of the charges, what they do to it.
+
+        Returns
+        -------
+        parts : dict of {str: list of (over, features)}
+            For chi, and for the reference charges where there are any, rows over the field on the
+            atoms, and rows over its weights of what changes the features.
+        """
+        structure, q, V = solution.structure, solution.charges, None
+        n, equilibrium = len(q), solution.equilibrium
+        factors = [(q, solution.drive)]
+        parts = {"energy": [(f[None], 0.0) for f in factors[0]]}
         if "born_effective_charges" in names:
-            moved, features = [], []
+            V, R = solution.dipole_response, solution.reference_response
+            R = np.zeros_like(V) if R is None else R
+            factors += [(-V[:, a], R[:, a]) for a in range(3)]
+        jacobians = _feature_jacobians(solution.slopes[:2], zip(*factors, strict=True))
+        if "forces" in names or "stress" in names:
+            over = [np.zeros((3 * n + 9, n))] * 2
+            if response:
+                moved = np.concatenate(solution.potential_gradient())
+                flowed = solution.reference_gradient()
+                flowed = None if flowed is None else np.concatenate(flowed)
+                over = equilibrium.rows(moved, flowed)
+            fields = list(zip(over, jacobians, strict=True))
+            parts["forces"] = [(-rows[:-9], -J[0]) for rows, (J, _) in fields if rows is not None]
+            if structure.volume:
+                parts["stress"] = [
+                    (rows[-9:][VOIGT_ROWS] / structure.volume, J[0][VOIGT_ROWS] / structure.volume)
+                    for rows, (_, J) in fields
+                    if rows is not None
+                ]
+        if V is not None:
+            moved, flowed = [], []
             for a in range(3):
-                v = np.ascontiguousarray(solution.dipole_response[:, a])
-                potential = solution.equilibrium.potential_gradient(v)[0]
-                potential[:, a] -= np.eye(n)
+                potential = -equilibrium.potential_gradient(np.ascontiguousarray(V[:, a]))[0]
+                potential[:, a] += np.eye(n)
                 moved.append(potential)
-                features.append(near.jacobian(v)[0].reshape(n, 3, -1))
+                if equilibrium.flows is not None:
+                    flowed.append(-equilibrium.flows.charge_gradient(R[:, a])[0])
             moved = np.stack(moved, axis=1).reshape(9 * n, n)
-            moved = solution.equilibrium.project(np.ascontiguousarray(moved.T)).T
-            parts["born_effective_charges"] = (
-                moved,
-                -np.stack(features, axis=1).reshape(9 * n, -1),
-            )
+            flowed = np.stack(flowed, axis=1).reshape(9 * n, n) if flowed else None
+            parts["born_effective_charges"] = [
+                (rows, J[1:].reshape(3, n, 3, -1).swapaxes(0, 1).reshape(9 * n, -1))
+                for rows, (J, _) in zip(equilibrium.rows(moved, flowed), jacobians, strict=True)
+                if rows is not None
+            ]
+        if not self.model.response_.learns_reference:
+            parts["energy"] = parts["energy"][:1]
         return parts
 
     def _local_rows(self, i, solution):
         """Derivatives of the labelled targets with respect to u and e; the same at any weights."""
         if i in self.kept:
             return self.kept[i]
-        structure, near = solution.structure, solution.slopes[1][0]
-        n_columns = self.model._sizes[1]
+        structure, near = solution.structure, solution.slopes[2][0]
+        n_columns = self.model._sizes[2]
         ones, counts = np.ones(len(structure)), self.model._counts(structure)
         parts = {"energy": near.contract(ones[None])}
         if "forces" in self.names[i] or "stress" in self.names[i]:
@@ -267,6 +289,16 @@ class EnergyRows:
             self.kept[i] = rows
             self.n_bytes += rows.nbytes
         return rows
+
+
+def _feature_jacobians(slopes, factors):
+    """Jacobians of both fields for some sets of factors; of the same features at once."""
+    (first, _), (second, _) = slopes
+    sets = [np.stack(f) for f in factors]
+    if first is not second:
+        return first.jacobian(sets[0]), second.jacobian(sets[1])
+    both = first.jacobian(np.concatenate(sets))
+    return tuple(zip(*(np.split(part, 2) for part in both), strict=True))
 
 
 def _joined(pieces):

@@ -88,7 +88,7 @@ class GAPRegressor(ChargeModel):
         self.atomic_energies = atomic_energies
         self.verbose = verbose
 
-    def _features(self, X):
+    def _features(self, X, response):
         X = check_featurised(X, type(self).__name__)
         return fields(X.structures, energy=X.source)
 

@@ -34,11 +34,14 @@ class GAPKQEqRegressor(KQEqRegressor):
         As in `KQEqRegressor`.
     init : array-like of shape (n_weights,), default=None
         As in `KQEqRegressor`, in the form of `coef_`.
+    response : QEq or ChargeFlow, default=None
+        As in `KQEqRegressor`.
 
     Attributes
     ----------
-    coef_ : ndarray of shape (n_features + n_elements,)
-        The weights w of chi, the shifts b of `elements_`, V, and the weights u, eV.
+    coef_ : ndarray of shape (n_weights,)
+        The weights w of chi, the shifts b of `elements_`, V, as many of reference charges, e, if
+        there are any, and the weights u, eV.
     elements_ : ndarray of shape (n_elements,)
         Atomic numbers seen in `fit`.
     atomic_energies_ : ndarray of shape (n_elements,)
@@ -50,7 +53,9 @@ class GAPKQEqRegressor(KQEqRegressor):
     n_iter_ : int
         Its length.
     n_features_in_ : int
-        Number of features of both blocks.
+        Number of features of all blocks.
+    response_ : QEq or ChargeFlow
+        How charges follow.
 
     See Also
     --------
@@ -116,6 +121,7 @@ class GAPKQEqRegressor(KQEqRegressor):
         init=None,
         max_iter=50,
         tol=1e-7,
+        response=None,
         verbose=0,
     ):
         self.amplitude_gap = amplitude_gap
@@ -143,18 +149,13 @@ class GAPKQEqRegressor(KQEqRegressor):
         self.init = init
         self.max_iter = max_iter
         self.tol = tol
+        self.response = response
         self.verbose = verbose
 
-    def _features(self, X):
+    def _features(self, X, response):
         X = check_featurised(X, type(self).__name__, BLOCKS)
-        names = getattr(X.source, "names", None) or ()
-        if sorted(names) != ["chi", "gap"]:
-            found = f"blocks {', '.join(names)}" if names else "features without names"
-            raise ValueError(
-                f"{type(self).__name__} takes the blocks chi and gap, got {found}; {BLOCKS}"
-            )
-        chi, gap = (X.source.sources[names.index(name)] for name in ("chi", "gap"))
-        return fields(X.structures, chi, gap)
+        chi, reference, gap = self._sources(X, response, ["gap"], f"; {BLOCKS}")
+        return fields(X.structures, chi, reference if response.learns_reference else None, gap)
 
     def _amplitudes(self):
         return *super()._amplitudes()[:2], self.amplitude_gap

@@ -2,8 +2,10 @@
 
 from numbers import Real
 
-from sklearn.utils._param_validation import Interval
+from sklearn.base import clone
+from sklearn.utils._param_validation import HasMethods, Interval
 
+from ..response import QEq
 from ._base import POSITIVE, ChargeModel, check_featurised, fields
 
 
@@ -93,13 +95,18 @@ class KQEqRegressor(ChargeModel):
     tol : float, default=1e-7
         Gauss-Newton stops when the gradient is this much smaller than its parts, and the loss would
         not fall by more than this part of it.
+    response : QEq or ChargeFlow, default=None
+        How charges follow from the electronegativities, see `skqeq.response`. None means `QEq`,
+        charge equilibration. With `ChargeFlow` the atoms also have reference charges, which are
+        learned from the same features, or from the block ``"reference"`` of `StructureBlocks`
+        beside ``"chi"``.
     verbose : int, default=0
         Above 0 progress bars are shown.
 
     Attributes
     ----------
-    coef_ : ndarray of shape (n_features + n_elements,)
-        The weights w, then the shifts b of `elements_`; V.
+    coef_ : ndarray of shape (n_weights,)
+        The weights w, then the shifts b of `elements_`; V. Reference charges have as many more, e.
     elements_ : ndarray of shape (n_elements,)
         Atomic numbers seen in `fit`.
     atomic_energies_ : ndarray of shape (n_elements,)
@@ -112,6 +119,8 @@ class KQEqRegressor(ChargeModel):
         Its length.
     n_features_in_ : int
         Number of features seen in `fit`.
+    response_ : QEq or ChargeFlow
+        How charges follow.
 
     References
     ----------
@@ -136,6 +145,7 @@ class KQEqRegressor(ChargeModel):
         "amplitude_chi": [POSITIVE],
         "baseline": ["boolean"],
         "amplitude_baseline": [Interval(Real, 0.0, None, closed="neither")],
+        "response": [HasMethods(["equilibrium", "tables"]), None],
     }
 
     def __init__(
@@ -164,6 +174,7 @@ class KQEqRegressor(ChargeModel):
         init=None,
         max_iter=50,
         tol=1e-7,
+        response=None,
         verbose=0,
     ):
         self.sigma_dipole = sigma_dipole
@@ -190,11 +201,40 @@ class KQEqRegressor(ChargeModel):
         self.init = init
         self.max_iter = max_iter
         self.tol = tol
+        self.response = response
         self.verbose = verbose
 
-    def _features(self, X):
+    def _make_response(self):
+        if self.response is None:
+            return QEq()
+        response = clone(self.response)
+        response._validate_params()
+        return response
+
+    def _features(self, X, response):
         X = check_featurised(X, type(self).__name__)
-        return fields(X.structures, chi=X.source)
+        names = getattr(X.source, "names", None) or ()
+        if sorted(names) == ["chi", "reference"]:
+            chi, reference = self._sources(X, response)
+        else:
+            chi = reference = X.source
+        return fields(X.structures, chi, reference if response.learns_reference else None)
+
+    def _sources(self, X, response, others=(), advice=""):
+        """Features of both fields of the charges, and of the other blocks, by their names."""
+        names = getattr(X.source, "names", None) or ()
+        needed = ["chi", *others]
+        allowed = [needed, [*needed, "reference"]][: 1 + response.learns_reference]
+        if sorted(names) not in map(sorted, allowed):
+            found = f"blocks {', '.join(names)}" if names else "features without names"
+            more = " and, if they like, reference" * response.learns_reference
+            raise ValueError(
+                f"{type(self).__name__} with the response {type(response).__name__} takes the "
+                f"blocks {' and '.join(needed)}{more}, got {found}{advice}"
+            )
+        sources = dict(zip(names, X.source.sources, strict=True))
+        sources.setdefault("reference", sources["chi"])
+        return [sources[name] for name in ("chi", "reference", *others)]
 
     def _amplitudes(self):
         return self.amplitude_chi, self.amplitude_baseline if self.baseline else 0.0, 0.0

@@ -104,7 +104,7 @@ class QEqRegressor(ChargeModel):
         self.tol = tol
         self.verbose = verbose
 
-    def _features(self, X):
+    def _features(self, X, response):
         return fields(check_structures(X))
 
     def _amplitudes(self):

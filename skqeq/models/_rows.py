@@ -16,17 +16,22 @@ class RowList:
     def __init__(self):
         self.pieces = []
 
-    def add(self, rows, residual, first_atom, energies=0.0):
+    def add(self, rows, residual, first_atom, energies=0.0, reference=None):
         """Add rows (k, n_atoms) of a structure whose first atom is `first_atom`.
 
-        The rows multiply electronegativities. `energies` is the factor of the sum of all atomic
-        energies, of shape (k,) or one number.
+        The rows multiply electronegativities, and `reference` the learned reference charges, where
+        there are any. `energies` is the factor of the sum of all atomic energies, of shape (k,) or
+        one number.
         """
         energies = np.broadcast_to(energies, len(rows))
-        self.pieces.append((rows, energies, residual, first_atom))
+        self.pieces.append((rows, reference, energies, residual, first_atom))
 
     def chunks(self, n_atoms, max_rows=MAX_ROWS):
-        """Yield pairs of sparse matrices (n_rows, n_atoms), of both kinds, and right-hand sides."""
+        """Yield some rows of each kind as sparse matrices (n_rows, n_atoms), and right-hand sides.
+
+        The matrices are of electronegativities, of reference charges, None where there are none,
+        and of energies.
+        """
         start, size = 0, 0
         for i, (rows, *_) in enumerate(self.pieces):
             if size and size + len(rows) > max_rows:
@@ -38,17 +43,21 @@ class RowList:
 
     @staticmethod
     def _stack(pieces, n_atoms):
-        every, energies, residuals, firsts = zip(*pieces, strict=True)
-        data = np.concatenate([rows.ravel() for rows in every])
+        every, references, energies, residuals, firsts = zip(*pieces, strict=True)
         columns = np.concatenate(
             [np.tile(np.arange(a, a + r.shape[1]), len(r)) for r, a in zip(every, firsts)]
         )
         lengths = np.concatenate([np.full(len(rows), rows.shape[1]) for rows in every])
         starts = np.concatenate([[0], np.cumsum(lengths)])
         shape = (len(lengths), n_atoms)
-        charges = csr_matrix((data, columns, starts), shape)
+
+        def matrix(parts):
+            data = np.concatenate([rows.ravel() for rows in parts])
+            return csr_matrix((data, columns, starts), shape)
+
         energies = np.concatenate(energies)
         local = csr_matrix(shape)
         if energies.any():
             local = csr_matrix((np.repeat(energies, lengths), columns, starts), shape)
-        return charges, local, np.concatenate(residuals)
+        reference = None if references[0] is None else matrix(references)
+        return (matrix(every), reference, local), np.concatenate(residuals)

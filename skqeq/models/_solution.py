@@ -4,14 +4,21 @@ from functools import cached_property
 
 import numpy as np
 
+from ..structures._neighbors import spread_pairs
+
 
 class Solution:
     """The charges of one structure, and the energy with its derivatives that go with them.
 
-    The energy is a minimum in the charges, so that their derivatives drop out::
+    The energy is a minimum in the charges, so that their derivatives drop out. With the potential
+    ``u = chi + A q - field . r``, and reference charges where there are any::
 
-        E = chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_i e_i
+        E = chi . q + q . A q / 2 - field . sum_i q_i r_i + u . (q_ref - q) / 2 + sum_i e_i
         F_j = -q . dchi/dr_j - q . dA/dr_j q / 2 + q_j field - sum_i de_i/dr_j
+              - u . dq_ref/dr_j + u . dX/dr_j u / 2
+
+    The last terms are those of charge that flows, see `skqeq.response.FlowEquilibrium`; without
+    reference charges u is the same for all atoms.
 
     Parameters
     ----------
@@ -21,26 +28,38 @@ class Solution:
         Of the Gaussian charges, Angstrom.
     equilibrium : Equilibrium
         The charge response.
-    chi, energies, charges : ndarray of shape (n_atoms,)
-        Electronegativities, V, energies of the atoms, eV, and charges, e.
-    slopes : pair of (gradient, dual)
-        Of chi and of the energies of the atoms, the gradient of the features and the dual weights;
-        None where no derivatives are wanted.
+    fields : tuple of ndarray of shape (n_atoms,)
+        Electronegativities, V, reference charges, e, or None, and energies of the atoms, eV.
+    charges : ndarray of shape (n_atoms,)
+        e.
+    slopes : list of (gradient, dual)
+        Of each field, the gradient of the features and the dual weights; None where no derivatives
+        are wanted.
     """
 
-    def __init__(self, structure, widths, equilibrium, chi, energies, charges, slopes=None):
+    def __init__(self, structure, widths, equilibrium, fields, charges, slopes=None):
         self.structure = structure
         self.widths = widths
         self.equilibrium = equilibrium
-        self.chi = chi
-        self.energies = energies
+        self.chi, self.reference, self.energies = fields
         self.charges = charges
         self.slopes = slopes
 
     @cached_property
     def energy(self):
         """Total energy, eV."""
-        return self.equilibrium.energy(self.chi, self.charges) + float(self.energies.sum())
+        electrostatic = self.equilibrium.energy(self.chi, self.charges, self.reference)
+        return electrostatic + float(self.energies.sum())
+
+    @cached_property
+    def potential(self):
+        """``u = chi + A q - field . r``, shape (n_atoms,), V."""
+        return self.equilibrium.potential(self.chi, self.charges)
+
+    @cached_property
+    def drive(self):
+        """What a learned reference charge does to the energy, ``u - mean(u)``; (n_atoms,), V."""
+        return self.potential - self.potential.mean()
 
     @cached_property
     def _derivatives(self):
@@ -48,9 +67,18 @@ class Solution:
         q = self.charges
         gradient, virial = (0.5 * part for part in self.equilibrium.coulomb_gradient(q))
         gradient = gradient - np.multiply.outer(q, self.structure.field)
-        # What a change of the electronegativity and of the energy of an atom does to the energy.
-        for (near, dual), factors in zip(self.slopes, (q, np.ones_like(q)), strict=True):
-            moved, strained = near.field_gradient(factors, dual)
+        parts = []
+        if self.equilibrium.flows is not None:
+            moved, strained = self.equilibrium.flows.gradient(self.potential, self.potential)
+            parts.append((-0.5 * moved, -0.5 * strained))
+        # What a change of each field does to the energy; those of the same features at once.
+        shared = {}
+        for (near, dual), factors in zip(self.slopes, (q, self.drive, np.ones_like(q))):
+            shared.setdefault(id(near), []).append((near, dual, factors))
+        for fields in shared.values():
+            (near, *_), duals, factors = zip(*fields, strict=True)
+            parts.append(near.field_gradient(np.stack(factors), np.stack(duals)))
+        for moved, strained in parts:
             gradient, virial = gradient + moved, virial + strained
         return gradient, in_plane(self.structure, virial)
 
@@ -72,25 +100,37 @@ class Solution:
 
     @cached_property
     def dipole_response(self):
-        """``P R``: the charges that a field moves, shape (n_atoms, 3), e*Angstrom/V."""
+        """``V = P R``: the charges that a field moves, shape (n_atoms, 3), e*Angstrom/V."""
         return self.equilibrium.project(np.ascontiguousarray(self.structure.positions))
+
+    @cached_property
+    def reference_response(self):
+        """``R - A V``: what reference charges do to the dipole, shape (n_atoms, 3), Angstrom.
+
+        Up to a constant, which does not matter as their sum is given.
+        """
+        over_reference = self.equilibrium.rows(np.ascontiguousarray(self.structure.positions.T))[1]
+        return None if over_reference is None else over_reference.T
 
     @cached_property
     def born_effective_charges(self):
         """Derivatives ``d mu_a / d r_jb`` of the dipole: shape (n_atoms, 3, 3), e.
 
-        The charges ``q = q_0 - P u`` change by ``-P du/dr``, with ``u = chi + A q - field . r`` at
-        fixed charges, and of P the dipole sees ``V = P R``:
-        ``Z*_jab = q_j delta_ab - sum_i V_ia du_i/dr_jb``.
+        The charges change by ``-P du/dr``, u at fixed charges, and of P the dipole sees
+        ``V = P R``: ``Z*_jab = q_j delta_ab - sum_i V_ia du_i/dr_jb``. Where charge flows, they also
+        follow ``dq_ref/dr - dX/dr u``, of which the dipole sees ``R - A V``.
         """
         q, V = self.charges, self.dipole_response
         born = np.multiply.outer(q, np.eye(3)) + V[:, :, None] * self.structure.field
-        features, dual = self.slopes[0]
-        for near, slopes in features.slopes(dual):
-            for a in range(3):
-                born[:, a] -= near.collect(V[near.i, a, None] * slopes)[0]
+        for (features, dual), factors in zip(self.slopes, (-V, self.reference_response)):
+            for near, slopes in features.slopes(dual):
+                for a in range(3):
+                    born[:, a] += near.collect(factors[near.i, a, None] * slopes)[0]
+        flows = self.equilibrium.flows
         for a in range(3):
             born[:, a] -= self.equilibrium.coulomb_gradient(np.ascontiguousarray(V[:, a]), q)[0]
+            if flows is not None:
+                born[:, a] -= flows.gradient(self.reference_response[:, a], self.potential)[0]
         return born
 
     def potential_gradient(self):
@@ -106,18 +146,31 @@ class Solution:
         virial : ndarray of shape (9, n_atoms)
             With respect to a strain, V.
         """
-        n = len(self.charges)
         gradient, virial = self.equilibrium.potential_gradient(self.charges)
-        own = np.arange(n)
+        own = np.arange(len(self.charges))
         gradient[own, :, own] -= self.structure.field
-        features, dual = self.slopes[0]
+        return self._completed(gradient, virial, *self.slopes[0])
+
+    def reference_gradient(self):
+        """Derivatives of ``q_ref - X u`` at fixed u, in the form of `potential_gradient`.
+
+        None where no charge flows.
+        """
+        flows = self.equilibrium.flows
+        if flows is None:
+            return None
+        gradient, virial = (-part for part in flows.charge_gradient(self.potential))
+        gradient, virial = self._completed(gradient, virial, *self.slopes[1])
+        # Flows keep their sum; the sum of the reference charges is kept by all alike.
+        return tuple(part - part.mean(axis=1, keepdims=True) for part in (gradient, virial))
+
+    def _completed(self, gradient, virial, features, dual):
+        """Add the derivatives of a field of every atom, and flatten both."""
+        n = len(self.charges)
         for near, slopes in features.slopes(dual):
-            for a in range(3):
-                for ends, sign in ((near.j, 1.0), (near.i, -1.0)):
-                    flat = np.bincount(ends * n + near.i, sign * slopes[:, a], n * n)
-                    gradient[:, a] += flat.reshape(n, n)
-                for b in range(3):
-                    virial[a, b] += np.bincount(near.i, slopes[:, a] * near.D[:, b], n)
+            moved, strained = spread_pairs(near.i, near.j, near.D, slopes, n)
+            gradient += moved
+            virial += strained
         virial = in_plane(self.structure, virial.transpose(2, 0, 1)).transpose(1, 2, 0)
         return gradient.reshape(3 * n, n), virial.reshape(9, n)
 

@@ -1,6 +1,15 @@
 """Charge responses: how charges follow from the latent fields."""
 
+from ._flow import ChargeFlow, FlowEquilibrium, Flows
 from ._none import NoCharges
-from ._qeq import Equilibrium, equilibrate
+from ._qeq import Equilibrium, QEq, equilibrate
 
-__all__ = ["Equilibrium", "NoCharges", "equilibrate"]
+__all__ = [
+    "ChargeFlow",
+    "Equilibrium",
+    "FlowEquilibrium",
+    "Flows",
+    "NoCharges",
+    "QEq",
+    "equilibrate",
+]

@@ -15,15 +15,23 @@ class NoCharges:
     """
 
     n_iterations = 0
+    flows = None
 
     def __init__(self, structure):
         self.n_atoms = len(structure)
 
-    def charges(self, chi, start=None):
+    def reference(self, learned):
+        """None."""
+
+    def charges(self, chi, start=None, reference=None):
         """Zeros."""
         return np.zeros(self.n_atoms)
 
-    def energy(self, chi, charges):
+    def potential(self, chi, charges):
+        """There is no potential."""
+        return np.zeros(self.n_atoms)
+
+    def energy(self, chi, charges, reference=None):
         """Nothing."""
         return 0.0
 
@@ -39,3 +47,7 @@ class NoCharges:
     def project(self, V):
         """Nothing answers to it."""
         return np.zeros_like(V)
+
+    def rows(self, Y, W=None):
+        """Nothing depends on electronegativities."""
+        return np.zeros_like(Y), None

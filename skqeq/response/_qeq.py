@@ -1,11 +1,47 @@
 """Charge equilibration: charges that minimise the electrostatic energy at fixed sum."""
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
 from ..electrostatics import HardnessOperator, hardness_gradient, potential_gradient
 from ..electrostatics._hardness import hardness_for
 from ..structures import check_structures
 from ._solvers import Cholesky, ConjugateGradients
+
+
+class QEq(BaseEstimator):
+    """Charge equilibration: any atom exchanges charge with any other at no cost.
+
+    The default `response` of the charge models [1]_. It has no parameters.
+
+    See Also
+    --------
+    ChargeFlow : Charge flows between neighbours only, and at a cost.
+
+    References
+    ----------
+    .. [1] Rappé and Goddard, J. Phys. Chem. 95, 3358 (1991).
+
+    Examples
+    --------
+    >>> from skqeq import KQEqRegressor
+    >>> from skqeq.response import QEq
+    >>> KQEqRegressor(response=QEq())
+    KQEqRegressor(response=QEq())
+    """
+
+    learns_reference = False
+    _parameter_constraints = {}
+    # Prior standard deviations of reference charges, which there are none of.
+    amplitudes = 0.0, 0.0
+
+    def tables(self, lookup):
+        """Numbers of every element that `equilibrium` wants of every atom: none."""
+        return ()
+
+    def equilibrium(self, structure, A, name=None, widths=None, accuracy=1e-8):
+        """The response of one structure, see `Equilibrium`."""
+        return Equilibrium(structure, A, name, widths, accuracy)
 
 
 class Equilibrium:
@@ -37,21 +73,29 @@ class Equilibrium:
         If A is not positive definite.
     """
 
+    # The graph along which charge flows: none, it goes anywhere.
+    flows = None
+
     def __init__(self, structure, A, name=None, widths=None, accuracy=1e-8):
         self._structure, self._A, self._widths, self._accuracy = structure, A, widths, accuracy
-        name = name or structure.symbols
         self._external = structure.positions @ structure.field
+        self._solver = self._make_solver(name or structure.symbols)
+
+    def _make_solver(self, name):
+        structure, A = self._structure, self._A
         if isinstance(A, HardnessOperator):
-            self._solver = ConjugateGradients(A, name)
-            return
+            return ConjugateGradients(A, name)
         if structure.periodic and not all(structure.pbc):
             # Between the charged sheets of a slab the potential falls without end. A constant adds
             # c Q^2 / 2 to the energy and nothing to the charges; this one leaves no element below
             # the mean of the diagonal.
             A = A + (np.trace(A) / len(A) - min(A.min(), 0.0))
-        self._solver = Cholesky(A, name)
+        return Cholesky(A, name)
 
-    def charges(self, chi, start=None):
+    def reference(self, learned):
+        """Charges before anything flows: nothing depends on them."""
+
+    def charges(self, chi, start=None, reference=None):
         """Charges for electronegativities chi of shape (n_atoms,); e.
 
         Charges of a similar problem to `start` from save iterations.
@@ -63,7 +107,11 @@ class Equilibrium:
         """Iterations of the last solution; 0 for a factorisation."""
         return self._solver.n_iterations
 
-    def energy(self, chi, charges):
+    def potential(self, chi, charges):
+        """``u = chi + A q - field . r``, the same for all atoms in equilibrium; V."""
+        return chi - self._external + self._A @ charges
+
+    def energy(self, chi, charges, reference=None):
         """``chi . q + q . A q / 2 - field . sum_i q_i r_i``, about the coordinate origin; eV."""
         return float(charges @ (chi - self._external + 0.5 * (self._A @ charges)))
 
@@ -85,9 +133,23 @@ class Equilibrium:
         """``P V`` for V of shape (n_atoms,) or (n_atoms, k)."""
         return self._solver.minimise(V)
 
-    def rows(self, operator):
-        """``T dq/dchi = -T P`` for an operator T of shape (k, n_atoms)."""
-        return -self.project(np.ascontiguousarray(operator.T)).T
+    def rows(self, Y, W=None):
+        """What a change of the electronegativities does to ``Y q + W u``.
+
+        Parameters
+        ----------
+        Y, W : ndarray of shape (k, n_atoms)
+            Factors of the charges and of the potential u; W of rows that sum to zero, None for
+            zeros.
+
+        Returns
+        -------
+        over_chi : ndarray of shape (k, n_atoms)
+            ``-Y P``: u changes by the same number everywhere.
+        over_reference : None
+            See `FlowEquilibrium.rows`.
+        """
+        return -self.project(np.ascontiguousarray(Y.T)).T, None
 
 
 def equilibrate(atoms, chi, widths=None, hardness=0.0, accuracy=1e-8, solver="auto", start=None):

@@ -45,7 +45,7 @@ class SparseGradient:
                 own = np.flatnonzero(structure.numbers == group)
             if len(own):
                 self.kernels[group], self.centers[group] = kernel, own
-        self.blocks = []
+        self.blocks, self._whitened = [], {}
         for b, spectrum in enumerate(source.parent.spectra):
             near = Surroundings(spectrum, structure)
             X = near.rows()
@@ -74,6 +74,12 @@ class SparseGradient:
             for b, _, _, _, _, cosines in self.blocks
         )
 
+    def _features(self, group):
+        """The whitened features of the centres of a group."""
+        if group not in self._whitened:
+            self._whitened[group] = self.kernels[group].whiten(self._kernel(group))
+        return self._whitened[group]
+
     def field(self, dual):
         """``chi = phi w`` of every atom, shape (n_atoms,), from the dual weights of w."""
         chi = np.zeros(self.n_atoms)
@@ -85,8 +91,7 @@ class SparseGradient:
         """Cotangents of shape (n_rows, n_atoms) times features: (n_rows, n_columns)."""
         result = np.zeros((len(cotangents), self.n_columns))
         for group, own in self.centers.items():
-            phi = self.kernels[group].whiten(self._kernel(group))
-            result[:, self.columns[group]] = cotangents[:, own] @ phi
+            result[:, self.columns[group]] = cotangents[:, own] @ self._features(group)
         return result
 
     def slopes(self, dual):
@@ -117,14 +122,14 @@ class SparseGradient:
             yield near, near.slopes(given)
 
     def field_gradient(self, q, dual):
-        """Derivatives of ``q . chi`` for fixed q with respect to the geometry.
+        """Derivatives of ``sum_f q_f . chi_f`` for fixed q with respect to the geometry.
 
         Parameters
         ----------
-        q : ndarray of shape (n_atoms,)
+        q : ndarray of shape (n_atoms,) or (n_fields, n_atoms)
             A factor for every atom, such as its charge.
-        dual : ndarray of shape (n_columns,)
-            Dual weights of the field chi.
+        dual : ndarray of shape (n_columns,) or (n_fields, n_columns)
+            Dual weights of the fields chi.
 
         Returns
         -------
@@ -133,9 +138,13 @@ class SparseGradient:
         virial : ndarray of shape (3, 3)
             With respect to a strain of positions and cell.
         """
+        return self._collected(np.atleast_2d(q).T @ np.atleast_2d(dual))
+
+    def _collected(self, dual):
+        """Derivatives of the sum over the centres of a field of each."""
         gradient, virial = np.zeros((self.n_atoms, 3)), np.zeros((3, 3))
         for near, slopes in self.slopes(dual):
-            parts = near.collect(q[near.i, None] * slopes)
+            parts = near.collect(slopes)
             gradient += parts[0]
             virial += parts[1]
         return gradient, virial
@@ -154,30 +163,31 @@ class SparseGradient:
         gradient, virial
             As of `field_gradient`.
         """
-        return self.field_gradient(np.ones(self.n_atoms), self.source.dual(cotangents))
+        return self._collected(self.source.dual(cotangents))
 
     def jacobian(self, q):
         """Derivatives of ``q^T phi`` for fixed q, one row per coordinate.
 
         Parameters
         ----------
-        q : ndarray of shape (n_atoms,)
-            A factor for every atom, such as its charge.
+        q : ndarray of shape (n_atoms,) or (k, n_atoms)
+            A factor for every atom, such as its charge; several sets share most of the work.
 
         Returns
         -------
-        J : ndarray of shape (3 n_atoms, n_columns)
+        J : ndarray of shape (3 n_atoms, n_columns) or (k, 3 n_atoms, n_columns)
             With respect to the positions, 1/Angstrom.
-        virial : ndarray of shape (9, n_columns)
+        virial : ndarray of shape (9, n_columns) or (k, 9, n_columns)
             With respect to a strain of positions and cell.
         """
-        J = np.zeros((self.n_atoms, 3, self.n_columns))
-        virial = np.zeros((3, 3, self.n_columns))
+        sets = np.atleast_2d(q)
+        J = np.zeros((len(sets), self.n_atoms, 3, self.n_columns))
+        virial = np.zeros((len(sets), 3, 3, self.n_columns))
         for b, near, X, norms, columns, cosines in self.blocks:
-            factors = {}
-            for group, kernel in self.kernels.items():
-                own = self.centers[group]
-                factors[group] = _slope(kernel, b, cosines[group]) * (q / norms)[own, None]
+            factors = {
+                group: _slope(kernel, b, cosines[group]) / norms[self.centers[group], None]
+                for group, kernel in self.kernels.items()
+            }
             for pairs, touched, dp in near.jacobians():
                 i, j, D = near.i[pairs], near.j[pairs], near.D[pairs]
                 for group, kernel in self.kernels.items():
@@ -193,18 +203,20 @@ class SparseGradient:
                     part *= factors[group][row][:, None]
                     part = part.reshape(len(some), -1)
                     shape = (self.n_atoms, len(some))
-                    signs = np.repeat([1.0, -1.0], len(some))
-                    ends = np.concatenate([j[some], i[some]])
-                    scatter = csr_array((signs, (ends, np.tile(np.arange(len(some)), 2))), shape)
+                    ends = np.concatenate([j[some], i[some]]), np.tile(np.arange(len(some)), 2)
                     here = self.columns[group]
-                    J[:, :, here] += (scatter @ part).reshape(self.n_atoms, 3, -1)
-                    stretch = (D[some].T @ part).reshape(3, 3, -1)
-                    virial[:, :, here] += stretch.transpose(1, 0, 2)
-        J, virial = J.reshape(3 * self.n_atoms, -1), virial.reshape(9, -1)
+                    for k, charges in enumerate(sets):
+                        charge = charges[i[some]]
+                        scatter = csr_array((np.concatenate([charge, -charge]), ends), shape)
+                        J[k][:, :, here] += (scatter @ part).reshape(self.n_atoms, 3, -1)
+                        stretch = ((charge[:, None] * D[some]).T @ part).reshape(3, 3, -1)
+                        virial[k][:, :, here] += stretch.transpose(1, 0, 2)
+        J, virial = J.reshape(-1, self.n_columns), virial.reshape(-1, self.n_columns)
         for group, kernel in self.kernels.items():
             for rows in (J, virial):
                 rows[:, self.columns[group]] = kernel.whiten(rows[:, self.columns[group]])
-        return J, virial
+        lead = np.shape(q)[:-1]
+        return J.reshape(*lead, 3 * self.n_atoms, -1), virial.reshape(*lead, 9, -1)
 
 
 def _slope(kernel, b, cosines):

@@ -58,6 +58,8 @@ class ArraySource:
 class StackedSource:
     """Several sources side by side, as unions of transformers make them.
 
+    A source may stand more than once; its features are computed once.
+
     Parameters
     ----------
     sources : list
@@ -73,7 +75,9 @@ class StackedSource:
             last = self.boundaries[-1]
             self.boundaries += tuple(last + b for b in source.boundaries[1:])
         self.sizes = tuple(source.boundaries[-1] for source in sources)
-        self.row_bytes = sum(source.row_bytes for source in sources)
+        distinct = {id(source): source for source in sources}.values()
+        self.n_distinct = sum(source.boundaries[-1] for source in distinct)
+        self.row_bytes = sum(source.row_bytes for source in distinct)
         self.verbose = any(source.verbose for source in sources)
         self.signature = tuple(source.signature for source in sources)
         if None in self.signature:
@@ -81,22 +85,30 @@ class StackedSource:
         elif names is not None:
             self.signature = (tuple(names), self.signature)
 
+    def _each(self, make):
+        """``make(source)`` of every source, made once where one stands more than once."""
+        made = {}
+        for source in self.sources:
+            if id(source) not in made:
+                made[id(source)] = make(source)
+        return [made[id(source)] for source in self.sources]
+
     def tiles(self, structures):
         """The tiles of every source, shifted to its columns."""
-        tiles, first = [], 0
-        for source in self.sources:
-            for tile in source.tiles(structures):
+        result, first = [], 0
+        for source, tiles in zip(self.sources, self._each(lambda s: s.tiles(structures))):
+            for tile in tiles:
                 columns = tuple(slice(c.start + first, c.stop + first) for c in tile.columns)
-                tiles.append(tile._replace(columns=columns))
+                result.append(tile._replace(columns=columns))
             first += source.boundaries[-1]
-        return tiles
+        return result
 
     @property
     def spectra(self):
         """The power spectra of all sources, of which every one is a column block."""
         return [spectrum for source in self.sources for spectrum in source.spectra]
 
-    def _split(self, weights):
+    def split(self, weights):
         """Weights of shape (..., n_features) by source."""
         return np.split(weights, np.cumsum(self.sizes)[:-1], axis=-1)
 
@@ -107,13 +119,12 @@ class StackedSource:
     def gradient(self, structure):
         """See `StructureFeatures.gradient`."""
         self._check_gradient()
-        parts = [source.gradient(structure) for source in self.sources]
-        return StackedGradient(parts, self._split)
+        return StackedGradient(self._each(lambda s: s.gradient(structure)), self.split)
 
     def dual(self, weights):
         """See `StructureFeatures.dual`."""
         self._check_gradient()
-        parts = zip(self.sources, self._split(weights), strict=True)
+        parts = zip(self.sources, self.split(weights), strict=True)
         return np.concatenate([source.dual(part) for source, part in parts], axis=-1)
 
 
@@ -158,7 +169,7 @@ class StackedGradient:
     def jacobian(self, q):
         """The columns of the parts."""
         found = [part.jacobian(q) for part in self.parts]
-        return tuple(np.concatenate(rows, axis=1) for rows in zip(*found, strict=True))
+        return tuple(np.concatenate(rows, axis=-1) for rows in zip(*found, strict=True))
 
 
 class NoFeatures:
@@ -206,4 +217,5 @@ class NoGradient:
 
     def jacobian(self, q):
         """No columns."""
-        return np.zeros((3 * self.n_atoms, 0)), np.zeros((9, 0))
+        lead = np.shape(q)[:-1]
+        return np.zeros((*lead, 3 * self.n_atoms, 0)), np.zeros((*lead, 9, 0))

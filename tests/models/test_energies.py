@@ -52,7 +52,7 @@ def problem():
     with pytest.warns(UserWarning, match="gauss_newton stopped"):
         model.fit(phi, labels.table)
     noise = model._noise(phi.structures, labels, np.ones(len(X)))
-    rows = EnergyRows(model, model._features(phi), labels, noise, labels.names)
+    rows = EnergyRows(model, model._features(phi, model.response_), labels, noise, labels.names)
     v = 0.3 * np.random.default_rng(1).normal(size=len(model._scale()))
     return rows, v
 

@@ -33,6 +33,7 @@ from skqeq import (
 )
 from skqeq.models import _energies
 from skqeq.models._energies import EnergyRows
+from skqeq.response import ChargeFlow, QEq
 from skqeq.structures import check_structures
 from skqeq.targets import TARGETS, Labels
 
@@ -74,8 +75,12 @@ def labels_of(X, seed=0):
 OPTIONS = {"sigma_energy": 1e-3, "sigma_forces": 1e-2, "sigma_stress": 1e-4, "tol": 1e-6}
 
 
-@pytest.fixture(scope="module")
-def model():
+# Charge flows further than between neighbours of a crystal; elements differ.
+RESPONSES = [QEq(), ChargeFlow(softness={"Na": 0.02, "Cl": 0.05, "O": 0.04, "H": 0.1}, range=0.4)]
+
+
+@pytest.fixture(scope="module", params=RESPONSES, ids=["qeq", "flow"])
+def model(request):
     """Fitted to charges and to random energies and forces, so that nothing is small."""
     rng = np.random.default_rng(0)
     charges = [
@@ -87,9 +92,16 @@ def model():
         forces=[rng.normal(size=(len(a), 3)) for a in TRAINING],
     )
     fitted = make_pipeline(
-        blocks(), GAPKQEqRegressor(sigma_energy=0.1, sigma_forces=0.3, tol=0.1, amplitude_gap=3.0)
+        blocks(),
+        GAPKQEqRegressor(
+            sigma_energy=0.1,
+            sigma_forces=0.3,
+            tol=0.1,
+            amplitude_gap=3.0,
+            response=request.param,
+        ),
     ).fit(TRAINING, y)
-    _, _, u, _ = fitted[-1]._unpack(np.append(fitted[-1].coef_, fitted[-1].atomic_energies_))
+    *_, u, _ = fitted[-1]._unpack(np.append(fitted[-1].coef_, fitted[-1].atomic_energies_))
     assert np.abs(u).max() > 0.1
     return fitted
 
@@ -236,17 +248,18 @@ def test_centre_of_mass_and_origin(model):
     assert_allclose(slope, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("response", RESPONSES, ids=["qeq", "flow"])
 @pytest.mark.parametrize("kept_bytes", [_energies.KEPT_BYTES, 5000])
-def test_rows_are_derivatives(kept_bytes, monkeypatch):
+def test_rows_are_derivatives(kept_bytes, response, monkeypatch):
     monkeypatch.setattr(_energies, "KEPT_BYTES", kept_bytes)
     X = list(CASES.values())
     phi = blocks().fit_transform(X)
-    model = GAPKQEqRegressor(max_iter=1)
+    model = GAPKQEqRegressor(max_iter=1, response=response)
     labels = Labels(labels_of(X), phi.structures)
     with pytest.warns(UserWarning, match="gauss_newton stopped"):
         model.fit(phi, labels.table)
     noise = model._noise(phi.structures, labels, np.ones(len(X)))
-    rows = EnergyRows(model, model._features(phi), labels, noise, labels.names)
+    rows = EnergyRows(model, model._features(phi, model.response_), labels, noise, labels.names)
     v = 0.3 * np.random.default_rng(1).normal(size=len(model._scale()))
 
     def stacked(v):
@@ -272,7 +285,9 @@ def test_a_known_model_is_found_again(model):
     """From energies, forces and Born charges that one model has made for another."""
     names = ["energy", "forces", "stress", "dipole", "charges"]
     y = model[-1].predict_targets(model[:-1].transform(TRAINING), names)
-    found = make_pipeline(model[:-1], GAPKQEqRegressor(**OPTIONS, amplitude_gap=3.0))
+    response = model[-1].response
+    found = GAPKQEqRegressor(**OPTIONS, amplitude_gap=3.0, response=response)
+    found = make_pipeline(model[:-1], found)
     assert found.fit(TRAINING, y).score(TRAINING, y) > 0.9999
     losses = [entry["loss"] for entry in found[-1].fit_history_]
     assert (np.diff(losses) <= 1e-12 * losses[0]).all()
@@ -288,7 +303,8 @@ def test_the_fit_has_the_least_loss(model):
         dipole=[None if a.pbc.any() else rng.normal(size=3) for a in TRAINING],
     )
     options = {"sigma_energy": 0.1, "sigma_forces": 0.5, "sigma_dipole": 0.2, "tol": 1e-9}
-    fitted = GAPKQEqRegressor(**options).fit(phi, y)
+    options["max_iter"] = 100
+    fitted = GAPKQEqRegressor(**options, response=model[-1].response).fit(phi, y)
     prior = fitted._scale()
     n_elements = len(fitted.elements_)
 
@@ -388,7 +404,7 @@ def test_born_charges_and_dipoles_teach(model):
     phi = model[:-1].transform(X)
     y = model[-1].predict_targets(phi, ["dipole", "born_effective_charges"])
     options = {"sigma_born_effective_charges": 1e-4, "sigma_dipole": 1e-4}
-    found = GAPKQEqRegressor(**options).fit(phi, y)
+    found = GAPKQEqRegressor(**options, response=model[-1].response).fit(phi, y)
     assert len(found.fit_history_) == 1
     assert found.score(phi, y) > 0.99999
     for one, other in zip(found.predict_charges(phi), model[-1].predict_charges(phi), strict=True):

@@ -60,8 +60,8 @@ def test_rows(name):
     atoms = CASES[name]
     [structure] = check_structures([atoms])
     T = np.random.default_rng(1).normal(size=(4, len(atoms)))
-    dense = Equilibrium(structure, hardness_matrix(atoms)).rows(T)
-    rows = Equilibrium(structure, HardnessOperator(atoms)).rows(T)
+    dense = Equilibrium(structure, hardness_matrix(atoms)).rows(T)[0]
+    rows = Equilibrium(structure, HardnessOperator(atoms)).rows(T)[0]
     assert_allclose(rows, dense, rtol=0, atol=1e-8)
 
 

@@ -1,0 +1,260 @@
+"""Charge that flows between neighbours, from reference charges."""
+
+from functools import cached_property
+from numbers import Real
+
+import numpy as np
+from scipy.sparse import csr_array
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval
+
+from ..electrostatics import HardnessOperator
+from ..parameters import covalent_radii, per_element
+from ..structures._neighbors import gather_pairs, neighbor_pairs, spread_pairs
+from ._qeq import Equilibrium
+from ._solvers import FlowCholesky, FlowConjugateGradients
+
+# Softness vanishes so many ranges beyond contact.
+REACH = 10.0
+POSITIVE = Interval(Real, 0.0, None, closed="neither")
+
+
+class ChargeFlow(BaseEstimator):
+    """Charge flows between neighbours only, at a cost, and atoms have charges to begin with.
+
+    A response for the parameter `response` of `KQEqRegressor` and `GAPKQEqRegressor`. An atom has a
+    reference charge, which is learned like its electronegativity, from its surroundings. From it
+    charge ``p_ij`` flows along pairs of atoms and costs ``p_ij^2 / (2 s_ij)``; the softness of a
+    pair falls with its distance beyond contact and vanishes at a finite one::
+
+        q_i = q_ref,i + sum_j p_ij,    q_ref,i = r_i + (Q - sum_j r_j) / n,
+        s_ij = sqrt(s_i s_j) exp(-x / (1 - x / 10)),    x = (r_ij - R_i - R_j) / range  (below 10),
+
+    with covalent radii R. All energies, with that of the flows, are minimised together, and the
+    charges are linear in both fields, so that training is as for `QEq`. Separated fragments keep
+    their charge, and a field polarises a cluster like an insulator, where charge equilibration
+    [1]_ makes a metal of everything. It is related to split charges [2]_ and to ACKS2 [3]_.
+
+    Parameters
+    ----------
+    softness : float or dict of {str: float}, default=0.05
+        ``s_i``: the softness of a pair in contact, of all elements or of each, e/V. Large ones lead
+        to charge equilibration of each connected fragment; with zero charges are those of the
+        reference, and local.
+    range : float, default=0.3
+        The length on which softness falls with the distance, Angstrom.
+    amplitude : float, default=0.1
+        Prior standard deviation of the learned part of the reference charges, e.
+    amplitude_baseline : float, default=1.0
+        That of the reference charge of an element, e.
+
+    See Also
+    --------
+    QEq : Charge equilibration.
+
+    References
+    ----------
+    .. [1] Vondrák, Reuter, Margraf, npj Comput. Mater. (2025), s41524-025-01791-3.
+    .. [2] Nistor, Polihronov, Müser, Mosey, J. Chem. Phys. 125, 094108 (2006).
+    .. [3] Verstraelen, Ayers, Van Speybroeck, Waroquier, J. Chem. Phys. 138, 074108 (2013).
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer
+    >>> from skqeq.datasets import load_molecules
+    >>> from skqeq.response import ChargeFlow
+    >>> X, y = load_molecules()
+    >>> kqeq = KQEqRegressor(response=ChargeFlow(softness=0.05, range=0.3))
+    >>> model = make_pipeline(SOAPFeaturizer(), CURSparsifier(n_points=20), kqeq)
+    >>> model = model.fit(X[:50], y["dipole"][:50])
+    >>> model.predict(X[50:52]).shape
+    (2, 3)
+    >>> model = model.set_params(kqeqregressor__response__range=0.2)
+    """
+
+    learns_reference = True
+
+    _parameter_constraints = {
+        "softness": [Interval(Real, 0.0, None, closed="left"), dict],
+        "range": [POSITIVE],
+        "amplitude": [Interval(Real, 0.0, None, closed="left")],
+        "amplitude_baseline": [Interval(Real, 0.0, None, closed="left")],
+    }
+
+    def __init__(self, softness=0.05, range=0.3, amplitude=0.1, amplitude_baseline=1.0):
+        self.softness = softness
+        self.range = range
+        self.amplitude = amplitude
+        self.amplitude_baseline = amplitude_baseline
+
+    @property
+    def amplitudes(self):
+        """Prior standard deviations of the weights and of the elements' reference charges, e."""
+        return self.amplitude, self.amplitude_baseline
+
+    def tables(self, lookup):
+        """Softness and radius of every element, which `equilibrium` wants of every atom.
+
+        ``lookup(table, name)`` picks the elements, and refuses those that are missing.
+        """
+        softness = lookup(per_element(self.softness, "softness"), "softness in `softness`")
+        return softness, lookup(covalent_radii(), "covalent radius")
+
+    def equilibrium(self, structure, A, name, widths, accuracy, softness, radii):
+        """The response of one structure, see `FlowEquilibrium`."""
+        flows = Flows(structure, softness, radii, self.range)
+        return FlowEquilibrium(structure, A, flows, name, widths, accuracy)
+
+
+class Flows:
+    """The pairs of atoms of one structure between which charge flows.
+
+    Parameters
+    ----------
+    structure : Structure
+        A molecule, a slab or a crystal.
+    softness, radii : ndarray of shape (n_atoms,)
+        Of every atom, e/V and Angstrom.
+    range : float
+        Angstrom.
+
+    Attributes
+    ----------
+    i, j : ndarray of shape (n_pairs,)
+        Ordered pairs, each twice.
+    D : ndarray of shape (n_pairs, 3)
+        Vectors from i to j, Angstrom.
+    softness : ndarray of shape (n_pairs,)
+        ``s_ij``, e/V.
+    """
+
+    def __init__(self, structure, softness, radii, range):
+        self.n_atoms, self.range = len(structure), range
+        i, j, D = neighbor_pairs(structure, 2 * radii.max() + REACH * range)
+        # Between an atom and its own images nothing flows.
+        distances = np.sqrt(np.einsum("pa,pa->p", D, D))
+        x = (distances - radii[i] - radii[j]) / range
+        near = (x < REACH) & (i != j) & (softness[i] * softness[j] > 0)
+        self.i, self.j, self.D = i[near], j[near], D[near]
+        self._distances, self._x = distances[near], x[near]
+        decay = np.exp(-self._x / (1 - self._x / REACH))
+        self.softness = np.sqrt(softness[self.i] * softness[self.j]) * decay
+
+    @cached_property
+    def laplacian(self):
+        """X, the sparse matrix of ``(X u)_i = sum_j s_ij (u_i - u_j)``; e/V."""
+        shape = (self.n_atoms, self.n_atoms)
+        own = np.arange(self.n_atoms)
+        degrees = np.bincount(self.i, self.softness, self.n_atoms)
+        values = np.concatenate([-self.softness, degrees])
+        ends = np.concatenate([self.i, own]), np.concatenate([self.j, own])
+        return csr_array((values, ends), shape)
+
+    @cached_property
+    def _slopes(self):
+        """Derivatives of the softness with respect to D, shape (n_pairs, 3)."""
+        slope = -self.softness / (self.range * (1 - self._x / REACH) ** 2)
+        return (slope / self._distances)[:, None] * self.D
+
+    def gradient(self, u, v):
+        """Derivatives of ``u . X v`` with respect to positions (n_atoms, 3) and strain (3, 3)."""
+        across = 0.5 * (u[self.i] - u[self.j]) * (v[self.i] - v[self.j])
+        return gather_pairs(self.i, self.j, self.D, across[:, None] * self._slopes, self.n_atoms)
+
+    def charge_gradient(self, u):
+        """Derivatives of ``X u`` with respect to positions (n, 3, n) and strain (3, 3, n)."""
+        g = (u[self.i] - u[self.j])[:, None] * self._slopes
+        return spread_pairs(self.i, self.j, self.D, g, self.n_atoms)
+
+
+class FlowEquilibrium(Equilibrium):
+    """The charges of one structure as an affine function of electronegativity and reference.
+
+    Minimising ``chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_ij p_ij^2 / (2 s_ij)`` over the
+    flows p gives, with the Laplacian X of the softness and ``F F^T = X``::
+
+        q = q_ref - P (chi + A q_ref - field . r),    P = F (1 + F^T A F)^-1 F^T,
+        q = q_ref - X u,                              u = chi + A q - field . r.
+
+    P is symmetric and ``P 1 = 0``. On a connected graph P becomes that of `Equilibrium` as the
+    softness grows, and q_ref drops out. The flows cost ``u . X u / 2``.
+
+    Parameters
+    ----------
+    structure, A, name, widths, accuracy
+        As of `Equilibrium`.
+    flows : Flows
+        Between which atoms charge flows, and how easily.
+
+    Raises
+    ------
+    ValueError
+        If A is so far from positive definite that no charges have the least energy.
+    """
+
+    def __init__(self, structure, A, flows, name=None, widths=None, accuracy=1e-8):
+        self.flows = flows
+        super().__init__(structure, A, name, widths, accuracy)
+
+    def _make_solver(self, name):
+        if isinstance(self._A, HardnessOperator):
+            return FlowConjugateGradients(self._A, self.flows.laplacian, name)
+        return FlowCholesky(self._A, self.flows.laplacian.toarray(), name)
+
+    def reference(self, learned):
+        """Reference charges of the right sum from those that are learned, shape (n_atoms,); e."""
+        return learned + (self._structure.charge - learned.sum()) / len(learned)
+
+    def charges(self, chi, start=None, reference=None):
+        """Charges for electronegativities and reference charges of shape (n_atoms,); e.
+
+        Reference charges are equal if none are given. Charges of a similar problem to `start` from
+        save iterations.
+        """
+        if reference is None:
+            reference = self.reference(np.zeros(len(chi)))
+        if start is not None:
+            start = self.potential(chi, start)
+        return reference - self._solver.project(self.potential(chi, reference), start)
+
+    def energy(self, chi, charges, reference=None):
+        """``chi . q + q . A q / 2 - field . sum_i q_i r_i + u . (q_ref - q) / 2``; eV."""
+        u = self.potential(chi, charges)
+        flows = 0.5 * float(u @ (reference - charges))
+        return super().energy(chi, charges) + flows
+
+    def project(self, V):
+        """``P V`` for V of shape (n_atoms,) or (n_atoms, k)."""
+        return self._solver.project(V)
+
+    def rows(self, Y, W=None):
+        """What a change of both fields does to ``Y q + W u``, whatever their sum.
+
+        With ``U = Y + W A``::
+
+            d(Y q + W u) = (W - U P) dchi + (U - U P A) dq_ref,    dq_ref = N dr,
+
+        where ``N = 1 - 1 1^T / n`` keeps the sum.
+
+        Parameters
+        ----------
+        Y, W : ndarray of shape (k, n_atoms)
+            Factors of the charges and of the potential u; None for zeros.
+
+        Returns
+        -------
+        over_chi, over_reference : ndarray of shape (k, n_atoms)
+            Over the electronegativities and the learned reference charges r.
+        """
+        U = Y if W is None else Y + self._times_hardness(W)
+        V = np.ascontiguousarray(self.project(np.ascontiguousarray(U.T)).T)
+        reference = U - self._times_hardness(V)
+        reference -= reference.mean(axis=1, keepdims=True)
+        return -V if W is None else W - V, reference
+
+    def _times_hardness(self, rows):
+        """Rows of shape (k, n_atoms) times A."""
+        if isinstance(self._A, HardnessOperator):
+            return np.stack([self._A @ row for row in rows])
+        return rows @ self._A
