@@ -38,6 +38,7 @@ from skqeq.metrics import dipole_errors
 from skqeq.model_selection import TargetScorer
 from skqeq.parameters import DEBYE
 from skqeq.plotting import plot_learning_curve
+from skqeq.response import ChargeFlow
 
 RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parents[1] / "docs" / "_static"
@@ -170,7 +171,12 @@ def run_settings(X, y, groups):
 def run_cv(X, y, groups):
     """Ten folds, beside classical QEq; then the ten worst molecules."""
     rows = []
-    settings = {"kQEq, defaults": ({}, {}), "kQEq": (SPARSIFIER, REGRESSOR)}
+    settings = {
+        "kQEq, defaults": ({}, {}),
+        "kQEq": (SPARSIFIER, REGRESSOR),
+        "ChargeFlow": (SPARSIFIER, {"radius_scale": 0.6, "response": ChargeFlow(0.05, 0.25)}),
+        "local charges": (SPARSIFIER, {"radius_scale": 0.6, "response": ChargeFlow(0.0)}),
+    }
     for name, (sparsifier, regressor) in settings.items():
         model = pipeline(sparsifier=sparsifier, regressor=regressor)
         key = "cv_" + name.replace(", ", "_").lower()

@@ -449,12 +449,12 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         features = self._features(X, self.response_)
-        if features.source.n_distinct != self.n_features_in_:
+        found, name = features.source.n_distinct, type(self).__name__
+        if found != self.n_features_in_:
             raise ValueError(
-                f"X has {features.source.n_distinct} features, but {type(self).__name__} was fitted "
-                f"with {self.n_features_in_}"
+                f"X has {found} features, but {name} was fitted with {self.n_features_in_}"
             )
-        check_same_features(features, self.features_, type(self).__name__)
+        check_same_features(features, self.features_, name)
         self._check_elements(features.structures)
         self._check_known(names)
         for i, structure in enumerate(features.structures):

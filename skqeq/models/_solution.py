@@ -117,8 +117,8 @@ class Solution:
         """Derivatives ``d mu_a / d r_jb`` of the dipole: shape (n_atoms, 3, 3), e.
 
         The charges change by ``-P du/dr``, u at fixed charges, and of P the dipole sees
-        ``V = P R``: ``Z*_jab = q_j delta_ab - sum_i V_ia du_i/dr_jb``. Where charge flows, they also
-        follow ``dq_ref/dr - dX/dr u``, of which the dipole sees ``R - A V``.
+        ``V = P R``: ``Z*_jab = q_j delta_ab - sum_i V_ia du_i/dr_jb``. Where charge flows, it also
+        follows ``dq_ref/dr - dX/dr u``, of which the dipole sees ``R - A V``.
         """
         q, V = self.charges, self.dipole_response
         born = np.multiply.outer(q, np.eye(3)) + V[:, :, None] * self.structure.field

@@ -148,8 +148,8 @@ class FlowCholesky:
 class FlowConjugateGradients:
     """``P V`` by preconditioned conjugate gradients, with products with A and X alone.
 
-    ``p = P V`` solves ``X^+ p + A p = V`` among the charges ``p = X v`` that flows can make; v comes
-    along with p, so that ``X^+`` is not needed. The preconditioner is the answer of atoms that do
+    ``p = P V`` solves ``X^+ p + A p = V`` among the charges ``p = X v`` that flows can make; v is
+    kept with p, so that ``X^+`` is not needed. The preconditioner is the answer of atoms that do
     not see each other's charges, with D the diagonal of A::
 
         (X^+ + D)^-1 = X D^(1/2) (1 + Y)^-1 D^(-1/2),    Y = D^(1/2) X D^(1/2),

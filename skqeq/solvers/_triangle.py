@@ -2,7 +2,12 @@
 
 import numpy as np
 from scipy.linalg import solve_triangular
-from scipy.linalg.lapack import dtpqrt
+from scipy.linalg.lapack import dgeqrf, dormqr, dtpqrt
+
+# Up to so many rows per column they are kept as they are: they then span few directions, and a
+# factorisation of those is cheaper.
+FEW = 0.6
+UNDEFINED = "the least-squares problem holds infinite or undefined numbers"
 
 
 class Triangle:
@@ -14,7 +19,9 @@ class Triangle:
                       [0  rho]      so that   |J v - r|^2 = |R v - z|^2 + rho^2,
 
     whatever the number of rows. Unlike normal equations this does not square the condition
-    number, and unlike a QR of everything it holds one block of rows and one triangle.
+    number, and unlike a QR of everything it holds one block of rows and one triangle. Rows that
+    come first are kept until they are a good part of the number of unknowns; if no more come, the
+    solution is found among their combinations.
 
     Parameters
     ----------
@@ -44,38 +51,56 @@ class Triangle:
     """
 
     def __init__(self, n_columns, penalty=0.0):
-        # LAPACK wants Fortran order; the last column is the right-hand side. An empty triangle
-        # would be slow: its pivots are rounding errors of rounding errors, down to denormals.
-        self._R = np.zeros((n_columns + 1, n_columns + 1), order="F")
-        diagonal = np.arange(n_columns)
-        self._R[diagonal, diagonal] = penalty
-        self.n_rows = 0
+        self._penalty = np.full(n_columns, penalty, dtype=np.float64)
+        self._R, self._few, self.n_rows = None, [], 0
 
     @property
     def n_columns(self):
         """Number of unknowns."""
-        return len(self._R) - 1
+        return len(self._penalty)
 
     @property
     def R(self):
         """The triangle, shape (n_columns, n_columns)."""
-        return self._R[:-1, :-1]
+        return self._reduced()[:-1, :-1]
 
     @property
     def z(self):
         """The rotated right-hand side, shape (n_columns,)."""
-        return self._R[:-1, -1]
+        return self._reduced()[:-1, -1]
 
     @property
     def rho2(self):
         """Sum of squares that no weights can remove."""
-        return self._R[-1, -1] ** 2
+        return self._reduced()[-1, -1] ** 2
 
     def update(self, J, r):
         """Add rows J of shape (n, n_columns) with right-hand sides r of shape (n,)."""
         n = len(r)
         if n == 0:
             return
+        self.n_rows += n
+        if self._R is None and self.n_rows <= FEW * self.n_columns:
+            self._few.append((np.array(J, dtype=np.float64, order="C"), np.array(r)))
+            return
+        self._reduced()
+        self._reduce(J, r)
+
+    def _reduced(self):
+        """The triangle with all rows in it."""
+        if self._R is None:
+            # LAPACK wants Fortran order; the last column is the right-hand side. An empty triangle
+            # would be slow: its pivots are rounding errors of rounding errors, down to denormals.
+            self._R = np.zeros((self.n_columns + 1, self.n_columns + 1), order="F")
+            diagonal = np.arange(self.n_columns)
+            self._R[diagonal, diagonal] = self._penalty
+            few, self._few = self._few, []
+            if few:
+                self._reduce(*(np.concatenate(part) for part in zip(*few, strict=True)))
+        return self._R
+
+    def _reduce(self, J, r):
+        n = len(r)
         rows = np.empty((n, len(self._R)), order="F")
         rows[:, :-1] = J
         rows[:, -1] = r
@@ -83,19 +108,18 @@ class Triangle:
         self._R, _, _, info = dtpqrt(0, block, self._R, rows, overwrite_a=True, overwrite_b=True)
         if info:
             raise ValueError(f"LAPACK tpqrt rejected argument {-info}")
-        self.n_rows += n
 
     def copy(self):
         """An independent triangle with the same rows."""
-        other = Triangle(self.n_columns)
-        other._R = self._R.copy(order="F")
-        other.n_rows = self.n_rows
+        other = Triangle(self.n_columns, self._penalty)
+        other._R = None if self._R is None else self._R.copy(order="F")
+        other._few, other.n_rows = list(self._few), self.n_rows
         return other
 
     def centered(self, v):
         """The same rows with v as the origin of the weights: minimises over ``d = v' - v``."""
         other = self.copy()
-        other._R[:-1, -1] -= self.R @ v
+        other._reduced()[:-1, -1] -= self.R @ v
         return other
 
     def residual(self, v):
@@ -104,6 +128,10 @@ class Triangle:
 
     def loss(self, v):
         """``|J v - r|^2 / 2``."""
+        if self._R is None:
+            residuals = [J @ v - r for J, r in self._few]
+            residual = np.concatenate([self._penalty * v, *residuals])
+            return 0.5 * residual @ residual
         residual = self.residual(v)
         return 0.5 * (residual @ residual + self.rho2)
 
@@ -115,7 +143,7 @@ class Triangle:
         """Raise a ValueError if the rows do not determine the weights."""
         diagonal = np.abs(np.diag(self.R))
         if not np.isfinite(self._R).all():
-            raise ValueError("the least-squares problem holds infinite or undefined numbers")
+            raise ValueError(UNDEFINED)
         if diagonal.min() <= 1e-14 * diagonal.max():
             raise ValueError(
                 "the least-squares problem is singular to working precision: raise sigma, or "
@@ -130,5 +158,27 @@ class Triangle:
         ValueError
             If the rows do not determine them.
         """
+        if self._R is None and self._few and self._penalty.all():
+            return self._solve_few()
         self.check()
         return solve_triangular(self.R, self.z, check_finite=False)
+
+    def _solve_few(self):
+        """The solution as a combination of the rows, which are fewer than the unknowns.
+
+        In units of the penalty, ``J = L Q`` with n orthonormal rows Q, and ``v = Q^T y``: whatever
+        is orthogonal to the rows only costs penalty.
+        """
+        J, r = (np.concatenate(part) for part in zip(*self._few, strict=True))
+        J /= self._penalty
+        if not (np.isfinite(J).all() and np.isfinite(r).all()):
+            raise ValueError(UNDEFINED)
+        n = len(r)
+        # The transpose of an array in C order is one in Fortran order.
+        factors, tau, _, info = dgeqrf(J.T, lwork=64 * n, overwrite_a=True)
+        among_rows = Triangle(n, 1.0)
+        among_rows.update(np.triu(factors[:n]).T, r)
+        y = np.zeros((self.n_columns, 1), order="F")
+        y[:n, 0] = among_rows.solve()
+        v, _, info = dormqr("L", "N", factors, tau, y, lwork=64, overwrite_c=True)
+        return v[:, 0] / self._penalty

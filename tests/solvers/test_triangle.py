@@ -105,6 +105,32 @@ def test_fewer_rows_than_columns_with_prior():
     assert_allclose(triangle.solve(), expected, rtol=1e-9, atol=1e-13)
 
 
+@pytest.mark.parametrize("n_rows", [1, 5, 12, 20, 30, 31, 200])
+def test_few_rows_are_kept(n_rows):
+    """However many rows there are, and whatever is asked first, the answers are the same."""
+    rng = np.random.default_rng(n_rows)
+    J, r, v = rng.normal(size=(n_rows, 50)), rng.normal(size=n_rows), rng.normal(size=50)
+    J[:, :20] *= 1e6  # normal equations would lose half of the digits
+    penalty = rng.uniform(0.5, 2.0, size=50)
+    stacked = np.concatenate([J, np.diag(penalty)])
+    expected = np.linalg.lstsq(stacked, np.append(r, np.zeros(50)), rcond=None)[0]
+    losses = []
+    for reduce in (False, True):
+        triangle = Triangle(50, penalty)
+        for piece in np.array_split(np.arange(n_rows), 3):
+            triangle.update(J[piece], r[piece])
+        assert triangle.n_rows == n_rows
+        if reduce:
+            assert triangle.R.shape == (50, 50)
+        assert_allclose(triangle.solve(), expected, rtol=0, atol=1e-8 * np.abs(expected).max())
+        losses.append(triangle.loss(v))
+    assert_allclose(losses, 0.5 * np.sum((stacked @ v - np.append(r, np.zeros(50))) ** 2))
+    # A copy goes on by itself.
+    copy = triangle.copy()
+    copy.update(J, r)
+    assert triangle.n_rows == n_rows and copy.n_rows == 2 * n_rows
+
+
 def test_copy_is_independent():
     J, r = problem(30, 5)
     triangle = reduced(J[:20], r[:20])
