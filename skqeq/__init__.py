@@ -27,6 +27,7 @@ from .models import (
     predict_target,
     predict_targets,
 )
+from .response import ChargeFlow, QEq
 from .sparsify import CURSparsifier
 from .structures import StructureFeatures, check_structures, strip
 from .targets import make_targets, targets_from_atoms
@@ -35,10 +36,12 @@ __version__ = _version("skqeq")
 
 __all__ = [
     "CURSparsifier",
+    "ChargeFlow",
     "GAPKQEqRegressor",
     "GAPRegressor",
     "KQEqCalculator",
     "KQEqRegressor",
+    "QEq",
     "QEqRegressor",
     "SOAPFeaturizer",
     "StructureBlocks",

@@ -13,6 +13,7 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
 from skqeq import (
+    ChargeFlow,
     CURSparsifier,
     GAPKQEqRegressor,
     KQEqRegressor,
@@ -29,15 +30,17 @@ TRUSTED = {
         "skqeq.features._soap.PowerSpectrum",
         "skqeq.features._soap.SOAPFeaturizer",
         "skqeq.models._kqeq.KQEqRegressor",
+        "skqeq.response._flow.ChargeFlow",
         "skqeq.sparsify._cur.CURSparsifier",
         "skqeq.sparsify._kernel.SparseKernel",
     ],
-    "qeq": ["skqeq.models._qeq.QEqRegressor"],
+    "qeq": ["skqeq.models._qeq.QEqRegressor", "skqeq.response._qeq.QEq"],
     "blocks": [
         "skqeq.features._blocks.StructureBlocks",
         "skqeq.features._soap.PowerSpectrum",
         "skqeq.features._soap.SOAPFeaturizer",
         "skqeq.models._gapkqeq.GAPKQEqRegressor",
+        "skqeq.response._qeq.QEq",
         "skqeq.sparsify._cur.CURSparsifier",
         "skqeq.sparsify._kernel.SparseKernel",
     ],
@@ -59,7 +62,8 @@ def fitted(kind, molecules, table):
             (name, make_pipeline(clone(soap), CURSparsifier(n_points=3))) for name in ("chi", "gap")
         ]
         return make_pipeline(StructureBlocks(halves), GAPKQEqRegressor()).fit(molecules, table)
-    model = make_pipeline(soap, CURSparsifier(n_points=3), KQEqRegressor(radii="covalent"))
+    kqeq = KQEqRegressor(radii="covalent", response=ChargeFlow())
+    model = make_pipeline(soap, CURSparsifier(n_points=3), kqeq)
     return model.fit(molecules, table)
 
 
