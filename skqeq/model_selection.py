@@ -1,4 +1,4 @@
-"""Scorers and splits for labels that only some structures have."""
+"""Scorers and splits for labels that only some structures have, and the evidence of a model."""
 
 import warnings
 
@@ -8,9 +8,12 @@ from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold, St
 from .metrics import target_mae, target_r2, target_rmse
 from .models import predict_targets
 from .models._base import check_defined, check_weights, with_energy
+from .models._evidence import Evidence, log_evidence, maximize_evidence
 from .structures import check_structures
 from .targets import TARGETS, Labels
 from .targets._labels import as_table
+
+__all__ = ["Evidence", "LabelledKFold", "TargetScorer", "log_evidence", "maximize_evidence"]
 
 _METRICS = {"r2": (target_r2, 1.0), "mae": (target_mae, -1.0), "rmse": (target_rmse, -1.0)}
 

@@ -78,6 +78,19 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         -------
         self : estimator
         """
+        features, labels, weights = self._prepare(X, y, sample_weight)
+        triangle, nonlinear = self._assemble(features, labels, weights)
+        v, self.fit_history_ = self._minimise(triangle, nonlinear)
+        coef = self._scale() * v
+        self.coef_, offsets = np.split(coef, [len(coef) - len(self.elements_)])
+        self.atomic_energies_ = self.atomic_energies_ + offsets
+        self.n_iter_ = len(self.fit_history_)
+        self.targets_ = labels.columns
+        self.y_form_ = labels.form
+        return self
+
+    def _prepare(self, X, y, sample_weight):
+        """Check everything, and look up what the elements need: features, labels, weights."""
         self._validate_params()
         response = self._make_response()
         features = self._features(X, response)
@@ -99,15 +112,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         self.features_ = features.source.signature
         self._prepare_tables(features.structures)
         self._fit_offsets = "energy" in labels.names and self.atomic_energies == "fit"
-        triangle, nonlinear = self._assemble(features, labels, weights)
-        v, self.fit_history_ = self._minimise(triangle, nonlinear)
-        coef = self._scale() * v
-        self.coef_, offsets = np.split(coef, [len(coef) - len(self.elements_)])
-        self.atomic_energies_ = self.atomic_energies_ + offsets
-        self.n_iter_ = len(self.fit_history_)
-        self.targets_ = labels.columns
-        self.y_form_ = labels.form
-        return self
+        return features, labels, weights
 
     # ---- what a subclass decides ------------------------------------------------------------
 
@@ -387,10 +392,15 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             v = self._check_init()
         elif triangle.n_rows:
             v = triangle.solve()
-        elif energies and self._amplitudes()[1] > 0:
-            v = np.zeros(triangle.n_columns)
-            # A view of the shifts b.
-            self._unpack(v)[1][:] = (energies[0].start() - self._chi_0) / self._amplitudes()[1]
+        elif energies and all(x.all() for x in self._unpack(self._scale())[1:4:2]):
+            chi, reference = energies[0].start()
+            v, scale = np.zeros(triangle.n_columns), self._scale()
+            # Views of the numbers of the elements.
+            _, b, _, c, _, _ = self._unpack(v)
+            b[:] = chi - self._chi_0
+            if reference is not None:
+                c[:] = reference
+            v = np.divide(v, scale, out=np.zeros_like(v), where=scale > 0)
         else:
             guess = triangle.copy()
             for rows in nonlinear:

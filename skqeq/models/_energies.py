@@ -154,27 +154,37 @@ class EnergyRows:
                 yield rows
 
     def start(self):
-        """Electronegativities of the elements to start from, V.
+        """Electronegativities, V, and reference charges, e, of the elements to start from.
 
         Those of QEq, times what makes charges of common size of the charges. Forces on small
         charges take electronegativities that vary so much with the geometry that nothing is linear.
+        Where charge flows, it is the reference charges that make it, in proportion to them.
         """
         model, chi = self.model, qeq_electronegativities()[self.model.elements_]
-        sizes = []
+        flows, sizes = model.response_.learns_reference, []
         for i in np.concatenate([self.plain, self.sloped]):
-            equilibrium, _, slots = model._equilibrium(self.features.structures[i], i)
-            sizes.append(np.abs(equilibrium.project(chi[slots])).mean())
-        return chi * max(1.0, START_CHARGE / max(*sizes, 1e-3 * START_CHARGE))
+            structure = self.features.structures[i]
+            if flows:
+                of_atoms = model._onehot(structure.numbers) @ chi
+                sizes.append(np.abs(of_atoms - of_atoms.mean()).mean())
+            else:
+                equilibrium, _, slots = model._equilibrium(structure, i)
+                sizes.append(np.abs(equilibrium.project(chi[slots])).mean())
+        scale = START_CHARGE / max(*sizes, 1e-3 * START_CHARGE)
+        return (chi, -scale * chi) if flows else (chi * max(1.0, scale), None)
 
     def toward_start(self):
-        """Yield linear rows that pull the electronegativities to those of `start`."""
-        chi = self.start()
+        """Yield linear rows that pull both fields of the charges to those of `start`."""
+        goals = [goal for goal in self.start() if goal is not None]
         labelled = self.features[np.concatenate([self.plain, self.sloped])]
         for _, block in labelled.blocks():
             rows = RowList()
             for structure, first in zip(block.structures, block.offsets[:-1], strict=True):
-                goal = self.model._onehot(structure.numbers) @ chi
-                rows.add(np.eye(len(structure)), goal, first)
+                n, onehot = len(structure), self.model._onehot(structure.numbers)
+                over = np.eye(n * len(goals)).reshape(len(goals), n, len(goals), n)
+                for k, goal in enumerate(goals):
+                    reference = over[k, :, 1] if len(goals) > 1 else None
+                    rows.add(over[k, :, 0], onehot @ goal, first, reference=reference)
             yield from self.model._design(block, rows)
 
     def compositions(self):

@@ -162,6 +162,31 @@ class Flows:
         across = 0.5 * (u[self.i] - u[self.j]) * (v[self.i] - v[self.j])
         return gather_pairs(self.i, self.j, self.D, across[:, None] * self._slopes, self.n_atoms)
 
+    def derivatives(self, H, numbers):
+        """Derivatives of ``-tr(H X)`` with respect to the logarithms of range and softness.
+
+        Parameters
+        ----------
+        H : ndarray of shape (n_atoms, n_atoms)
+            Any matrix.
+        numbers : ndarray of shape (n_atoms,)
+            The element, from 0, of every atom.
+
+        Returns
+        -------
+        range : float
+        softness : ndarray of shape (n_elements,)
+            Of the elements up to the last that occurs.
+        """
+        i, j = self.i, self.j
+        # Every pair stands twice.
+        of_pairs = -0.5 * self.softness * (H[i, i] + H[j, j] - H[i, j] - H[j, i])
+        by_range = of_pairs @ (self._x / (1 - self._x / REACH) ** 2)
+        by_element = np.bincount(numbers[i], 0.5 * of_pairs, numbers.max() + 1)
+        return float(by_range), by_element + np.bincount(
+            numbers[j], 0.5 * of_pairs, len(by_element)
+        )
+
     def charge_gradient(self, u):
         """Derivatives of ``X u`` with respect to positions (n, 3, n) and strain (3, 3, n)."""
         g = (u[self.i] - u[self.j])[:, None] * self._slopes
@@ -248,10 +273,37 @@ class FlowEquilibrium(Equilibrium):
             Over the electronegativities and the learned reference charges r.
         """
         U = Y if W is None else Y + self._times_hardness(W)
-        V = np.ascontiguousarray(self.project(np.ascontiguousarray(U.T)).T)
-        reference = U - self._times_hardness(V)
+        V, reference = self.through(U)
         reference -= reference.mean(axis=1, keepdims=True)
         return -V if W is None else W - V, reference
+
+    def through(self, U):
+        """``U P`` and ``U T = U - U P A``, what reference charges do to ``U q``, for rows U."""
+        V = np.ascontiguousarray(self.project(np.ascontiguousarray(U.T)).T)
+        return V, U - self._times_hardness(V)
+
+    def softness_response(self, U, over_chi, over_reference, u):
+        """The matrix H of what a change of the softness does to a function of ``U q``.
+
+        By ``dP = T dX T^T`` with ``T = 1 - P A``, a function of ``U q`` and of what both fields do
+        to it, see `rows`, changes by ``-tr(H dX)``.
+
+        Parameters
+        ----------
+        U : ndarray of shape (k, n_atoms)
+            Factors of the charges.
+        over_chi, over_reference : ndarray of shape (k, n_atoms)
+            Derivatives of the function with respect to what `rows` returns.
+        u : ndarray of shape (k, n_atoms)
+            Its derivatives with respect to ``U q``, each times the potential that goes with q.
+
+        Returns
+        -------
+        H : ndarray of shape (n_atoms, n_atoms)
+        """
+        reference = over_reference - over_reference.mean(axis=1, keepdims=True)
+        both = self.through(over_chi + self._times_hardness(reference))[1] + u
+        return both.T @ self.through(U)[1]
 
     def _times_hardness(self, rows):
         """Rows of shape (k, n_atoms) times A."""

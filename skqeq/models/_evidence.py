@@ -1,0 +1,321 @@
+"""The evidence of a model that is linear in its weights, and what raises it.
+
+In units of noise and prior, the labels are normal with covariance ``K = J J^T + 1`` around those of
+the prior mean, from which they differ by r. With the triangle ``R^T R = J^T J + 1``, the weights v
+and the residuals ``alpha = r - J v = K^-1 r``,
+
+    log p(y) = -(|alpha|^2 + |v|^2) / 2 - sum_k log R_kk - sum_i log sigma_i - n log(2 pi) / 2,
+    dL/dJ = alpha v^T - Z,    Z = J (R^T R)^-1 = K^-1 J,
+    dL/dlog sigma_i = alpha_i^2 - (1 - Z_i . J_i)
+
+(Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), eqs. 2.30 and 5.9). From
+dL/dJ follow the derivatives by the amplitudes, and by whatever changes the response.
+"""
+
+from contextlib import suppress
+from typing import NamedTuple
+
+import numpy as np
+from ase.data import chemical_symbols
+from scipy.linalg import solve_triangular
+from scipy.optimize import minimize
+from sklearn.base import clone
+from tqdm import tqdm
+
+from ..targets import TARGETS
+
+# Of the logarithm of a parameter.
+LARGEST_CHANGE = 7.0
+
+
+class Evidence(NamedTuple):
+    """Logarithm of the probability of labels, and its derivatives.
+
+    Attributes
+    ----------
+    value : float
+        Natural logarithm.
+    gradient : dict
+        By the name of a parameter, the derivative with respect to its logarithm; of the softness a
+        dict by element.
+    """
+
+    value: float
+    gradient: dict
+
+
+def log_evidence(model, X, y, sample_weight=None):
+    """Logarithm of the probability of labels, the weights integrated out, and its derivatives.
+
+    It tells how well noise, amplitudes and response suit the labels without any held-out data, and
+    unlike a cross-validated error it can be climbed: see `maximize_evidence`.
+
+    Parameters
+    ----------
+    model : KQEqRegressor, GAPKQEqRegressor, QEqRegressor, or a pipeline of one
+        Need not be fitted, and is left as it is.
+    X : StructureFeatures or sequence of ase.Atoms
+        As in `fit`.
+    y : labels
+        As in `fit`; those that are linear in the charges: dipole, charges, quadrupole, potential.
+    sample_weight : array-like of shape (n,), default=None
+        As in `fit`.
+
+    Returns
+    -------
+    evidence : Evidence
+
+    Raises
+    ------
+    ValueError
+        If there are labels of energies or norms of dipoles.
+
+    References
+    ----------
+    Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), chapter 5.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skqeq import ChargeFlow, CURSparsifier, KQEqRegressor, SOAPFeaturizer
+    >>> from skqeq.datasets import load_molecules
+    >>> from skqeq.model_selection import log_evidence
+    >>> X, y = load_molecules()
+    >>> model = KQEqRegressor(response=ChargeFlow())
+    >>> model = make_pipeline(SOAPFeaturizer(), CURSparsifier(n_points=8), model)
+    >>> sorted(log_evidence(model, X[:30], y["dipole"][:30]).gradient["response__softness"])
+    ['C', 'F', 'H', 'N', 'O']
+    """
+    model, X, _ = _featurised(model, X)
+    return _log_evidence(model, X, y, sample_weight)
+
+
+def maximize_evidence(model, X, y, parameters=None, sample_weight=None, max_iter=20, verbose=0):
+    """Choose parameters of a charge model by the evidence of linear labels.
+
+    The logarithms of the parameters are changed by L-BFGS with exact derivatives; each step costs
+    about two fits. Lengths, such as cutoffs and the range of `ChargeFlow`, change what is
+    extrapolated, which no evidence sees: choose them by grouped cross-validation.
+
+    Parameters
+    ----------
+    model, X, y, sample_weight
+        As in `log_evidence`.
+    parameters : sequence of str, default=None
+        Names of what `log_evidence` has a derivative for. The softness of each element is one
+        parameter. None means the noise of all labels, and the softness where charge flows.
+    max_iter : int, default=20
+        Largest number of steps.
+    verbose : int, default=0
+        Above 0 a progress bar shows the evidence.
+
+    Returns
+    -------
+    model : estimator
+        A clone with the best parameters that were found, not fitted. An interrupt of the keyboard
+        ends the search early.
+    history : list of dict
+        Evidence and parameters of every step.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skqeq import ChargeFlow, CURSparsifier, KQEqRegressor, SOAPFeaturizer
+    >>> from skqeq.datasets import load_molecules
+    >>> from skqeq.model_selection import maximize_evidence
+    >>> X, y = load_molecules()
+    >>> model = KQEqRegressor(response=ChargeFlow())
+    >>> model = make_pipeline(SOAPFeaturizer(), CURSparsifier(n_points=8), model)
+    >>> better, history = maximize_evidence(model, X[:30], y["dipole"][:30], max_iter=3)
+    >>> history[-1]["evidence"] > history[0]["evidence"]
+    True
+    """
+    regressor, X, prefix = _featurised(model, X)
+    evidence = _log_evidence(regressor, X, y, sample_weight)
+    names = parameters
+    if names is None:
+        names = [n for n in evidence.gradient if n.startswith("sigma") or n.endswith("softness")]
+    missing = sorted(set(names) - set(evidence.gradient))
+    if missing:
+        raise ValueError(
+            f"the evidence has no derivative by {', '.join(missing)}; it has by "
+            f"{', '.join(evidence.gradient)}"
+        )
+    places = [
+        (name, key)
+        for name in names
+        for key in (
+            evidence.gradient[name] if isinstance(evidence.gradient[name], dict) else [None]
+        )
+    ]
+    given = regressor.get_params()
+    start = np.array([_element(given[name], key) for name, key in places], dtype=np.float64)
+    if not (start > 0).all():
+        raise ValueError(f"{places[int((start <= 0).argmax())]} is zero, which has no logarithm")
+    history, known = [], {start.tobytes(): evidence}
+
+    def settings(values):
+        found = {}
+        for (name, key), value in zip(places, values.tolist(), strict=True):
+            if key is None:
+                found[name] = value
+            else:
+                found.setdefault(name, {})[key] = value
+        return found
+
+    def loss(logarithms):
+        values = start * np.exp(logarithms)
+        if values.tobytes() not in known:
+            trial = clone(regressor).set_params(**settings(values))
+            known[values.tobytes()] = _log_evidence(trial, X, y, sample_weight)
+        evidence = known[values.tobytes()]
+        gradient = [_element(evidence.gradient[name], key) for name, key in places]
+        history.append({"evidence": evidence.value, **settings(values)})
+        bar.update()
+        bar.set_postfix(evidence=f"{evidence.value:.6g}")
+        return -evidence.value, -np.array(gradient)
+
+    with (
+        tqdm(desc="evidence", disable=not verbose, leave=False) as bar,
+        suppress(KeyboardInterrupt),
+    ):
+        bounds = [(-LARGEST_CHANGE, LARGEST_CHANGE)] * len(start)
+        options = {"maxiter": max_iter}
+        minimize(
+            loss, np.zeros(len(start)), jac=True, method="L-BFGS-B", bounds=bounds, options=options
+        )
+    best = max(history, key=lambda step: step["evidence"])
+    best = {prefix + name: value for name, value in best.items() if name != "evidence"}
+    return clone(model).set_params(**best), history
+
+
+def _element(value, key):
+    """One number of a parameter that may differ by element."""
+    return value[key] if isinstance(value, dict) and key is not None else value
+
+
+def _featurised(model, X):
+    """The charge model of a pipeline, what X is to it, and what its parameters are called there."""
+    if not hasattr(model, "steps"):
+        return model, X, ""
+    *steps, (name, regressor) = model.steps
+    for _, step in steps:
+        X = clone(step).fit_transform(X)
+    return regressor, X, f"{name}__"
+
+
+def _log_evidence(model, X, y, sample_weight):
+    model = clone(model)
+    features, labels, weights = model._prepare(X, y, sample_weight)
+    triangle, nonlinear = model._assemble(features, labels, weights)
+    unusable = [n for n in labels.names if n not in TARGETS or not hasattr(TARGETS[n], "operator")]
+    if nonlinear or unusable or model._bias is not None:
+        raise ValueError(
+            "the evidence is that of labels that are linear in the charges: dipole, charges, "
+            f"quadrupole and potential, without charge_bias; got {', '.join(labels.names)}"
+        )
+    R, v = triangle.R, triangle.solve()
+    total = -triangle.loss(v) - np.log(np.abs(np.diag(R))).sum()
+    total -= 0.5 * triangle.n_rows * np.log(2 * np.pi)
+    noise = model._noise(features.structures, labels, weights)
+    flows = model.response_.learns_reference
+    by_sigma = dict.fromkeys(labels.names, 0.0)
+    by_column, by_range = np.zeros(len(v)), 0.0
+    by_softness = np.zeros(len(model.elements_))
+    for first, block in features.blocks(verbose=model.verbose, desc="evidence"):
+        parts = block.split(model._sizes)[:2]
+        pieces = [
+            _Rows(model, labels, noise, first + s, structure, *_own(parts, block, s))
+            for s, structure in enumerate(block.structures)
+            if weights[first + s] > 0
+        ]
+        pieces = [piece for piece in pieces if piece.names]
+        if not pieces:
+            continue
+        J = np.concatenate([piece.J for piece in pieces])
+        Z = solve_triangular(R, J.T, trans="T", check_finite=False)
+        Z = solve_triangular(R, Z, check_finite=False, overwrite_b=True).T
+        ends = np.cumsum([len(piece.J) for piece in pieces])[:-1]
+        for piece, z in zip(pieces, np.split(Z, ends), strict=True):
+            alpha = piece.residual - piece.J @ v
+            slope = np.multiply.outer(alpha, v) - z
+            total += piece.log_weights
+            by_column += np.einsum("ik,ik->k", slope, piece.J)
+            change = alpha**2 - 1 + np.einsum("ik,ik->i", z, piece.J)
+            for name, part in zip(piece.names, np.split(change, piece.ends), strict=True):
+                by_sigma[name] += part.sum()
+            if flows:
+                by_scale, by_element = piece.softness_slopes(alpha, slope)
+                by_range += by_scale
+                by_softness[: len(by_element)] += by_element
+    gradient = {f"sigma_{name}": float(value) for name, value in by_sigma.items()}
+    sums = [float(part.sum()) for part in model._unpack(by_column)]
+    fields = ["amplitude_chi", "amplitude_baseline"]
+    fields += ["response__amplitude", "response__amplitude_baseline"] if flows else []
+    parameters = model.get_params()
+    gradient |= {name: x for name, x in zip(fields, sums) if name in parameters}
+    if flows:
+        symbols = [chemical_symbols[z] for z in model.elements_]
+        gradient["response__softness"] = dict(zip(symbols, by_softness.tolist(), strict=True))
+        gradient["response__range"] = by_range
+    return Evidence(float(total), gradient)
+
+
+def _own(parts, block, s):
+    """Dense features of structure s of a block: of chi and of the reference charges."""
+    start, stop = block.offsets[s : s + 2]
+    for part in parts:
+        dense = np.zeros((stop - start, part.n_features))
+        for tile in part.tiles:
+            rows = slice(*np.searchsorted(tile.atoms, [start, stop]))
+            for columns, piece in tile.pieces():
+                dense[tile.atoms[rows] - start, columns] = tile.values[rows, piece]
+        yield dense
+
+
+class _Rows:
+    """The rows of one structure, and what goes into them."""
+
+    def __init__(self, model, labels, noise, i, structure, phi, rho):
+        values = model._values(labels, labels.names, i, structure)
+        self.names = list(values)
+        if not values:
+            return
+        n_rows = sum(TARGETS[name].size(structure) for name in values)
+        self.equilibrium, widths, self.slots = model._equilibrium(structure, i, 4 * n_rows)
+        chi = model._chi_0[self.slots]
+        q = self.equilibrium.charges(chi)
+        self.potential = self.equilibrium.potential(chi, q)
+        operators, residuals, sizes, self.log_weights = [], [], [], 0.0
+        for name, value in values.items():
+            known = ~np.isnan(value)
+            weight = np.broadcast_to(TARGETS[name].weights / noise[name][i], value.shape)[known]
+            operator = TARGETS[name].operator(structure, widths)[known]
+            operators.append(weight[:, None] * operator)
+            residuals.append(weight * (value[known] - operator @ q))
+            sizes.append(known.sum())
+            self.log_weights += np.log(weight).sum()
+        self.ends = np.cumsum(sizes)[:-1]
+        self.operator, self.residual = np.concatenate(operators), np.concatenate(residuals)
+        over = [rows for rows in self.equilibrium.rows(self.operator) if rows is not None]
+        onehot, scale = model._onehot(structure.numbers), model._scale()
+        scales = np.split(scale, np.cumsum(model._lengths())[:-1])
+        self.fields = [
+            np.concatenate([own * scales[2 * f], onehot * scales[2 * f + 1]], axis=1)
+            for f, own in enumerate([phi, rho][: len(over)])
+        ]
+        parts = [rows @ field for rows, field in zip(over, self.fields, strict=True)]
+        rest = np.zeros((len(self.residual), len(scale) - sum(p.shape[1] for p in parts)))
+        self.J = np.concatenate([*parts, rest], axis=1)
+
+    def softness_slopes(self, alpha, slope):
+        """Derivatives by the logarithms of the range, and of the softness of the elements."""
+        split = self.fields[0].shape[1]
+        chi, reference = slope[:, :split], slope[:, split : split + self.fields[1].shape[1]]
+        H = self.equilibrium.softness_response(
+            self.operator,
+            chi @ self.fields[0].T,
+            reference @ self.fields[1].T,
+            np.multiply.outer(alpha, self.potential),
+        )
+        return self.equilibrium.flows.derivatives(H, self.slots)
