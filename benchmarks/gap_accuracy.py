@@ -3,11 +3,13 @@
     python benchmarks/gap_accuracy.py water
     python benchmarks/gap_accuracy.py lih | carbon | mgo | dipeptides DATA
 
-``water`` trains on bundled clusters in three charge states, part of them in fields: a learning
-curve on one split by trajectories, the models beside each other, and what the largest model says of
-clusters that are taken apart and of clusters in fields. The others read an extended XYZ file with
-``REF_energy``, ``REF_forces``, ``REF_charges``, ``REF_dipole`` and ``group`` and cross-validate by
-group; the sparse set is picked anew from every training fold.
+"kQEq" is charge equilibration, "ChargeFlow" charge that flows between neighbours from learned
+reference charges, and "local charges" those alone. ``water`` trains on bundled clusters in three
+charge states, part of them in fields: a learning curve on one split by trajectories, the models
+beside each other, and what the largest models say of clusters that are taken apart and of clusters
+in fields. The others read an extended XYZ file with ``REF_energy``, ``REF_forces``,
+``REF_charges``, ``REF_dipole`` and ``group`` and cross-validate by group; the sparse set is picked
+anew from every training fold.
 
 Predictions are kept in ``./gap_folds`` as they come, and what is there is not computed again.
 """
@@ -20,19 +22,15 @@ from pathlib import Path
 import ase.io
 import joblib
 import numpy as np
-from ase import units
-from ase.constraints import Hookean
-from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from sklearn.base import clone
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 from sklearn.pipeline import make_pipeline
 
 from skqeq import (
+    ChargeFlow,
     CURSparsifier,
     GAPKQEqRegressor,
     GAPRegressor,
-    KQEqCalculator,
     KQEqRegressor,
     SOAPFeaturizer,
     StructureBlocks,
@@ -41,10 +39,9 @@ from skqeq import (
     strip,
     targets_from_atoms,
 )
-from skqeq.calculator import ProgressBar
 from skqeq.datasets import load_water, load_water_curves
 from skqeq.parameters import DEBYE
-from skqeq.validation import find_fragments, fragment_charges
+from skqeq.validation import find_fragments, fragment_charges, fragment_distance
 
 RESULTS = Path(__file__).parent / "results"
 KEPT = Path("gap_folds")
@@ -66,13 +63,16 @@ def half(r_cut, n_points, n_max, l_max, block_weights=None, zeta=2, cutoff_width
 LOCAL = ("amplitude_gap", "sigma_energy", "sigma_forces")  # parameters of GAPRegressor
 
 
-def models(chi, gap, charges, **options):
-    """GAP alone, kQEq alone and both, with the same features and the same noise."""
+def models(chi, gap, charges, response=None, flow=None, **options):
+    """GAP alone, kQEq alone and both, with the same features and the same noise.
+
+    `response` is that of charge that flows, and `flow` what is different with it.
+    """
     local = {name: options[name] for name in LOCAL if name in options}
     electric = {name: value for name, value in options.items() if name != "amplitude_gap"}
     blocks = StructureBlocks([("chi", chi()), ("gap", gap())])
     names = ("energy", "forces")
-    return {
+    found = {
         "GAP": (make_pipeline(gap(), GAPRegressor(**local)), names),
         "kQEq": (make_pipeline(chi(), KQEqRegressor(**ITERATION, **electric)), names + charges),
         "GAP+kQEq": (
@@ -80,9 +80,16 @@ def models(chi, gap, charges, **options):
             names + charges,
         ),
     }
+    responses = {"GAP+ChargeFlow": response or ChargeFlow(), "GAP+local charges": ChargeFlow(0.0)}
+    for name, response in responses.items():
+        regressor = GAPKQEqRegressor(**ITERATION, **options | (flow or SOFT), response=response)
+        found[name] = make_pipeline(clone(blocks), regressor), names + charges
+    return found
 
 
 HARD = {"amplitude_gap": 10.0, "amplitude_chi": 3.0, "radius_scale": 1.0, "hardness": 30.0}
+# With charges that flow.
+SOFT = {"amplitude_chi": 3.0, "radius_scale": 1.0, "hardness": 0.0}
 # Wide charges that are hard to move: what leaves a molecule costs energy.
 WATER = {
     "amplitude_gap": 10.0,
@@ -102,6 +109,7 @@ def water_models(n_points=500):
         lambda: half(**edges, n_max=4, l_max=3),
         lambda: half(**edges, n_max=6, l_max=5, block_weights=(0.8, 0.2)),
         ("dipole",),
+        response=ChargeFlow(softness=0.1, range=0.15),
         **WATER,
     )
 
@@ -214,8 +222,9 @@ def water():
     [(train, test)] = GroupShuffleSplit(1, test_size=0.3, random_state=0).split(X, groups=groups)
     train = np.random.default_rng(0).permutation(train)
     without = train[~field[train]]
-    runs = [("GAP+kQEq", n, train[:n]) for n in (1500, 1000, 500, 250)]
-    runs += [("GAP", 1500, train[:1500]), ("kQEq", 1500, train[:1500])]
+    sizes = (1500, 1000, 500, 250)
+    runs = [(name, n, train[:n]) for name in ("GAP+ChargeFlow", "GAP+kQEq") for n in sizes]
+    runs += [(name, 1500, train[:1500]) for name in ("GAP+local charges", "GAP", "kQEq")]
     runs += [("GAP+kQEq without fields", 1000, without[:1000])]
     parts = {
         "all": np.full(len(test), True),
@@ -226,7 +235,10 @@ def water():
         "in a field": field[test],
     }
     head = [f"{part} {unit}" for part in parts for unit in ("energy", "forces")]
+    head += ["dipole vector (D)", "charges of far fragments (1e-3 e)"]
     table, fitted = [("model", "structures", *head)], {}
+    far = [find_fragments(X[i]) for i in test]
+    far = [f if fragment_distance(X[i], f) >= 6.0 else None for i, f in zip(test, far)]
     for name, n, index in runs:
         pipeline, trained = water_models()[name.split(" without")[0]]
         path = f"water_{name}_{n}.joblib".replace(" ", "_")
@@ -235,10 +247,14 @@ def water():
         for part in parts.values():
             error = errors(found[part], y, test[part], n_atoms)
             line += [f"{rms(t, error[t]):.2f}" for t in ("energy", "forces")]
+        if knows(pipeline, "charges"):
+            line.append(f"{rms('dipole', errors(found, y, test, n_atoms)['dipole']):.3f}")
+            missed = [q - y["charges"][i] for q, i in zip(found["charges"], test)]
+            missed = [fragment_charges(q, f) for q, f in zip(missed, far) if f is not None]
+            line.append(f"{1e3 * np.sqrt(np.mean(np.concatenate(missed) ** 2)):.1f}")
         table.append(line)
         write("water.csv", table)
     curves(fitted)
-    dynamics(fitted["GAP+kQEq", 1500])
 
 
 def curves(fitted):
@@ -248,6 +264,7 @@ def curves(fitted):
         "GAP": fitted["GAP", 1500],
         "kQEq": fitted["kQEq", 1500],
         "GAP+kQEq": fitted["GAP+kQEq", 1500],
+        "GAP+ChargeFlow": fitted["GAP+ChargeFlow", 1500],
         "without fields": fitted["GAP+kQEq without fields", 1000],
     }
     columns = {"GFN2-xTB": y}
@@ -271,35 +288,6 @@ def curves(fitted):
                 line.append(" ".join(f"{value:.4f}" for value in q))
         table.append(line)
     (RESULTS / "water_curves.csv").write_text(
-        "".join(",".join(map(str, line)) + "\n" for line in table)
-    )
-
-
-def dynamics(model, picoseconds=10.0, strength=0.2, wall=30.0):
-    """A neutral cluster in a strong field, between walls: what becomes of it."""
-    X, _ = load_water_curves()
-    atoms = next(a for a in X if a.info["charge"] == 0 and a.info["expansion"] == 1.0).copy()
-    atoms.info = {"charge": 0, "external_field": [0.0, 0.0, strength]}
-    planes = [(0, 0, sign, -wall) for sign in (1, -1)]  # beyond them a spring pulls back
-    atoms.set_constraint([Hookean(i, plane, 5.0) for i in range(len(atoms)) for plane in planes])
-    atoms.calc = KQEqCalculator(model)
-    rng = np.random.default_rng(0)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=rng)
-    warm = {"temperature_K": 300, "friction": 0.005 / units.fs, "fixcm": False, "rng": rng}
-    run = Langevin(atoms, 0.5 * units.fs, **warm)
-    table = [("time (ps)", "fragments", "largest charge (e)", "lowest z (A)", "highest z (A)")]
-
-    def look():
-        fragments = find_fragments(atoms)
-        charges = fragment_charges(atoms.get_charges(), fragments)
-        z = atoms.positions[:, 2]
-        line = [f"{run.nsteps * 5e-4:.3f}", len(charges), f"{np.abs(charges).max():.4f}"]
-        table.append([*line, f"{z.min():.3f}", f"{z.max():.3f}"])
-
-    run.attach(look, interval=100)
-    with ProgressBar(run, int(2000 * picoseconds)):
-        run.run(int(2000 * picoseconds))
-    (RESULTS / "water_field_dynamics.csv").write_text(
         "".join(",".join(map(str, line)) + "\n" for line in table)
     )
 

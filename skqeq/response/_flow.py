@@ -66,7 +66,7 @@ class ChargeFlow(BaseEstimator):
     >>> from skqeq.response import ChargeFlow
     >>> X, y = load_molecules()
     >>> kqeq = KQEqRegressor(response=ChargeFlow(softness=0.05, range=0.3))
-    >>> model = make_pipeline(SOAPFeaturizer(), CURSparsifier(n_points=20), kqeq)
+    >>> model = make_pipeline(SOAPFeaturizer(), CURSparsifier(n_points=10), kqeq)
     >>> model = model.fit(X[:50], y["dipole"][:50])
     >>> model.predict(X[50:52]).shape
     (2, 3)
