@@ -1,0 +1,157 @@
+"""Ten molecules of water in a strong field: which response of the charges tears them apart.
+
+    python benchmarks/flow_dynamics.py kQEq MODEL | ChargeFlow MODEL | GFN2-xTB [--picoseconds 50]
+
+A neutral cluster, drawn out along z, moves at 300 K in a field of 0.2 V/Angstrom along z, between
+walls at 30 Angstrom, with three seeds. MODEL is a file that ``gap_accuracy.py water`` keeps, with
+the fitted pipeline in it; "GFN2-xTB" runs the reference itself (tblite), with one seed. Every half
+picosecond is kept in ``./flow_dynamics``, and a run that is there goes on where it stopped.
+Writes a line for each seed, with the largest charge that a molecule ever had and the time after
+which two of them were further than 5 Angstrom apart, to ``results/flow_dynamics.csv``.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import joblib
+import numpy as np
+from ase import units
+from ase.calculators.calculator import Calculator, all_changes
+from ase.constraints import Hookean
+from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from scipy.sparse.csgraph import connected_components
+from tqdm import tqdm
+
+from skqeq import KQEqCalculator
+from skqeq.datasets import load_water
+from skqeq.persistence import replacing
+from skqeq.validation import find_fragments, fragment_charges
+
+RESULTS = Path(__file__).parent / "results"
+KEPT = Path("flow_dynamics")
+STRENGTH, WALL = 0.2, 30.0  # V/Angstrom, Angstrom
+STRETCH = 1.5
+SPLIT = 5.0  # Angstrom between atoms of two molecules
+STEP, PART = 1.0, 500  # fs, steps
+
+
+class GFN2(Calculator):
+    """GFN2-xTB in a uniform field, about the coordinate origin."""
+
+    implemented_properties = ["energy", "forces", "charges"]
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        """Energy (eV), forces (eV/Angstrom) and Mulliken charges (e)."""
+        from tblite.interface import Calculator as Method
+
+        super().calculate(atoms, properties, system_changes)
+        atoms, atomic = self.atoms, units.Hartree / units.Bohr
+        method = Method("GFN2-xTB", atoms.numbers, atoms.positions / units.Bohr)
+        method.set("verbosity", 0)
+        method.add("electric-field", [x / atomic for x in atoms.info["external_field"]])
+        found = method.singlepoint()
+        self.results = {
+            "energy": found["energy"] * units.Hartree,
+            "forces": -found["gradient"] * atomic,
+            "charges": found["charges"],
+        }
+
+
+def elongated():
+    """A cluster of ten molecules whose long axis is z, and longer than it was."""
+    X, _ = load_water()
+    atoms = next(
+        a.copy()
+        for a in X
+        if a.info["n_molecules"] == 10 and a.info["charge"] == 0 and a.info["expansion"] == 1.0
+    )
+    atoms.info = {"charge": 0, "external_field": [0.0, 0.0, STRENGTH]}
+    fragments = find_fragments(atoms)
+    assert fragments.max() == 9
+    atoms.positions -= atoms.get_center_of_mass()
+    axes = np.linalg.eigh(np.cov(atoms.positions.T))[1]
+    axes *= np.linalg.det(axes)  # a rotation
+    atoms.positions = atoms.positions @ axes
+    for f in range(10):
+        own = fragments == f
+        center = np.average(atoms.positions[own], axis=0, weights=atoms.get_masses()[own])
+        atoms.positions[own, 2] += (STRETCH - 1.0) * center[2]
+    return atoms
+
+
+def observe(atoms, fragments):
+    """Largest charge of a molecule, e, and the number of parts further apart than `SPLIT`."""
+    charges = fragment_charges(atoms.get_charges(), fragments)
+    near = atoms.get_all_distances() < SPLIT
+    return float(np.abs(charges).max()), int(connected_components(near)[0])
+
+
+def run(name, calculator, seed, picoseconds):
+    """One run, a line for every tenth of a picosecond."""
+    KEPT.mkdir(exist_ok=True)
+    path = KEPT / f"{name}_{seed}.joblib"
+    atoms = elongated()
+    fragments = find_fragments(atoms)
+    planes = [(0, 0, sign, -WALL) for sign in (1, -1)]  # beyond them a spring pulls back
+    atoms.set_constraint([Hookean(i, plane, 5.0) for i in range(len(atoms)) for plane in planes])
+    rng, lines, done = np.random.default_rng(seed), [], 0
+    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=rng)
+    if path.exists():
+        positions, momenta, rng, lines, done = joblib.load(path)
+        atoms.positions = positions
+        atoms.set_momenta(momenta)
+    atoms.calc = calculator
+    dynamics = Langevin(
+        atoms,
+        STEP * units.fs,
+        temperature_K=300,
+        friction=0.005 / units.fs,
+        fixcm=False,
+        rng=rng,
+    )
+    total = int(round(1e3 * picoseconds / STEP))
+    with tqdm(total=total, initial=done, desc=f"{name}, seed {seed}") as bar:
+        while done < total:
+            for _ in range(PART // 100):
+                dynamics.run(100)
+                done += 100
+                lines.append((done * STEP / 1e3, *observe(atoms, fragments)))
+            bar.update(PART)
+            state = atoms.positions, atoms.get_momenta(), rng, lines, done
+            with replacing(path) as temporary:
+                joblib.dump(state, temporary)
+    return np.array(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name")
+    parser.add_argument("model", nargs="?")
+    parser.add_argument("--picoseconds", type=float, default=50.0)
+    parser.add_argument("--seeds", type=int, default=3)
+    args = parser.parse_args()
+    calculator = GFN2()
+    if args.model:
+        _, _, model = joblib.load(args.model)
+        calculator = KQEqCalculator(model)
+    path = RESULTS / "flow_dynamics.csv"
+    head = ["model", "seed", "time (ps)", "largest charge (e)", "split after (ps)", "most parts"]
+    rows = []
+    if path.exists():
+        with open(path, newline="") as file:
+            rows = list(csv.reader(file))[1:]
+    for seed in range(args.seeds):
+        lines = run(args.name, calculator, seed, args.picoseconds)
+        split = np.flatnonzero(lines[:, 2] > 1)
+        row = [args.name, str(seed), f"{lines[-1, 0]:g}", f"{lines[:, 1].max():.3f}"]
+        row += [f"{lines[split[0], 0]:.1f}" if len(split) else "", f"{lines[:, 2].max():.0f}"]
+        rows = [r for r in rows if r[:2] != row[:2]] + [row]
+        with open(path, "w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([head, *rows])
+        print(row)
+
+
+if __name__ == "__main__":
+    main()
