@@ -14,6 +14,13 @@ class QEq(BaseEstimator):
 
     The default `response` of the charge models [1]_. It has no parameters.
 
+    Attributes
+    ----------
+    learns_reference : bool
+        Whether atoms have reference charges, which are learned: False.
+    amplitudes : tuple of float
+        Prior standard deviations of their weights.
+
     See Also
     --------
     ChargeFlow : Charge flows between neighbours only, and at a cost.
@@ -31,9 +38,8 @@ class QEq(BaseEstimator):
     """
 
     learns_reference = False
-    _parameter_constraints = {}
-    # Prior standard deviations of reference charges, which there are none of.
     amplitudes = 0.0, 0.0
+    _parameter_constraints = {}
 
     def tables(self, lookup):
         """Numbers of every element that `equilibrium` wants of every atom: none."""
