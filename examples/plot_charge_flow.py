@@ -106,8 +106,8 @@ for name, model in models.items():
 # Fields
 # ------
 # A neutral cluster in a field along z. Left: how much charge it moves between its molecules.
-# Middle: the energy. Right: the polarisability of a molecule in clusters of growing size, which is that of
-# a metal in one case and settles in the other.
+# Middle: the energy. Right: the polarisability of a molecule in clusters of growing size, which is
+# that of a metal in one case and settles in the other.
 cluster = next(a for a in curves if a.info["charge"] == 0 and a.info["expansion"] == 1.0)
 neutral = [i for i, a in enumerate(curves) if a.info["charge"] == 0]
 neutral = [i for i in neutral if curves[i].info["curve"] == "field"]
