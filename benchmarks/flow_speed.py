@@ -1,0 +1,147 @@
+"""What charge that flows costs beside charge equilibration.
+
+    python benchmarks/flow_speed.py
+
+Fits of dipoles and of energies and forces, and steps of dynamics (energy and forces) of a cluster,
+boxes of water and a crystal; the two responses by turns, the fastest of a few repetitions each.
+Writes ``results/flow_speed.csv``: seconds, and their ratio. Fits end after as many steps.
+"""
+
+import csv
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk, molecule
+from sklearn.pipeline import make_pipeline
+
+from skqeq import (
+    ChargeFlow,
+    CURSparsifier,
+    GAPKQEqRegressor,
+    KQEqCalculator,
+    KQEqRegressor,
+    QEq,
+    SOAPFeaturizer,
+    StructureBlocks,
+    make_targets,
+)
+from skqeq.datasets import load_molecules, load_water
+
+RESULTS = Path(__file__).parent / "results"
+RESPONSES = {"QEq": QEq(), "ChargeFlow": ChargeFlow(0.05, 0.25)}
+
+
+def fastest(functions, repeat):
+    """Seconds of each function, called by turns."""
+    seconds = dict.fromkeys(functions, np.inf)
+    for _ in range(repeat):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            seconds[name] = min(seconds[name], time.perf_counter() - start)
+    return seconds
+
+
+def dipoles(n_points):
+    """Fits of the dipoles of all bundled molecules, features included."""
+    X, y = load_molecules()
+    soap = SOAPFeaturizer(r_cut=(1.7, 3.5), n_max=8, l_max=6, cache_bytes=0)
+    models = {
+        name: make_pipeline(soap, CURSparsifier(n_points=n_points), KQEqRegressor(response=r))
+        for name, r in RESPONSES.items()
+    }
+    return {name: lambda m=m: m.fit(X, y["dipole"]) for name, m in models.items()}, 2
+
+
+def half(r_cut, n_points, **options):
+    soap = SOAPFeaturizer(r_cut=r_cut, cutoff_width=1.5, n_max=6, l_max=4)
+    return make_pipeline(soap, CURSparsifier(n_points=n_points, **options))
+
+
+def blocks(n_points):
+    """Features of both fields of the charges and of the local energy."""
+    gap = half((3.0, 6.0), n_points, block_weights=(0.8, 0.2))
+    return StructureBlocks([("chi", half((3.0, 6.0), n_points)), ("gap", gap)])
+
+
+def energies(n_structures, n_points):
+    """Two Gauss-Newton steps to energies, forces and dipoles of clusters of water."""
+    X, y = load_water()
+    some = np.random.default_rng(0).permutation(len(X))[:n_structures]
+    X, y = [X[i] for i in some], y[["energy", "forces", "dipole"]][some]
+    options = {"amplitude_gap": 10.0, "amplitude_chi": 3.0, "max_iter": 2, "tol": 1e-9}
+    models = {
+        name: make_pipeline(blocks(n_points), GAPKQEqRegressor(response=r, **options))
+        for name, r in RESPONSES.items()
+    }
+    return {name: lambda m=m: m.fit(X, y) for name, m in models.items()}, 2
+
+
+def step(atoms, local=True):
+    """Energy and forces of moving atoms, by models of the same kind fitted to their charges."""
+    X = [atoms.copy() for _ in range(1 if len(atoms) > 100 else 6)]
+    for seed, other in enumerate(X):
+        other.rattle(0.03, seed=seed)
+    rng = np.random.default_rng(0)
+    labels = make_targets(charges=[0.3 * rng.normal(size=len(atoms)) for _ in X])
+    moves = {}
+    for name, response in RESPONSES.items():
+        kind = GAPKQEqRegressor if local else KQEqRegressor
+        features = blocks(500) if local else half((3.0, 6.0), 500)
+        model = make_pipeline(features, kind(response=response, radius_scale=0.35)).fit(X, labels)
+        moving = atoms.copy()
+        moving.calc = KQEqCalculator(model)
+
+        def move(moving=moving, rng=rng):
+            moving.positions += rng.normal(scale=0.01, size=moving.positions.shape)
+            moving.get_forces()
+
+        move()
+        moves[name] = move
+    return moves, 10
+
+
+def water(n):
+    """A box of n^3 molecules."""
+    rng = np.random.default_rng(0)
+    atoms = Atoms(cell=[3.1 * n] * 3, pbc=True)
+    for place in np.ndindex(n, n, n):
+        other = molecule("H2O")
+        other.rotate(rng.uniform(0, 360), rng.normal(size=3), center="COM")
+        other.translate(3.1 * np.array(place))
+        atoms += other
+    return atoms
+
+
+def main():
+    cluster = water(2)
+    cluster.pbc = False
+    studies = {
+        "fit, dipoles of 507 molecules, 500 points": lambda: dipoles(500),
+        "fit, dipoles of 507 molecules, 1000 points": lambda: dipoles(1000),
+        "fit, energies and forces of 100 clusters, 200 points": lambda: energies(100, 200),
+        "fit, energies and forces of 100 clusters, 500 points": lambda: energies(100, 500),
+        "step, 24 atoms": lambda: step(cluster),
+        "step, box of 192 atoms": lambda: step(water(4)),
+        "step, box of 3000 atoms": lambda: step(water(10)),
+        "step, crystal of 216 atoms": lambda: step(
+            bulk("NaCl", "rocksalt", a=5.64, cubic=True) * 3
+        ),
+    }
+    rows = [("case", "QEq (s)", "ChargeFlow (s)", "ratio")]
+    for name, make in studies.items():
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "n_points|gauss_newton stopped")
+            seconds = fastest(*make())
+        ratio = seconds["ChargeFlow"] / seconds["QEq"]
+        rows.append((name, *(f"{s:.3g}" for s in seconds.values()), f"{ratio:.2f}"))
+        print(*rows[-1], sep="  ", flush=True)
+        with open(RESULTS / "flow_speed.csv", "w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,357 @@
+"""The interaction of Gaussian charges with Gaussian dipoles, and of these with one another.
+
+A charge has the density ``q (2 pi a^2)^(-3/2) exp(-r^2 / (2 a^2))``, and a dipole ``-d . grad`` of
+such a Gaussian of width b. Their interactions are derivatives of that of charges,
+``C(u; g) = k_e erf(u / (sqrt(2) g)) / u``, with ``u = r_i - r_j`` and subscripts for components::
+
+    q_i . T_ij . d_j    T_ij,a  = -C_a(u; g),     g^2 = a_i^2 + b_j^2,
+    d_i . D_ij . d_j    D_ij,ac = -C_ac(u; g),    g^2 = b_i^2 + b_j^2.
+
+From ``c_0 = C`` and ``c_m+1 = c_m' / u`` follow::
+
+    C_a   = c_1 u_a,
+    C_ac  = c_1 delta_ac + c_2 u_a u_c,
+    C_ace = c_2 (delta_ac u_e + delta_ce u_a + delta_ea u_c) + c_3 u_a u_c u_e.
+
+A dipole in its own field has ``D_ii = -c_1(0) = k_e sqrt(2 / pi) / (3 g^3)``, ``g = sqrt(2) b``,
+and its energy ``d^2 D_ii / 2`` is that of a polarisable atom, ``d^2 / (2 alpha)``, if b is chosen
+so. The interactions are energies of densities: with a charge-charge block A, the matrix
+``[[A, T], [T^T, D]]`` is as definite as A is.
+
+In a periodic structure T and D are the same derivatives of the Ewald sums of `_ewald`: of the
+pairs of images, of the waves, and for a slab of ``-(2 pi / V) (z_i - z_j)^2``. What is constant
+there, as is the background of a charged crystal, does not act on dipoles. A wave meets an atom as::
+
+    charge: (cos(k . r), sin(k . r)),    dipole: (d . k) (-sin(k . r), cos(k . r)).
+
+In a strain e the dipoles stay as they are, while k moves by ``-e k``.
+"""
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.special import gamma, gammainc
+from vesin import NeighborList
+
+from ..parameters import COULOMB
+from ._ewald import EwaldSum
+
+# Up to c_3.
+ORDER = 3
+
+
+def dipole_widths(alpha):
+    """Widths of the dipoles whose self-energy is that of polarisable atoms, ``d^2 / (2 alpha)``.
+
+    Parameters
+    ----------
+    alpha : array-like of shape (n_atoms,)
+        Isotropic polarisabilities, e*Angstrom^2/V; in Angstrom^3 they are ``COULOMB alpha``.
+
+    Returns
+    -------
+    widths : ndarray of shape (n_atoms,)
+        Angstrom.
+
+    Raises
+    ------
+    ValueError
+        If a polarisability is not a positive number.
+    """
+    alpha = np.asarray(alpha, dtype=np.float64)
+    if not (np.isfinite(alpha) & (alpha > 0)).all():
+        raise ValueError(f"polarisabilities must be positive numbers, got {alpha!r}")
+    return np.cbrt(COULOMB * alpha * np.sqrt(2 / np.pi) / 3) / np.sqrt(2)
+
+
+def radial_derivatives(r2, g):
+    """``c_0`` to ``c_3`` of the interaction of Gaussians, at any distance.
+
+    With the Boys functions ``F_m(t)``, the integral of ``s^(2m) exp(-t s^2)`` from 0 to 1,
+    ``c_m = (2 x / sqrt(pi)) (-2 x^2)^m F_m(x^2 r^2)`` and ``x = 1 / (sqrt(2) g)``. The recursion
+    from the highest one down is stable for every t.
+
+    Parameters
+    ----------
+    r2 : ndarray
+        Squared distances, Angstrom^2.
+    g : ndarray
+        Widths, Angstrom; infinite for no interaction.
+
+    Returns
+    -------
+    c : ndarray of shape (4, ...)
+        ``c_m`` in Angstrom^-(2m + 1), without the factor k_e.
+    """
+    x2 = 0.5 / np.square(g)
+    # The limit at zero, without dividing zero by zero.
+    t = np.maximum(x2 * r2, 1e-30)
+    decay, half = np.exp(-t), ORDER + 0.5
+    c = np.empty((ORDER + 1, *t.shape))
+    c[ORDER] = gamma(half) * gammainc(half, t) / (2 * t**half)
+    for m in range(ORDER, 0, -1):
+        c[m - 1] = (2 * t * c[m] + decay) / (2 * m - 1)
+    for m in range(ORDER + 1):
+        c[m] *= np.sqrt(4 * x2 / np.pi) * (-2 * x2) ** m
+    return c
+
+
+class DipoleSum:
+    """The Coulomb interaction of the Gaussian charges and dipoles of one structure.
+
+    The interaction of charges with charges, `hardness_matrix`, is left out.
+
+    Parameters
+    ----------
+    structure : Structure
+        A molecule, a slab or a crystal.
+    widths : ndarray of shape (n_atoms,)
+        Widths of the charges, Angstrom.
+    dipole_widths : ndarray of shape (n_atoms,)
+        Widths of the dipoles, Angstrom.
+    accuracy : float, default=1e-8
+        Bound of the error of every element of a periodic sum, in units of k_e and powers of
+        Angstrom.
+
+    Attributes
+    ----------
+    coupling : ndarray of shape (n_atoms, n_atoms, 3)
+        ``T``, the energy of a charge on i and a dipole on j along a at ``[i, j, a]``;
+        eV/(e^2*Angstrom).
+    dipolar : ndarray of shape (n_atoms, 3, n_atoms, 3)
+        ``D``, symmetric, the dipoles' own fields included; eV/(e*Angstrom)^2.
+    """
+
+    def __init__(self, structure, widths, dipole_widths, accuracy=1e-8):
+        self._plane = np.eye(3)
+        if structure.periodic:
+            lattice = _lattice(structure, np.maximum(widths, dipole_widths), accuracy)
+            pairs, sigma = _images(lattice), lattice.cutoffs.sigma
+            self._parts = [_Pairs(*pairs, widths, dipole_widths, sigma), _Waves(lattice)]
+            if lattice.normal is not None:
+                self._plane = np.eye(3) - np.outer(lattice.normal, lattice.normal)
+                self._parts.append(_Sheets(lattice))
+        else:
+            i, j = np.nonzero(~np.eye(len(structure), dtype=bool))
+            u = structure.positions[i] - structure.positions[j]
+            self._parts = [_Pairs(i, j, u, widths, dipole_widths, np.inf)]
+        coupling, dipolar = zip(*(part.matrices() for part in self._parts))
+        self.coupling, self.dipolar = COULOMB * sum(coupling), COULOMB * sum(dipolar)
+
+    def gradient(self, q, d, p, e):
+        """Derivatives of ``q T e + p T d + d D e`` with respect to the geometry.
+
+        Parameters
+        ----------
+        q, p : ndarray of shape (n_atoms,)
+            Any two sets of charges, e.
+        d, e : ndarray of shape (n_atoms, 3)
+            Any two sets of dipoles, e*Angstrom.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_atoms, 3)
+            With respect to the positions, eV/Angstrom.
+        virial : ndarray of shape (3, 3)
+            With respect to a symmetric strain of positions and cell that leaves the dipoles alone,
+            eV. For a slab only strains in its plane count, and the rest is zero.
+        """
+        potential, field, potential_strain, field_strain = self.potential_gradient(q, d)
+        gradient = potential @ p + np.tensordot(field, e, axes=2)
+        return gradient, potential_strain @ p + np.tensordot(field_strain, e, axes=2)
+
+    def potential_gradient(self, q, d):
+        """Derivatives of the potentials ``T d`` and the negative fields ``T^T q + D d``.
+
+        Parameters
+        ----------
+        q : ndarray of shape (n_atoms,)
+            Charges, e.
+        d : ndarray of shape (n_atoms, 3)
+            Dipoles, e*Angstrom.
+
+        Returns
+        -------
+        potential : ndarray of shape (n_atoms, 3, n_atoms)
+            With respect to the position of atom k, of the potential on the charge of i, at
+            ``[k, :, i]``; V/Angstrom.
+        field : ndarray of shape (n_atoms, 3, n_atoms, 3)
+            With respect to the position of atom k, of the negative field on the dipole of j along
+            a, at ``[k, :, j, a]``; V/Angstrom^2.
+        potential_strain : ndarray of shape (3, 3, n_atoms)
+            With respect to a strain as in `gradient`, V.
+        field_strain : ndarray of shape (3, 3, n_atoms, 3)
+            V/Angstrom.
+        """
+        q, d = COULOMB * np.asarray(q), COULOMB * np.asarray(d)
+        slopes = [sum(parts) for parts in zip(*(part.slopes(q, d) for part in self._parts))]
+        k = np.arange(len(q))
+        for slope in slopes[:2]:
+            # Nothing changes if all atoms move.
+            slope[k, :, k] -= np.moveaxis(slope.sum(axis=0), 1, 0)
+        strains = [
+            np.einsum("ac,cd...,db->ab...", self._plane, 0.5 * (s + s.swapaxes(0, 1)), self._plane)
+            for s in slopes[2:]
+        ]
+        return *slopes[:2], *strains
+
+
+class _Pairs:
+    """The part of pairs of Gaussians, from which that of Gaussians of width sigma is taken away.
+
+    The parts have two methods: `matrices` returns T and D in units of k_e, and `slopes` what
+    `DipoleSum.potential_gradient` does, but with derivatives with respect to the positions of
+    sources only, and with respect to a strain that need not be symmetric.
+
+    Parameters
+    ----------
+    i, j : ndarray of shape (n_pairs,)
+        All ordered pairs, except for an atom and itself.
+    u : ndarray of shape (n_pairs, 3)
+        Vectors from j to i, Angstrom.
+    widths, dipole_widths : ndarray of shape (n_atoms,)
+        Angstrom.
+    sigma : float
+        Angstrom; infinite to take nothing away.
+    """
+
+    def __init__(self, i, j, u, widths, dipole_widths, sigma):
+        self.i, self.j, self.u, self.n = i, j, u, len(widths)
+
+        def levels(r2, g):
+            return radial_derivatives(r2, g) - radial_derivatives(r2, sigma)
+
+        r2 = np.einsum("pa,pa->p", u, u)
+        self.to_charge = levels(r2, np.hypot(widths[i], dipole_widths[j]))
+        self.to_dipole = levels(r2, np.hypot(dipole_widths[i], dipole_widths[j]))
+        self.own = -levels(np.zeros(self.n), np.sqrt(2) * dipole_widths)[1]
+
+    def _gather(self, values, index, *shape):
+        """Sums of the values of all pairs with the same index, which counts through `shape`."""
+        size, pairs = np.prod(shape), np.arange(len(index))
+        add = csr_array((np.ones(len(index)), (index, pairs)), shape=(size, len(index)))
+        return (add @ values.reshape(len(index), -1)).reshape(*shape, *values.shape[1:])
+
+    def matrices(self):
+        pair, shape = self.i * self.n + self.j, (self.n, self.n)
+        coupling = self._gather(-self.to_charge[1][:, None] * self.u, pair, *shape)
+        dipolar = self._gather(-_second(self.to_dipole, self.u), pair, *shape).swapaxes(1, 2)
+        k = np.arange(self.n)
+        dipolar[k, :, k] += self.own[:, None, None] * np.eye(3)
+        return coupling, dipolar
+
+    def slopes(self, q, d):
+        pair, shape = self.i * self.n + self.j, (self.n, self.n)
+        # Of the potential on i, with respect to the source j.
+        second = _second(self.to_charge, self.u)
+        potential = np.einsum("pca,pa->pc", second, d[self.j])
+        # Of the negative field on j, with respect to the source i.
+        field = -q[self.i][:, None, None] * second - _third(self.to_dipole, self.u, d[self.i])
+        strains = (
+            self._gather(-potential[:, :, None] * self.u[:, None], self.i, self.n),
+            self._gather(field[:, :, None] * self.u[:, None, :, None], self.j, self.n),
+        )
+        return (
+            self._gather(potential, pair, *shape).transpose(1, 2, 0),
+            self._gather(field, pair, *shape).swapaxes(1, 2),
+            *(np.moveaxis(strain, 0, 2) for strain in strains),
+        )
+
+
+class _Waves:
+    """The part of the waves, that is of Gaussians of width sigma; methods as in `_Pairs`."""
+
+    def __init__(self, lattice):
+        charges, k = lattice._waves()
+        self.charges, self.turned, self.k = charges, _turn(charges), np.tile(k, (2, 1))
+        self.sigma = lattice.cutoffs.sigma
+
+    def matrices(self):
+        n = len(self.charges)
+        dipoles = (self.turned[:, None] * self.k.T).reshape(3 * n, -1)
+        coupling = (self.charges @ dipoles.T).reshape(n, n, 3)
+        return coupling, (dipoles @ dipoles.T).reshape(n, 3, n, 3)
+
+    def slopes(self, q, d):
+        n, k = len(q), self.k
+        dipoles = (d @ k.T) * self.turned
+        sources = q[:, None] * self.charges + dipoles
+        potential, field = np.empty((n, 3, n)), np.empty((n, 3, n, 3))
+        turned = _turn(dipoles)
+        for a in range(3):
+            potential[:, a] = (turned * k[:, a]) @ self.charges.T
+            for c in range(a + 1):
+                field[:, a, :, c] = (sources * (k[:, a] * k[:, c])) @ self.charges.T
+                field[:, c, :, a] = field[:, a, :, c]
+        # Of the weights of the waves, and of d . k.
+        squares = k.T[:, None] * k.T
+        weights = (self.sigma**2 + 2 / np.trace(squares)) * squares - np.eye(3)[:, :, None]
+        tilted = -(d.T @ self.turned)[:, None] * k.T
+        on_charges = weights * dipoles.sum(axis=0) + tilted
+        on_dipoles = (weights * sources.sum(axis=0) + tilted)[:, :, None] * k.T
+        on_dipoles -= np.eye(3)[:, None, :, None] * k.T[:, None] * sources.sum(axis=0)
+        strains = on_charges @ self.charges.T, on_dipoles @ self.turned.T
+        return potential, field, strains[0], strains[1].swapaxes(2, 3)
+
+
+class _Sheets:
+    """What makes a slab of a crystal of slabs; methods as in `_Pairs`."""
+
+    def __init__(self, lattice):
+        self.z, self.normal = lattice.z, lattice.normal
+        self.factor = 4 * np.pi / lattice.volume
+
+    def matrices(self):
+        n = len(self.z)
+        coupling = np.multiply.outer(self.z[:, None] - self.z, self.factor * self.normal)
+        dipolar = np.broadcast_to(self._square()[:, None], (n, 3, n, 3))
+        return coupling, dipolar
+
+    def slopes(self, q, d):
+        n, square, (coupling, dipolar) = len(q), self._square(), self.matrices()
+        potential = np.broadcast_to(-(d @ square)[:, :, None], (n, 3, n))
+        field = np.broadcast_to(np.multiply.outer(q, square)[:, :, None], (n, 3, n, 3))
+        # In proportion to 1 / V.
+        on_charges = np.tensordot(coupling, d, axes=2)
+        on_dipoles = np.tensordot(q, coupling, axes=1) + np.tensordot(dipolar, d, axes=2)
+        strains = (-np.multiply.outer(np.eye(3), x) for x in (on_charges, on_dipoles))
+        return potential, field, *strains
+
+    def _square(self):
+        return self.factor * np.outer(self.normal, self.normal)
+
+
+def _lattice(structure, widths, accuracy):
+    """The Ewald sum of charges so accurate that its second derivatives are as wanted.
+
+    These gain a factor ``k^2`` in the waves at the cutoff, and as much in the pairs.
+    """
+    reciprocal = EwaldSum(structure, widths, accuracy).cutoffs.reciprocal
+    return EwaldSum(structure, widths, accuracy / max(1.0, reciprocal**2))
+
+
+def _images(lattice):
+    """Ordered pairs within the cutoff, images among them, and the vectors from j to i."""
+    neighbors = NeighborList(cutoff=lattice.cutoffs.real, full_list=True)
+    positions = lattice.fractions @ lattice.cell
+    i, j, D = neighbors.compute(positions, lattice.cell, True, "ijD", copy=False)
+    return i.astype(np.int64), j.astype(np.int64), -D
+
+
+def _second(c, u):
+    """``C_ac`` of every pair, (n_pairs, 3, 3)."""
+    diagonal = np.multiply.outer(c[1], np.eye(3))
+    return diagonal + c[2][:, None, None] * u[:, :, None] * u[:, None]
+
+
+def _third(c, u, d):
+    """``C_ace d_e`` of every pair, (n_pairs, 3, 3)."""
+    along, mixed = np.einsum("pa,pa->p", u, d), u[:, :, None] * d[:, None]
+    diagonal = np.multiply.outer(c[2] * along, np.eye(3))
+    squares = (c[3] * along)[:, None, None] * u[:, :, None] * u[:, None]
+    return diagonal + c[2][:, None, None] * (mixed + mixed.swapaxes(1, 2)) + squares
+
+
+def _turn(waves):
+    """Cosines and sines with a phase of a quarter."""
+    cosines, sines = np.split(waves, 2, axis=-1)
+    return np.concatenate([-sines, cosines], axis=-1)
