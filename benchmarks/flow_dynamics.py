@@ -7,7 +7,8 @@ walls at 30 Angstrom, with three seeds. MODEL is a file that ``gap_accuracy.py w
 the fitted pipeline in it; "GFN2-xTB" runs the reference itself (tblite), with one seed. Every half
 picosecond is kept in ``./flow_dynamics``, and a run that is there goes on where it stopped.
 Writes a line for each seed, with the largest charge that a molecule ever had and the time after
-which two of them were further than 5 Angstrom apart, to ``results/flow_dynamics.csv``.
+which two of them were further than 5 Angstrom apart, to ``results/flow_dynamics.csv``, and one for
+each half picosecond to ``flow_dynamics_series.csv``.
 """
 
 import argparse
@@ -136,21 +137,31 @@ def main():
     if args.model:
         _, _, model = joblib.load(args.model)
         calculator = KQEqCalculator(model)
-    path = RESULTS / "flow_dynamics.csv"
-    head = ["model", "seed", "time (ps)", "largest charge (e)", "split after (ps)", "most parts"]
-    rows = []
-    if path.exists():
-        with open(path, newline="") as file:
-            rows = list(csv.reader(file))[1:]
     for seed in range(args.seeds):
         lines = run(args.name, calculator, seed, args.picoseconds)
         split = np.flatnonzero(lines[:, 2] > 1)
-        row = [args.name, str(seed), f"{lines[-1, 0]:g}", f"{lines[:, 1].max():.3f}"]
+        row = [f"{lines[-1, 0]:g}", f"{lines[:, 1].max():.3f}"]
         row += [f"{lines[split[0], 0]:.1f}" if len(split) else "", f"{lines[:, 2].max():.0f}"]
-        rows = [r for r in rows if r[:2] != row[:2]] + [row]
-        with open(path, "w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([head, *rows])
-        print(row)
+        print(args.name, seed, row)
+        head = ["time (ps)", "largest charge (e)", "split after (ps)", "most parts"]
+        replace("flow_dynamics.csv", head, args.name, seed, [row])
+        # The largest charge of each half picosecond, and the parts at its end.
+        halves = lines[: len(lines) // 5 * 5].reshape(-1, 5, 3)
+        series = zip(halves[:, -1, 0], halves[:, :, 1].max(axis=1), halves[:, -1, 2], strict=True)
+        rows = [[f"{t:.1f}", f"{q:.4f}", f"{n:.0f}"] for t, q, n in series]
+        head = ["time (ps)", "largest charge (e)", "parts"]
+        replace("flow_dynamics_series.csv", head, args.name, seed, rows)
+
+
+def replace(name, head, model, seed, rows):
+    """Put the rows of a run in the place of those of an earlier one."""
+    path, kept = RESULTS / name, []
+    if path.exists():
+        with open(path, newline="") as file:
+            kept = [row for row in csv.reader(file) if row[:2] != [model, str(seed)]][1:]
+    kept += [[model, str(seed), *row] for row in rows]
+    with open(path, "w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([["model", "seed", *head], *kept])
 
 
 if __name__ == "__main__":

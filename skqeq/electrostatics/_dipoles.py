@@ -229,9 +229,10 @@ class _Pairs:
 
     def _gather(self, values, index, *shape):
         """Sums of the values of all pairs with the same index, which counts through `shape`."""
-        size, pairs = np.prod(shape), np.arange(len(index))
-        add = csr_array((np.ones(len(index)), (index, pairs)), shape=(size, len(index)))
-        return (add @ values.reshape(len(index), -1)).reshape(*shape, *values.shape[1:])
+        ones, pairs, components = np.ones(len(index)), np.arange(len(index)), values.shape[1:]
+        add = csr_array((ones, (index, pairs)), shape=(np.prod(shape), len(index)))
+        sums = add @ values.reshape(len(index), np.prod(components))
+        return sums.reshape(*shape, *components)
 
     def matrices(self):
         pair, shape = self.i * self.n + self.j, (self.n, self.n)

@@ -94,6 +94,13 @@ def test_self_term():
     assert_allclose(dipoles.coupling[np.arange(3), np.arange(3)], 0, atol=1e-14)
 
 
+def test_lone_atom():
+    dipoles = dipole_sum(Atoms("Ar"), WIDTHS[:1], dipole_widths([0.1]))
+    assert_allclose(dipoles.dipolar, 10 * np.eye(3).reshape(1, 3, 1, 3), rtol=1e-13)
+    for derivatives in dipoles.potential_gradient(np.ones(1), np.ones((1, 3))):
+        assert_allclose(derivatives, 0, atol=0)
+
+
 @pytest.mark.parametrize("alpha", [0.0, [0.1, -0.1], np.nan])
 def test_bad_polarisabilities(alpha):
     with pytest.raises(ValueError, match="polarisabilities must be positive"):
