@@ -223,8 +223,10 @@ def water():
     train = np.random.default_rng(0).permutation(train)
     without = train[~field[train]]
     sizes = (1500, 1000, 500, 250)
-    runs = [(name, n, train[:n]) for name in ("GAP+ChargeFlow", "GAP+kQEq") for n in sizes]
-    runs += [(name, 1500, train[:1500]) for name in ("GAP+local charges", "GAP", "kQEq")]
+    runs = [("GAP+ChargeFlow", n, train[:n]) for n in (1500, 500)]
+    runs += [("GAP+local charges", 500, train[:500])]
+    runs += [("GAP+kQEq", n, train[:n]) for n in sizes]
+    runs += [(name, 1500, train[:1500]) for name in ("GAP", "kQEq")]
     runs += [("GAP+kQEq without fields", 1000, without[:1000])]
     parts = {
         "all": np.full(len(test), True),

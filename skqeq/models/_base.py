@@ -201,7 +201,10 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         """Charge response of structure i, its widths and element slots."""
         slots = np.searchsorted(self.elements_, structure.numbers)
         widths, hardness = self._widths[slots], self._hardness[slots]
-        A = hardness_for(structure, widths, hardness, self.accuracy, self.solver, n_solutions)
+        solver = self.solver
+        if solver == "auto" and getattr(self.response_, "polarizability", None) is not None:
+            solver = "dense"
+        A = hardness_for(structure, widths, hardness, self.accuracy, solver, n_solutions)
         name = f"structure {i} ({structure.symbols})"
         tables = (table[slots] for table in self._response_tables)
         response = self.response_.equilibrium(structure, A, name, widths, self.accuracy, *tables)
@@ -287,16 +290,17 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                 if weights[i] == 0.0 or not values:
                     continue
                 n_rows = sum(TARGETS[name].size(structure) for name in values)
-                equilibrium, widths, slots = self._equilibrium(structure, i, n_rows + 1)
+                equilibrium, _, slots = self._equilibrium(structure, i, n_rows + 1)
                 q_prior = equilibrium.charges(self._chi_0[slots])
                 for name, value in values.items():
-                    operator = TARGETS[name].operator(structure, widths)
-                    (rows, reference), prior = equilibrium.rows(operator), operator @ q_prior
+                    operator, constant = equilibrium.observable(TARGETS[name])
+                    rows, reference = equilibrium.rows(operator)
+                    prior = operator @ q_prior + constant
                     sigma = noise[name][i]
                     if name in kept:
                         pending[name].add(rows, prior, block.offsets[s], reference=reference)
                         q_qeq = equilibrium.charges(qeq_electronegativities()[structure.numbers])
-                        kept[name].add(prior, value, sigma, operator @ q_qeq)
+                        kept[name].add(prior, value, sigma, operator @ q_qeq + constant)
                     else:
                         known = ~np.isnan(value)
                         weight = np.broadcast_to(TARGETS[name].weights / sigma, value.shape)[known]

@@ -262,7 +262,8 @@ class EnergyRows:
         if V is not None:
             moved, flowed = [], []
             for a in range(3):
-                potential = -equilibrium.potential_gradient(np.ascontiguousarray(V[:, a]))[0]
+                along = np.ascontiguousarray(V[:, a]), np.eye(3)[a]
+                potential = -equilibrium.potential_gradient(*along)[0]
                 potential[:, a] += np.eye(n)
                 moved.append(potential)
                 if equilibrium.flows is not None:

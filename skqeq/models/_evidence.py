@@ -282,7 +282,7 @@ class _Rows:
         if not values:
             return
         n_rows = sum(TARGETS[name].size(structure) for name in values)
-        self.equilibrium, widths, self.slots = model._equilibrium(structure, i, 4 * n_rows)
+        self.equilibrium, _, self.slots = model._equilibrium(structure, i, 4 * n_rows)
         chi = model._chi_0[self.slots]
         q = self.equilibrium.charges(chi)
         self.potential = self.equilibrium.potential(chi, q)
@@ -290,9 +290,9 @@ class _Rows:
         for name, value in values.items():
             known = ~np.isnan(value)
             weight = np.broadcast_to(TARGETS[name].weights / noise[name][i], value.shape)[known]
-            operator = TARGETS[name].operator(structure, widths)[known]
-            operators.append(weight[:, None] * operator)
-            residuals.append(weight * (value[known] - operator @ q))
+            operator, constant = self.equilibrium.observable(TARGETS[name])
+            operators.append(weight[:, None] * operator[known])
+            residuals.append(weight * (value - operator @ q - constant)[known])
             sizes.append(known.sum())
             self.log_weights += np.log(weight).sum()
         self.ends = np.cumsum(sizes)[:-1]

@@ -95,13 +95,19 @@ class Solution:
     @cached_property
     def polarizability(self):
         """``R^T P R``: what a field does to the dipole; shape (3, 3), e^2 Angstrom^2 / eV."""
-        R = self.structure.positions
-        return R.T @ self.dipole_response
+        dipoles = self.equilibrium.dipoles
+        of_atoms = 0.0 if dipoles is None else dipoles.polarizability
+        return self.equilibrium.lever.T @ self.dipole_response + of_atoms
+
+    @property
+    def induced_dipoles(self):
+        """Dipoles of the atoms, shape (n_atoms, 3), e*Angstrom; None where there are none."""
+        return self.equilibrium.induced(self.charges)
 
     @cached_property
     def dipole_response(self):
         """``V = P R``: the charges that a field moves, shape (n_atoms, 3), e*Angstrom/V."""
-        return self.equilibrium.project(np.ascontiguousarray(self.structure.positions))
+        return self.equilibrium.project(np.ascontiguousarray(self.equilibrium.lever))
 
     @cached_property
     def reference_response(self):
@@ -109,7 +115,7 @@ class Solution:
 
         Up to a constant, which does not matter as their sum is given.
         """
-        over_reference = self.equilibrium.rows(np.ascontiguousarray(self.structure.positions.T))[1]
+        over_reference = self.equilibrium.rows(np.ascontiguousarray(self.equilibrium.lever.T))[1]
         return None if over_reference is None else over_reference.T
 
     @cached_property
@@ -128,7 +134,8 @@ class Solution:
                     born[:, a] += near.collect(factors[near.i, a, None] * slopes)[0]
         flows = self.equilibrium.flows
         for a in range(3):
-            born[:, a] -= self.equilibrium.coulomb_gradient(np.ascontiguousarray(V[:, a]), q)[0]
+            moved, along = np.ascontiguousarray(V[:, a]), np.eye(3)[a]
+            born[:, a] -= self.equilibrium.coulomb_gradient(moved, q, along)[0]
             if flows is not None:
                 born[:, a] -= flows.gradient(self.reference_response[:, a], self.potential)[0]
         return born

@@ -11,7 +11,8 @@ from sklearn.utils._param_validation import Interval
 from ..electrostatics import HardnessOperator
 from ..parameters import covalent_radii, per_element
 from ..structures._neighbors import gather_pairs, neighbor_pairs, spread_pairs
-from ._qeq import Equilibrium
+from ._dipoles import polarizability_table
+from ._qeq import Equilibrium, QEq
 from ._solvers import FlowCholesky, FlowConjugateGradients
 
 # Softness vanishes so many ranges beyond contact.
@@ -47,6 +48,8 @@ class ChargeFlow(BaseEstimator):
         Prior standard deviation of the learned part of the reference charges, e.
     amplitude_baseline : float, default=1.0
         That of the reference charge of an element, e.
+    polarizability : float or dict of {str: float}, default=None
+        Of the atoms, Angstrom^3, as of `QEq`.
 
     See Also
     --------
@@ -80,13 +83,22 @@ class ChargeFlow(BaseEstimator):
         "range": [POSITIVE],
         "amplitude": [Interval(Real, 0.0, None, closed="left")],
         "amplitude_baseline": [Interval(Real, 0.0, None, closed="left")],
+        **QEq._parameter_constraints,
     }
 
-    def __init__(self, softness=0.05, range=0.3, amplitude=0.1, amplitude_baseline=1.0):
+    def __init__(
+        self,
+        softness=0.05,
+        range=0.3,
+        amplitude=0.1,
+        amplitude_baseline=1.0,
+        polarizability=None,
+    ):
         self.softness = softness
         self.range = range
         self.amplitude = amplitude
         self.amplitude_baseline = amplitude_baseline
+        self.polarizability = polarizability
 
     @property
     def amplitudes(self):
@@ -94,17 +106,15 @@ class ChargeFlow(BaseEstimator):
         return self.amplitude, self.amplitude_baseline
 
     def tables(self, lookup):
-        """Softness and radius of every element, which `equilibrium` wants of every atom.
-
-        ``lookup(table, name)`` picks the elements, and refuses those that are missing.
-        """
+        """Softness, radius and polarisability of every element, see `QEq.tables`."""
         softness = lookup(per_element(self.softness, "softness"), "softness in `softness`")
-        return softness, lookup(covalent_radii(), "covalent radius")
+        radii = lookup(covalent_radii(), "covalent radius")
+        return softness, radii, *polarizability_table(self.polarizability, lookup)
 
-    def equilibrium(self, structure, A, name, widths, accuracy, softness, radii):
+    def equilibrium(self, structure, A, name, widths, accuracy, softness, radii, *polarizability):
         """The response of one structure, see `FlowEquilibrium`."""
         flows = Flows(structure, softness, radii, self.range)
-        return FlowEquilibrium(structure, A, flows, name, widths, accuracy)
+        return FlowEquilibrium(structure, A, flows, name, widths, accuracy, *polarizability)
 
 
 class Flows:
@@ -207,7 +217,7 @@ class FlowEquilibrium(Equilibrium):
 
     Parameters
     ----------
-    structure, A, name, widths, accuracy
+    structure, A, name, widths, accuracy, polarizability
         As of `Equilibrium`.
     flows : Flows
         Between which atoms charge flows, and how easily.
@@ -218,9 +228,9 @@ class FlowEquilibrium(Equilibrium):
         If A is so far from positive definite that no charges have the least energy.
     """
 
-    def __init__(self, structure, A, flows, name=None, widths=None, accuracy=1e-8):
+    def __init__(self, structure, A, flows, *args, **kwargs):
         self.flows = flows
-        super().__init__(structure, A, name, widths, accuracy)
+        super().__init__(structure, A, *args, **kwargs)
 
     def _make_solver(self, name):
         if isinstance(self._A, HardnessOperator):

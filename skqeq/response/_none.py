@@ -15,7 +15,7 @@ class NoCharges:
     """
 
     n_iterations = 0
-    flows = None
+    flows = dipoles = None
 
     def __init__(self, structure):
         self.n_atoms = len(structure)
@@ -35,11 +35,11 @@ class NoCharges:
         """Nothing."""
         return 0.0
 
-    def coulomb_gradient(self, q, p=None):
+    def coulomb_gradient(self, q, p=None, field=None):
         """Nothing moves."""
         return np.zeros((self.n_atoms, 3)), np.zeros((3, 3))
 
-    def potential_gradient(self, q):
+    def potential_gradient(self, q, field=None):
         """There is no potential."""
         n = self.n_atoms
         return np.zeros((n, 3, n)), np.zeros((3, 3, n))

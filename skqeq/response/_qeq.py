@@ -1,18 +1,31 @@
 """Charge equilibration: charges that minimise the electrostatic energy at fixed sum."""
 
+from numbers import Real
+
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval
 
 from ..electrostatics import HardnessOperator, hardness_gradient, potential_gradient
 from ..electrostatics._hardness import hardness_for
 from ..structures import check_structures
+from ._dipoles import InducedDipoles, polarizability_table
 from ._solvers import Cholesky, ConjugateGradients
 
 
 class QEq(BaseEstimator):
     """Charge equilibration: any atom exchanges charge with any other at no cost.
 
-    The default `response` of the charge models [1]_. It has no parameters.
+    The default `response` of the charge models [1]_.
+
+    Parameters
+    ----------
+    polarizability : float or dict of {str: float}, default=None
+        Isotropic polarisability of every atom, or of those of each element, Angstrom^3: charges
+        and the field induce a dipole on each atom, solved for together with the charges, so that
+        flat molecules polarise out of their plane. Dipoles are as wide as their polarisability
+        asks for [2]_, and the energy has a minimum whatever the distances. None means no dipoles.
+        Structures are then solved by factorisation, whatever their size.
 
     Attributes
     ----------
@@ -28,6 +41,7 @@ class QEq(BaseEstimator):
     References
     ----------
     .. [1] Rappé and Goddard, J. Phys. Chem. 95, 3358 (1991).
+    .. [2] Mayer, Phys. Rev. B 75, 045407 (2007).
 
     Examples
     --------
@@ -39,15 +53,23 @@ class QEq(BaseEstimator):
 
     learns_reference = False
     amplitudes = 0.0, 0.0
-    _parameter_constraints = {}
+    _parameter_constraints = {
+        "polarizability": [Interval(Real, 0.0, None, closed="left"), dict, None]
+    }
+
+    def __init__(self, polarizability=None):
+        self.polarizability = polarizability
 
     def tables(self, lookup):
-        """Numbers of every element that `equilibrium` wants of every atom: none."""
-        return ()
+        """Numbers of every element that `equilibrium` wants of every atom.
 
-    def equilibrium(self, structure, A, name=None, widths=None, accuracy=1e-8):
+        ``lookup(table, name)`` picks the elements, and refuses those that are missing.
+        """
+        return polarizability_table(self.polarizability, lookup)
+
+    def equilibrium(self, structure, A, name, widths, accuracy, *polarizability):
         """The response of one structure, see `Equilibrium`."""
-        return Equilibrium(structure, A, name, widths, accuracy)
+        return Equilibrium(structure, A, name, widths, accuracy, *polarizability)
 
 
 class Equilibrium:
@@ -72,6 +94,15 @@ class Equilibrium:
         What error messages call the structure; None means its formula.
     widths, accuracy
         Of A, for its derivatives.
+    polarizability : ndarray of shape (n_atoms,), default=None
+        Of the atoms, Angstrom^3; the dipoles that charges and field induce are then part of A and
+        of the energy, see `InducedDipoles`.
+
+    Attributes
+    ----------
+    lever : ndarray of shape (n_atoms, 3)
+        What a charge does to the dipole: the positions, less what it induces.
+    dipoles : InducedDipoles or None
 
     Raises
     ------
@@ -82,10 +113,20 @@ class Equilibrium:
     # The graph along which charge flows: none, it goes anywhere.
     flows = None
 
-    def __init__(self, structure, A, name=None, widths=None, accuracy=1e-8):
+    def __init__(self, structure, A, name=None, widths=None, accuracy=1e-8, polarizability=None):
         self._structure, self._A, self._widths, self._accuracy = structure, A, widths, accuracy
-        self._external = structure.positions @ structure.field
-        self._solver = self._make_solver(name or structure.symbols)
+        name = name or structure.symbols
+        self.lever, self.dipoles = structure.positions, None
+        if polarizability is not None:
+            if isinstance(A, HardnessOperator):
+                raise ValueError(
+                    f"{name}: induced dipoles are solved for by factorisation: use solver='dense'"
+                )
+            self.dipoles = InducedDipoles(structure, widths, polarizability, accuracy)
+            self._A = A - self.dipoles.screening
+            self.lever = self.lever - self.dipoles.lever
+        self._external = self.lever @ structure.field
+        self._solver = self._make_solver(name)
 
     def _make_solver(self, name):
         structure, A = self._structure, self._A
@@ -119,21 +160,56 @@ class Equilibrium:
 
     def energy(self, chi, charges, reference=None):
         """``chi . q + q . A q / 2 - field . sum_i q_i r_i``, about the coordinate origin; eV."""
-        return float(charges @ (chi - self._external + 0.5 * (self._A @ charges)))
+        energy = float(charges @ (chi - self._external + 0.5 * (self._A @ charges)))
+        if self.dipoles is not None:
+            field = self._structure.field
+            energy -= 0.5 * float(field @ self.dipoles.polarizability @ field)
+        return energy
 
-    def coulomb_gradient(self, q, p=None):
+    def induced(self, charges, field=None):
+        """Dipoles of the atoms at charges in a field, that of the structure by default; e*Angstrom.
+
+        None without `dipoles`.
+        """
+        if self.dipoles is None:
+            return None
+        return self.dipoles.induced(charges, self._structure.field if field is None else field)
+
+    def coulomb_gradient(self, q, p=None, field=None):
         """Derivatives of ``q . A p`` at fixed charges with respect to positions and strain.
 
-        See `skqeq.electrostatics.hardness_gradient`; p is q by default.
+        See `skqeq.electrostatics.hardness_gradient`; p is q by default. Where there are dipoles,
+        those of q in `field`, and of p in that of the structure, interact too, and are fixed.
         """
-        p = q if p is None else p
+        charges = q if p is None else p
         if isinstance(self._A, HardnessOperator):
-            return self._A.gradient(q, p)
-        return hardness_gradient(self._structure, q, p, self._widths, self._accuracy)
+            return self._A.gradient(q, charges)
+        found = hardness_gradient(self._structure, q, charges, self._widths, self._accuracy)
+        if self.dipoles is None:
+            return found
+        d, e = self.induced(q, field), self.induced(charges)
+        more = self.dipoles.gradient(q, d, charges, e)
+        return found[0] + more[0], found[1] + more[1]
 
-    def potential_gradient(self, q):
-        """Derivatives of ``A q`` at fixed q, see `skqeq.electrostatics.potential_gradient`."""
-        return potential_gradient(self._structure, q, self._widths, self._accuracy)
+    def potential_gradient(self, q, field=None):
+        """Derivatives of ``A q`` at fixed q, see `skqeq.electrostatics.potential_gradient`.
+
+        Where there are dipoles, those of q in `field` are part of it, and follow.
+        """
+        gradient, virial = potential_gradient(self._structure, q, self._widths, self._accuracy)
+        if self.dipoles is not None:
+            more = self.dipoles.potential_gradient(q, self.induced(q, field))
+            gradient, virial = gradient + more[0], virial + more[1]
+        return gradient, virial
+
+    def observable(self, target):
+        """The operator T, and the constant, of a target that is ``T q`` and a constant."""
+        operator = target.operator(self._structure, self._widths)
+        if self.dipoles is None:
+            return operator, np.zeros(len(operator))
+        of_dipoles = target.dipole_operator(self._structure, self.dipoles.widths)
+        operator, by_field = self.dipoles.observed(operator, of_dipoles)
+        return operator, by_field @ self._structure.field
 
     def project(self, V):
         """``P V`` for V of shape (n_atoms,) or (n_atoms, k)."""

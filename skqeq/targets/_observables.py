@@ -13,6 +13,8 @@ the order of ASE: xx, yy, zz, yz, xz, xy.
 import numpy as np
 
 from ..electrostatics import potential_matrix
+from ..electrostatics._dipoles import radial_derivatives
+from ..parameters import COULOMB
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
@@ -78,12 +80,16 @@ class ChargeTarget(Target):
         return np.full(self.size(structure), not structure.periodic)
 
     def observe(self, solution):
-        operator = self.operator(solution.structure, solution.widths)
-        return self.value(operator @ solution.charges)
+        operator, constant = solution.equilibrium.observable(self)
+        return self.value(operator @ solution.charges + constant)
 
     def operator(self, structure, widths):
-        """The matrix T of shape (k, n_atoms) of ``T q``."""
+        """The matrix T of shape (k, n_atoms) of ``T q``, for charges of these widths."""
         raise TypeError(f"{type(self).__name__} defines no operator")
+
+    def dipole_operator(self, structure, widths):
+        """What dipoles of the atoms add, for dipoles of these widths: shape (k, n_atoms, 3)."""
+        raise TypeError(f"{type(self).__name__} defines no operator of dipoles")
 
     def value(self, linear):
         """The observable from ``T q``, along the last axis."""
@@ -103,6 +109,9 @@ class Dipole(ChargeTarget):
     def operator(self, structure, widths):
         return (structure.positions - structure.center_of_mass).T
 
+    def dipole_operator(self, structure, widths):
+        return np.tile(np.eye(3)[:, None], (1, len(structure), 1))
+
 
 class Charges(ChargeTarget):
     """Charge of every atom."""
@@ -118,6 +127,9 @@ class Charges(ChargeTarget):
     def operator(self, structure, widths):
         return np.eye(len(structure))
 
+    def dipole_operator(self, structure, widths):
+        return np.zeros((len(structure), len(structure), 3))
+
 
 class Quadrupole(ChargeTarget):
     """Traceless quadrupole moment about the centre of mass: xx, yy, zz, yz, xz, xy."""
@@ -130,6 +142,13 @@ class Quadrupole(ChargeTarget):
         r = structure.positions - structure.center_of_mass
         r2 = np.einsum("ia,ia->i", r, r)
         return np.stack([0.5 * (3.0 * r[:, a] * r[:, b] - (a == b) * r2) for a, b in VOIGT])
+
+    def dipole_operator(self, structure, widths):
+        r, axes = structure.positions - structure.center_of_mass, np.eye(3)
+        outer = [np.multiply.outer(r[:, a], axes[b]) for a, b in VOIGT]
+        swapped = [np.multiply.outer(r[:, b], axes[a]) for a, b in VOIGT]
+        trace = [(a == b) * r for a, b in VOIGT]
+        return 1.5 * (np.stack(outer) + np.stack(swapped)) - np.stack(trace)
 
 
 class Potential(ChargeTarget):
@@ -147,6 +166,11 @@ class Potential(ChargeTarget):
                 "potential could be taken"
             )
         return potential_matrix(structure.potential_points, structure, widths)
+
+    def dipole_operator(self, structure, widths):
+        u = structure.potential_points[:, None] - structure.positions
+        slope = radial_derivatives(np.einsum("pia,pia->pi", u, u), widths[None])[1]
+        return -COULOMB * slope[:, :, None] * u
 
 
 class DipoleMagnitude(Dipole):
