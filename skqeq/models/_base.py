@@ -299,7 +299,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                     sigma = noise[name][i]
                     if name in kept:
                         pending[name].add(rows, prior, block.offsets[s], reference=reference)
-                        q_qeq = equilibrium.charges(qeq_electronegativities()[structure.numbers])
+                        q_qeq = start_charges(equilibrium, structure)
                         kept[name].add(prior, value, sigma, operator @ q_qeq + constant)
                     else:
                         known = ~np.isnan(value)
@@ -556,7 +556,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             As in `fit`.
         start : sequence of array-like of shape (n_atoms,), default=None
             Charges from which the iterative solver starts, e; those of an earlier step of a
-            trajectory save it work. None starts from equal charges.
+            trajectory save it work.
 
         Returns
         -------
@@ -572,9 +572,9 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
     def predict_energy(self, X):
         """Energy of the charges and of the atoms.
 
-        ``chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_i e_i``. If the model was not
-        trained on energies, only differences between structures of the same composition have a
-        meaning. In a field the energy of a charged structure depends on the coordinate origin.
+        ``chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_i e_i``, and what flows of charge
+        cost, see `skqeq.ChargeFlow`. If the model was not trained on energies, only differences
+        between structures of the same composition have a meaning. In a field the energy of a charged structure depends on the coordinate origin.
 
         Parameters
         ----------
@@ -622,8 +622,8 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
     def predict_polarizability(self, X):
         """What a uniform field does to the dipole, ``R^T P R``.
 
-        It depends on the geometry, on `hardness` and on the widths of the charges only: no label
-        changes it.
+        It depends on the geometry, on the widths of the charges, on `hardness` and on the
+        parameters of the response only: no label changes it.
 
         Parameters
         ----------
@@ -721,6 +721,16 @@ def _observe(target, solution):
     if target.shape is None:
         return value.reshape(-1, *target.row_shape)
     return value[0] if target.shape == (1,) else value
+
+
+def start_charges(equilibrium, structure):
+    """Charges by classical electronegativities, as a guess of the directions of dipoles.
+
+    Where charge flows they are those of reference charges that go with them.
+    """
+    chi = qeq_electronegativities()[structure.numbers]
+    reference = equilibrium.reference(-0.1 * chi)
+    return equilibrium.charges(chi, reference=reference)
 
 
 def check_defined(labels, structures):

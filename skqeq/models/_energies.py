@@ -29,8 +29,8 @@ VOIGT_ROWS = [3 * a + b for a, b in VOIGT]
 class EnergyRows:
     """Labels of energies, forces, stress and Born charges, linearised at any weights.
 
-    With ``y = chi + A q - field . r``, the potential that is the same for all atoms at the
-    equilibrium, ``dq/dw = -P phi`` and ``V = P R``, the weights w of chi enter by
+    With ``y = chi + A q - field . r``, in charge equilibration the potential that is the same for
+    all atoms, ``dq/dw = -P phi`` and ``V = P R``, the weights w of chi enter by
 
         dE / dw = phi^T q,
         dF_ja / dw = -q . dphi/dr_ja + (dy/dr_ja) P phi,
@@ -39,8 +39,10 @@ class EnergyRows:
 
     W the derivative of the energy with respect to a strain e, and Z the Born charges. The fixed
     point of Vondrák et al. (J. Chem. Phys. 159, 054109 (2023)) leaves out the response of the
-    charges to the weights, the terms of P in the forces and W. The weights u of the energies of
-    atoms enter linearly, by the sums of psi over the atoms and their derivatives.
+    charges to the weights, the terms of P in the forces and W. Where charge flows the same terms
+    are those of `skqeq.response.FlowEquilibrium.rows`, and reference charges have others like them.
+    The weights u of the energies of atoms enter linearly, by the sums of psi over the atoms and
+    their derivatives.
 
     Between two linearisations the rows of u are kept as long as they fit in `KEPT_BYTES`, and
     nothing else but the labels.
@@ -237,27 +239,27 @@ class EnergyRows:
         """
         structure, q, V = solution.structure, solution.charges, None
         n, equilibrium = len(q), solution.equilibrium
+        n_fields = 1 + self.model.response_.learns_reference
         factors = [(q, solution.drive)]
-        parts = {"energy": [(f[None], 0.0) for f in factors[0]]}
+        parts = {"energy": [(f[None], 0.0) for f in factors[0][:n_fields]]}
         if "born_effective_charges" in names:
             V, R = solution.dipole_response, solution.reference_response
             R = np.zeros_like(V) if R is None else R
             factors += [(-V[:, a], R[:, a]) for a in range(3)]
         jacobians = _feature_jacobians(solution.slopes[:2], zip(*factors, strict=True))
         if "forces" in names or "stress" in names:
-            over = [np.zeros((3 * n + 9, n))] * 2
+            over = [np.zeros((3 * n + 9, n))] * n_fields
             if response:
                 moved = np.concatenate(solution.potential_gradient())
                 flowed = solution.reference_gradient()
                 flowed = None if flowed is None else np.concatenate(flowed)
                 over = equilibrium.rows(moved, flowed)
-            fields = list(zip(over, jacobians, strict=True))
-            parts["forces"] = [(-rows[:-9], -J[0]) for rows, (J, _) in fields if rows is not None]
+            fields = list(zip(over[:n_fields], jacobians))
+            parts["forces"] = [(-rows[:-9], -J[0]) for rows, (J, _) in fields]
             if structure.volume:
                 parts["stress"] = [
                     (rows[-9:][VOIGT_ROWS] / structure.volume, J[0][VOIGT_ROWS] / structure.volume)
                     for rows, (_, J) in fields
-                    if rows is not None
                 ]
         if V is not None:
             moved, flowed = [], []
@@ -272,11 +274,8 @@ class EnergyRows:
             flowed = np.stack(flowed, axis=1).reshape(9 * n, n) if flowed else None
             parts["born_effective_charges"] = [
                 (rows, J[1:].reshape(3, n, 3, -1).swapaxes(0, 1).reshape(9 * n, -1))
-                for rows, (J, _) in zip(equilibrium.rows(moved, flowed), jacobians, strict=True)
-                if rows is not None
+                for rows, (J, _) in zip(equilibrium.rows(moved, flowed)[:n_fields], jacobians)
             ]
-        if not self.model.response_.learns_reference:
-            parts["energy"] = parts["energy"][:1]
         return parts
 
     def _local_rows(self, i, solution):

@@ -12,20 +12,24 @@ and the residuals ``alpha = r - J v = K^-1 r``,
 dL/dJ follow the derivatives by the amplitudes, and by whatever changes the response.
 """
 
+import warnings
 from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from tqdm import tqdm
 
+from ..parameters import per_element
 from ..targets import TARGETS
+from ..targets._observables import ChargeTarget
 
-# Of the logarithm of a parameter.
-LARGEST_CHANGE = 7.0
+# Of the logarithm of a softness, and of other parameters.
+LARGEST_SOFTENING, LARGEST_CHANGE = np.log(10.0), np.log(1e3)
 
 
 class Evidence(NamedTuple):
@@ -102,8 +106,10 @@ def maximize_evidence(model, X, y, parameters=None, sample_weight=None, max_iter
     model, X, y, sample_weight
         As in `log_evidence`.
     parameters : sequence of str, default=None
-        Names of what `log_evidence` has a derivative for. The softness of each element is one
-        parameter. None means the noise of all labels, and the softness where charge flows.
+        Names of what `log_evidence` has a derivative for, with or without the name of the step of a
+        pipeline before them. The softness of each element is one parameter, unless it is zero, and
+        changes by a factor of ten at most. None means the noise of all labels, and the softness
+        where charge flows.
     max_iter : int, default=20
         Largest number of steps.
     verbose : int, default=0
@@ -132,35 +138,49 @@ def maximize_evidence(model, X, y, parameters=None, sample_weight=None, max_iter
     """
     regressor, X, prefix = _featurised(model, X)
     evidence = _log_evidence(regressor, X, y, sample_weight)
-    names = parameters
+    names = [parameters] if isinstance(parameters, str) else parameters
     if names is None:
         names = [n for n in evidence.gradient if n.startswith("sigma") or n.endswith("softness")]
+    names = [name.removeprefix(prefix) for name in names]
     missing = sorted(set(names) - set(evidence.gradient))
     if missing:
         raise ValueError(
             f"the evidence has no derivative by {', '.join(missing)}; it has by "
             f"{', '.join(evidence.gradient)}"
         )
-    places = [
-        (name, key)
-        for name in names
-        for key in (
-            evidence.gradient[name] if isinstance(evidence.gradient[name], dict) else [None]
-        )
-    ]
     given = regressor.get_params()
-    start = np.array([_element(given[name], key) for name, key in places], dtype=np.float64)
-    if not (start > 0).all():
-        raise ValueError(f"{places[int((start <= 0).argmax())]} is zero, which has no logarithm")
+    places, start = [], []
+    for name in names:
+        of_elements = evidence.gradient[name]
+        if not isinstance(of_elements, dict):
+            places.append((name, None))
+            start.append(given[name])
+            continue
+        table = per_element(given[name], name)
+        for symbol in of_elements:
+            if table[atomic_numbers[symbol]] > 0:
+                places.append((name, symbol))
+                start.append(table[atomic_numbers[symbol]])
+    start = np.array(start, dtype=np.float64)
+    if not len(start) or not (start > 0).all():
+        zero = ", ".join(names) if not len(start) else places[int((start <= 0).argmax())][0]
+        raise ValueError(f"{zero} is zero, which has no logarithm")
     history, known = [], {start.tobytes(): evidence}
 
     def settings(values):
         found = {}
-        for (name, key), value in zip(places, values.tolist(), strict=True):
-            if key is None:
+        for (name, symbol), value in zip(places, values.tolist(), strict=True):
+            if symbol is None:
                 found[name] = value
             else:
-                found.setdefault(name, {})[key] = value
+                # Elements that do not occur, or have none, keep what they have.
+                table = per_element(given[name], name)
+                others = {
+                    chemical_symbols[z]: float(table[z])
+                    for z in np.flatnonzero(~np.isnan(table))
+                    if isinstance(given[name], dict) or chemical_symbols[z] in of_elements
+                }
+                found.setdefault(name, others)[symbol] = value
         return found
 
     def loss(logarithms):
@@ -169,29 +189,65 @@ def maximize_evidence(model, X, y, parameters=None, sample_weight=None, max_iter
             trial = clone(regressor).set_params(**settings(values))
             known[values.tobytes()] = _log_evidence(trial, X, y, sample_weight)
         evidence = known[values.tobytes()]
-        gradient = [_element(evidence.gradient[name], key) for name, key in places]
+        gradient = [
+            evidence.gradient[name] if symbol is None else evidence.gradient[name][symbol]
+            for name, symbol in places
+        ]
         history.append({"evidence": evidence.value, **settings(values)})
         bar.update()
         bar.set_postfix(evidence=f"{evidence.value:.6g}")
         return -evidence.value, -np.array(gradient)
 
+    def climb(active, x, steps):
+        """Change some of the logarithms, the first step by at most one."""
+        scale = 1.0 / max(1.0, np.linalg.norm(loss(x)[1][active]))
+
+        def scaled(part):
+            moved = x.copy()
+            moved[active] = part
+            value, gradient = loss(moved)
+            return scale * value, scale * gradient[active]
+
+        box = [(-b, b) for b in bounds[active]]
+        options = {"maxiter": steps, "gtol": 1e-5 * scale}
+        found = minimize(
+            scaled, x[active], jac=True, method="L-BFGS-B", bounds=box, options=options
+        )
+        x = x.copy()
+        x[active] = found.x
+        return x
+
+    softness = np.array([symbol is not None for _, symbol in places])
+    bounds = np.where(softness, LARGEST_SOFTENING, LARGEST_CHANGE)
+    x = np.zeros(len(start))
     with (
         tqdm(desc="evidence", disable=not verbose, leave=False) as bar,
         suppress(KeyboardInterrupt),
     ):
-        bounds = [(-LARGEST_CHANGE, LARGEST_CHANGE)] * len(start)
-        options = {"maxiter": max_iter}
-        minimize(
-            loss, np.zeros(len(start)), jac=True, method="L-BFGS-B", bounds=bounds, options=options
-        )
+        if softness.any() and not softness.all():
+            # With a noise that is far off, the softness is not what the labels say.
+            x = climb(~softness, x, max_iter)
+        x = climb(np.full(len(x), True), x, max_iter)
     best = max(history, key=lambda step: step["evidence"])
+    ends = np.array([np.log(_value(best, place)) for place in places]) - np.log(start)
+    for (name, symbol), end, bound in zip(places, ends, bounds, strict=True):
+        if abs(end) > 0.99 * bound:
+            of_element = f" of {symbol}" if symbol else ""
+            warnings.warn(
+                f"the best {name}{of_element} that was found is at the end of what was searched, "
+                f"{np.exp(end):.3g} times its start: the labels do not tell it, or the start is far "
+                "off",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
     best = {prefix + name: value for name, value in best.items() if name != "evidence"}
     return clone(model).set_params(**best), history
 
 
-def _element(value, key):
-    """One number of a parameter that may differ by element."""
-    return value[key] if isinstance(value, dict) and key is not None else value
+def _value(step, place):
+    """A parameter of a step of the history, of an element if it has many."""
+    name, symbol = place
+    return step[name] if symbol is None else step[name][symbol]
 
 
 def _featurised(model, X):
@@ -200,20 +256,25 @@ def _featurised(model, X):
         return model, X, ""
     *steps, (name, regressor) = model.steps
     for _, step in steps:
-        X = clone(step).fit_transform(X)
+        if step not in ("passthrough", None):
+            X = clone(step).fit_transform(X)
     return regressor, X, f"{name}__"
 
 
 def _log_evidence(model, X, y, sample_weight):
     model = clone(model)
     features, labels, weights = model._prepare(X, y, sample_weight)
-    triangle, nonlinear = model._assemble(features, labels, weights)
-    unusable = [n for n in labels.names if n not in TARGETS or not hasattr(TARGETS[n], "operator")]
-    if nonlinear or unusable or model._bias is not None:
+    unusable = [
+        name
+        for name in labels.names
+        if not (isinstance(TARGETS[name], ChargeTarget) and TARGETS[name].linear)
+    ]
+    if unusable or model._bias is not None:
         raise ValueError(
             "the evidence is that of labels that are linear in the charges: dipole, charges, "
             f"quadrupole and potential, without charge_bias; got {', '.join(labels.names)}"
         )
+    triangle, _ = model._assemble(features, labels, weights)
     R, v = triangle.R, triangle.solve()
     total = -triangle.loss(v) - np.log(np.abs(np.diag(R))).sum()
     total -= 0.5 * triangle.n_rows * np.log(2 * np.pi)
@@ -245,9 +306,9 @@ def _log_evidence(model, X, y, sample_weight):
             for name, part in zip(piece.names, np.split(change, piece.ends), strict=True):
                 by_sigma[name] += part.sum()
             if flows:
-                by_scale, by_element = piece.softness_slopes(alpha, slope)
+                by_scale, by_element = piece.softness_slopes(alpha, slope, len(by_softness))
                 by_range += by_scale
-                by_softness[: len(by_element)] += by_element
+                by_softness += by_element
     gradient = {f"sigma_{name}": float(value) for name, value in by_sigma.items()}
     sums = [float(part.sum()) for part in model._unpack(by_column)]
     fields = ["amplitude_chi", "amplitude_baseline"]
@@ -308,7 +369,7 @@ class _Rows:
         rest = np.zeros((len(self.residual), len(scale) - sum(p.shape[1] for p in parts)))
         self.J = np.concatenate([*parts, rest], axis=1)
 
-    def softness_slopes(self, alpha, slope):
+    def softness_slopes(self, alpha, slope, n_elements):
         """Derivatives by the logarithms of the range, and of the softness of the elements."""
         split = self.fields[0].shape[1]
         chi, reference = slope[:, :split], slope[:, split : split + self.fields[1].shape[1]]
@@ -318,4 +379,4 @@ class _Rows:
             reference @ self.fields[1].T,
             np.multiply.outer(alpha, self.potential),
         )
-        return self.equilibrium.flows.derivatives(H, self.slots)
+        return self.equilibrium.flows.derivatives(H, self.slots, n_elements)

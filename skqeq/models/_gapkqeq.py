@@ -154,7 +154,7 @@ class GAPKQEqRegressor(KQEqRegressor):
 
     def _features(self, X, response):
         X = check_featurised(X, type(self).__name__, BLOCKS)
-        chi, reference, gap = self._sources(X, response, ["gap"], f"; {BLOCKS}")
+        chi, reference, gap = self._sources(X, ["gap"], f"; {BLOCKS}")
         return fields(X.structures, chi, reference if response.learns_reference else None, gap)
 
     def _amplitudes(self):

@@ -209,28 +209,32 @@ class KQEqRegressor(ChargeModel):
             return QEq()
         response = clone(self.response)
         response._validate_params()
+        if self.algorithm == "fixed_point" and response.learns_reference:
+            raise ValueError(
+                "algorithm='fixed_point' is for charge equilibration; with "
+                f"{type(response).__name__} use 'gauss_newton'"
+            )
         return response
 
     def _features(self, X, response):
         X = check_featurised(X, type(self).__name__)
-        names = getattr(X.source, "names", None) or ()
-        if sorted(names) == ["chi", "reference"]:
-            chi, reference = self._sources(X, response)
-        else:
-            chi = reference = X.source
+        chi = reference = X.source
+        if getattr(X.source, "names", None):
+            chi, reference = self._sources(X)
         return fields(X.structures, chi, reference if response.learns_reference else None)
 
-    def _sources(self, X, response, others=(), advice=""):
-        """Features of both fields of the charges, and of the other blocks, by their names."""
+    def _sources(self, X, others=(), advice=""):
+        """Features of both fields of the charges, and of the other blocks, by their names.
+
+        Charge equilibration leaves the block of the reference charges alone.
+        """
         names = getattr(X.source, "names", None) or ()
         needed = ["chi", *others]
-        allowed = [needed, [*needed, "reference"]][: 1 + response.learns_reference]
-        if sorted(names) not in map(sorted, allowed):
+        if sorted(names) not in (sorted(needed), sorted([*needed, "reference"])):
             found = f"blocks {', '.join(names)}" if names else "features without names"
-            more = " and, if they like, reference" * response.learns_reference
             raise ValueError(
-                f"{type(self).__name__} with the response {type(response).__name__} takes the "
-                f"blocks {' and '.join(needed)}{more}, got {found}{advice}"
+                f"{type(self).__name__} takes the blocks {' and '.join(needed)}, and reference if "
+                f"its response is ChargeFlow, got {found}{advice}"
             )
         sources = dict(zip(names, X.source.sources, strict=True))
         sources.setdefault("reference", sources["chi"])

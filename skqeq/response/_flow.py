@@ -141,7 +141,11 @@ class Flows:
 
     def __init__(self, structure, softness, radii, range):
         self.n_atoms, self.range = len(structure), range
-        i, j, D = neighbor_pairs(structure, 2 * radii.max() + REACH * range)
+        reach = 2 * radii.max() + REACH * range
+        if not structure.periodic:
+            # No pair is further apart than the corners of the box around all atoms.
+            reach = min(reach, 1.0 + np.linalg.norm(np.ptp(structure.positions, axis=0)))
+        i, j, D = neighbor_pairs(structure, reach)
         # Between an atom and its own images nothing flows.
         distances = np.sqrt(np.einsum("pa,pa->p", D, D))
         x = (distances - radii[i] - radii[j]) / range
@@ -172,7 +176,7 @@ class Flows:
         across = 0.5 * (u[self.i] - u[self.j]) * (v[self.i] - v[self.j])
         return gather_pairs(self.i, self.j, self.D, across[:, None] * self._slopes, self.n_atoms)
 
-    def derivatives(self, H, numbers):
+    def derivatives(self, H, numbers, n_elements):
         """Derivatives of ``-tr(H X)`` with respect to the logarithms of range and softness.
 
         Parameters
@@ -181,21 +185,21 @@ class Flows:
             Any matrix.
         numbers : ndarray of shape (n_atoms,)
             The element, from 0, of every atom.
+        n_elements : int
+            Their number.
 
         Returns
         -------
         range : float
         softness : ndarray of shape (n_elements,)
-            Of the elements up to the last that occurs.
         """
         i, j = self.i, self.j
         # Every pair stands twice.
         of_pairs = -0.5 * self.softness * (H[i, i] + H[j, j] - H[i, j] - H[j, i])
         by_range = of_pairs @ (self._x / (1 - self._x / REACH) ** 2)
-        by_element = np.bincount(numbers[i], 0.5 * of_pairs, numbers.max() + 1)
-        return float(by_range), by_element + np.bincount(
-            numbers[j], 0.5 * of_pairs, len(by_element)
-        )
+        ends = np.concatenate([numbers[i], numbers[j]])
+        by_element = np.bincount(ends, np.tile(0.5 * of_pairs, 2), n_elements)
+        return float(by_range), by_element
 
     def charge_gradient(self, u):
         """Derivatives of ``X u`` with respect to positions (n, 3, n) and strain (3, 3, n)."""
@@ -254,9 +258,15 @@ class FlowEquilibrium(Equilibrium):
         return reference - self._solver.project(self.potential(chi, reference), start)
 
     def energy(self, chi, charges, reference=None):
-        """``chi . q + q . A q / 2 - field . sum_i q_i r_i + u . (q_ref - q) / 2``; eV."""
+        """``chi . q + q . A q / 2 - field . sum_i q_i r_i``, and the cost of the flows; eV.
+
+        That is taken as ``u . (q_ref - q) - u . X u / 2``: errors of the charges enter to second
+        order only.
+        """
+        if reference is None:
+            reference = self.reference(np.zeros(len(chi)))
         u = self.potential(chi, charges)
-        flows = 0.5 * float(u @ (reference - charges))
+        flows = float(u @ (reference - charges) - 0.5 * u @ (self.flows.laplacian @ u))
         return super().energy(chi, charges) + flows
 
     def project(self, V):

@@ -135,8 +135,8 @@ class Equilibrium:
         if structure.periodic and not all(structure.pbc):
             # Between the charged sheets of a slab the potential falls without end. A constant adds
             # c Q^2 / 2 to the energy and nothing to the charges; this one leaves no element below
-            # the mean of the diagonal.
-            A = A + (np.trace(A) / len(A) - min(A.min(), 0.0))
+            # the largest that there was.
+            A = A + (np.abs(A).max() - min(A.min(), 0.0))
         return Cholesky(A, name)
 
     def reference(self, learned):

@@ -155,8 +155,9 @@ class FlowConjugateGradients:
         (X^+ + D)^-1 = X D^(1/2) (1 + Y)^-1 D^(-1/2),    Y = D^(1/2) X D^(1/2),
 
     the inverse by a Chebyshev series, which needs products with the sparse Y only, many fewer
-    operations than one with A. It stops when the potentials of the atoms of each connected part
-    agree to the accuracy of A times ``k_e / Angstrom`` times the size of the charges.
+    operations than one with A. It stops when the charges that the preconditioner would still move
+    make no more than the accuracy of A times ``k_e / Angstrom`` times the size of the charges in
+    potential: between parts that minute flows connect, potentials may differ by more.
 
     Parameters
     ----------
@@ -197,10 +198,10 @@ class FlowConjugateGradients:
             residual = self._balanced(V - start - self._A @ p)
         driving, size = 0.0, 1.0
         for _ in range(MAX_ITERATIONS):
-            if np.abs(residual).max() <= tolerance:
-                return _neutral(p)
             v = self._precondition(residual)
             z = X @ v
+            if np.abs(self._A.diagonal * z).max() <= tolerance:
+                return _neutral(p)
             previous, size = size, residual @ z
             driving = self._balanced(v + size / previous * driving)
             step = X @ driving
@@ -211,9 +212,10 @@ class FlowConjugateGradients:
                 raise ValueError(_not_positive(self._name))
             p = p + size / curvature * step
             residual = residual - size / curvature * response
+        worst = np.abs(self._A.diagonal * z).max()
         raise RuntimeError(
             f"{self._name}: charges did not converge in {MAX_ITERATIONS} iterations (residual "
-            f"{np.abs(residual).max():.1e} V, wanted {tolerance:.1e} V): use solver='dense', lower "
+            f"{worst:.1e} V, wanted {tolerance:.1e} V): use solver='dense', lower "
             "the softness, or ask for less accuracy"
         )
 

@@ -337,6 +337,19 @@ def test_the_fit_has_the_least_loss(model):
         assert loss(1e-3 * direction) > least
 
 
+@pytest.mark.parametrize("targets", [["forces"], ["stress"], ["forces", "energy"]])
+def test_local_energies_learn_derivatives_alone(targets):
+    """Also where no structure, or only some, have an energy."""
+    X = [rattled(CASES["crystal"], seed) for seed in range(6)]
+    phi = half(3.5).fit_transform(X)
+    teacher = GAPRegressor(sigma_energy=0.1).fit(phi, make_targets(energy=np.arange(6.0)))
+    y = teacher.predict_targets(phi, targets)
+    if "energy" in targets:
+        y["energy"][2:] = np.nan
+    found = GAPRegressor(sigma_forces=1e-4, sigma_stress=1e-6, sigma_energy=1e-4).fit(phi, y)
+    assert found.score(phi, y) > 0.999
+
+
 def test_local_energies_alone_are_a_ridge_regression():
     phi = half(3.5).fit_transform(TRAINING)
     y = np.random.default_rng(0).normal(size=len(TRAINING))

@@ -338,6 +338,43 @@ def test_iterations_do_not_grow_with_the_system():
     assert n_iterations[1] <= n_iterations[0] + 8 < 30
 
 
+def test_minute_flows_are_no_obstacle():
+    """An atom at the end of the reach of a molecule, by softness down to where it underflows."""
+    water = helpers.rattled("H2O", 0)
+    for distance in np.linspace(3.5, 4.8, 40):
+        atoms = water + Atoms("C", [[0.0, 0.0, distance]])
+        chi, learned = fields_of(atoms)
+        found = []
+        for iterative in (False, True):
+            equilibrium = flow(atoms, iterative=iterative)
+            reference = equilibrium.reference(learned)
+            found.append(equilibrium.charges(chi, reference=reference))
+        assert_allclose(found[1], found[0], rtol=0, atol=1e-7)
+
+
+def test_a_large_range_takes_no_time_on_a_molecule():
+    atoms = helpers.rattled("CH3OH", 0)
+    assert len(flows_of(atoms, range=1e4)[1].i) == 6 * 5
+
+
+def test_energy_does_not_feel_errors_of_the_charges():
+    """To first order, so that iterations need not be exact."""
+    atoms = CASES["ion in a field"]
+    chi, learned = fields_of(atoms)
+    equilibrium = flow(atoms)
+    reference = equilibrium.reference(learned)
+    q = equilibrium.charges(chi, reference=reference)
+    step = np.random.default_rng(0).normal(size=len(q))
+    step -= step.mean()
+    errors = [
+        equilibrium.energy(chi, q + h * step, reference) - equilibrium.energy(chi, q, reference)
+        for h in (1e-3, 1e-4)
+    ]
+    assert_allclose(errors[0] / errors[1], 100.0, rtol=1e-3)
+    local = equilibrium.reference(np.zeros(len(q)))
+    assert equilibrium.energy(chi, q) == equilibrium.energy(chi, q, local)
+
+
 def test_failure_to_converge_gives_advice(monkeypatch):
     monkeypatch.setattr(_solvers, "MAX_ITERATIONS", 3)
     with pytest.raises(RuntimeError, match=r"^Cl108Na108: charges did not converge in 3 .*lower"):
@@ -361,6 +398,7 @@ def test_parameters():
         "range": 0.3,
         "amplitude": 0.1,
         "amplitude_baseline": 1.0,
+        "polarizability": None,
     }
     _, flows = flows_of(molecule("H2O"))
     assert len(flows.i) == 6

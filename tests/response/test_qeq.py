@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from ase import Atoms
 from numpy.testing import assert_allclose
 
 from skqeq import check_structures
-from skqeq.response import Equilibrium
+from skqeq.response import Equilibrium, equilibrate
 
 from .. import helpers
 
@@ -63,3 +64,16 @@ def test_indefinite_matrix_gives_advice(case):
         ValueError, match="CH4O: the hardness matrix is not positive definite; raise hardness"
     ):
         Equilibrium(structure, A - 100 * np.eye(len(A)))
+
+
+def test_slab_of_wide_charges_in_a_small_cell():
+    """The mean of the diagonal of A may be negative; for charges of sum zero A is positive."""
+    atoms = Atoms(
+        "CHO", [[0, 0, 0], [1.1, 0, 0.2], [0.1, 1.2, 0.4]], cell=[3, 3, 20], pbc=(1, 1, 0)
+    )
+    chi = np.array([5.3, 4.5, 8.7])
+    widths = 1.2 * np.array([0.76, 0.37, 0.67])
+    dense, iterative = (
+        equilibrate(atoms, chi, widths, 3.0, solver=solver) for solver in ("dense", "iterative")
+    )
+    assert_allclose(dense, iterative, rtol=0, atol=1e-8)
