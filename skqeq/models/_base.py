@@ -574,7 +574,8 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
 
         ``chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_i e_i``, and what flows of charge
         cost, see `skqeq.ChargeFlow`. If the model was not trained on energies, only differences
-        between structures of the same composition have a meaning. In a field the energy of a charged structure depends on the coordinate origin.
+        between structures of the same composition have a meaning. In a field the energy of a
+        charged structure depends on the coordinate origin.
 
         Parameters
         ----------

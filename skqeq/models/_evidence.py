@@ -235,8 +235,8 @@ def maximize_evidence(model, X, y, parameters=None, sample_weight=None, max_iter
             of_element = f" of {symbol}" if symbol else ""
             warnings.warn(
                 f"the best {name}{of_element} that was found is at the end of what was searched, "
-                f"{np.exp(end):.3g} times its start: the labels do not tell it, or the start is far "
-                "off",
+                f"{np.exp(end):.3g} times its start: the labels do not tell it, or the start is "
+                "far off",
                 ConvergenceWarning,
                 stacklevel=2,
             )

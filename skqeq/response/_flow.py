@@ -232,9 +232,11 @@ class FlowEquilibrium(Equilibrium):
         If A is so far from positive definite that no charges have the least energy.
     """
 
-    def __init__(self, structure, A, flows, *args, **kwargs):
+    def __init__(
+        self, structure, A, flows, name=None, widths=None, accuracy=1e-8, polarizability=None
+    ):
         self.flows = flows
-        super().__init__(structure, A, *args, **kwargs)
+        super().__init__(structure, A, name, widths, accuracy, polarizability)
 
     def _make_solver(self, name):
         if isinstance(self._A, HardnessOperator):
