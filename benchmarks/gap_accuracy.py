@@ -82,7 +82,8 @@ def models(chi, gap, charges, response=None, flow=None, **options):
     }
     responses = {"GAP+ChargeFlow": response or ChargeFlow(), "GAP+local charges": ChargeFlow(0.0)}
     for name, response in responses.items():
-        regressor = GAPKQEqRegressor(**ITERATION, **options | (SOFT if flow is None else flow), response=response)
+        settings = options | (SOFT if flow is None else flow)
+        regressor = GAPKQEqRegressor(**ITERATION, **settings, response=response)
         found[name] = make_pipeline(clone(blocks), regressor), names + charges
     return found
 
@@ -362,7 +363,7 @@ def dipeptides(X, y, groups):
         lambda: half(**edges, n_points=200, block_weights=(0.8, 0.2)),
         (),
         **HARD | {"sigma_charges": 0.05, "sigma_dipole": 0.05},
-    )["GAP+kQEq"][0]
+    )
     labels = [
         ("energy",),
         ("energy", "forces"),
@@ -371,7 +372,9 @@ def dipeptides(X, y, groups):
         ("energy", "forces", "dipole", "charges"),
         ("dipole", "charges"),
     ]
-    found = {" + ".join(names): (both, names) for names in labels}
+    found = {" + ".join(names): (both["GAP+kQEq"][0], names) for names in labels}
+    found |= {f"all, {name}": (both[name][0], labels[4]) for name in both if name[:4] == "GAP+"}
+    del found["all, GAP+kQEq"]
     others = np.random.default_rng(0).permutation(np.flatnonzero(groups != groups.max()))
     fold = others[:200], np.flatnonzero(groups == groups.max())
     return cross_validate("dipeptides", X, y, [fold], found)[0]
