@@ -1,7 +1,7 @@
 """Accuracy of local energies with charge equilibration, of each alone, and of both.
 
     python benchmarks/gap_accuracy.py water
-    python benchmarks/gap_accuracy.py lih | carbon | mgo | dipeptides DATA
+    python benchmarks/gap_accuracy.py lih | carbon | mgo | zno | dipeptides DATA
 
 "kQEq" is charge equilibration, "ChargeFlow" charge that flows between neighbours from learned
 reference charges, and "local charges" those alone. ``water`` trains on bundled clusters in three
@@ -352,6 +352,21 @@ def mgo(X, y, groups):
     return cross_validate("mgo", X, y, grouped(X, groups, 4), found)[0]
 
 
+def zno(X, y, groups):
+    """Particles of zinc oxide: 45 in training, 20 of other groups to test."""
+    edges = {"r_cut": (3.0, 6.0), "cutoff_width": (1.5, 4.0), "n_max": 4, "l_max": 3}
+    found = models(
+        lambda: half(**edges, n_points=200),
+        lambda: half(**edges, n_points=200, block_weights=(0.8, 0.2)),
+        ("charges",),
+        **HARD | {"sigma_charges": 0.05},
+    )
+    train, test = grouped(X, groups)[0]
+    rng = np.random.default_rng(0)
+    fold = rng.permutation(train)[:45], rng.permutation(test)[:20]
+    return cross_validate("zno", X, y, [fold], found)[0]
+
+
 def dipeptides(X, y, groups):
     """Which label does what to the others: 200 molecules, and those of another formula.
 
@@ -380,9 +395,12 @@ def dipeptides(X, y, groups):
     return cross_validate("dipeptides", X, y, [fold], found)[0]
 
 
+STUDIES = {"lih": lih, "carbon": carbon, "mgo": mgo, "zno": zno, "dipeptides": dipeptides}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("study", choices=["water", "lih", "carbon", "mgo", "dipeptides"])
+    parser.add_argument("study", choices=["water", *STUDIES])
     parser.add_argument("data", nargs="?")
     args = parser.parse_args()
     if args.study == "water":
@@ -391,8 +409,7 @@ def main():
     has = {**labelled[0].arrays, **labelled[0].info}
     y = targets_from_atoms(labelled, [name for name in UNITS if f"REF_{name}" in has])
     groups = np.array([atoms.info["group"] for atoms in labelled])
-    study = {"lih": lih, "carbon": carbon, "mgo": mgo, "dipeptides": dipeptides}[args.study]
-    write(f"gap_{args.study}.csv", study(strip(labelled), y, groups))
+    write(f"gap_{args.study}.csv", STUDIES[args.study](strip(labelled), y, groups))
 
 
 if __name__ == "__main__":
