@@ -1,6 +1,6 @@
 """Accuracy of local energies with charge equilibration, of each alone, and of both.
 
-    python benchmarks/gap_accuracy.py water
+    python benchmarks/gap_accuracy.py water | pbe0
     python benchmarks/gap_accuracy.py lih | carbon | mgo | zno | dipeptides DATA
 
 "kQEq" is charge equilibration, "ChargeFlow" charge that flows between neighbours from learned
@@ -260,6 +260,37 @@ def water():
     curves(fitted)
 
 
+def far_fragments(X, y, names, folds):
+    """RMS error of the charges of fragments at 6 Angstrom and more, by model, from kept folds."""
+    fragments = [find_fragments(atoms) for atoms in X]
+    far = [fragment_distance(atoms, f) for atoms, f in zip(X, fragments, strict=True)]
+    table = {}
+    for name, path in names.items():
+        missed = []
+        for k, (_, test) in enumerate(folds):
+            found = joblib.load(KEPT / path.format(k))[0]
+            for q, i in zip(found["charges"], test, strict=True):
+                if 6.0 <= far[i] < np.inf:
+                    missed.append(fragment_charges(q - y["charges"][i], fragments[i]))
+        table[name] = 1e3 * np.sqrt(np.mean(np.concatenate(missed) ** 2))
+    return table
+
+
+def pbe0():
+    """Small clusters labelled with PBE0, in three folds by trajectory."""
+    X, y, groups = load_water("pbe0", return_groups=True)
+    found = water_models(200)
+    found = {name: found[name] for name in found if name.startswith("GAP")}
+    folds = grouped(X, groups, 3)
+    table = cross_validate("pbe0", X, y, folds, found)[0]
+    names = {name: f"pbe0_{name}_{{}}.joblib".replace(" ", "_") for name in found}
+    far = far_fragments(X, y, {n: p for n, p in names.items() if n != "GAP"}, folds)
+    table[0] = (*table[0], "charges of far fragments (1e-3 e)")
+    for line in table[1:]:
+        line.append(f"{far[line[0]]:.1f}" if line[0] in far else "")
+    return table
+
+
 def curves(fitted):
     """Energies and charges of the models on the reference curves."""
     X, y = load_water_curves()
@@ -400,11 +431,13 @@ STUDIES = {"lih": lih, "carbon": carbon, "mgo": mgo, "zno": zno, "dipeptides": d
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("study", choices=["water", *STUDIES])
+    parser.add_argument("study", choices=["water", "pbe0", *STUDIES])
     parser.add_argument("data", nargs="?")
     args = parser.parse_args()
     if args.study == "water":
         return water()
+    if args.study == "pbe0":
+        return write("gap_water_pbe0.csv", pbe0())
     labelled = ase.io.read(args.data, ":")
     has = {**labelled[0].arrays, **labelled[0].info}
     y = targets_from_atoms(labelled, [name for name in UNITS if f"REF_{name}" in has])
