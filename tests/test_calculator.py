@@ -247,8 +247,8 @@ def test_charges_of_the_last_step_start_the_solver(monkeypatch):
     iterations = []
     charges = Equilibrium.charges
 
-    def counted(self, chi, start=None):
-        result = charges(self, chi, start)
+    def counted(self, chi, start=None, reference=None):
+        result = charges(self, chi, start, reference)
         iterations.append(self.n_iterations)
         return result
 
