@@ -179,6 +179,13 @@ def _add_fit(commands):
     _add_number(parser, "--hardness", kqeq.hardness, "J", "hardness of all elements, eV/e^2")
     meaning = "width of the charges in units of the atomic radius"
     _add_number(parser, "--radius-scale", kqeq.radius_scale, "S", meaning)
+    add(
+        "--response",
+        choices=["qeq", "flow"],
+        default="qeq",
+        help="how charges follow: by charge equilibration, or by flow between neighbours from "
+        "reference charges that are learned too (default: qeq)",
+    )
     known = [f"{name}={getattr(kqeq, f'sigma_{name}'):g}" for name in TARGETS]
     noise = {"nargs": "+", "type": number, "default": [], "metavar": "TARGET=SIGMA"}
     add("--sigma", **noise, help=f"noise of the labels, in their units {_default(known)}")

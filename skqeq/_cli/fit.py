@@ -8,7 +8,7 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid
 from sklearn.pipeline import make_pipeline
 from tqdm import tqdm
 
-from .. import CURSparsifier, KQEqRegressor, SOAPFeaturizer, strip, targets_from_atoms
+from .. import ChargeFlow, CURSparsifier, KQEqRegressor, SOAPFeaturizer, strip, targets_from_atoms
 from ..metrics import target_mae
 from ..model_selection import LabelledKFold
 from .files import read_structures, save_model
@@ -70,7 +70,12 @@ def build_model(args):
             cutoff_width=args.cutoff_width,
         ),
         CURSparsifier(n_points=args.n_points),
-        KQEqRegressor(hardness=args.hardness, radius_scale=args.radius_scale, **sigmas),
+        KQEqRegressor(
+            hardness=args.hardness,
+            radius_scale=args.radius_scale,
+            response=ChargeFlow() if args.response == "flow" else None,
+            **sigmas,
+        ),
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from skqeq import predict_target, targets_from_atoms
+from skqeq import ChargeFlow, predict_target, targets_from_atoms
 from skqeq.cli import main
 from skqeq.metrics import dipole_errors
 
@@ -24,6 +24,15 @@ def test_fit_saves_the_pipeline_that_was_asked_for(folder):
     D = np.array([atoms.info["REF_dipole"] for atoms in X])
     assert dipole_errors(D, predict_target(model, X, "dipole"))["mae"] < 0.3
     assert not leftovers(folder)
+
+
+def test_fit_with_charge_that_flows(tmp_path):
+    write(tmp_path / "train.xyz", labelled())
+    command = f"fit {tmp_path}/train.xyz -o {tmp_path}/model.joblib --response flow"
+    assert main([*command.split(), "--radius-scale", "0.6", *SMALL]) == 0
+    model = joblib.load(tmp_path / "model.joblib")
+    assert model[-1].response_.get_params() == ChargeFlow().get_params()
+    assert model[-1].radius_scale == 0.6
 
 
 def test_fit_several_targets_by_other_names_with_a_grouped_search(tmp_path, capsys):
