@@ -106,8 +106,8 @@ for name, model in models.items():
 # Fields
 # ------
 # A neutral cluster in a field along z. Left: how much charge it moves between its molecules.
-# Middle: the energy. Right: the polarisability of a molecule in clusters of growing size, which is
-# that of a metal in one case and settles in the other.
+# Middle: the energy. Right: the polarisability of a molecule in clusters (solid) and in straight
+# chains (dashed) of growing size, which is that of a metal in one case and settles in the other.
 cluster = next(a for a in curves if a.info["charge"] == 0 and a.info["expansion"] == 1.0)
 neutral = [i for i, a in enumerate(curves) if a.info["charge"] == 0]
 neutral = [i for i in neutral if curves[i].info["curve"] == "field"]
@@ -139,13 +139,31 @@ clusters = [
     for n in sizes
     if any(a.info["n_molecules"] == n for a in X)
 ]
+
+
+def water_chain(n):
+    """Molecules in a row, 3 Angstrom apart, each with a hydrogen that points to the next."""
+    chain = molecule("H2O")
+    chain.rotate(chain.positions[1] - chain.positions[0], "x")
+    row = chain.copy()
+    for k in range(1, n):
+        other = chain.copy()
+        other.translate([3.0 * k, 0.0, 0.0])
+        row += other
+    return row
+
+
+chains = [water_chain(n) for n in sizes]
 for name, model in models.items():
     found = field_response(model, curves[along_z[zero]], fields, fragments)
     left.plot(fields[:, 2], moved(found.charges), color=colors[name], label=name)
     middle.plot(fields[:, 2], found.energies - found.energies[zero], color=colors[name])
     alpha = COULOMB * polarizability_per_fragment(model, clusters)
     right.plot([len(a) // 3 for a in clusters], alpha, "-o", markersize=3, color=colors[name])
-    print(f"{name}: {alpha[0]:.2f} to {alpha[-1]:.2f} A^3 per molecule")
+    in_chains = COULOMB * polarizability_per_fragment(model, chains)
+    right.plot(sizes, in_chains, "--", color=colors[name])
+    print(f"{name}: {alpha[0]:.2f} to {alpha[-1]:.2f} A^3 per molecule of a cluster,", end=" ")
+    print(f"{in_chains[0]:.2f} to {in_chains[-1]:.2f} of a chain")
 right.axhspan(0.43, 0.51, color="k", alpha=0.2)
 left.set(xlabel="field (V/Å)", ylabel="charge moved between molecules (e)")
 middle.set(xlabel="field (V/Å)", ylabel="energy (eV)")
