@@ -25,7 +25,7 @@ from ..targets import TARGETS, Labels, make_targets
 from ..targets._labels import to_form
 from ..targets._observables import ENERGIES, GRADIENTS, ChargeTarget
 from ._energies import AMPLITUDE_OFFSET, ENERGY_NOISE, EnergyRows
-from ._rows import RowList
+from ._rows import RowList, weighted_label
 from ._solution import Solution
 
 POSITIVE = Interval(Real, 0.0, None, closed="neither")
@@ -293,22 +293,20 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                 equilibrium, _, slots = self._equilibrium(structure, i, n_rows + 1)
                 q_prior = equilibrium.charges(self._chi_0[slots])
                 for name, value in values.items():
-                    operator, constant = equilibrium.observable(TARGETS[name])
-                    rows, reference = equilibrium.rows(operator)
-                    prior = operator @ q_prior + constant
-                    sigma = noise[name][i]
+                    target, sigma, here = TARGETS[name], noise[name][i], block.offsets[s]
                     if name in kept:
-                        pending[name].add(rows, prior, block.offsets[s], reference=reference)
-                        q_qeq = start_charges(equilibrium, structure)
-                        kept[name].add(prior, value, sigma, operator @ q_qeq + constant)
+                        operator, constant = equilibrium.observable(target)
+                        rows, reference = equilibrium.rows(operator)
+                        prior = operator @ q_prior + constant
+                        start = operator @ start_charges(equilibrium, structure) + constant
+                        pending[name].add(rows, prior, here, reference=reference)
+                        kept[name].add(prior, value, sigma, start)
                     else:
-                        known = ~np.isnan(value)
-                        weight = np.broadcast_to(TARGETS[name].weights / sigma, value.shape)[known]
-                        residual, weight = weight * (value - prior)[known], weight[:, None]
-                        if reference is not None:
-                            reference = weight * reference[known]
-                        rows = weight * rows[known]
-                        reduced.add(rows, residual, block.offsets[s], reference=reference)
+                        operator, residual, _ = weighted_label(
+                            equilibrium, target, value, sigma, q_prior
+                        )
+                        rows, reference = equilibrium.rows(operator)
+                        reduced.add(rows, residual, here, reference=reference)
             for J, residual in self._design(block, reduced):
                 triangle.update(J, residual)
             for name, rows in pending.items():

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from ..parameters import per_element
 from ..targets import TARGETS
 from ..targets._observables import ChargeTarget
+from ._rows import weighted_label
 
 # Of the logarithm of a softness, and of other parameters.
 LARGEST_SOFTENING, LARGEST_CHANGE = np.log(10.0), np.log(1e3)
@@ -284,13 +285,15 @@ def _log_evidence(model, X, y, sample_weight):
     by_column, by_range = np.zeros(len(v)), 0.0
     by_softness = np.zeros(len(model.elements_))
     for first, block in features.blocks(verbose=model.verbose, desc="evidence"):
-        parts = block.split(model._sizes)[:2]
-        pieces = [
-            _Rows(model, labels, noise, first + s, structure, *_own(parts, block, s))
-            for s, structure in enumerate(block.structures)
-            if weights[first + s] > 0
-        ]
-        pieces = [piece for piece in pieces if piece.names]
+        parts, pieces = block.split(model._sizes)[:2], []
+        for s, structure in enumerate(block.structures):
+            i = first + s
+            values = model._values(labels, labels.names, i, structure)
+            if weights[i] > 0 and values:
+                sigmas = {name: noise[name][i] for name in values}
+                pieces.append(
+                    _Rows(model, i, structure, values, sigmas, [part.own(s) for part in parts])
+                )
         if not pieces:
             continue
         J = np.concatenate([piece.J for piece in pieces])
@@ -322,40 +325,25 @@ def _log_evidence(model, X, y, sample_weight):
     return Evidence(float(total), gradient)
 
 
-def _own(parts, block, s):
-    """Dense features of structure s of a block: of chi and of the reference charges."""
-    start, stop = block.offsets[s : s + 2]
-    for part in parts:
-        dense = np.zeros((stop - start, part.n_features))
-        for tile in part.tiles:
-            rows = slice(*np.searchsorted(tile.atoms, [start, stop]))
-            for columns, piece in tile.pieces():
-                dense[tile.atoms[rows] - start, columns] = tile.values[rows, piece]
-        yield dense
-
-
 class _Rows:
     """The rows of one structure, and what goes into them."""
 
-    def __init__(self, model, labels, noise, i, structure, phi, rho):
-        values = model._values(labels, labels.names, i, structure)
+    def __init__(self, model, i, structure, values, sigmas, features):
         self.names = list(values)
-        if not values:
-            return
         n_rows = sum(TARGETS[name].size(structure) for name in values)
         self.equilibrium, _, self.slots = model._equilibrium(structure, i, 4 * n_rows)
         chi = model._chi_0[self.slots]
         q = self.equilibrium.charges(chi)
         self.potential = self.equilibrium.potential(chi, q)
-        operators, residuals, sizes, self.log_weights = [], [], [], 0.0
-        for name, value in values.items():
-            known = ~np.isnan(value)
-            weight = np.broadcast_to(TARGETS[name].weights / noise[name][i], value.shape)[known]
-            operator, constant = self.equilibrium.observable(TARGETS[name])
-            operators.append(weight[:, None] * operator[known])
-            residuals.append(weight * (value - operator @ q - constant)[known])
-            sizes.append(known.sum())
-            self.log_weights += np.log(weight).sum()
+        operators, residuals, all_weights = zip(
+            *(
+                weighted_label(self.equilibrium, TARGETS[name], value, sigmas[name], q)
+                for name, value in values.items()
+            ),
+            strict=True,
+        )
+        self.log_weights = np.log(np.concatenate(all_weights)).sum()
+        sizes = [len(residual) for residual in residuals]
         self.ends = np.cumsum(sizes)[:-1]
         self.operator, self.residual = np.concatenate(operators), np.concatenate(residuals)
         over = [rows for rows in self.equilibrium.rows(self.operator) if rows is not None]
@@ -363,7 +351,7 @@ class _Rows:
         scales = np.split(scale, np.cumsum(model._lengths())[:-1])
         self.fields = [
             np.concatenate([own * scales[2 * f], onehot * scales[2 * f + 1]], axis=1)
-            for f, own in enumerate([phi, rho][: len(over)])
+            for f, own in enumerate(features[: len(over)])
         ]
         parts = [rows @ field for rows, field in zip(over, self.fields, strict=True)]
         rest = np.zeros((len(self.residual), len(scale) - sum(p.shape[1] for p in parts)))

@@ -61,3 +61,33 @@ class RowList:
             local = csr_matrix((np.repeat(energies, lengths), columns, starts), shape)
         reference = None if references[0] is None else matrix(references)
         return (matrix(every), reference, local), np.concatenate(residuals)
+
+
+def weighted_label(equilibrium, target, value, sigma, charges):
+    """A label that is linear in the charges, in units of its noise.
+
+    Parameters
+    ----------
+    equilibrium : Equilibrium
+        Of the structure.
+    target : ChargeTarget
+        What the label is of.
+    value : ndarray of shape (k,)
+        The label; NaN where it is not known.
+    sigma : float
+        Its noise.
+    charges : ndarray of shape (n_atoms,)
+        Where residuals are taken.
+
+    Returns
+    -------
+    operator : ndarray of shape (n_known, n_atoms)
+        Of the charges.
+    residual, weight : ndarray of shape (n_known,)
+        What is missing to the label, and the inverse of the noise.
+    """
+    operator, constant = equilibrium.observable(target)
+    known = ~np.isnan(value)
+    weight = np.broadcast_to(target.weights / sigma, value.shape)[known]
+    residual = weight * (value - operator @ charges - constant)[known]
+    return weight[:, None] * operator[known], residual, weight

@@ -78,6 +78,16 @@ class Block:
                 dense[tile.atoms, columns] = tile.values[:, piece]
         return dense
 
+    def own(self, s):
+        """The features of the atoms of structure s as a dense array."""
+        start, stop = self.offsets[s : s + 2]
+        dense = np.zeros((stop - start, self.n_features))
+        for tile in self.tiles:
+            rows = slice(*np.searchsorted(tile.atoms, [start, stop]))
+            for columns, piece in tile.pieces():
+                dense[tile.atoms[rows] - start, columns] = tile.values[rows, piece]
+        return dense
+
     def dot(self, weights):
         """Features times weights of shape (n_features,): one number per atom."""
         result = np.zeros(self.n_atoms)
