@@ -171,6 +171,8 @@ class FlowConjugateGradients:
 
     def __init__(self, A, X, name):
         self._A, self._X, self._name = A, X, name
+        if A.diagonal.min() <= 0:
+            raise ValueError(_not_positive(name))
         n_parts, self._parts = connected_components(X)
         self._sizes = np.bincount(self._parts, minlength=n_parts)
         self._root = np.sqrt(A.diagonal)
