@@ -117,8 +117,8 @@ def water(n):
 
 
 def main():
-    cluster = water(2)
-    cluster.pbc = False
+    cluster, drop = water(2), water(8)
+    cluster.pbc = drop.pbc = False
     studies = {
         "fit, dipoles of 507 molecules, 500 points": lambda: dipoles(500),
         "fit, dipoles of 507 molecules, 1000 points": lambda: dipoles(1000),
@@ -126,6 +126,7 @@ def main():
         "fit, energies and forces of 100 clusters, 500 points": lambda: energies(100, 500),
         "step, 24 atoms": lambda: step(cluster),
         "step, box of 192 atoms": lambda: step(water(4)),
+        "step, drop of 1536 atoms": lambda: step(drop),
         "step, box of 3000 atoms": lambda: step(water(10)),
         "step, crystal of 216 atoms": lambda: step(
             bulk("NaCl", "rocksalt", a=5.64, cubic=True) * 3

@@ -266,7 +266,7 @@ class HardnessOperator:
         return Screening(self._coulomb, self.diagonal)
 
 
-def hardness_for(structure, widths, hardness, accuracy, solver, n_solutions=1):
+def hardness_for(structure, widths, hardness, accuracy, solver, n_solutions=1, factorisations=1.0):
     """The hardness matrix in the form that a solver takes.
 
     Parameters
@@ -279,6 +279,8 @@ def hardness_for(structure, widths, hardness, accuracy, solver, n_solutions=1):
         "auto" takes what is estimated to be faster.
     n_solutions : int, default=1
         For how many right-hand sides charges are wanted.
+    factorisations : float, default=1.0
+        How many factorisations a direct solution costs.
 
     Returns
     -------
@@ -288,15 +290,16 @@ def hardness_for(structure, widths, hardness, accuracy, solver, n_solutions=1):
     if solver not in SOLVERS:
         raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
     if solver == "auto":
-        solver = "iterative" if is_iterative(structure, n_solutions) else "dense"
+        iterative = is_iterative(structure, n_solutions, factorisations)
+        solver = "iterative" if iterative else "dense"
     make = HardnessOperator if solver == "iterative" else hardness_matrix
     return make(structure, widths, hardness, accuracy)
 
 
-def is_iterative(structure, n_solutions):
+def is_iterative(structure, n_solutions, factorisations=1.0):
     """Whether iterations are faster than a factorisation, or that does not fit."""
     n, kind = len(structure), int(structure.periodic)
-    dense = ASSEMBLY[kind] * n**2 + FACTOR * n**2 * (n + 3 * n_solutions)
+    dense = ASSEMBLY[kind] * n**2 + FACTOR * n**2 * (factorisations * n + 3 * n_solutions)
     iterative = n * (SETUP[kind] + SOLUTION[kind] * n_solutions)
     if not has_finufft():
         iterative *= 5

@@ -204,7 +204,8 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         solver = self.solver
         if solver == "auto" and getattr(self.response_, "polarizability", None) is not None:
             solver = "dense"
-        A = hardness_for(structure, widths, hardness, self.accuracy, solver, n_solutions)
+        effort = n_solutions, self.response_.factorisations
+        A = hardness_for(structure, widths, hardness, self.accuracy, solver, *effort)
         name = f"structure {i} ({structure.symbols})"
         tables = (table[slots] for table in self._response_tables)
         response = self.response_.equilibrium(structure, A, name, widths, self.accuracy, *tables)

@@ -77,6 +77,7 @@ class ChargeFlow(BaseEstimator):
     """
 
     learns_reference = True
+    factorisations = 30.0  # measured at 1500 atoms
 
     _parameter_constraints = {
         "softness": [Interval(Real, 0.0, None, closed="left"), dict],

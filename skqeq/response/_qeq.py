@@ -33,6 +33,8 @@ class QEq(BaseEstimator):
         Whether atoms have reference charges, which are learned: False.
     amplitudes : tuple of float
         Prior standard deviations of their weights.
+    factorisations : float
+        What a direct solution costs, in Cholesky factorisations of the hardness matrix.
 
     See Also
     --------
@@ -53,6 +55,7 @@ class QEq(BaseEstimator):
 
     learns_reference = False
     amplitudes = 0.0, 0.0
+    factorisations = 1.0
     _parameter_constraints = {
         "polarizability": [Interval(Real, 0.0, None, closed="left"), dict, None]
     }
