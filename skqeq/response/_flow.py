@@ -42,7 +42,7 @@ class ChargeFlow(BaseEstimator):
         ``s_i``: the softness of a pair in contact, of all elements or of each, e/V. Large ones lead
         to charge equilibration of each connected fragment; with zero charges are those of the
         reference, and local.
-    range : float, default=0.3
+    range : float, default=0.25
         The length on which softness falls with the distance, Angstrom.
     amplitude : float, default=0.1
         Prior standard deviation of the learned part of the reference charges, e.
@@ -68,7 +68,7 @@ class ChargeFlow(BaseEstimator):
     >>> from skqeq.datasets import load_molecules
     >>> from skqeq.response import ChargeFlow
     >>> X, y = load_molecules()
-    >>> kqeq = KQEqRegressor(response=ChargeFlow(softness=0.05, range=0.3))
+    >>> kqeq = KQEqRegressor(response=ChargeFlow(softness=0.05, range=0.25))
     >>> model = make_pipeline(SOAPFeaturizer(), CURSparsifier(n_points=10), kqeq)
     >>> model = model.fit(X[:50], y["dipole"][:50])
     >>> model.predict(X[50:52]).shape
@@ -90,7 +90,7 @@ class ChargeFlow(BaseEstimator):
     def __init__(
         self,
         softness=0.05,
-        range=0.3,
+        range=0.25,
         amplitude=0.1,
         amplitude_baseline=1.0,
         polarizability=None,

@@ -395,7 +395,7 @@ def test_matrix_that_is_far_from_positive_definite_is_refused():
 def test_parameters():
     assert ChargeFlow().get_params() == {
         "softness": 0.05,
-        "range": 0.3,
+        "range": 0.25,
         "amplitude": 0.1,
         "amplitude_baseline": 1.0,
         "polarizability": None,
