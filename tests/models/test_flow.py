@@ -228,7 +228,7 @@ def test_fitted_models_keep_their_response(fitted, tmp_path):
     changed.set_params(kqeqregressor__response__softness=0.5)
     assert_allclose(predict_charges(changed, [pair(2.5)])[0], expected)
     assert clone(changed)[-1].response.softness == 0.5
-    assert repr(changed[-1].response) == "ChargeFlow(softness=0.5)"
+    assert repr(changed[-1].response) == "ChargeFlow(range=0.3, softness=0.5)"
 
 
 def test_blocks_of_their_own():
