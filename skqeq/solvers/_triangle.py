@@ -94,9 +94,9 @@ class Triangle:
             self._R = np.zeros((self.n_columns + 1, self.n_columns + 1), order="F")
             diagonal = np.arange(self.n_columns)
             self._R[diagonal, diagonal] = self._penalty
-            few, self._few = self._few, []
-            if few:
-                self._reduce(*(np.concatenate(part) for part in zip(*few, strict=True)))
+            few, self._few = self._few[::-1], []
+            while few:
+                self._reduce(*few.pop())
         return self._R
 
     def _reduce(self, J, r):
