@@ -10,6 +10,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
 
 from skqeq import CURSparsifier, SOAPFeaturizer, StructureFeatures, check_structures
+from skqeq.structures._sources import NoFeatures, StackedSource
 
 from .. import helpers
 
@@ -153,6 +154,8 @@ def test_blocks_of_any_size(features, X, max_bytes):
         assert len(block.structures) == 1 or block.n_atoms * 8 * block.n_features <= max_bytes
         assert block.offsets[-1] == block.n_atoms == sum(len(s) for s in block.structures)
         found.append(block.toarray())
+        own = [block.own(s) for s in range(len(block.structures))]
+        assert_array_equal(np.concatenate(own), found[-1])
         products.append(block.dot(weights))
         numbers.append(block.numbers)
         cotangents = np.random.default_rng(start).normal(size=(3, block.n_atoms))
@@ -222,3 +225,29 @@ def test_arrays_are_taken_as_they_were(X):
     features = StructureFeatures.from_arrays(X[:1], [array])
     array[:] = 7.0
     assert_array_equal(features[0], 1.0)
+
+
+def test_a_source_that_stands_twice_is_computed_once(X):
+    """Its features are there twice, and its derivatives are the same object."""
+    soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=1, cutoff_width=1.0).fit_transform(X[:4])
+    source = CURSparsifier(n_points=1).fit_transform(soap).source
+    calls = []
+
+    class Counted:
+        def __getattr__(self, name):
+            return getattr(source, name)
+
+        def tiles(self, structures):
+            calls.append(len(structures))
+            return source.tiles(structures)
+
+    counted = Counted()
+    stacked = StackedSource([counted, NoFeatures(), counted])
+    both = StructureFeatures(check_structures(X[:4]), stacked)
+    [(_, block)] = both.blocks()
+    assert calls == [4]
+    n = source.boundaries[-1]
+    assert stacked.sizes == (n, 0, n) and stacked.n_distinct == n and both.n_features == 2 * n
+    assert_array_equal(block.toarray()[:, :n], block.toarray()[:, n:])
+    first, nothing, third = both.gradient(both.structures[0]).parts
+    assert first is third and first is not nothing
