@@ -54,6 +54,17 @@ def test_derivatives(X, zeta, compression, per_species, cutoff_width, monkeypatc
     scale = np.abs(dq).max() + np.abs(virial).max()
     assert_allclose((J @ w).reshape(-1, 3), dq, rtol=0, atol=1e-10 * scale)
     assert_allclose((strains @ w).reshape(3, 3), virial, rtol=0, atol=1e-10 * scale)
+    # Several factors, and several fields, at once.
+    sets, weights = np.stack([rows[0], q]), rng.normal(size=(2, features.n_features))
+    every = gradient.jacobian(sets)
+    for k, one in enumerate(sets):
+        for found, expected in zip(every, gradient.jacobian(one)):
+            assert_allclose(found[k], expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+    duals = features.source.dual(weights)
+    single = [gradient.field_gradient(one, dual) for one, dual in zip(sets, duals)]
+    for k, found in enumerate(gradient.field_gradient(sets, duals)):
+        expected = single[0][k] + single[1][k]
+        assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
     shift, strain = rng.normal(size=(len(atoms), 3)), rng.normal(size=(3, 3))
     strain += strain.T
