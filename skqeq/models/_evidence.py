@@ -179,7 +179,8 @@ def maximize_evidence(model, X, y, parameters=None, sample_weight=None, max_iter
                 others = {
                     chemical_symbols[z]: float(table[z])
                     for z in np.flatnonzero(~np.isnan(table))
-                    if isinstance(given[name], dict) or chemical_symbols[z] in of_elements
+                    if isinstance(given[name], dict)
+                    or chemical_symbols[z] in evidence.gradient[name]
                 }
                 found.setdefault(name, others)[symbol] = value
         return found
@@ -189,15 +190,11 @@ def maximize_evidence(model, X, y, parameters=None, sample_weight=None, max_iter
         if values.tobytes() not in known:
             trial = clone(regressor).set_params(**settings(values))
             known[values.tobytes()] = _log_evidence(trial, X, y, sample_weight)
-        evidence = known[values.tobytes()]
-        gradient = [
-            evidence.gradient[name] if symbol is None else evidence.gradient[name][symbol]
-            for name, symbol in places
-        ]
-        history.append({"evidence": evidence.value, **settings(values)})
+        found = known[values.tobytes()]
+        history.append({"evidence": found.value, **settings(values)})
         bar.update()
-        bar.set_postfix(evidence=f"{evidence.value:.6g}")
-        return -evidence.value, -np.array(gradient)
+        bar.set_postfix(evidence=f"{found.value:.6g}")
+        return -found.value, -np.array([_value(found.gradient, place) for place in places])
 
     def climb(active, x, steps):
         """Change some of the logarithms, the first step by at most one."""
@@ -246,7 +243,7 @@ def maximize_evidence(model, X, y, parameters=None, sample_weight=None, max_iter
 
 
 def _value(step, place):
-    """A parameter of a step of the history, of an element if it has many."""
+    """What a step of the history, or a gradient, holds of a parameter, or of it for an element."""
     name, symbol = place
     return step[name] if symbol is None else step[name][symbol]
 

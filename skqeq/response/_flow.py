@@ -17,7 +17,6 @@ from ._solvers import FlowCholesky, FlowConjugateGradients
 
 # Softness vanishes so many ranges beyond contact.
 REACH = 10.0
-POSITIVE = Interval(Real, 0.0, None, closed="neither")
 
 
 class ChargeFlow(BaseEstimator):
@@ -81,7 +80,7 @@ class ChargeFlow(BaseEstimator):
 
     _parameter_constraints = {
         "softness": [Interval(Real, 0.0, None, closed="left"), dict],
-        "range": [POSITIVE],
+        "range": [Interval(Real, 0.0, None, closed="neither")],
         "amplitude": [Interval(Real, 0.0, None, closed="left")],
         "amplitude_baseline": [Interval(Real, 0.0, None, closed="left")],
         **QEq._parameter_constraints,

@@ -148,6 +148,17 @@ def test_softness_of_elements(features, table):
     found = better.response.softness
     assert set(found) == {"H", "C", "O", "S"} and found["H"] == 0.0 and found["S"] == 0.7
     assert found["C"] != 0.05 and len(history) > 1
+    # The order of the names does not matter.
+    model = KQEqRegressor(response=ChargeFlow(0.05))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the best response__softness")
+        for names in (
+            ["sigma_dipole", "response__softness"],
+            ["response__softness", "sigma_dipole"],
+        ):
+            both, _ = maximize_evidence(model, features, table, names, max_iter=1)
+            assert set(both.response.softness) == {"H", "C", "O"}
+            assert both.sigma_dipole != model.sigma_dipole
     # The first step is a cautious one.
     steps = [step["response__softness"]["C"] for step in history]
     assert 0.5 < steps[1] / steps[0] < 3.0
