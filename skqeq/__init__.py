@@ -16,7 +16,9 @@ from .models import (
     GAPKQEqRegressor,
     GAPRegressor,
     KQEqRegressor,
+    KQEqRegressorCV,
     QEqRegressor,
+    partial_fit,
     predict_born_effective_charges,
     predict_charges,
     predict_electronegativities,
@@ -26,6 +28,7 @@ from .models import (
     predict_stress,
     predict_target,
     predict_targets,
+    refit,
 )
 from .response import ChargeFlow, QEq
 from .sparsify import CURSparsifier
@@ -41,6 +44,7 @@ __all__ = [
     "GAPRegressor",
     "KQEqCalculator",
     "KQEqRegressor",
+    "KQEqRegressorCV",
     "QEq",
     "QEqRegressor",
     "SOAPFeaturizer",
@@ -48,6 +52,7 @@ __all__ = [
     "StructureFeatures",
     "check_structures",
     "make_targets",
+    "partial_fit",
     "predict_born_effective_charges",
     "predict_charges",
     "predict_electronegativities",
@@ -57,6 +62,7 @@ __all__ = [
     "predict_stress",
     "predict_target",
     "predict_targets",
+    "refit",
     "show_versions",
     "strip",
     "targets_from_atoms",

@@ -26,6 +26,7 @@ from .sparsify._cur import ALL, MAX_SKETCH, Rows, SparseSource
 from .sparsify._kernel import SparseKernel, normalize_blocks
 from .sparsify._selection import leverage_scores
 from .structures import StructureFeatures, check_structures, strip
+from .structures._collection import collect, concatenate
 from .structures._sources import StackedSource
 from .targets import Labels, make_targets, targets_from_atoms
 
@@ -267,7 +268,7 @@ class ActiveLearner(BaseEstimator):
         for name in self.targets:
             if y[name][0] is None or not np.isfinite(y[name][0]).all():
                 raise ValueError(f"{name} = {labels[name]}")
-        Labels(y, check_structures([atoms]))  # that there is one for every atom
+        Labels(y, collect([atoms]))  # that there is one for every atom
         return {name: y[name][0] for name in self.targets}
 
     def _select(self, r, data):
@@ -528,8 +529,8 @@ def select_novel(data, candidates, n, rng):
     picked : list of int
         Indices of candidates; fewer than `n` if the rest holds nothing new.
     """
-    structures = np.concatenate([data.structures, candidates.structures])
-    offsets = np.concatenate([[0], np.cumsum([len(s) for s in structures])])
+    structures = concatenate([data.structures, candidates.structures])
+    offsets = structures.offsets
     sketches = []
     for part in sparse_blocks(candidates):
         parent = part.source.parent

@@ -9,7 +9,7 @@ from .metrics import target_mae, target_r2, target_rmse
 from .models import predict_targets
 from .models._base import check_defined, check_weights, with_energy
 from .models._evidence import Evidence, log_evidence, maximize_evidence
-from .structures import check_structures
+from .structures._collection import collect
 from .targets import TARGETS, Labels
 from .targets._labels import as_table
 
@@ -65,7 +65,7 @@ class TargetScorer:
 
     def __call__(self, estimator, X, y, sample_weight=None):
         """Score a fitted model, pipeline or search on structures X with labels y."""
-        structures = check_structures(X)
+        structures = collect(X)
         labels = Labels(y, structures)
         check_defined(labels, structures)
         if self.target not in labels.names:

@@ -10,6 +10,7 @@ TRUSTED_TYPES = [
     "skqeq.features._blocks.StructureBlocks",
     "skqeq.features._soap.PowerSpectrum",
     "skqeq.features._soap.SOAPFeaturizer",
+    "skqeq.models._cv.KQEqRegressorCV",
     "skqeq.models._gap.GAPRegressor",
     "skqeq.models._gapkqeq.GAPKQEqRegressor",
     "skqeq.models._kqeq.KQEqRegressor",

@@ -4,6 +4,7 @@ import numpy as np
 
 from ..metrics import target_mae, target_r2, target_rmse
 from ..parameters import DEBYE
+from ..structures._collection import collect
 from ..targets import TARGETS
 from ..targets._observables import VOIGT
 
@@ -20,7 +21,7 @@ AXES = "xyz"
 def shown(name, values, X):
     """Unit and values of a target, as they are shown."""
     unit, factor = SHOWN.get(TARGETS[name].unit, (TARGETS[name].unit, 1.0))
-    values = TARGETS[name].comparable(values, X)
+    values = TARGETS[name].comparable(values, collect(X))
     if values.dtype == object:
         return unit, [None if value is None else factor * value for value in values]
     return unit, factor * values

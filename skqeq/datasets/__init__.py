@@ -1,6 +1,15 @@
-"""Reference data: small molecules, ions and clusters of water."""
+"""Reference data, small molecules, ions and clusters of water, and files of any size."""
 
 from ._base import load_ions, load_molecules, load_water, load_water_curves
 from ._fetch import fetch_water
+from ._open import StructureFile, open_structures
 
-__all__ = ["fetch_water", "load_ions", "load_molecules", "load_water", "load_water_curves"]
+__all__ = [
+    "StructureFile",
+    "fetch_water",
+    "load_ions",
+    "load_molecules",
+    "load_water",
+    "load_water_curves",
+    "open_structures",
+]

@@ -13,7 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..parameters import per_element
 from ..persistence import Persistent
-from ..structures import StructureFeatures, Tile, check_structures
+from ..structures import StructureFeatures, Tile
+from ..structures._collection import collect
 from ._cache import ROWS
 from ._dscribe import dscribe_soap
 from ._gradient import Surroundings
@@ -60,7 +61,8 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         Where to keep rows on disk. None keeps them in memory only.
     cache_bytes : int, default=2**31
         The store of rows in memory, which all featurizers of a process share, is shrunk to this
-        size; 0 switches it off.
+        size; 0 switches it off. Rows of structures that are read when they are asked for, see
+        `skqeq.datasets.open_structures`, are not kept.
 
     Attributes
     ----------
@@ -159,12 +161,12 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         -------
         self : SOAPFeaturizer
         """
-        self._fit(check_structures(X))
+        self._fit(collect(X, self.verbose))
         return self
 
     def _fit(self, structures):
         self._validate_params()
-        seen = np.unique(np.concatenate([s.numbers for s in structures]))
+        seen = np.unique(structures.numbers).astype(int)
         species = seen if self.species is None else _species_numbers(self.species)
         cutoffs = self.r_cut if isinstance(self.r_cut, (tuple, list)) else (self.r_cut,)
         sigmas = _per_cutoff(self.sigma_atom, "sigma_atom", cutoffs)
@@ -217,27 +219,28 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
             One row of `n_features_out_` columns per atom.
         """
         check_is_fitted(self)
-        return self._transform(check_structures(X))
+        return self._transform(collect(X, self.verbose))
 
     def fit_transform(self, X, y=None):
         """Fit and describe the same structures, checking them once."""
-        structures = check_structures(X)
+        structures = collect(X, self.verbose)
         self._fit(structures)
         return self._transform(structures)
 
     def _transform(self, structures):
-        known = set(self.species_.tolist())
-        for i, structure in enumerate(structures):
-            unknown = set(structure.numbers.tolist()) - known
-            if unknown:
-                raise ValueError(
-                    f"structure {i} ({structure.symbols}) holds "
-                    f"{', '.join(chemical_symbols[z] for z in sorted(unknown))}; known species: "
-                    f"{', '.join(chemical_symbols[z] for z in self.species_)} (those seen in "
-                    "fit, or given as `species`)"
-                )
+        unknown = np.setdiff1d(structures.numbers, self.species_)
+        if len(unknown):
+            i = min(structures.first_with(z) for z in unknown)
+            strange = [chemical_symbols[z] for z in unknown if z in structures[i].species]
+            raise ValueError(
+                f"{structures.name(i)} holds {', '.join(strange)}; known species: "
+                f"{', '.join(chemical_symbols[z] for z in self.species_)} (those seen in fit, or "
+                "given as `species`)"
+            )
+        # Of a walk through data that do not fit in memory hardly any rows would be found again.
+        cache_bytes = 0 if structures.lazy else self.cache_bytes
         source = SOAPSource(
-            self.spectra_, self.n_jobs, bool(self.verbose), self.memory, self.cache_bytes
+            self.spectra_, self.n_jobs, bool(self.verbose), self.memory, cache_bytes
         )
         return StructureFeatures(structures, source)
 

@@ -1,6 +1,8 @@
 """Estimators of charges and what follows from them."""
 
+from ._cv import KQEqRegressorCV
 from ._dispatch import (
+    partial_fit,
     predict_born_effective_charges,
     predict_charges,
     predict_electronegativities,
@@ -10,6 +12,7 @@ from ._dispatch import (
     predict_stress,
     predict_target,
     predict_targets,
+    refit,
 )
 from ._gap import GAPRegressor
 from ._gapkqeq import GAPKQEqRegressor
@@ -20,7 +23,9 @@ __all__ = [
     "GAPKQEqRegressor",
     "GAPRegressor",
     "KQEqRegressor",
+    "KQEqRegressorCV",
     "QEqRegressor",
+    "partial_fit",
     "predict_born_effective_charges",
     "predict_charges",
     "predict_electronegativities",
@@ -30,4 +35,5 @@ __all__ = [
     "predict_stress",
     "predict_target",
     "predict_targets",
+    "refit",
 ]

@@ -1,10 +1,12 @@
 """The recipe that all charge models share: assemble rows, reduce, solve, predict."""
 
 import warnings
+from copy import copy
 from numbers import Integral, Real
 
 import numpy as np
 from ase.data import chemical_symbols
+from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -23,9 +25,10 @@ from ..structures._features import check_same_features
 from ..structures._sources import NoFeatures, StackedSource
 from ..targets import TARGETS, Labels, make_targets
 from ..targets._labels import to_form
-from ..targets._observables import ENERGIES, GRADIENTS, ChargeTarget
+from ..targets._observables import ENERGIES, GRADIENTS, ChargeTarget, doubtful
 from ._energies import AMPLITUDE_OFFSET, ENERGY_NOISE, EnergyRows
-from ._rows import RowList, weighted_label
+from ._reduction import combined, merged, reduce_labels
+from ._rows import LabelRows, RowList, weighted_label
 from ._solution import Solution
 
 POSITIVE = Interval(Real, 0.0, None, closed="neither")
@@ -59,6 +62,8 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         "init": ["array-like", None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [POSITIVE],
+        "n_jobs": [Integral, None],
+        "store_triangles": ["boolean"],
         "verbose": ["verbose"],
     }
 
@@ -79,21 +84,141 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         self : estimator
         """
         features, labels, weights = self._prepare(X, y, sample_weight)
-        triangle, nonlinear = self._assemble(features, labels, weights)
+        if self.store_triangles:
+            self._check_linear(labels, "store_triangles=True")
+        if self.store_triangles or self._is_linear(labels) and effective_n_jobs(self.n_jobs) > 1:
+            triangles = reduce_labels(self, features, labels, weights)
+            if self.store_triangles:
+                self._keep(triangles)
+            triangle, nonlinear = combined(self, triangles), []
+        else:
+            triangle, nonlinear = self._assemble(features, labels, weights)
+        self._solve(triangle, nonlinear)
+        self.targets_ = labels.columns
+        self.y_form_ = labels.form
+        return self
+
+    def partial_fit(self, X, y, sample_weight=None):
+        """Add labels to those that were fitted, and fit the weights to all of them.
+
+        The weights are those of one fit to all labels. Data are not kept: what they say of the
+        weights is, see `store_triangles`.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`; with the same sparse set each time, and no elements that were not in the
+            first part. `skqeq.partial_fit` does it for a pipeline.
+        y : labels
+            As in `fit`; those that are linear in the charges: dipole, charges, quadrupole and
+            potential.
+        sample_weight : array-like of shape (n,), default=None
+            As in `fit`.
+
+        Returns
+        -------
+        self : estimator
+            If anything fails, what it was before.
+
+        Raises
+        ------
+        ValueError
+            If the model was fitted without `store_triangles`, or its parameters have changed in
+            more than noise and amplitudes.
+        """
+        known = getattr(self, "triangles_", None)
+        if known is None and hasattr(self, "coef_"):
+            raise ValueError(
+                f"this {type(self).__name__} does not know what it was fitted to: fit it with "
+                "store_triangles=True, or call partial_fit from the start"
+            )
+        trial = copy(self)
+        if known is not None:
+            self._check_rows_unchanged()
+        features, labels, weights = trial._prepare(X, y, sample_weight, known is not None)
+        trial._check_linear(labels, "partial_fit")
+        triangles = reduce_labels(trial, features, labels, weights)
+        trial._keep(triangles if known is None else merged(known, triangles))
+        trial._solve(combined(trial, trial.triangles_), [])
+        trial.targets_ = list(dict.fromkeys([*getattr(self, "targets_", ()), *labels.columns]))
+        trial.y_form_ = labels.form
+        self.__dict__.update(trial.__dict__)
+        return self
+
+    def refit(self):
+        """Fit the weights once more to the same labels, after noise or amplitudes were changed.
+
+        It takes what `store_triangles` has kept, and not the data.
+
+        Returns
+        -------
+        self : estimator
+
+        Raises
+        ------
+        ValueError
+            If other parameters have changed as well.
+        """
+        if not hasattr(self, "triangles_"):
+            raise ValueError(
+                f"this {type(self).__name__} does not know what it was fitted to: fit it with "
+                "store_triangles=True"
+            )
+        self._validate_params()
+        self._check_rows_unchanged()
+        self.response_ = self._make_response()
+        self._solve(combined(self, self.triangles_), [])
+        return self
+
+    def _solve(self, triangle, nonlinear):
+        """Find the weights."""
         v, self.fit_history_ = self._minimise(triangle, nonlinear)
         coef = self._scale() * v
         self.coef_, offsets = np.split(coef, [len(coef) - len(self.elements_)])
         self.atomic_energies_ = self.atomic_energies_ + offsets
         self.n_iter_ = len(self.fit_history_)
-        self.targets_ = labels.columns
-        self.y_form_ = labels.form
-        return self
 
-    def _prepare(self, X, y, sample_weight):
-        """Check everything, and look up what the elements need: features, labels, weights."""
+    def _is_linear(self, labels):
+        linear = (isinstance(TARGETS[n], ChargeTarget) and TARGETS[n].linear for n in labels.names)
+        return all(linear) and self._bias is None
+
+    def _check_linear(self, labels, what):
+        if not self._is_linear(labels):
+            raise ValueError(
+                f"{what} is for labels that are linear in the charges: dipole, charges, quadrupole "
+                f"and potential, without charge_bias; got {', '.join(labels.names)}"
+            )
+
+    def _keep(self, triangles):
+        self.triangles_, self.row_parameters_ = triangles, self._row_parameters()
+
+    def _row_parameters(self):
+        """What the rows depend on, beside the data."""
+        others = {"init", "max_iter", "tol", "algorithm", "verbose", "n_jobs", "store_triangles"}
+        return {
+            name: type(value).__name__ if hasattr(value, "get_params") else repr(value)
+            for name, value in self.get_params().items()
+            if name not in others and "sigma_" not in name and "amplitude" not in name
+        }
+
+    def _check_rows_unchanged(self):
+        now = self._row_parameters()
+        changed = [name for name, value in self.row_parameters_.items() if now.get(name) != value]
+        if changed:
+            raise ValueError(
+                f"the labels were reduced with other values of {', '.join(changed)}: fit anew"
+            )
+
+    def _prepare(self, X, y, sample_weight, continued=False):
+        """Check everything, and look up what the elements need: features, labels, weights.
+
+        `continued` says that features and elements must be those of an earlier fit.
+        """
         self._validate_params()
         response = self._make_response()
         features = self._features(X, response)
+        if continued:
+            self._check_features(features)
         labels = Labels(y, features.structures)
         if not labels.names:
             raise ValueError(f"all labels are missing: y holds no value of {labels.columns}")
@@ -104,14 +229,17 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             raise ValueError("all labels belong to structures whose sample_weight is zero")
         check_defined(labels, features.structures)
         # A fit that fails from here on must not leave the weights of another one.
-        self.__dict__.pop("coef_", None)
+        for name in ("coef_", "triangles_", "row_parameters_"):
+            self.__dict__.pop(name, None)
         self.response_ = response
+        self._fit_offsets = "energy" in labels.names and self.atomic_energies == "fit"
+        if continued:
+            return features, labels, weights
         self.n_features_in_ = features.source.n_distinct
         self._sizes = features.source.sizes
-        self.elements_ = np.unique(np.concatenate([s.numbers for s in features.structures]))
+        self.elements_ = np.unique(features.structures.numbers).astype(int)
         self.features_ = features.source.signature
         self._prepare_tables(features.structures)
-        self._fit_offsets = "energy" in labels.names and self.atomic_energies == "fit"
         return features, labels, weights
 
     # ---- what a subclass decides ------------------------------------------------------------
@@ -139,9 +267,8 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         def lookup(table, name):
             missing = self.elements_[np.isnan(table[self.elements_])]
             if len(missing):
-                i = next(i for i, s in enumerate(structures) if missing[0] in s.species)
                 raise ValueError(
-                    f"structure {i} ({structures[i].symbols}): no {name} for "
+                    f"{structures.name(structures.first_with(missing[0]))}: no {name} for "
                     f"{chemical_symbols[missing[0]]}"
                 )
             return table[self.elements_]
@@ -186,16 +313,23 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
     def _check_known(self, names):
         """Refuse targets that the model does not know."""
 
-    def _check_elements(self, structures):
-        """Refuse elements of which nothing was learned."""
-        known = set(self.elements_.tolist())
-        for i, structure in enumerate(structures):
-            unknown = [chemical_symbols[z] for z in structure.species if z not in known]
-            if unknown:
-                raise ValueError(
-                    f"structure {i} ({structure.symbols}) holds {', '.join(unknown)}, not in the "
-                    f"training data ({', '.join(chemical_symbols[z] for z in self.elements_)})"
-                )
+    def _check_features(self, features):
+        """Refuse other features than those of `fit`, and elements of which nothing was learned."""
+        found, name = features.source.n_distinct, type(self).__name__
+        if found != self.n_features_in_:
+            raise ValueError(
+                f"X has {found} features, but {name} was fitted with {self.n_features_in_}"
+            )
+        check_same_features(features, self.features_, name)
+        structures = features.structures
+        unknown = np.setdiff1d(structures.numbers, self.elements_)
+        if len(unknown):
+            i = min(structures.first_with(z) for z in unknown)
+            strange = [chemical_symbols[z] for z in unknown if z in structures[i].species]
+            raise ValueError(
+                f"{structures.name(i)} holds {', '.join(strange)}, not in the training data "
+                f"({', '.join(chemical_symbols[z] for z in self.elements_)})"
+            )
 
     def _equilibrium(self, structure, i, n_solutions=1):
         """Charge response of structure i, its widths and element slots."""
@@ -285,29 +419,21 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             return triangle, nonlinear
         for first, block in features.blocks(verbose=self.verbose, desc="fit"):
             reduced, pending = RowList(), {name: RowList() for name in kept}
-            for s, structure in enumerate(block.structures):
-                i = first + s
-                values = self._values(labels, names, i, structure)
-                if weights[i] == 0.0 or not values:
-                    continue
-                n_rows = sum(TARGETS[name].size(structure) for name in values)
-                equilibrium, _, slots = self._equilibrium(structure, i, n_rows + 1)
-                q_prior = equilibrium.charges(self._chi_0[slots])
-                for name, value in values.items():
-                    target, sigma, here = TARGETS[name], noise[name][i], block.offsets[s]
-                    if name in kept:
-                        operator, constant = equilibrium.observable(target)
-                        rows, reference = equilibrium.rows(operator)
-                        prior = operator @ q_prior + constant
-                        start = operator @ start_charges(equilibrium, structure) + constant
-                        pending[name].add(rows, prior, here, reference=reference)
-                        kept[name].add(prior, value, sigma, start)
-                    else:
-                        operator, residual, _ = weighted_label(
-                            equilibrium, target, value, sigma, q_prior
-                        )
-                        rows, reference = equilibrium.rows(operator)
-                        reduced.add(rows, residual, here, reference=reference)
+            for i, here, name, value, equilibrium, q_prior in self._charge_labels(
+                block, first, labels, names, weights
+            ):
+                target, sigma = TARGETS[name], noise[name][i]
+                if name in kept:
+                    operator, constant = equilibrium.observable(target)
+                    rows, reference = equilibrium.rows(operator)
+                    prior = operator @ q_prior + constant
+                    start = operator @ start_charges(equilibrium) + constant
+                    pending[name].add(rows, prior, here, reference=reference)
+                    kept[name].add(prior, value, sigma, start)
+                else:
+                    label = weighted_label(equilibrium, target, value, sigma, q_prior)
+                    rows, reference = equilibrium.rows(label[0])
+                    reduced.add(rows, label[1], here, reference=reference)
             for J, residual in self._design(block, reduced):
                 triangle.update(J, residual)
             for name, rows in pending.items():
@@ -316,9 +442,55 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             rows.gathered()
         return triangle, nonlinear
 
+    def _linear_rows(self, features, labels, weights, first):
+        """Yield `LabelRows` of linear labels, with their noise relative to that of the model.
+
+        The first structure has the number `first`.
+        """
+        with np.errstate(divide="ignore"):
+            of_weights = 1.0 / np.sqrt(weights)
+        noise = {name: labels.relative_sigma(name) * of_weights for name in labels.names}
+        for begin, block in features.blocks(verbose=self.verbose, desc="fit"):
+            rows = {name: RowList() for name in labels.names}
+            owners = {name: ([], []) for name in labels.names}
+            for i, here, name, value, equilibrium, q_prior in self._charge_labels(
+                block, first + begin, labels, labels.names, weights
+            ):
+                label = weighted_label(equilibrium, TARGETS[name], value, noise[name][i], q_prior)
+                over, reference = equilibrium.rows(label[0])
+                rows[name].add(over, label[1], here, reference=reference)
+                owners[name][0].append(np.full(len(over), i))
+                owners[name][1].append(label[2])
+            for name, found in rows.items():
+                if found.pieces:
+                    structures, inverse_noise = map(np.concatenate, owners[name])
+                start = 0
+                for J, residual in self._design(block, found, scaled=False):
+                    here = slice(start, start + len(J))
+                    yield LabelRows(
+                        name, J, residual, inverse_noise[here], structures[here], first + begin
+                    )
+                    start = here.stop
+
+    def _charge_labels(self, block, first, labels, names, weights):
+        """Yield the labels of charges in a block whose first structure has the number `first`.
+
+        The number of the structure, its first atom in the block, target, label, response, and the
+        charges of the prior mean.
+        """
+        for s, structure in enumerate(block.structures):
+            i = first + s
+            values = self._values(labels, names, i, structure)
+            if weights[i] == 0.0 or not values:
+                continue
+            n_rows = sum(TARGETS[name].size(structure) for name in values)
+            equilibrium, _, slots = self._equilibrium(structure, i, n_rows + 1)
+            q_prior = equilibrium.charges(self._chi_0[slots])
+            for name, value in values.items():
+                yield i, block.offsets[s], name, value, equilibrium, q_prior
+
     def _noise(self, structures, labels, weights):
         """Standard deviation of every label: dict of arrays (n_structures,)."""
-        n_atoms = np.array([len(s) for s in structures], dtype=float)
         with np.errstate(divide="ignore"):
             relative = 1.0 / np.sqrt(weights)
         noise = {
@@ -326,7 +498,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             for name in labels.names + ["charges"] * (self._bias is not None)
         }
         if "energy" in noise:
-            noise["energy"] *= ENERGY_NOISE[self.energy_noise](n_atoms)
+            noise["energy"] *= ENERGY_NOISE[self.energy_noise](structures.sizes.astype(float))
         return noise
 
     def _values(self, labels, names, i, structure):
@@ -337,14 +509,15 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             values["charges"] = self._onehot(structure.numbers) @ self._bias
         return values
 
-    def _design(self, block, rows):
-        """Turn rows over atoms into rows over scaled weights, some at a time."""
-        onehot, scale = self._onehot(block.numbers), self._scale()
+    def _design(self, block, rows, scaled=True):
+        """Turn rows over atoms into rows over weights, by default scaled ones, some at a time."""
+        onehot = self._onehot(block.numbers)
         parts = block.split(self._sizes)
         for fields, residual in rows.chunks(block.n_atoms):
             known = [(p, f) for p, f in zip(parts, fields, strict=True) if f is not None]
             J = np.concatenate([x for p, f in known for x in (p.contract(f), f @ onehot)], axis=1)
-            J *= scale
+            if scaled:
+                J *= self._scale()
             yield J, residual
 
     # ---- solution ---------------------------------------------------------------------------
@@ -462,15 +635,9 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         features = self._features(X, self.response_)
-        found, name = features.source.n_distinct, type(self).__name__
-        if found != self.n_features_in_:
-            raise ValueError(
-                f"X has {found} features, but {name} was fitted with {self.n_features_in_}"
-            )
-        check_same_features(features, self.features_, name)
-        self._check_elements(features.structures)
+        self._check_features(features)
         self._check_known(names)
-        for i, structure in enumerate(features.structures):
+        for i, structure in doubtful(features.structures, names):
             defined = np.concatenate([TARGETS[name].defined(structure) for name in names])
             if len(defined) and not defined.any():
                 raise ValueError(_undefined(i, structure, " and ".join(names)))
@@ -723,19 +890,19 @@ def _observe(target, solution):
     return value[0] if target.shape == (1,) else value
 
 
-def start_charges(equilibrium, structure):
+def start_charges(equilibrium):
     """Charges by classical electronegativities, as a guess of the directions of dipoles.
 
     Where charge flows they are those of reference charges that go with them.
     """
-    chi = qeq_electronegativities()[structure.numbers]
+    chi = qeq_electronegativities()[equilibrium.structure.numbers]
     reference = equilibrium.reference(-0.1 * chi)
     return equilibrium.charges(chi, reference=reference)
 
 
 def check_defined(labels, structures):
     """Refuse labels of what a periodic structure does not have."""
-    for i, structure in enumerate(structures):
+    for i, structure in doubtful(structures, labels.names):
         for name in labels.names:
             value = labels.values(name, i)
             if value is not None and (~np.isnan(value) & ~TARGETS[name].defined(structure)).any():
@@ -756,11 +923,11 @@ def _check_start(start, structures):
             f"start holds {len(start)} arrays, but there are {len(structures)} structures"
         )
     start = [np.asarray(q, dtype=np.float64) for q in start]
-    for i, (q, structure) in enumerate(zip(start, structures)):
-        if q.shape != (len(structure),) or not np.isfinite(q).all():
+    for i, (q, n) in enumerate(zip(start, structures.sizes)):
+        if q.shape != (n,) or not np.isfinite(q).all():
             raise ValueError(
-                f"start[{i}] must be {len(structure)} finite charges for structure {i} "
-                f"({structure.symbols}), got shape {q.shape}"
+                f"start[{i}] must be {n} finite charges for {structures.name(i)}, got shape "
+                f"{q.shape}"
             )
     return start
 

@@ -196,6 +196,63 @@ def predict_targets(model, X, names):
     return model.predict_targets(transformer(X), names)
 
 
+def partial_fit(model, X, y, sample_weight=None):
+    """Add labels to those that a fitted model knows, and fit it to all of them.
+
+    The transformers of a pipeline stay as they are, and with them the sparse set; the charge model
+    at its end goes on, see `KQEqRegressor.partial_fit`.
+
+    Parameters
+    ----------
+    model : fitted estimator
+        A charge model, or a pipeline that ends in one, fitted with ``store_triangles=True``; it is
+        changed.
+    X : sequence of ase.Atoms
+        What ``model.predict`` takes.
+    y : labels
+        Those that are linear in the charges.
+    sample_weight : array-like of shape (n,), default=None
+        Weights of the structures.
+
+    Returns
+    -------
+    model : estimator
+        The same.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer, partial_fit
+    >>> from skqeq.datasets import load_molecules
+    >>> X, y = load_molecules()
+    >>> model = KQEqRegressor(store_triangles=True)
+    >>> model = make_pipeline(SOAPFeaturizer(), CURSparsifier(n_points=8), model)
+    >>> model = model.fit(X[:50], y["dipole"][:50])
+    >>> model = partial_fit(model, X[50:90], y["dipole"][50:90])
+    """
+    transformer, last = unwrap(model)
+    last.partial_fit(transformer(X), y, sample_weight)
+    return model
+
+
+def refit(model):
+    """Fit a model once more to the same labels, after noise or amplitudes were changed.
+
+    Parameters
+    ----------
+    model : fitted estimator
+        A charge model, or a pipeline that ends in one, fitted with ``store_triangles=True``; it is
+        changed.
+
+    Returns
+    -------
+    model : estimator
+        The same.
+    """
+    unwrap(model)[1].refit()
+    return model
+
+
 def unwrap(model):
     """The charge model inside a pipeline or a search, and what turns X into its input."""
     steps = []

@@ -70,6 +70,9 @@ class GAPRegressor(ChargeModel):
         },
     }
 
+    # Energies are not reduced in parts.
+    n_jobs, store_triangles = None, False
+
     def __init__(
         self,
         amplitude_gap=1.0,

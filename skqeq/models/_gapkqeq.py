@@ -30,7 +30,9 @@ class GAPKQEqRegressor(KQEqRegressor):
         As in `KQEqRegressor`.
     hardness : float or dict of {str: float}, default=2.7
         As in `KQEqRegressor`, where it is zero by default; 2.7 eV/e^2 is that of [2]_.
-    radius_scale, radii, accuracy, solver, algorithm, max_iter, tol, verbose
+    radius_scale, radii, accuracy, solver, algorithm, max_iter, tol
+        As in `KQEqRegressor`.
+    n_jobs, store_triangles, verbose
         As in `KQEqRegressor`.
     init : array-like of shape (n_weights,), default=None
         As in `KQEqRegressor`, in the form of `coef_`.
@@ -122,6 +124,8 @@ class GAPKQEqRegressor(KQEqRegressor):
         max_iter=50,
         tol=1e-7,
         response=None,
+        n_jobs=None,
+        store_triangles=False,
         verbose=0,
     ):
         self.amplitude_gap = amplitude_gap
@@ -150,6 +154,8 @@ class GAPKQEqRegressor(KQEqRegressor):
         self.max_iter = max_iter
         self.tol = tol
         self.response = response
+        self.n_jobs = n_jobs
+        self.store_triangles = store_triangles
         self.verbose = verbose
 
     def _features(self, X, response):

@@ -100,6 +100,12 @@ class KQEqRegressor(ChargeModel):
         charge equilibration. With `ChargeFlow` the atoms also have reference charges, which are
         learned from the same features, or from the block ``"reference"`` of `StructureBlocks`
         beside ``"chi"``.
+    n_jobs : int, default=None
+        Number of processes that reduce labels which are linear in the charges; others are fitted in
+        one. None means 1, or what `joblib.parallel_config` says, which may be a cluster.
+    store_triangles : bool, default=False
+        Whether `fit` keeps in `triangles_` what `partial_fit` and `refit` need to go on. They are
+        of the size of the square of the number of weights.
     verbose : int, default=0
         Above 0 progress bars are shown.
 
@@ -121,6 +127,10 @@ class KQEqRegressor(ChargeModel):
         Number of features seen in `fit`.
     response_ : QEq or ChargeFlow
         How charges follow.
+    triangles_ : dict of {str: ndarray of shape (n_rows, n_rows)}
+        By target, all its labels as an orthogonal transformation makes them: an upper triangle over
+        the weights before they are scaled, and with the labels in the last column. Only after
+        `partial_fit`, or with `store_triangles`.
 
     References
     ----------
@@ -175,6 +185,8 @@ class KQEqRegressor(ChargeModel):
         max_iter=50,
         tol=1e-7,
         response=None,
+        n_jobs=None,
+        store_triangles=False,
         verbose=0,
     ):
         self.sigma_dipole = sigma_dipole
@@ -202,6 +214,8 @@ class KQEqRegressor(ChargeModel):
         self.max_iter = max_iter
         self.tol = tol
         self.response = response
+        self.n_jobs = n_jobs
+        self.store_triangles = store_triangles
         self.verbose = verbose
 
     def _make_response(self):

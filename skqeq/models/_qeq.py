@@ -1,6 +1,6 @@
 """Classical charge equilibration, fitted."""
 
-from ..structures import check_structures
+from ..structures._collection import collect
 from ._base import POSITIVE, ChargeModel, fields
 
 
@@ -20,8 +20,10 @@ class QEqRegressor(ChargeModel):
         As in `KQEqRegressor`.
     amplitude_baseline : float, default=10.0
         Prior standard deviation of ``b``, V.
-    hardness, radius_scale, radii, accuracy, solver, algorithm, init, max_iter, tol, verbose
+    hardness, radius_scale, radii, accuracy, solver, algorithm, init, max_iter, tol
         As in `KQEqRegressor`.
+    n_jobs, store_triangles, verbose
+        Likewise.
 
     Attributes
     ----------
@@ -78,6 +80,8 @@ class QEqRegressor(ChargeModel):
         init=None,
         max_iter=50,
         tol=1e-7,
+        n_jobs=None,
+        store_triangles=False,
         verbose=0,
     ):
         self.sigma_dipole = sigma_dipole
@@ -102,10 +106,12 @@ class QEqRegressor(ChargeModel):
         self.init = init
         self.max_iter = max_iter
         self.tol = tol
+        self.n_jobs = n_jobs
+        self.store_triangles = store_triangles
         self.verbose = verbose
 
     def _features(self, X, response):
-        return fields(check_structures(X))
+        return fields(collect(X))
 
     def _amplitudes(self):
         return 0.0, self.amplitude_baseline, 0.0

@@ -1,10 +1,37 @@
 """Rows of a least-squares problem over the atoms of a block."""
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy.sparse import csr_matrix
 
 # Rows of the design matrix that are in memory at a time.
 MAX_ROWS = 4096
+
+
+class LabelRows(NamedTuple):
+    """Rows of the labels of one target, whose noise is relative to that of the model.
+
+    Attributes
+    ----------
+    name : str
+        The target.
+    J : ndarray of shape (n, n_weights)
+        Over the weights before they are scaled.
+    residual, weight : ndarray of shape (n,)
+        Labels less those of the prior mean, and the inverse of the noise, which is part of both.
+    structures : ndarray of shape (n,)
+        Of which structure each row is, ascending.
+    block : int
+        The first structure of the block, which has all rows of its structures.
+    """
+
+    name: str
+    J: np.ndarray
+    residual: np.ndarray
+    weight: np.ndarray
+    structures: np.ndarray
+    block: int
 
 
 class RowList:

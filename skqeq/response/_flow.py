@@ -245,7 +245,7 @@ class FlowEquilibrium(Equilibrium):
 
     def reference(self, learned):
         """Reference charges of the right sum from those that are learned, shape (n_atoms,); e."""
-        return learned + (self._structure.charge - learned.sum()) / len(learned)
+        return learned + (self.structure.charge - learned.sum()) / len(learned)
 
     def charges(self, chi, start=None, reference=None):
         """Charges for electronegativities and reference charges of shape (n_atoms,); e.

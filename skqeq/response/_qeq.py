@@ -103,6 +103,8 @@ class Equilibrium:
 
     Attributes
     ----------
+    structure : Structure
+        What it is the response of.
     lever : ndarray of shape (n_atoms, 3)
         What a charge does to the dipole: the positions, less what it induces.
     dipoles : InducedDipoles or None
@@ -117,7 +119,7 @@ class Equilibrium:
     flows = None
 
     def __init__(self, structure, A, name=None, widths=None, accuracy=1e-8, polarizability=None):
-        self._structure, self._A, self._widths, self._accuracy = structure, A, widths, accuracy
+        self.structure, self._A, self._widths, self._accuracy = structure, A, widths, accuracy
         name = name or structure.symbols
         self.lever, self.dipoles = structure.positions, None
         if polarizability is not None:
@@ -132,7 +134,7 @@ class Equilibrium:
         self._solver = self._make_solver(name)
 
     def _make_solver(self, name):
-        structure, A = self._structure, self._A
+        structure, A = self.structure, self._A
         if isinstance(A, HardnessOperator):
             return ConjugateGradients(A, name)
         if structure.periodic and not all(structure.pbc):
@@ -150,7 +152,7 @@ class Equilibrium:
 
         Charges of a similar problem to `start` from save iterations.
         """
-        return self._solver.minimise(self._external - chi, self._structure.charge, start)
+        return self._solver.minimise(self._external - chi, self.structure.charge, start)
 
     @property
     def n_iterations(self):
@@ -165,7 +167,7 @@ class Equilibrium:
         """``chi . q + q . A q / 2 - field . sum_i q_i r_i``, about the coordinate origin; eV."""
         energy = float(charges @ (chi - self._external + 0.5 * (self._A @ charges)))
         if self.dipoles is not None:
-            field = self._structure.field
+            field = self.structure.field
             energy -= 0.5 * float(field @ self.dipoles.polarizability @ field)
         return energy
 
@@ -176,7 +178,7 @@ class Equilibrium:
         """
         if self.dipoles is None:
             return None
-        return self.dipoles.induced(charges, self._structure.field if field is None else field)
+        return self.dipoles.induced(charges, self.structure.field if field is None else field)
 
     def coulomb_gradient(self, q, p=None, field=None):
         """Derivatives of ``q . A p`` at fixed charges with respect to positions and strain.
@@ -187,7 +189,7 @@ class Equilibrium:
         charges = q if p is None else p
         if isinstance(self._A, HardnessOperator):
             return self._A.gradient(q, charges)
-        found = hardness_gradient(self._structure, q, charges, self._widths, self._accuracy)
+        found = hardness_gradient(self.structure, q, charges, self._widths, self._accuracy)
         if self.dipoles is None:
             return found
         d, e = self.induced(q, field), self.induced(charges)
@@ -199,7 +201,7 @@ class Equilibrium:
 
         Where there are dipoles, those of q in `field` are part of it, and follow.
         """
-        gradient, virial = potential_gradient(self._structure, q, self._widths, self._accuracy)
+        gradient, virial = potential_gradient(self.structure, q, self._widths, self._accuracy)
         if self.dipoles is not None:
             more = self.dipoles.potential_gradient(q, self.induced(q, field))
             gradient, virial = gradient + more[0], virial + more[1]
@@ -207,12 +209,12 @@ class Equilibrium:
 
     def observable(self, target):
         """The operator T, and the constant, of a target that is ``T q`` and a constant."""
-        operator = target.operator(self._structure, self._widths)
+        operator = target.operator(self.structure, self._widths)
         if self.dipoles is None:
             return operator, np.zeros(len(operator))
-        of_dipoles = target.dipole_operator(self._structure, self.dipoles.widths)
+        of_dipoles = target.dipole_operator(self.structure, self.dipoles.widths)
         operator, by_field = self.dipoles.observed(operator, of_dipoles)
-        return operator, by_field @ self._structure.field
+        return operator, by_field @ self.structure.field
 
     def project(self, V):
         """``P V`` for V of shape (n_atoms,) or (n_atoms, k)."""

@@ -109,6 +109,31 @@ class Triangle:
         if info:
             raise ValueError(f"LAPACK tpqrt rejected argument {-info}")
 
+    def merge(self, R, n_rows=0):
+        """Add all rows that a triangle stands for.
+
+        Parameters
+        ----------
+        R : ndarray of shape (n_columns + 1, n_columns + 1)
+            Upper triangle, the last column belongs to the right-hand sides; see `augmented`. It is
+            overwritten if it is in Fortran order.
+        n_rows : int, default=0
+            How many rows they were.
+        """
+        n = len(self._reduced())
+        if R.shape != (n, n):
+            raise ValueError(f"a triangle of shape {R.shape} cannot be added to one of {(n, n)}")
+        self.n_rows += n_rows
+        R = np.asfortranarray(R)
+        self._R, _, _, info = dtpqrt(n, min(48, n), self._R, R, overwrite_a=True, overwrite_b=True)
+        if info:
+            raise ValueError(f"LAPACK tpqrt rejected argument {-info}")
+
+    @property
+    def augmented(self):
+        """``[[R, z], [0, rho]]`` with the penalty in it, (n_columns + 1, n_columns + 1)."""
+        return self._reduced()
+
     def copy(self):
         """An independent triangle with the same rows."""
         other = Triangle(self.n_columns, self._penalty)

@@ -56,8 +56,8 @@ class CURSparsifier(
         Keep elements apart. False mixes all environments, as [2]_ did, with `n_points` in total.
     jitter : float, default=1e-10
         Added to the diagonal of ``K_MM`` (whose diagonal is 1).
-    max_environments : int, default=50000
-        CUR looks at a random subset of this many environments per element.
+    max_environments : int, default=20000
+        The choice is among this many environments per element, those of random structures.
     random_state : int or None, default=0
         Seed of the choice.
     verbose : int, default=0
@@ -112,7 +112,7 @@ class CURSparsifier(
         block_weights=None,
         per_species=True,
         jitter=1e-10,
-        max_environments=50_000,
+        max_environments=20_000,
         random_state=0,
         verbose=0,
     ):
@@ -148,8 +148,8 @@ class CURSparsifier(
         rng = np.random.default_rng(seed)
         boundaries = X.source.boundaries if ragged else (0, X.shape[1])
         weights = self._weights(len(boundaries) - 1)
-        sizes = [len(s) for s in X.structures] if ragged else [len(X)]
-        rows = Rows(X, np.concatenate([[0], np.cumsum(sizes)]), boundaries, self.verbose)
+        offsets = X.structures.offsets if ragged else np.array([0, len(X)])
+        rows = Rows(X, offsets, boundaries, self.verbose)
         chosen = self._choose(rows, self._groups(X, ragged), rng)
         points = rows.gather(chosen)
         self.kernels_ = {
@@ -235,16 +235,18 @@ class CURSparsifier(
         """Group of every environment, shape (n,)."""
         if not ragged:
             return np.full(len(X), ALL)
-        numbers = np.concatenate([s.numbers for s in X.structures])
+        numbers = X.structures.numbers
         return numbers if self.per_species else np.full(len(numbers), ALL)
 
     def _choose(self, rows, labels, rng):
         """The chosen rows of every group, ascending."""
-        members = {}
+        members, order = {}, None
         for group in np.unique(labels):
             found = np.flatnonzero(labels == group)
             if len(found) > self.max_environments:
-                found = np.sort(rng.choice(found, self.max_environments, replace=False))
+                if order is None:
+                    order = rows.shuffled(rng)
+                found = np.sort(found[np.argsort(order[found])[: self.max_environments]])
             members[int(group)] = found
         short = {g: len(found) for g, found in members.items() if len(found) < self.n_points}
         if short:
@@ -299,6 +301,17 @@ class Rows:
         """Structure and atom of environments: (n, 2)."""
         structure = np.searchsorted(self.offsets, rows, side="right") - 1
         return np.stack([structure, rows - self.offsets[structure]], axis=1)
+
+    def shuffled(self, rng):
+        """Places of all environments in a random order that keeps those of a structure together.
+
+        The first ones of every element are in the same few structures.
+        """
+        if isinstance(self.X, np.ndarray):
+            return rng.permutation(self.offsets[-1])
+        n_atoms = self.offsets[-1]
+        structures = np.repeat(rng.permutation(len(self.X)), np.diff(self.offsets))
+        return structures * n_atoms + np.arange(n_atoms)
 
     def walk(self, wanted):
         """Yield tiles of the environments `wanted` (ascending), and their places in it."""

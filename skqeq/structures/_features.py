@@ -7,6 +7,7 @@ block and not by the data.
 import numpy as np
 from tqdm import tqdm
 
+from ._collection import Structures, collect, concatenate
 from ._sources import NO_GRADIENT, ArraySource, StackedSource
 from ._tiles import Block
 
@@ -22,7 +23,7 @@ class StructureFeatures:
 
     Parameters
     ----------
-    structures : sequence of Structure
+    structures : Structures or sequence of Structure
         Checked structures.
     source : object
         Computes the features: ``source.tiles(structures)`` returns a list of `Tile`,
@@ -46,8 +47,8 @@ class StructureFeatures:
     """
 
     def __init__(self, structures, source):
-        self.structures = np.empty(len(structures), dtype=object)
-        self.structures[:] = structures
+        is_collection = isinstance(structures, Structures)
+        self.structures = structures if is_collection else Structures(structures)
         self.source = source
 
     @classmethod
@@ -61,9 +62,7 @@ class StructureFeatures:
         arrays : sequence of array-like of shape (n_atoms, n_features)
             Per-atom features of each structure.
         """
-        from ._structure import check_structures
-
-        structures = check_structures(X)
+        structures = collect(X)
         if len(arrays) != len(structures):
             raise ValueError(f"{len(arrays)} arrays for {len(structures)} structures")
         return cls(structures, ArraySource(structures, arrays))
@@ -98,7 +97,7 @@ class StructureFeatures:
         return len(self.structures)
 
     def __repr__(self):
-        n_atoms = sum(len(s) for s in self.structures)
+        n_atoms = self.structures.sizes.sum()
         names = getattr(self.source, "names", None)
         columns = f"{self.n_features} features"
         if names:
@@ -176,16 +175,16 @@ class StructureFeatures:
             Index of the first structure of the block.
         block : Block
         """
-        sizes = np.array([len(s) for s in self.structures], dtype=int) * self.source.row_bytes
+        ends = np.cumsum(self.structures.sizes * float(self.source.row_bytes))
         silent = not (verbose or self.source.verbose)
         with tqdm(total=len(self), desc=desc, disable=silent, leave=False) as bar:
-            start = 0
+            start, begin = 0, 0.0
             while start < len(self):
-                fits = np.searchsorted(np.cumsum(sizes[start:]), max_bytes, side="right")
-                stop = start + max(1, int(fits))
+                stop = int(np.searchsorted(ends, begin + max_bytes, side="right"))
+                stop = max(start + 1, stop)
                 yield start, self._block(list(self.structures[start:stop]))
                 bar.update(stop - start)
-                start = stop
+                start, begin = stop, ends[stop - 1]
 
     def __array_function__(self, func, types, args, kwargs):
         # FeatureUnion stacks by np.hstack (scikit-learn 1.8) or np.concat(axis=1) (1.9).
@@ -221,6 +220,15 @@ def _same_columns(first, second):
     return first.signature is not None and first.signature == second.signature
 
 
+def _same_structures(first, second):
+    if first is second:
+        return True
+    if first.lazy and second.lazy and first.reader is second.reader:
+        return np.array_equal(first.index, second.index)
+    same = (a.digest == b.digest for a, b in zip(first, second))
+    return len(first) == len(second) and all(same)
+
+
 def _concatenate(parts, axis=0):
     if not all(isinstance(part, StructureFeatures) for part in parts):
         raise TypeError("StructureFeatures can be concatenated with each other only")
@@ -230,7 +238,7 @@ def _concatenate(parts, axis=0):
         raise ValueError(f"StructureFeatures have two axes, got axis={axis}")
     if any(not _same_columns(part.source, parts[0].source) for part in parts):
         raise ValueError("features of different transformers cannot be concatenated")
-    return StructureFeatures(np.concatenate([part.structures for part in parts]), parts[0].source)
+    return StructureFeatures(concatenate([part.structures for part in parts]), parts[0].source)
 
 
 def _beside(parts, names=None):
@@ -239,8 +247,7 @@ def _beside(parts, names=None):
             raise TypeError(
                 f"block {name!r} is a {type(part).__name__}, but must be features of structures"
             )
-    reference = [s.digest for s in parts[0].structures]
-    if any([s.digest for s in part.structures] != reference for part in parts):
+    if any(not _same_structures(part.structures, parts[0].structures) for part in parts):
         raise ValueError("features of different structures cannot stand side by side")
     return StructureFeatures(
         parts[0].structures, StackedSource([part.source for part in parts], names)

@@ -120,7 +120,7 @@ def check_structures(X):
         if isinstance(item, Structure):
             structures.append(item)
         elif isinstance(item, Atoms):
-            structures.append(_check_one(i, item))
+            structures.append(check_one(i, item))
         else:
             raise TypeError(
                 f"X[{i}] is a {type(item).__name__}, but every structure must be an ase.Atoms"
@@ -194,7 +194,8 @@ def as_sequence(X):
     return X
 
 
-def _check_one(i, atoms):
+def check_one(i, atoms):
+    """Check structure i, and strip it."""
     numbers = atoms.numbers.astype(np.int64)
 
     def fail(message):

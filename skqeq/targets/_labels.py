@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..structures._structure import as_sequence
-from ._observables import TARGETS, VOIGT
+from ._observables import TARGETS, VOIGT, doubtful
 
 COLUMNS = {name: t.shape for name, t in TARGETS.items()}
 RAGGED = [name for name, shape in COLUMNS.items() if shape is None]
@@ -164,17 +164,17 @@ def targets_from_atoms(X, names):
     if isinstance(names, str):
         names = [names]
     keys = names if isinstance(names, dict) else dict.fromkeys(names)
-    structures = list(as_sequence(X))
-    columns = {}
-    for name, key in keys.items():
-        candidates = (f"REF_{name}", name) if key is None else (key,)
-        found = [_find(atoms, candidates) for atoms in structures]
-        if all(value is None for value in found):
+    places = {n: (f"REF_{n}", n) if key is None else (key,) for n, key in keys.items()}
+    columns = {name: [] for name in keys}
+    for atoms in as_sequence(X):  # once, as they may be read one by one
+        for name, candidates in places.items():
+            columns[name].append(_find(atoms, candidates))
+    for name, candidates in places.items():
+        if all(value is None for value in columns[name]):
             raise ValueError(
                 f"no structure has {name}: looked for {' or '.join(candidates)} in calc.results, "
                 "arrays and info"
             )
-        columns[name] = found
     return make_targets(**columns)
 
 
@@ -194,7 +194,7 @@ class Labels:
     ----------
     y : structured array, (n, 3) array, list of dict or DataFrame
         A plain array of shape (n, 3) means dipoles.
-    structures : sequence of Structure
+    structures : Structures
         What the labels belong to.
 
     Attributes
@@ -212,20 +212,22 @@ class Labels:
         if len(self.table) != len(structures):
             raise ValueError(f"X holds {len(structures)} structures, but y {len(self.table)}")
         self.columns = [n for n in self.table.dtype.names if not n.endswith("_sigma")]
-        for name in self.columns:
-            for i, structure in enumerate(structures):
+        ragged = [name for name in self.columns if name in RAGGED]
+        for i, structure in enumerate(structures if ragged else ()):
+            for name in ragged:
                 self._check_size(name, i, structure)
-                value = self.table[name][i]
-                if name in ("stress", "born_effective_charges") and value is not None:
-                    # Programs write all components; what a slab does not have means nothing.
-                    defined = TARGETS[name].defined(structure)
-                    if defined.any():
-                        value[~defined.reshape(value.shape)] = np.nan
+        partial = [n for n in self.columns if n in ("stress", "born_effective_charges")]
+        for i, structure in doubtful(structures, partial):
+            for name in partial:
+                value, defined = self.table[name][i], TARGETS[name].defined(structure)
+                # Programs write all components; what a slab does not have means nothing.
+                if value is not None and defined.any():
+                    value[~defined.reshape(value.shape)] = np.nan
         self.names = [n for n in self.columns if self.known(n).any()]
 
     def _check_size(self, name, i, structure):
         value = self.table[name][i]
-        if name in RAGGED and value is not None:
+        if value is not None:
             expected = TARGETS[name].size(structure)
             if value.size != expected:
                 rows = expected // int(np.prod(TARGETS[name].row_shape))

@@ -60,7 +60,7 @@ class Target:
         The total energies of different compositions differ by so much more than any error that
         their R2 says nothing.
         """
-        return values / np.array([len(s) for s in structures]) if self.extensive else values
+        return values / structures.sizes if self.extensive else values
 
     def observe(self, solution):
         """The numbers (k,) that a `Solution` gives for the label."""
@@ -286,3 +286,15 @@ TARGETS = {target.name: target for target in ALL}
 ENERGIES = ("energy", "forces", "stress")
 # What needs derivatives with respect to the geometry.
 GRADIENTS = ("forces", "stress", "born_effective_charges")
+
+
+def doubtful(structures, names):
+    """Yield indices and structures for which some of these targets may be undefined.
+
+    The others need not be read: only stress takes a cell.
+    """
+    some = np.arange(len(structures))
+    if "stress" not in names:
+        some = some[structures.periodic] if names else some[:0]
+    for i in some.tolist():
+        yield i, structures[i]

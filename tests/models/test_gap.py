@@ -34,7 +34,7 @@ from skqeq import (
 from skqeq.models import _energies
 from skqeq.models._energies import EnergyRows
 from skqeq.response import ChargeFlow, QEq
-from skqeq.structures import check_structures
+from skqeq.structures._collection import collect
 from skqeq.targets import TARGETS, Labels
 
 from .test_forces import CASES, rattled
@@ -54,7 +54,7 @@ def blocks():
 def labels_of(X, seed=0):
     """Random labels of all that the structures have."""
     rng = np.random.default_rng(seed)
-    structures = check_structures(X)
+    structures = collect(X)
 
     def random(name):
         for structure in structures:
@@ -464,7 +464,7 @@ def test_born_charges_as_files_hold_them(model):
     table = make_targets(born_effective_charges=born)["born_effective_charges"]
     assert [b.shape for b in table] == [(2, 3, 3), (8, 3, 3)]
     full = make_targets(born_effective_charges=[np.nan_to_num(b) for b in born])
-    labels = Labels(full, check_structures(X))
+    labels = Labels(full, collect(X))
     known = ~np.isnan(labels.table["born_effective_charges"][1])
     assert known.any(axis=(0, 2)).tolist() == [False, False, True]
     assert not np.isnan(full["born_effective_charges"][1]).any()

@@ -1,0 +1,143 @@
+"""Fits of structures that stay in their file: time and memory over their number.
+
+    python benchmarks/streaming.py [--data molecules.xyz] [--sizes 1000 5000 20000]
+
+The molecules are those of `--data`, or the bundled ones, with rattled copies, in one extended XYZ
+file; double SOAP n_max 8, l_max 6, 1000 points per element, dipoles. Every size is fitted in a
+process of its own, whose peak memory is its own. The floor is that of ``fit_predict.py``, measured
+on a sample of the structures, plus nothing for reading them. The table is printed and written to
+``results/streaming.csv``.
+"""
+
+import argparse
+import csv
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase.data import chemical_symbols
+from fit_predict import DOUBLE, L_MAX, N_MAX, molecules
+from floor import flops, gemm_rate, n_soap_features, soap_seconds
+from sklearn.pipeline import make_pipeline
+
+from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer, targets_from_atoms
+from skqeq.datasets import open_structures
+
+RESULTS = Path(__file__).parent / "results"
+SAMPLE = 1000
+N_POINTS = 1000
+
+
+def write(path, data, n):
+    """n molecules in one file, with their dipoles."""
+    X, D = molecules(data, n)
+    kept = len(X)
+    for i in range(n):
+        atoms = X[i % kept].copy()
+        atoms.calc = None
+        if i >= kept:
+            atoms.rattle(0.05, seed=i)
+        dipole = D[i % kept]
+        atoms.info = {"REF_dipole": dipole}
+        atoms.arrays = {name: atoms.arrays[name] for name in ("numbers", "positions")}
+        ase.io.write(path, atoms, append=True, format="extxyz")
+
+
+def fit(path, n, n_jobs):
+    """Fit to the first n structures of a file; figures of this process."""
+    X = open_structures(path)[:n]
+    start = time.perf_counter()
+    y = targets_from_atoms(X, ["dipole"])["dipole"]
+    labels = time.perf_counter() - start
+    model = make_pipeline(
+        SOAPFeaturizer(r_cut=DOUBLE, n_max=N_MAX, l_max=L_MAX),
+        CURSparsifier(n_points=N_POINTS),
+        KQEqRegressor(n_jobs=n_jobs),
+    )
+    start = time.perf_counter()
+    model.fit(X, y)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    numbers, counts = np.unique(model[1].component_numbers_, return_counts=True)
+    points = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+    return {"seconds": seconds, "labels": labels, "peak GiB": peak, "points": points}
+
+
+def floor(path, n, points):
+    """Seconds that cannot be avoided: descriptors of a sample times their number, and flops."""
+    X = open_structures(path)[:n]
+    sample = list(X[np.random.default_rng(0).permutation(n)[:SAMPLE]])
+    soap = min(soap_seconds(sample, DOUBLE, N_MAX, L_MAX, r) for r in (False, True, True))
+    size = sum(len(atoms) for atoms in X) / sum(len(atoms) for atoms in sample)
+    n_features = n_soap_features(len(points), len(DOUBLE), N_MAX, L_MAX)
+    atoms = Counter(z for a in X for z in a.numbers.tolist())
+    work = flops([_Counted(atoms)], points, n_features, 3 * n)
+    rate = gemm_rate()
+    return soap * size, sum(work.values()) / rate, rate / 1e9
+
+
+class _Counted:
+    """Something with the atoms of all structures."""
+
+    def __init__(self, counts):
+        self.numbers = np.repeat(list(counts), list(counts.values()))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", help="extxyz with dipoles, instead of the bundled molecules")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 2500, 5000, 10000, 20000])
+    parser.add_argument("--n-jobs", type=int, default=None)
+    parser.add_argument("--file", type=Path, help="the molecules, written if it is not there")
+    parser.add_argument("--case", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.case:
+        warnings.simplefilter("ignore")
+        print(json.dumps(fit(args.file, args.case, args.n_jobs)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = args.file or Path(folder) / "molecules.xyz"
+        if not path.exists():
+            write(path, args.data, max(args.sizes))
+        rows = []
+        for n in args.sizes:
+            command = [sys.executable, __file__, "--case", str(n), "--file", str(path)]
+            command += [] if args.n_jobs is None else ["--n-jobs", str(args.n_jobs)]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            found = json.loads(output.splitlines()[-1])
+            points = {int(z): m for z, m in found["points"].items()}
+            soap, other, rate = floor(path, n, points)
+            rows.append(
+                {
+                    "molecules": n,
+                    "seconds": f"{found['seconds']:.1f}",
+                    "floor": f"{soap + other:.1f}",
+                    "SOAP": f"{soap:.1f}",
+                    "ratio": f"{found['seconds'] / (soap + other):.2f}",
+                    "peak GiB": f"{found['peak GiB']:.2f}",
+                    "labels": f"{found['labels']:.1f}",
+                }
+            )
+            names = {chemical_symbols[z]: m for z, m in points.items()}
+            print(rows[-1], f"{rate:.0f} GFlop/s", names, flush=True)
+    sizes, seconds = ([float(row[key]) for row in rows] for key in ("molecules", "seconds"))
+    if len(rows) > 1:
+        print(f"slope {np.polyfit(np.log(sizes), np.log(seconds), 1)[0]:.3f}")
+    RESULTS.mkdir(exist_ok=True)
+    name = "streaming.csv" if args.n_jobs is None else f"streaming_{args.n_jobs}.csv"
+    with open(RESULTS / name, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

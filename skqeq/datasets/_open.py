@@ -1,0 +1,212 @@
+"""Structures in files that are read one by one, when they are asked for."""
+
+import os
+from io import StringIO
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from ase.db import connect
+from ase.io import Trajectory
+from ase.io.extxyz import read_xyz
+
+
+def open_structures(*paths):
+    """Open files of structures without reading them.
+
+    Parameters
+    ----------
+    *paths : str or path
+        Extended XYZ (``.xyz``, ``.extxyz``), data bases of ASE (``.db``, ``.aselmdb`` and what
+        else `ase.db.connect` knows) and trajectories of ASE (``.traj``). The structures of several
+        files follow each other.
+
+    Returns
+    -------
+    structures : StructureFile
+        A sequence of `ase.Atoms` for `fit` and `predict` of any size: an item is read when it is
+        indexed, and not kept.
+
+    Raises
+    ------
+    ValueError
+        If a file cannot be read, is compressed, or holds no structures.
+
+    Notes
+    -----
+    Labels and charges of a data base are found in its key-value pairs and data, which become
+    part of ``atoms.info``.
+
+    Examples
+    --------
+    >>> import ase.io, tempfile
+    >>> from ase.build import molecule
+    >>> from skqeq.datasets import open_structures
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     ase.io.write(f"{folder}/train.xyz", [molecule("H2O"), molecule("NH3")])
+    ...     X = open_structures(f"{folder}/train.xyz")
+    ...     print(len(X), X[1].symbols)
+    2 NH3
+    """
+    if not paths:
+        raise ValueError("no file was given")
+    files = []
+    for path in map(Path, paths):
+        kind = {".xyz": XYZFile, ".extxyz": XYZFile, ".traj": TrajectoryFile}
+        if path.suffix in (".gz", ".bz2", ".xz", ".zip"):
+            raise ValueError(f"{path} is compressed and has no random access: unpack it first")
+        if not path.is_file():
+            raise ValueError(f"cannot read {path}: {'not a' if path.exists() else 'no such'} file")
+        files.append(kind.get(path.suffix, DatabaseFile)(path))
+    return StructureFile(files)
+
+
+class StructureFile:
+    """A sequence of structures that stay in their files.
+
+    To scikit-learn it is an array of shape (n,); slices, masks and arrays of indices select some of
+    the structures without reading them. It holds the paths and where structures begin, and is
+    small to pickle.
+
+    Parameters
+    ----------
+    files : list
+        Readers of single files, which know their length and ``read(i)``.
+    index : ndarray of int, default=None
+        Which structures; None means all.
+    """
+
+    def __init__(self, files, index=None):
+        self.files = files
+        self._ends = np.cumsum([len(file) for file in files])
+        self._index = np.arange(self._ends[-1]) if index is None else index
+
+    @property
+    def shape(self):
+        return (len(self),)
+
+    ndim = 1
+
+    def __len__(self):
+        return len(self._index)
+
+    def __repr__(self):
+        names = ", ".join(str(file.path) for file in self.files)
+        return f"<StructureFile: {len(self)} structures of {names}>"
+
+    def __getitem__(self, key):
+        if isinstance(key, tuple):
+            # sklearn.utils._safe_indexing asks for X[key, ...].
+            if len(key) != 2 or key[1] is not Ellipsis:
+                raise IndexError("structures can be indexed along one axis only")
+            key = key[0]
+        if not isinstance(key, (int, np.integer)):
+            if not isinstance(key, slice):
+                key = np.asarray(key)
+                key = key if key.size else key.astype(int)
+            return StructureFile(self.files, self._index[key])
+        i = int(self._index[key])
+        f = int(np.searchsorted(self._ends, i, side="right"))
+        file, place = self.files[f], i - int(self._ends[f]) + len(self.files[f])
+        try:
+            return file.read(place)
+        except Exception as error:  # every reader of ASE has its own kinds
+            reason = str(error) or type(error).__name__
+            raise ValueError(f"structure {place} of {file.path}: {reason}") from error
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
+
+    def __array__(self, *args, **kwargs):
+        raise TypeError("structures in files do not turn into an array; use list(X) to read them")
+
+
+class XYZFile:
+    """Extended XYZ: knows where every frame begins."""
+
+    def __init__(self, path):
+        self.path = path
+        places, place, line = [], 0, 1
+        with open(path, "rb") as file:
+            for first in file:
+                try:
+                    n_atoms = int(first)
+                except ValueError:
+                    if not first.strip():
+                        break  # empty lines at the end
+                    raise ValueError(
+                        f"{path}, line {line}: {first[:40]!r} is no number of atoms of structure "
+                        f"{len(places)}"
+                    ) from None
+                places.append(place)
+                frame = list(islice(file, n_atoms + 1))
+                if len(frame) != n_atoms + 1:
+                    raise ValueError(
+                        f"{path} ends in structure {len(places) - 1}, which begins in line {line} "
+                        f"and has {n_atoms} atoms"
+                    )
+                place += len(first) + sum(map(len, frame))
+                line += n_atoms + 2
+        if not places:
+            raise ValueError(f"{path} holds no structures")
+        self._places = np.array([*places, place])
+
+    def __len__(self):
+        return len(self._places) - 1
+
+    def read(self, i):
+        """Structure i."""
+        begin, end = self._places[i : i + 2].tolist()
+        with open(self.path, "rb") as file:
+            file.seek(begin)
+            text = file.read(end - begin)
+        return next(read_xyz(StringIO(text.decode()), slice(0, 1)))
+
+
+class TrajectoryFile:
+    """A trajectory of ASE."""
+
+    def __init__(self, path):
+        self.path = path
+        with self._open() as trajectory:
+            self._length = len(trajectory)
+        if not self._length:
+            raise ValueError(f"{path} holds no structures")
+
+    def _open(self):
+        try:
+            return Trajectory(os.fspath(self.path))
+        except Exception as error:
+            raise ValueError(f"cannot read {self.path}: {error}") from error
+
+    def __len__(self):
+        return self._length
+
+    def read(self, i):
+        """Structure i."""
+        with self._open() as trajectory:
+            return trajectory[i]
+
+
+class DatabaseFile:
+    """A data base of ASE, whose rows are found by their number."""
+
+    def __init__(self, path):
+        self.path = path
+        try:
+            rows = connect(os.fspath(path)).select(include_data=False)
+            self._ids = np.array([row.id for row in rows])
+        except Exception as error:
+            raise ValueError(f"cannot read {path} as a data base of ASE: {error}") from error
+        if not len(self._ids):
+            raise ValueError(f"{path} holds no structures")
+
+    def __len__(self):
+        return len(self._ids)
+
+    def read(self, i):
+        """Structure i."""
+        row = connect(os.fspath(self.path)).get(id=int(self._ids[i]))
+        atoms = row.toatoms()
+        atoms.info |= {**row.key_value_pairs, **row.data}
+        return atoms

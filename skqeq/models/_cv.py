@@ -1,0 +1,473 @@
+"""Cross-validation of a linear model for many values of its noise, without fitting it anew.
+
+With rows J and labels r in units in which the prior of the weights is 1, and a noise s, those
+structures F that are left out of a fit have the residuals
+
+    e_F = (1 - H_FF)^-1 (r - J v)_F,    H = J (J^T J + s^2)^-1 J^T,    v = (J^T J + s^2)^-1 J^T r
+
+(Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), section 5.4.2, for blocks).
+One eigenvalue problem serves all s: that of ``J J^T`` where there are fewer rows than weights, of
+``J^T J`` otherwise. For folds of many structures in data of many rows, the weights of every fold
+come from ``J^T J`` less its part of the fold.
+"""
+
+import warnings
+from itertools import groupby, product
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, RegressorMixin, clone
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.model_selection import check_cv
+from sklearn.utils.validation import check_is_fitted
+from tqdm import tqdm
+
+from ..metrics import target_mae, target_r2, target_rmse
+from ..persistence import Persistent
+from ..solvers import Triangle
+from ..targets import make_targets
+from ._evidence import maximize_evidence
+from ._kqeq import KQEqRegressor
+from ._reduction import combined, empty, merge_pairwise
+from ._rows import MAX_ROWS
+
+# Rows are kept in memory up to so many bytes, and made once more otherwise.
+KEPT_BYTES = 2**31
+# Of up to so many folds the normal equations are kept.
+FEW_FOLDS = 20
+METRICS = {"r2": target_r2, "rmse": target_rmse, "mae": target_mae}
+
+
+class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstimator):
+    """A charge model whose noise is chosen by cross-validation, at hardly more cost than one fit.
+
+    What `sklearn.linear_model.RidgeCV` is to `Ridge`. Whole structures are left out, never single
+    rows: the components of a dipole know each other. The scores are exactly those of fits to
+    the other structures, for the features that X has. If their sparse set was picked from the same
+    structures, it knows those that are left out a little; `GridSearchCV` of a whole pipeline picks
+    it anew in every fold.
+
+    Parameters
+    ----------
+    estimator : KQEqRegressor or QEqRegressor, default=None
+        The model; None means ``KQEqRegressor()``.
+    sigmas : array-like of shape (n,) or dict of {str: array-like}, default=None
+        Values of the noise of the only target, in its unit, or of several, such as
+        ``{"sigma_dipole": [0.002, 0.01], "sigma_charges": [0.02]}``, of which all combinations are
+        tried. None means 16 values from 1e-4 to 0.1 for the only target.
+    cv : int, cross-validation generator or iterable, default=None
+        Folds, as in `GridSearchCV`; None leaves out every structure on its own.
+    scoring : {"r2", "rmse", "mae"}, default="r2"
+        What is best: the largest mean over the targets of R2, or the least error, of several
+        targets the mean over them of errors over the standard deviation of the labels. With `cv`,
+        scores are means over the folds; otherwise all that was left out is one set.
+    optimize_noise : bool, default=False
+        Whether to find the noise by the evidence, with `skqeq.model_selection.maximize_evidence`,
+        instead of trying `sigmas`. The scores of `cv` are then those of what was found.
+    verbose : int, default=0
+        Above 0 progress bars are shown.
+
+    Attributes
+    ----------
+    best_estimator_ : estimator
+        The model with the best noise, fitted to everything.
+    best_params_ : dict of {str: float}
+        Its noise.
+    best_score_ : float
+        Its score; errors are negative.
+    cv_results_ : dict
+        ``"params"``, a list of dict, and arrays over it: ``"score"``, and for every target
+        ``"r2_<target>"``, ``"rmse_<target>"`` and ``"mae_<target>"``.
+    left_out_ : ndarray of shape (n,)
+        What the best model predicts of every structure when it is left out, in the form of
+        `skqeq.make_targets`; NaN where there is no label.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skqeq import CURSparsifier, KQEqRegressorCV, SOAPFeaturizer
+    >>> from skqeq.datasets import load_molecules
+    >>> X, y, groups = load_molecules(return_groups=True)
+    >>> search = KQEqRegressorCV(sigmas=np.geomspace(1e-3, 1.0, 7))
+    >>> model = make_pipeline(SOAPFeaturizer(), CURSparsifier(n_points=8), search)
+    >>> model = model.fit(X[:60], y["dipole"][:60])
+    >>> model[-1].best_params_["sigma_dipole"] in search.sigmas
+    True
+    """
+
+    def __init__(
+        self,
+        estimator=None,
+        sigmas=None,
+        cv=None,
+        scoring="r2",
+        optimize_noise=False,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.sigmas = sigmas
+        self.cv = cv
+        self.scoring = scoring
+        self.optimize_noise = optimize_noise
+        self.verbose = verbose
+
+    def fit(self, X, y, groups=None, sample_weight=None):
+        """Choose the noise, and fit to everything.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            What the estimator takes.
+        y : labels
+            Those that are linear in the charges, see `KQEqRegressor.fit`.
+        groups : array-like of shape (n,), default=None
+            Handed to `cv`. Without `cv`, the structures of a group are left out together.
+        sample_weight : array-like of shape (n,), default=None
+            As in `KQEqRegressor.fit`; scores are weighted too.
+
+        Returns
+        -------
+        self : estimator
+        """
+        if self.scoring not in METRICS:
+            raise ValueError(f"scoring must be one of {', '.join(METRICS)}, got {self.scoring!r}")
+        model = KQEqRegressor() if self.estimator is None else clone(self.estimator)
+        if self.optimize_noise:
+            names = [f"sigma_{name}" for name in _labelled(model, X, y)]
+            model, self.evidence_history_ = maximize_evidence(
+                model, X, y, names, sample_weight, verbose=self.verbose
+            )
+        features, labels, weights = model._prepare(X, y, sample_weight)
+        model._check_linear(labels, type(self).__name__)
+        if self.optimize_noise:
+            candidates = [{f"sigma_{n}": getattr(model, f"sigma_{n}") for n in labels.names}]
+        else:
+            candidates = self._candidates(model, labels.names)
+        folds = _folds(self.cv, labels.table, groups)
+        rows = _Rows(model, features, labels, weights, folds)
+        tables = np.empty(len(candidates), dtype=object)
+        for index, sigmas in _by_ratio(candidates, labels.names):
+            for c, found in zip(index, rows.left_out(sigmas, bool(self.verbose)), strict=True):
+                tables[c] = found
+        self._score(tables, candidates, labels, weights, folds if self.cv is not None else None)
+        model.set_params(**self.best_params_)
+        model._solve(rows.triangle(), [])
+        model.targets_, model.y_form_ = labels.columns, labels.form
+        self.best_estimator_ = model
+        return self
+
+    def _candidates(self, model, names):
+        known = [f"sigma_{name}" for name in names]
+        sigmas = self.sigmas
+        if sigmas is None:
+            sigmas = np.geomspace(1e-4, 1e-1, 16)
+        if not isinstance(sigmas, dict):
+            if len(known) > 1:
+                raise ValueError(
+                    f"y has labels of {', '.join(names)}: sigmas must be a dict with some of "
+                    f"{', '.join(known)}"
+                )
+            sigmas = {known[0]: sigmas}
+        strange = sorted(set(sigmas) - set(known))
+        if strange or not sigmas:
+            raise ValueError(
+                f"sigmas must be for labels of y, {', '.join(known)}; got {', '.join(strange)}"
+            )
+        sigmas = {name: np.atleast_1d(np.asarray(s, dtype=float)) for name, s in sigmas.items()}
+        for name, values in sigmas.items():
+            bad = ~(np.isfinite(values) & (values > 0))
+            if values.ndim != 1 or not len(values) or bad.any():
+                raise ValueError(f"sigmas of {name} must be positive numbers, got {values}")
+        fixed = {name: float(getattr(model, name)) for name in known}
+        return [
+            fixed | dict(zip(sigmas, map(float, values), strict=True))
+            for values in product(*sigmas.values())
+        ]
+
+    def _score(self, tables, candidates, labels, weights, folds):
+        """Fill in the attributes that compare candidates."""
+        used = np.flatnonzero(weights > 0)
+        parts = [used]
+        if folds is not None:
+            parts = [used[folds[used] == f] for f in _numbers(folds[used])]
+        results, ranks = {"params": candidates}, []
+        for name in labels.names:
+            truth = labels.table[name]
+            with warnings.catch_warnings():
+                # Folds of one structure have errors and no R2.
+                warnings.simplefilter("ignore", UndefinedMetricWarning)
+                for metric, function in METRICS.items():
+                    scores = [
+                        [function(truth[p], table[name][p], weights[p]) for p in parts]
+                        for table in tables
+                    ]
+                    results[f"{metric}_{name}"] = np.mean(scores, axis=1)
+            ranks.append(results[f"{self.scoring}_{name}"])
+            if self.scoring != "r2":
+                known = np.concatenate([np.ravel(v) for v in truth if v is not None])
+                ranks[-1] = -ranks[-1] / (np.nanstd(known) if len(labels.names) > 1 else 1.0)
+        results["score"] = np.mean(ranks, axis=0)
+        if np.isnan(results["score"]).all():
+            raise ValueError(
+                "folds without two labelled structures of every target have no R2: use "
+                "scoring='rmse', or fewer folds"
+            )
+        best = int(np.nanargmax(results["score"]))
+        self.cv_results_, self.best_score_ = results, float(results["score"][best])
+        self.best_params_, self.left_out_ = candidates[best], tables[best]
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "best_estimator_")
+
+    def predict(self, X):
+        """Predict with the best model, see `KQEqRegressor.predict`."""
+        check_is_fitted(self)
+        return self.best_estimator_.predict(X)
+
+    def score(self, X, y, sample_weight=None):
+        """Score of the best model, see `KQEqRegressor.score`."""
+        check_is_fitted(self)
+        return self.best_estimator_.score(X, y, sample_weight)
+
+    def __sklearn_tags__(self):
+        model = KQEqRegressor() if self.estimator is None else self.estimator
+        return model.__sklearn_tags__()
+
+
+def _labelled(model, X, y):
+    """Names of the targets of which there are labels."""
+    return clone(model)._prepare(X, y, None)[1].names
+
+
+def _folds(cv, table, groups):
+    """The fold in which each structure is left out, shape (n,); -1 where it never is."""
+    n = len(table)
+    if groups is not None and len(groups) != n:
+        raise ValueError(f"groups holds {len(groups)} values for {n} structures")
+    if cv is None:
+        kept = np.arange(n) if groups is None else np.asarray(groups)
+        return np.unique(kept, return_inverse=True)[1].ravel()
+    folds = np.full(n, -1)
+    everything = np.arange(n)
+    for f, (train, test) in enumerate(check_cv(cv).split(everything, table, groups)):
+        if (folds[test] >= 0).any() or len(np.setxor1d(train, np.setdiff1d(everything, test))):
+            raise ValueError("cv must split into folds that do not overlap, each tested once")
+        folds[test] = f
+    return folds
+
+
+def _numbers(folds):
+    return np.unique(folds[folds >= 0])
+
+
+def _by_ratio(candidates, names):
+    """Candidates whose noises have the same ratios, with their noises (n, n_targets)."""
+    groups = {}
+    for c, candidate in enumerate(candidates):
+        sigmas = np.array([candidate[f"sigma_{name}"] for name in names])
+        groups.setdefault(tuple((sigmas / sigmas[0]).round(12)), []).append((c, sigmas))
+    for members in groups.values():
+        index, sigmas = zip(*members, strict=True)
+        yield index, np.array(sigmas)
+
+
+class _Rows:
+    """All rows of a fit, and what it would predict of structures that it does not know.
+
+    Up to `KEPT_BYTES` of rows are kept; more are reduced to triangles, of every fold if there are
+    `FEW_FOLDS` at most, and made once more when they are needed.
+    """
+
+    def __init__(self, model, features, labels, weights, folds):
+        self.model, self.labels, self.folds = model, labels, folds
+        self.scale, self.names = model._scale(), list(labels.names)
+        self.n_columns, self.n_folds = len(self.scale), folds.max() + 1
+        self.parameters = features, labels, weights, 0
+        known = (labels.values(name, i) for name in self.names for i in np.flatnonzero(weights))
+        n_rows = sum(int((~np.isnan(v)).sum()) for v in known if v is not None)
+        kept = 8 * n_rows * self.n_columns <= KEPT_BYTES
+        self.kept = list(model._linear_rows(*self.parameters)) if kept else None
+        self.dual = kept and n_rows <= self.n_columns
+        # By fold, or of everything, and by target.
+        self.by_fold = self.n_folds <= FEW_FOLDS
+        self.triangles, self.rows = {}, []
+        for rows in self.kept or model._linear_rows(*self.parameters):
+            self.rows.append(rows._replace(J=None))
+            if not self.dual:
+                self._reduce(rows)
+        if not self.dual and not kept and not self.by_fold and self._split_folds():
+            raise ValueError(
+                "groups that are not next to each other need all rows at once, for which they are "
+                f"too many; use folds, up to {FEW_FOLDS} of them"
+            )
+
+    def _split_folds(self):
+        """Whether a fold is spread over several blocks of rows."""
+        blocks = {}
+        for rows in self.rows:
+            for f in _numbers(self.folds[rows.structures]):
+                blocks.setdefault(int(f), set()).add(rows.block)
+        return any(len(found) > 1 for found in blocks.values())
+
+    def _reduce(self, rows):
+        folds = self.folds[rows.structures] if self.by_fold else np.zeros(len(rows.residual), int)
+        for f in np.unique(folds).tolist():
+            triangle = self.triangles.setdefault((f, rows.name), empty(self.n_columns))
+            triangle.update(rows.J[folds == f], rows.residual[folds == f])
+
+    def triangle(self):
+        """Of all rows and the prior, with the noise that the model has now."""
+        if not self.dual:
+            parts = ({name: part.augmented} for (_, name), part in self.triangles.items())
+            return combined(self.model, merge_pairwise(parts))
+        triangle = Triangle(self.n_columns, penalty=1.0)
+        for rows in self.kept:
+            sigma = getattr(self.model, f"sigma_{rows.name}")
+            triangle.update(rows.J * (self.scale / sigma), rows.residual / sigma)
+        return triangle
+
+    def left_out(self, sigmas, verbose=False):
+        """Tables of what is predicted of every structure when its fold is left out.
+
+        Parameters
+        ----------
+        sigmas : ndarray of shape (n, n_targets)
+            Noises, all of the same ratios.
+
+        Returns
+        -------
+        tables : list of ndarray of shape (n_structures,)
+        """
+        ratios = dict(zip(self.names, sigmas[0, 0] / sigmas[0], strict=True))
+        find = self._dual if self.dual else self._by_fold if self.by_fold else self._one_by_one
+        bar = tqdm(sigmas[:, 0], "sigmas", disable=not verbose, leave=False)
+        errors = find(ratios, bar)
+        return [self._table(error, ratios) for error in errors]
+
+    def _scaled(self, rows, ratios):
+        """Jacobian and labels of rows whose prior and noise are 1 and that of the first target."""
+        ratio = ratios[rows.name]
+        return rows.J * (self.scale * ratio), rows.residual * ratio
+
+    def _members(self):
+        """Places of the rows of every fold."""
+        folds = np.concatenate([self.folds[rows.structures] for rows in self.rows])
+        order = np.argsort(folds, kind="stable")
+        numbers, starts = np.unique(folds[order], return_index=True)
+        parts = np.split(order, starts[1:])
+        return [part for f, part in zip(numbers, parts, strict=True) if f >= 0]
+
+    def _dual(self, ratios, sigmas):
+        J, r = map(np.concatenate, zip(*(self._scaled(rows, ratios) for rows in self.kept)))
+        values, U = np.linalg.eigh(J @ J.T)
+        values, turned = np.maximum(values, 0.0), U.T @ r
+        for sigma in sigmas:
+            # What is left of each direction: 1 - H = U diag(left) U^T.
+            left = sigma**2 / (values + sigma**2)
+            errors, residual = np.full(len(r), np.nan), U @ (left * turned)
+            for part in _batches(self._members()):
+                rows = U[part]
+                blocks = (rows * left) @ rows.swapaxes(-1, -2)
+                errors[part] = np.linalg.solve(blocks, residual[part][..., None])[..., 0]
+            yield errors
+
+    def _one_by_one(self, ratios, sigmas):
+        gram, right = self._normal(ratios)
+        values, V = np.linalg.eigh(sum(gram.values()))
+        values, right = np.maximum(values, 0.0), V.T @ sum(right.values())
+        sigmas = np.array(list(sigmas))
+        errors = np.full((len(sigmas), sum(len(rows.residual) for rows in self.rows)), np.nan)
+        place = 0
+        for block in self._blocks():
+            Z, r = map(np.concatenate, zip(*(self._scaled(rows, ratios) for rows in block)))
+            Z = Z @ V
+            folds = np.concatenate([self.folds[rows.structures] for rows in block])
+            order = np.argsort(folds, kind="stable")
+            starts = np.unique(folds[order], return_index=True)[1]
+            parts = [p for p in np.split(order, starts[1:]) if folds[p[0]] >= 0]
+            for k, sigma in enumerate(sigmas):
+                weight = 1.0 / (values + sigma**2)
+                residual = r - Z @ (weight * right)
+                for part in _batches(parts):
+                    rows = Z[part]
+                    blocks = np.eye(part.shape[1]) - (rows * weight) @ rows.swapaxes(-1, -2)
+                    found = np.linalg.solve(blocks, residual[part][..., None])[..., 0]
+                    errors[k, place + part] = found
+            place += len(r)
+        return errors
+
+    def _blocks(self):
+        """The rows of all targets of one block of structures after the other."""
+        if self.kept is not None:
+            yield self.kept
+            return
+        for _, rows in groupby(self.model._linear_rows(*self.parameters), lambda rows: rows.block):
+            yield list(rows)
+
+    def _by_fold(self, ratios, sigmas):
+        gram, right = self._normal(ratios)
+        everything, of_all = sum(gram.values()), sum(right.values())
+        sigmas = np.array(list(sigmas))
+        weights = {}
+        for f in _numbers(self.folds).tolist():
+            rest, b = everything - gram.get(f, 0.0), of_all - right.get(f, 0.0)
+            diagonal, found = np.einsum("ii->i", rest), []
+            given = diagonal.copy()
+            for sigma in sigmas:
+                diagonal[:] = given + sigma**2
+                found.append(cho_solve(cho_factor(rest, lower=True, check_finite=False), b))
+            weights[f] = np.array(found).T
+        errors = []
+        for block in self._blocks():
+            for rows in block:
+                J, r = self._scaled(rows, ratios)
+                error, folds = np.full((len(sigmas), len(r)), np.nan), self.folds[rows.structures]
+                for f in _numbers(folds).tolist():
+                    error[:, folds == f] = (r[folds == f, None] - J[folds == f] @ weights[f]).T
+                errors.append(error)
+        return np.concatenate(errors, axis=1)
+
+    def _normal(self, ratios):
+        """Normal equations of every fold, in the units of `_scaled`."""
+        gram, right = {}, {}
+        for (f, name), triangle in self.triangles.items():
+            R = triangle.R * (self.scale * ratios[name])
+            gram[f] = gram.get(f, 0.0) + R.T @ R
+            right[f] = right.get(f, 0.0) + R.T @ (triangle.z * ratios[name])
+        return gram, right
+
+    def _table(self, errors, ratios):
+        table = make_targets(**{name: list(self.labels.table[name]) for name in self.names})
+        for name in self.names:
+            column = table[name]
+            if column.dtype == object:
+                column[:] = [None if v is None else np.full(v.shape, np.nan) for v in column]
+            else:
+                column[...] = np.nan
+        start = 0
+        for rows in self.rows:
+            stop = start + len(rows.residual)
+            wrong = errors[start:stop] / (rows.weight * ratios[rows.name])
+            start = stop
+            numbers, places = np.unique(rows.structures, return_index=True)
+            for i, error in zip(numbers, np.split(wrong, places[1:]), strict=True):
+                label = self.labels.values(rows.name, i)
+                if np.isnan(error).any():
+                    continue
+                predicted = label.copy()
+                predicted[~np.isnan(label)] -= error
+                shape = np.shape(self.labels.table[rows.name][i])
+                table[rows.name][i] = predicted.reshape(shape)
+        return table
+
+
+def _batches(parts):
+    """Folds of the same number of rows together: arrays (n_folds, n_rows), not too large ones."""
+    sizes = {}
+    for part in parts:
+        sizes.setdefault(len(part), []).append(part)
+    for size, members in sizes.items():
+        step = max(1, MAX_ROWS // size)
+        for start in range(0, len(members), step):
+            yield np.array(members[start : start + step])

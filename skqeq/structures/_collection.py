@@ -1,0 +1,195 @@
+"""Checked structures in order: all in memory, or each read when it is asked for."""
+
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from ase import Atoms
+from tqdm import tqdm
+
+from ._structure import Structure, check_one, check_structures
+
+
+class Outline(NamedTuple):
+    """What fits do not want to read structures for.
+
+    Attributes
+    ----------
+    sizes : ndarray of shape (n_structures,)
+        Numbers of atoms.
+    numbers : ndarray of shape (n_atoms,)
+        Atomic numbers, one structure after the other.
+    periodic : ndarray of shape (n_structures,)
+        Which structures are slabs or crystals.
+    """
+
+    sizes: np.ndarray
+    numbers: np.ndarray
+    periodic: np.ndarray
+
+
+class Structures:
+    """A sequence of checked structures, those of `StructureFeatures`.
+
+    Indexing by an integer gives one of them, by a slice, a mask or an array of indices a sequence
+    of those selected.
+
+    Parameters
+    ----------
+    items : sequence of Structure
+        In memory.
+
+    Attributes
+    ----------
+    lazy : bool
+        Whether structures are read, and checked, each time they are asked for.
+    outline : Outline
+        Sizes, atomic numbers and which are periodic.
+    """
+
+    lazy = False
+
+    def __init__(self, items):
+        self._items = np.empty(len(items), dtype=object)
+        self._items[:] = items
+
+    def __len__(self):
+        return len(self._items)
+
+    def __getitem__(self, key):
+        if isinstance(key, (int, np.integer)):
+            return self._items[key]
+        return Structures(self._items[key])
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
+
+    @cached_property
+    def outline(self):
+        """Sizes, atomic numbers and which are periodic."""
+        return _outline(self, len(self))
+
+    @property
+    def sizes(self):
+        """Numbers of atoms, shape (n_structures,)."""
+        return self.outline.sizes
+
+    @property
+    def numbers(self):
+        """Atomic numbers of all atoms, shape (n_atoms,)."""
+        return self.outline.numbers
+
+    @property
+    def periodic(self):
+        """Which structures are periodic, shape (n_structures,)."""
+        return self.outline.periodic
+
+    @property
+    def offsets(self):
+        """First atom of every structure, and the number of atoms; shape (n_structures + 1,)."""
+        return np.concatenate([[0], np.cumsum(self.sizes)])
+
+    def first_with(self, number):
+        """Index of the first structure that holds an element."""
+        atom = np.flatnonzero(self.numbers == number)[0]
+        return int(np.searchsorted(self.offsets, atom, side="right")) - 1
+
+    def name(self, i):
+        """What messages call structure i."""
+        return f"structure {i} ({self[i].symbols})"
+
+
+class LazyStructures(Structures):
+    """A sequence of `Structure` that are read, and checked, each time they are asked for.
+
+    The outline takes one walk over all of them, in which all are checked.
+
+    Parameters
+    ----------
+    reader : sequence of ase.Atoms
+        Knows its length, and reads an item when it is indexed by an integer.
+    index : ndarray of int, default=None
+        Which of its items; None means all.
+    outline : callable, default=None
+        Returns the outline of these.
+    verbose : bool, default=False
+        Whether that walk shows its progress.
+    """
+
+    lazy = True
+
+    def __init__(self, reader, index=None, outline=None, verbose=False):
+        self.reader, self.verbose = reader, verbose
+        self.index = np.arange(len(reader)) if index is None else index
+        self._known = outline
+
+    def __len__(self):
+        return len(self.index)
+
+    def __getitem__(self, key):
+        if not isinstance(key, (int, np.integer)):
+            return LazyStructures(self.reader, self.index[key], lambda: self._selected(key))
+        i = int(self.index[key])
+        try:
+            atoms = self.reader[i]
+        except Exception as error:  # files and data bases have errors of many kinds
+            reason = str(error) or type(error).__name__
+            raise ValueError(f"structure {i} cannot be read: {reason}") from error
+        if isinstance(atoms, Structure):
+            return atoms
+        if not isinstance(atoms, Atoms):
+            raise TypeError(
+                f"X[{i}] is a {type(atoms).__name__}, but every structure must be an ase.Atoms"
+            )
+        return check_one(i, atoms)
+
+    @cached_property
+    def outline(self):
+        """Sizes, atomic numbers and which are periodic; the first time from a walk over all."""
+        if self._known is not None:
+            return self._known()
+        walk = tqdm(self, "structures", disable=not self.verbose, leave=False)
+        return _outline(walk, len(self))
+
+    def _selected(self, key):
+        """The outline of a selection."""
+        places = np.arange(len(self))[key]
+        atoms = np.split(self.numbers, self.offsets[1:-1])
+        numbers = [atoms[i] for i in places]
+        return Outline(self.sizes[key], np.concatenate(numbers), self.periodic[key])
+
+    def __getstate__(self):
+        # Workers get what they need and no more: an outline would go with every task.
+        return self.__dict__ | {"_known": None, "outline": self.outline}
+
+
+def _outline(structures, n):
+    sizes, periodic = np.zeros(n, dtype=np.int32), np.zeros(n, dtype=bool)
+    numbers = []
+    for i, structure in enumerate(structures):
+        sizes[i], periodic[i] = len(structure), structure.periodic
+        # Small numbers in one buffer instead of many arrays.
+        numbers.append(structure.numbers.astype(np.uint8).tobytes())
+    return Outline(sizes, np.frombuffer(b"".join(numbers), dtype=np.uint8), periodic)
+
+
+def collect(X, verbose=False):
+    """Structures of whatever users and scikit-learn hand over, read now only if they must be.
+
+    Sequences of unknown kinds stay what they are, and their items are read one by one: a
+    `skqeq.datasets.StructureFile`, a trajectory of ASE.
+    """
+    found = getattr(X, "structures", X)
+    if isinstance(found, Structures):
+        return found
+    known = isinstance(X, (Atoms, list, tuple, np.ndarray, str, bytes, dict)) or hasattr(X, "iloc")
+    if known or not (hasattr(X, "__len__") and hasattr(X, "__getitem__")):
+        return Structures(check_structures(X))
+    if len(X) == 0:
+        raise ValueError("X holds no structures")
+    return LazyStructures(X, verbose=verbose)
+
+
+def concatenate(parts):
+    """The structures of several sequences; those that are read when asked for are read now."""
+    return Structures([structure for part in parts for structure in part])

@@ -1,0 +1,210 @@
+"""KQEqRegressorCV against fits that leave structures out."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    KFold,
+    LeaveOneGroupOut,
+    LeaveOneOut,
+    ShuffleSplit,
+    cross_val_predict,
+)
+from sklearn.pipeline import make_pipeline
+
+from skqeq import (
+    ChargeFlow,
+    CURSparsifier,
+    KQEqRegressor,
+    KQEqRegressorCV,
+    QEqRegressor,
+    SOAPFeaturizer,
+    make_targets,
+    predict_charges,
+)
+from skqeq.datasets import load_molecules
+from skqeq.model_selection import TargetScorer
+from skqeq.models import _cv
+
+SIGMAS = np.array([1e-3, 0.1])
+
+
+@pytest.fixture(scope="module")
+def data():
+    X, y, groups = load_molecules(return_groups=True)
+    common = [i for i, atoms in enumerate(X) if 9 not in atoms.numbers][:30]
+    X, y, groups = [X[i] for i in common], y[common], groups[common]
+    features = make_pipeline(
+        SOAPFeaturizer(r_cut=3.0, n_max=3, l_max=2), CURSparsifier(n_points=15)
+    ).fit_transform(X)
+    groups[:20] = np.random.default_rng(0).permutation(20) // 2
+    return features, y, groups
+
+
+# More weights than rows, less, and rows that are not kept.
+@pytest.fixture(params=["dual", "primal", "twice"])
+def regime(request, monkeypatch, data):
+    features, _, groups = data
+    if request.param == "dual":
+        return data
+    if request.param == "twice":
+        monkeypatch.setattr(_cv, "KEPT_BYTES", 0)
+    sparse = CURSparsifier(n_points=3)
+    parent = type(features)(features.structures, features.source.parent)
+    return sparse.fit_transform(parent), data[1], groups
+
+
+@pytest.mark.parametrize(
+    "model, cv",
+    [
+        (KQEqRegressor(), None),
+        (KQEqRegressor(), LeaveOneGroupOut()),
+        (KQEqRegressor(response=ChargeFlow()), GroupKFold(3)),
+    ],
+)
+def test_dipoles(regime, model, cv):
+    X, y, groups = regime
+    D = y["dipole"]
+    groups = None if cv is None else groups
+    search = KQEqRegressorCV(model, SIGMAS, cv=cv, scoring="rmse").fit(X, D, groups=groups)
+    splitter = LeaveOneOut() if cv is None else cv
+    for sigma, rmse in zip(SIGMAS, search.cv_results_["rmse_dipole"], strict=True):
+        model = model.set_params(sigma_dipole=sigma)
+        errors = cross_val_predict(model, X, D, cv=splitter, groups=groups) - D
+        if cv is None:
+            expected = np.sqrt(np.mean(errors**2))
+            assert search.cv_results_["mae_dipole"].shape == (2,)
+        else:
+            folds = [np.sqrt(np.mean(errors[t] ** 2)) for _, t in cv.split(X, D, groups)]
+            expected = np.mean(folds)
+        assert rmse == pytest.approx(expected, rel=1e-6)
+        if sigma == search.best_params_["sigma_dipole"]:
+            assert_allclose(search.left_out_["dipole"], D + errors, atol=1e-6)
+    best = copy.deepcopy(model).set_params(**search.best_params_).fit(X, D)
+    assert_allclose(search.predict(X), best.predict(X), atol=1e-8)
+    assert search.score(X, D) == pytest.approx(best.score(X, D))
+
+
+def test_the_same_as_a_grid_search(regime):
+    X, y, groups = regime
+    grid = {"sigma_dipole": SIGMAS}
+    for metric, sign in (("rmse", -1), ("mae", -1), ("r2", 1)):
+        brute = GridSearchCV(
+            KQEqRegressor(), grid, cv=GroupKFold(4), scoring=TargetScorer("dipole", metric)
+        ).fit(X, y["dipole"], groups=groups)
+        fast = KQEqRegressorCV(sigmas=SIGMAS, cv=GroupKFold(4), scoring=metric)
+        fast.fit(X, y["dipole"], groups=groups)
+        found = sign * fast.cv_results_[f"{metric}_dipole"]
+        assert_allclose(found, brute.cv_results_["mean_test_score"], rtol=1e-6)
+        assert fast.best_params_ == brute.best_params_
+        assert fast.best_score_ == pytest.approx(brute.best_score_)
+        assert_allclose(fast.best_estimator_.coef_, brute.best_estimator_.coef_, atol=1e-6)
+
+
+def test_several_targets_and_gaps(regime):
+    X, y, groups = regime
+    rng = np.random.default_rng(1)
+    D = y["dipole"].copy()
+    D[3] = np.nan
+    D[5, 1] = np.nan
+    charges = [None if i % 3 == 1 else q for i, q in enumerate(y["charges"])]
+    table = make_targets(dipole=D, charges=charges, dipole_sigma=rng.uniform(0.5, 2, len(X)))
+    sigmas = {"sigma_dipole": [0.01, 0.1], "sigma_charges": [0.02, 0.2]}
+    search = KQEqRegressorCV(sigmas=sigmas, cv=KFold(3)).fit(X, table)
+    assert [tuple(p.values()) for p in search.cv_results_["params"]] == [
+        (0.01, 0.02), (0.01, 0.2), (0.1, 0.02), (0.1, 0.2)
+    ]  # fmt: skip
+    model = KQEqRegressor(**search.best_params_)
+    for train, test in KFold(3).split(D):
+        predicted = copy.deepcopy(model).fit(X[train], table[train]).predict(X[test])
+        for i, row in zip(test, predicted, strict=True):
+            known = ~np.isnan(D[i])
+            if known.any():
+                found = search.left_out_["dipole"][i]
+                assert_allclose(found[known], row["dipole"][known], atol=1e-6)
+            if charges[i] is not None:
+                assert_allclose(search.left_out_["charges"][i], row["charges"], atol=1e-6)
+            else:
+                assert search.left_out_["charges"][i] is None
+    assert np.isnan(search.left_out_["dipole"][3]).all()
+    only = KQEqRegressorCV(sigmas={"sigma_charges": [0.3]}).fit(X, table)
+    assert only.best_params_ == {"sigma_dipole": 0.002, "sigma_charges": 0.3}
+
+
+def test_groups_without_folds_are_left_out_together(data):
+    X, y, groups = data
+    search = KQEqRegressorCV(sigmas=[0.05]).fit(X, y["dipole"], groups=groups)
+    model = KQEqRegressor(sigma_dipole=0.05)
+    expected = cross_val_predict(model, X, y["dipole"], cv=LeaveOneGroupOut(), groups=groups)
+    assert_allclose(search.left_out_["dipole"], expected, atol=1e-6)
+
+
+def test_weights(data):
+    X, y, _ = data
+    weights = np.random.default_rng(0).integers(0, 3, len(X)).astype(float)
+    search = KQEqRegressorCV(sigmas=[0.05]).fit(X, y["dipole"], sample_weight=weights)
+    i = int(np.flatnonzero(weights == 2)[0])
+    others = np.delete(np.arange(len(X)), i)
+    model = KQEqRegressor(sigma_dipole=0.05).fit(X[others], y["dipole"][others], weights[others])
+    assert_allclose(search.left_out_["dipole"][i], model.predict(X[[i]])[0], atol=1e-6)
+
+
+def test_noise_by_evidence(data):
+    X, y, _ = data
+    search = KQEqRegressorCV(optimize_noise=True).fit(X, y["dipole"])
+    history = search.evidence_history_
+    assert max(step["evidence"] for step in history) > history[0]["evidence"]
+    assert search.best_params_["sigma_dipole"] == search.best_estimator_.sigma_dipole != 0.002
+    assert np.isfinite(search.best_score_)
+
+
+def test_structures_and_pickles(data):
+    _, y, _ = data
+    structures = data[0].structures
+    search = KQEqRegressorCV(QEqRegressor(), [0.02, 0.2]).fit(structures, y["dipole"])
+    assert len(predict_charges(search, structures)) == len(structures)
+    again = pickle.loads(pickle.dumps(search))
+    assert_array_equal(again.predict(structures), search.predict(structures))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"sigmas": [0.0, 1.0]}, "positive"),
+        ({"sigmas": {"sigma_charges": [1.0]}}, "sigma_charges"),
+        ({"scoring": "best"}, "scoring"),
+        ({"cv": ShuffleSplit(20)}, "cv must split"),
+        ({"cv": LeaveOneOut()}, "use scoring='rmse'"),
+    ],
+)
+def test_bad_parameters(data, options, message):
+    X, y, _ = data
+    with pytest.raises(ValueError, match=message):
+        KQEqRegressorCV(**options).fit(X, y["dipole"])
+
+
+def test_bad_labels(data, monkeypatch):
+    X, y, groups = data
+    magnitudes = make_targets(dipole_magnitude=np.linalg.norm(y["dipole"], axis=1))
+    with pytest.raises(ValueError, match="linear in the charges"):
+        KQEqRegressorCV().fit(X, magnitudes)
+    with pytest.raises(ValueError, match="sigmas must be a dict"):
+        KQEqRegressorCV(sigmas=[1.0]).fit(X, y)
+    with pytest.raises(ValueError, match="groups holds 3"):
+        KQEqRegressorCV().fit(X, y["dipole"], groups=[1, 2, 3])
+    monkeypatch.setattr(_cv, "KEPT_BYTES", 0)
+    monkeypatch.setattr(_cv, "FEW_FOLDS", 5)
+    from skqeq.structures import _features
+
+    monkeypatch.setattr(_features.StructureFeatures.blocks, "__defaults__", (1, False, ""))
+    with pytest.raises(ValueError, match="not next to each other"):
+        KQEqRegressorCV().fit(X, y["dipole"], groups=groups)
+    # One structure at a time is left out of rows that come in many blocks.
+    found = KQEqRegressorCV(sigmas=[0.05]).fit(X, y["dipole"]).left_out_["dipole"]
+    model = KQEqRegressor(sigma_dipole=0.05)
+    assert_allclose(found, cross_val_predict(model, X, y["dipole"], cv=LeaveOneOut()), atol=1e-6)
