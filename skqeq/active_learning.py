@@ -467,10 +467,7 @@ def _unexplained(phi):
     """`uncertainty` of the features of one sparse set."""
     worst = []
     for _, block in phi.blocks():
-        explained = np.zeros(block.n_atoms)
-        for tile in block.tiles:
-            explained[tile.atoms] += np.einsum("ij,ij->i", tile.values, tile.values)
-        worst.append(np.minimum.reduceat(explained, block.offsets[:-1]))
+        worst.append(np.minimum.reduceat(block.squared_norms(), block.offsets[:-1]))
     return np.sqrt(np.maximum(0.0, 1.0 - np.concatenate(worst)))
 
 

@@ -306,15 +306,19 @@ class PowerSpectrum:
         """Columns, from `first` on, of the channels of the elements in `present`, as slices."""
         return _columns(self.species, self.options, self._weights(self.species), present, first)
 
-    def rows(self, structure):
-        """Power spectrum of every atom, shape (n_atoms, n_columns of its own elements)."""
+    def rows(self, structure, centers=None):
+        """Power spectrum of every atom, shape (n_atoms, n_columns of its own elements).
+
+        Or of the atoms `centers` only.
+        """
         if self.cutoff_width is not None:
-            return Surroundings(self, structure).rows()
+            rows = Surroundings(self, structure).rows()
+            return rows if centers is None else rows[centers]
         soap = self._dscribe(structure.species, structure.periodic)
         atoms = structure.to_atoms()
         # DScribe takes so many images that atoms inside the cell see all neighbours, others not.
         atoms.wrap()
-        return soap.create_single(atoms)
+        return soap.create_single(atoms, None if centers is None else centers.tolist())
 
 
 class SOAPSource:
@@ -346,6 +350,19 @@ class SOAPSource:
                 values = np.concatenate(values) if len(values) > 1 else values[0]
                 tiles.append(Tile(atoms, columns, values))
         return tiles
+
+    @property
+    def keeps_rows(self):
+        """Whether rows that were computed once are found again."""
+        return self.cache_bytes > 0 or self.memory is not None
+
+    def tiles_of(self, structure, atoms):
+        """The tiles of some atoms of a structure, which are not kept."""
+        present = structure.species
+        return [
+            Tile(atoms, spectrum.columns(present, first), spectrum.rows(structure, atoms))
+            for spectrum, first in zip(self.spectra, self.boundaries[:-1], strict=True)
+        ]
 
     def _rows(self, structures):
         """For every structure a list with the rows of every power spectrum."""

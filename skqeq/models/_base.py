@@ -7,6 +7,7 @@ from numbers import Integral, Real
 import numpy as np
 from ase.data import chemical_symbols
 from joblib import effective_n_jobs
+from scipy.linalg import solve_triangular
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -649,21 +650,99 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         for _, _, solutions in self._solutions(features, coef, gradients, start, n_rows=n_rows):
             yield from solutions
 
-    def predict(self, X):
+    def predict(self, X, return_std=False):
         """Predict the targets that `fit` was given.
 
         Parameters
         ----------
         X : StructureFeatures or sequence of ase.Atoms
             As in `fit`.
+        return_std : bool, default=False
+            Whether to return the standard deviations of `predict_std` as well.
 
         Returns
         -------
         y : same form as in `fit`
             An array (n, 3) of dipoles, a structured array, a list of dict or a DataFrame.
+        std : same form as in `fit`
+            Only with `return_std`.
         """
         check_is_fitted(self)
-        return to_form(self.predict_targets(X, self.targets_), self.y_form_)
+        y = to_form(self.predict_targets(X, self.targets_), self.y_form_)
+        if not return_std:
+            return y
+        return y, to_form(self.predict_std(X, self.targets_), self.y_form_)
+
+    def predict_std(self, X, names):
+        """Standard deviations of what the model would predict, given its labels.
+
+        Of the weights ``v`` with the covariance ``(R^T R)^-1`` that the labels leave, and of the
+        part of every field that no weights describe, ``amplitude^2 (1 - |phi_i|^2)``, which is
+        independent for every atom [1]_. Both go through the response of the charges. The noise of
+        labels is not part of it: labels scatter around predictions with ``std^2 + sigma^2``.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+        names : sequence of str
+            Targets that are functions of the charges, whether they were trained on or not.
+
+        Returns
+        -------
+        std : ndarray of shape (n,)
+            Structured array in the form and units of `skqeq.make_targets`; NaN or None what a
+            periodic structure does not have.
+
+        Raises
+        ------
+        ValueError
+            If the model was fitted without `store_triangles`, or for other targets.
+
+        References
+        ----------
+        .. [1] Snelson and Ghahramani, NIPS 18, 1257 (2006).
+        """
+        check_is_fitted(self)
+        if not hasattr(self, "triangles_"):
+            raise ValueError(
+                f"the uncertainty of {type(self).__name__} comes from triangles: fit it with "
+                "store_triangles=True"
+            )
+        for name in names:
+            if not isinstance(TARGETS.get(name), ChargeTarget):
+                raise ValueError(f"there is no standard deviation of {name}")
+        features = self._features(X, self.response_)
+        self._check_features(features)
+        R = combined(self, self.triangles_).R
+        amplitudes = self._amplitudes()[0], self.response_.amplitudes[0]
+        coef = np.concatenate([self.coef_, np.zeros(len(self.elements_))])
+        columns = {name: [] for name in names}
+        n_rows = np.array([1 + 3 * len(names)] * len(features))
+        for _, block, solutions in self._solutions(features, coef, n_rows=n_rows):
+            unknown = [
+                amplitude**2 * (1.0 - part.squared_norms())
+                for amplitude, part in zip(amplitudes, block.split(self._sizes))
+            ]
+            for name, column in columns.items():
+                target, rows, beyond = TARGETS[name], RowList(), []
+                for solution, first in zip(solutions, block.offsets[:-1], strict=True):
+                    fields = _charge_rows(target, solution)
+                    rows.add(fields[0], np.zeros(len(fields[0])), first, reference=fields[1])
+                    here = slice(first, first + len(solution.structure))
+                    pairs = [(f, u[here]) for f, u in zip(fields, unknown) if f is not None]
+                    beyond.append(sum(f**2 @ u for f, u in pairs))
+                known = [
+                    np.square(solve_triangular(R, J.T, trans="T", check_finite=False)).sum(axis=0)
+                    for J, _ in self._design(block, rows)
+                ]
+                ends = np.cumsum([len(part) for part in beyond])[:-1]
+                variances = np.split(np.concatenate(known) + np.concatenate(beyond), ends)
+                column += [
+                    _shaped(target, solution.structure, np.sqrt(v))
+                    for solution, v in zip(solutions, variances, strict=True)
+                ]
+        return make_targets(**columns)
 
     def predict_targets(self, X, names):
         """Predict several targets at once, whether they were trained on or not.
@@ -879,12 +958,27 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         return tags
 
 
+def _charge_rows(target, solution):
+    """What changes of both fields of the charges do to a function of the charges."""
+    operator, constant = solution.equilibrium.observable(target)
+    if not target.linear:
+        operator = target.derivative(operator @ solution.charges + constant) @ operator
+    return solution.equilibrium.rows(operator)
+
+
 def _observe(target, solution):
     """Value of a target; a scalar where the label is one, None where it is undefined."""
-    defined = target.defined(solution.structure)
+    if not target.defined(solution.structure).any():
+        return None
+    return _shaped(target, solution.structure, target.observe(solution))
+
+
+def _shaped(target, structure, value):
+    """Numbers of a target in the form of its label; NaN or None what is undefined."""
+    defined = target.defined(structure)
     if not defined.any():
         return None
-    value = np.where(defined, target.observe(solution), np.nan)
+    value = np.where(defined, value, np.nan)
     if target.shape is None:
         return value.reshape(-1, *target.row_shape)
     return value[0] if target.shape == (1,) else value

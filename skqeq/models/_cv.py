@@ -26,6 +26,7 @@ from ..metrics import target_mae, target_r2, target_rmse
 from ..persistence import Persistent
 from ..solvers import Triangle
 from ..targets import make_targets
+from ..targets._labels import to_form
 from ._evidence import maximize_evidence
 from ._kqeq import KQEqRegressor
 from ._reduction import combined, empty, merge_pairwise
@@ -35,6 +36,8 @@ from ._rows import MAX_ROWS
 KEPT_BYTES = 2**31
 # Of up to so many folds the normal equations are kept.
 FEW_FOLDS = 20
+# The fold that is left out of no fit.
+NOTHING = -2
 METRICS = {"r2": target_r2, "rmse": target_rmse, "mae": target_mae}
 
 
@@ -78,6 +81,10 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
     cv_results_ : dict
         ``"params"``, a list of dict, and arrays over it: ``"score"``, and for every target
         ``"r2_<target>"``, ``"rmse_<target>"`` and ``"mae_<target>"``.
+    calibration_ : float
+        How much larger the errors of what was left out are than the model expects of its noise and
+        amplitudes, whose ratios alone matter for predictions. Standard deviations are multiplied
+        by it.
     left_out_ : ndarray of shape (n,)
         What the best model predicts of every structure when it is left out, in the form of
         `skqeq.make_targets`; NaN where there is no label.
@@ -141,16 +148,18 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         features, labels, weights = model._prepare(X, y, sample_weight)
         model._check_linear(labels, type(self).__name__)
         if self.optimize_noise:
-            candidates = [{f"sigma_{n}": getattr(model, f"sigma_{n}") for n in labels.names}]
+            candidates = [{name: model.get_params()[name] for name in names}]
         else:
             candidates = self._candidates(model, labels.names)
         folds = _folds(self.cv, labels.table, groups)
         rows = _Rows(model, features, labels, weights, folds)
         tables = np.empty(len(candidates), dtype=object)
+        excess = np.empty(len(candidates))
         for index, sigmas in _by_ratio(candidates, labels.names):
             for c, found in zip(index, rows.left_out(sigmas, bool(self.verbose)), strict=True):
-                tables[c] = found
+                tables[c], excess[c] = found
         self._score(tables, candidates, labels, weights, folds if self.cv is not None else None)
+        self.calibration_ = float(excess[candidates.index(self.best_params_)])
         model.set_params(**self.best_params_)
         model._solve(rows.triangle(), [])
         model.targets_, model.y_form_ = labels.columns, labels.form
@@ -220,10 +229,23 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
     def __sklearn_is_fitted__(self):
         return hasattr(self, "best_estimator_")
 
-    def predict(self, X):
+    def predict(self, X, return_std=False):
         """Predict with the best model, see `KQEqRegressor.predict`."""
         check_is_fitted(self)
-        return self.best_estimator_.predict(X)
+        if not return_std:
+            return self.best_estimator_.predict(X)
+        y = self.best_estimator_.predict(X)
+        std = self.predict_std(X, self.best_estimator_.targets_)
+        return y, to_form(std, self.best_estimator_.y_form_)
+
+    def predict_std(self, X, names):
+        """Standard deviations by the best model times `calibration_`, see `KQEqRegressor`."""
+        check_is_fitted(self)
+        std = self.best_estimator_.predict_std(X, names)
+        for name in names:
+            for i, value in enumerate(std[name]):
+                std[name][i] = None if value is None else self.calibration_ * value
+        return std
 
     def score(self, X, y, sample_weight=None):
         """Score of the best model, see `KQEqRegressor.score`."""
@@ -318,9 +340,14 @@ class _Rows:
 
     def triangle(self):
         """Of all rows and the prior, with the noise that the model has now."""
-        if not self.dual:
+        if self.model.store_triangles or not self.dual:
+            for rows in self.kept if self.dual else ():
+                self._reduce(rows)
             parts = ({name: part.augmented} for (_, name), part in self.triangles.items())
-            return combined(self.model, merge_pairwise(parts))
+            found = merge_pairwise(parts)
+            if self.model.store_triangles:
+                self.model._keep(found)
+            return combined(self.model, found)
         triangle = Triangle(self.n_columns, penalty=1.0)
         for rows in self.kept:
             sigma = getattr(self.model, f"sigma_{rows.name}")
@@ -328,7 +355,7 @@ class _Rows:
         return triangle
 
     def left_out(self, sigmas, verbose=False):
-        """Tables of what is predicted of every structure when its fold is left out.
+        """What is predicted of every structure when its fold is left out.
 
         Parameters
         ----------
@@ -337,13 +364,19 @@ class _Rows:
 
         Returns
         -------
-        tables : list of ndarray of shape (n_structures,)
+        found : list of (table, excess)
+            Predictions, an ndarray of shape (n_structures,), and the root mean square of the errors
+            in units of their standard deviation: ``e . (1 - H) e`` over the square of the noise, or
+            that of e and of the residuals of the fit to everything.
         """
         ratios = dict(zip(self.names, sigmas[0, 0] / sigmas[0], strict=True))
         find = self._dual if self.dual else self._by_fold if self.by_fold else self._one_by_one
         bar = tqdm(sigmas[:, 0], "sigmas", disable=not verbose, leave=False)
-        errors = find(ratios, bar)
-        return [self._table(error, ratios) for error in errors]
+        results = []
+        for (errors, residual), sigma in zip(find(ratios, bar), sigmas[:, 0], strict=True):
+            excess = np.sqrt(max(0.0, np.nanmean(errors * residual))) / sigma
+            results.append((self._table(errors, ratios), excess))
+        return results
 
     def _scaled(self, rows, ratios):
         """Jacobian and labels of rows whose prior and noise are 1 and that of the first target."""
@@ -370,7 +403,7 @@ class _Rows:
                 rows = U[part]
                 blocks = (rows * left) @ rows.swapaxes(-1, -2)
                 errors[part] = np.linalg.solve(blocks, residual[part][..., None])[..., 0]
-            yield errors
+            yield errors, residual
 
     def _one_by_one(self, ratios, sigmas):
         gram, right = self._normal(ratios)
@@ -378,7 +411,7 @@ class _Rows:
         values, right = np.maximum(values, 0.0), V.T @ sum(right.values())
         sigmas = np.array(list(sigmas))
         errors = np.full((len(sigmas), sum(len(rows.residual) for rows in self.rows)), np.nan)
-        place = 0
+        residuals, place = np.zeros_like(errors), 0
         for block in self._blocks():
             Z, r = map(np.concatenate, zip(*(self._scaled(rows, ratios) for rows in block)))
             Z = Z @ V
@@ -389,13 +422,14 @@ class _Rows:
             for k, sigma in enumerate(sigmas):
                 weight = 1.0 / (values + sigma**2)
                 residual = r - Z @ (weight * right)
+                residuals[k, place : place + len(r)] = residual
                 for part in _batches(parts):
                     rows = Z[part]
                     blocks = np.eye(part.shape[1]) - (rows * weight) @ rows.swapaxes(-1, -2)
                     found = np.linalg.solve(blocks, residual[part][..., None])[..., 0]
                     errors[k, place + part] = found
             place += len(r)
-        return errors
+        return zip(errors, residuals, strict=True)
 
     def _blocks(self):
         """The rows of all targets of one block of structures after the other."""
@@ -410,7 +444,7 @@ class _Rows:
         everything, of_all = sum(gram.values()), sum(right.values())
         sigmas = np.array(list(sigmas))
         weights = {}
-        for f in _numbers(self.folds).tolist():
+        for f in [*_numbers(self.folds).tolist(), NOTHING]:
             rest, b = everything - gram.get(f, 0.0), of_all - right.get(f, 0.0)
             diagonal, found = np.einsum("ii->i", rest), []
             given = diagonal.copy()
@@ -418,7 +452,7 @@ class _Rows:
                 diagonal[:] = given + sigma**2
                 found.append(cho_solve(cho_factor(rest, lower=True, check_finite=False), b))
             weights[f] = np.array(found).T
-        errors = []
+        errors, residuals = [], []
         for block in self._blocks():
             for rows in block:
                 J, r = self._scaled(rows, ratios)
@@ -426,7 +460,9 @@ class _Rows:
                 for f in _numbers(folds).tolist():
                     error[:, folds == f] = (r[folds == f, None] - J[folds == f] @ weights[f]).T
                 errors.append(error)
-        return np.concatenate(errors, axis=1)
+                residuals.append((r[:, None] - J @ weights[NOTHING]).T)
+        errors, residuals = (np.concatenate(part, axis=1) for part in (errors, residuals))
+        return zip(errors, residuals, strict=True)
 
     def _normal(self, ratios):
         """Normal equations of every fold, in the units of `_scaled`."""

@@ -63,10 +63,17 @@ def reduce_labels(model, features, labels, weights):
         path = os.path.join(folder, "fit.joblib")
         joblib.dump((model, features.source, labels, weights), path)
         tasks = (delayed(_reduce_part)(path, features.structures[a:b], a) for a, b in parts)
-        found = Parallel(n_jobs=n_jobs, return_as="generator")(tasks)
+        found = _parallel(n_jobs)(tasks)
         silent = not (model.verbose or features.source.verbose)
         bar = tqdm(found, "parts", len(parts), disable=silent, leave=False)
         return merge_pairwise(bar)
+
+
+def _parallel(n_jobs):
+    try:
+        return Parallel(n_jobs=n_jobs, return_as="generator")
+    except ValueError:  # a backend that returns all results at the end
+        return Parallel(n_jobs=n_jobs)
 
 
 def merge_pairwise(parts):

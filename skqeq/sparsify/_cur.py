@@ -11,6 +11,7 @@ from scipy.linalg import solve_triangular
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
+from tqdm import tqdm
 
 from ..persistence import Persistent
 from ..structures import StructureFeatures, Tile
@@ -56,7 +57,7 @@ class CURSparsifier(
         Keep elements apart. False mixes all environments, as [2]_ did, with `n_points` in total.
     jitter : float, default=1e-10
         Added to the diagonal of ``K_MM`` (whose diagonal is 1).
-    max_environments : int, default=20000
+    max_environments : int, default=10000
         The choice is among this many environments per element, those of random structures.
     random_state : int or None, default=0
         Seed of the choice.
@@ -112,7 +113,7 @@ class CURSparsifier(
         block_weights=None,
         per_species=True,
         jitter=1e-10,
-        max_environments=20_000,
+        max_environments=10_000,
         random_state=0,
         verbose=0,
     ):
@@ -322,12 +323,11 @@ class Rows:
         place = np.full(self.offsets[-1], -1)
         place[wanted] = np.arange(len(wanted))
         needed = np.unique(self.locate(wanted)[:, 0])
-        for k, block in self.X[needed].blocks(0, self.verbose, "sparse set"):
-            local = place[self.offsets[needed[k]] : self.offsets[needed[k] + 1]]
-            for tile in block.tiles:
-                mine = local[tile.atoms] >= 0
-                part = tile if mine.all() else tile.take(mine)
-                yield local[part.atoms], part
+        silent = not (self.verbose or self.X.source.verbose)
+        for k in tqdm(needed.tolist(), "sparse set", disable=silent, leave=False):
+            local = place[self.offsets[k] : self.offsets[k + 1]]
+            for tile in tiles_of(self.X.source, self.X.structures[k], np.flatnonzero(local >= 0)):
+                yield local[tile.atoms], tile
 
     def sketch(self, wanted, width, rng):
         """Random projection of the normalised environments `wanted`: (len(wanted), width)."""
@@ -354,6 +354,17 @@ class Rows:
                 for columns, piece in tile.pieces():
                     point[columns] = row[piece]
         return points
+
+
+def tiles_of(source, structure, atoms):
+    """The tiles of some atoms of a structure.
+
+    They are computed alone where the source can do that, unless the others will be wanted too.
+    """
+    if not getattr(source, "keeps_rows", True):
+        return source.tiles_of(structure, atoms)
+    mine = np.isin(np.arange(len(structure)), atoms)
+    return [tile.take(mine[tile.atoms]) for tile in source.tiles([structure])]
 
 
 class SparseSource:

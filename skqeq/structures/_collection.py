@@ -5,9 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
+from joblib import Parallel, delayed, effective_n_jobs
 from tqdm import tqdm
 
 from ._structure import Structure, check_one, check_structures
+
+# A walk over fewer structures is not worth several processes.
+MIN_SHARED = 1000
 
 
 class Outline(NamedTuple):
@@ -102,7 +106,8 @@ class Structures:
 class LazyStructures(Structures):
     """A sequence of `Structure` that are read, and checked, each time they are asked for.
 
-    The outline takes one walk over all of them, in which all are checked.
+    The outline takes one walk over all of them, in which all are checked, and which is shared by
+    several processes if `joblib.parallel_config` says so.
 
     Parameters
     ----------
@@ -148,8 +153,13 @@ class LazyStructures(Structures):
         """Sizes, atomic numbers and which are periodic; the first time from a walk over all."""
         if self._known is not None:
             return self._known()
-        walk = tqdm(self, "structures", disable=not self.verbose, leave=False)
-        return _outline(walk, len(self))
+        n_jobs = effective_n_jobs(None)
+        if n_jobs == 1 or len(self) < MIN_SHARED:
+            walk = tqdm(self, "structures", disable=not self.verbose, leave=False)
+            return _outline(walk, len(self))
+        parts = np.array_split(self.index, 4 * n_jobs)
+        found = Parallel()(delayed(_outline_part)(self.reader, part) for part in parts)
+        return Outline(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
 
     def _selected(self, key):
         """The outline of a selection."""
@@ -161,6 +171,10 @@ class LazyStructures(Structures):
     def __getstate__(self):
         # Workers get what they need and no more: an outline would go with every task.
         return self.__dict__ | {"_known": None, "outline": self.outline}
+
+
+def _outline_part(reader, index):
+    return _outline(LazyStructures(reader, index), len(index))
 
 
 def _outline(structures, n):

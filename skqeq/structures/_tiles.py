@@ -96,6 +96,13 @@ class Block:
                 result[tile.atoms] += tile.values[:, piece] @ weights[columns]
         return result
 
+    def squared_norms(self):
+        """Square of the norm of the features of every atom, shape (n_atoms,)."""
+        result = np.zeros(self.n_atoms)
+        for tile in self.tiles:
+            result[tile.atoms] += np.einsum("ij,ij->i", tile.values, tile.values)
+        return result
+
     def contract(self, cotangents):
         """Sparse cotangents of shape (n_rows, n_atoms) times features: (n_rows, n_features)."""
         result = np.zeros((cotangents.shape[0], self.n_features))

@@ -30,6 +30,7 @@ from skqeq import (
 from skqeq.datasets import load_molecules
 from skqeq.model_selection import TargetScorer
 from skqeq.models import _cv
+from skqeq.models._reduction import combined
 
 SIGMAS = np.array([1e-3, 0.1])
 
@@ -142,6 +143,29 @@ def test_groups_without_folds_are_left_out_together(data):
     model = KQEqRegressor(sigma_dipole=0.05)
     expected = cross_val_predict(model, X, y["dipole"], cv=LeaveOneGroupOut(), groups=groups)
     assert_allclose(search.left_out_["dipole"], expected, atol=1e-6)
+
+
+def test_excess(regime):
+    """Errors of what is left out, in units of what the model expects of them."""
+    X, y, _ = regime
+    D, folds = y["dipole"], GroupKFold(3)
+    groups, sigma = np.arange(len(X)), 0.05
+    for cv in (None, folds):
+        given = {} if cv is None else {"groups": groups}
+        search = KQEqRegressorCV(sigmas=[sigma], cv=cv, scoring="rmse").fit(X, D, **given)
+        total = 0.0
+        splits = LeaveOneOut().split(D) if cv is None else cv.split(D, D, groups)
+        for train, test in splits:
+            model = KQEqRegressor(sigma_dipole=sigma, store_triangles=True).fit(X[train], D[train])
+            rows = model._linear_rows(*model._prepare(X[test], D[test], None, True), 0)
+            J = np.concatenate([part.J for part in rows])
+            model = KQEqRegressor(sigma_dipole=sigma, store_triangles=True).fit(X[train], D[train])
+            J, R = J * model._scale(), combined(model, model.triangles_).R
+            half = np.linalg.solve(R.T, J.T)
+            covariance = half.T @ half + sigma**2 * np.eye(len(J))
+            error = (model.predict(X[test]) - D[test]).ravel()
+            total += error @ np.linalg.solve(covariance, error)
+        assert search.calibration_ == pytest.approx(np.sqrt(total / D.size), rel=1e-5)
 
 
 def test_weights(data):

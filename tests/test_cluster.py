@@ -1,0 +1,123 @@
+"""Fits on a cluster of separate processes."""
+
+import os
+import signal
+import threading
+import time
+
+import ase.io
+import joblib
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.pipeline import make_pipeline
+
+from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer, partial_fit
+from skqeq.datasets import load_molecules, open_structures
+
+distributed = pytest.importorskip("dask.distributed")
+
+N = 240
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield cluster, client
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    X, y = load_molecules()
+    path = tmp_path_factory.mktemp("cluster") / "train.xyz"
+    ase.io.write(path, X[:N])
+    return path, y["dipole"][:N]
+
+
+def pipeline(**options):
+    soap = SOAPFeaturizer(r_cut=(1.7, 3.5), n_max=6, l_max=4)
+    return make_pipeline(soap, CURSparsifier(n_points=20), KQEqRegressor(**options))
+
+
+@pytest.fixture(scope="module")
+def serial(data):
+    path, D = data
+    return pipeline().fit(open_structures(path), D)
+
+
+def assert_same(model, serial):
+    size = np.abs(serial[-1].coef_).max()
+    assert_allclose(model[-1].coef_, serial[-1].coef_, rtol=0, atol=1e-8 * size)
+
+
+def test_the_weights_are_those_of_one_process(cluster, data, serial):
+    path, D = data
+    with joblib.parallel_config(backend="dask"):
+        model = pipeline().fit(open_structures(path), D)
+    assert_same(model, serial)
+
+
+def test_a_worker_dies(cluster, data, serial):
+    path, D = data
+    cluster, client = cluster
+    killed = []
+
+    def kill():
+        pids = client.run(os.getpid)
+        while not any(client.processing().values()):
+            time.sleep(0.01)
+        worker = next(address for address, tasks in client.processing().items() if tasks)
+        os.kill(pids[worker], signal.SIGKILL)
+        killed.append(worker)
+
+    features = pipeline()[:-1].fit(open_structures(path)).transform(open_structures(path))
+    murder = threading.Thread(target=kill)
+    murder.start()
+    with joblib.parallel_config(backend="dask"):
+        model = KQEqRegressor().fit(features, D)
+    murder.join()
+    assert killed
+    size = np.abs(model.coef_).max()
+    assert_allclose(model.coef_, serial[-1].coef_, rtol=0, atol=1e-8 * size)
+
+
+def test_an_unreadable_structure(cluster, data, tmp_path, serial):
+    path, D = data
+    text = path.read_text()
+    broken = tmp_path / "broken.xyz"
+    broken.write_text(text)
+    model = pipeline(store_triangles=True).fit(open_structures(path)[: N // 2], D[: N // 2])
+    before = model[-1].coef_.copy()
+    rest = open_structures(broken)
+    # It breaks after it was opened and looked at.
+    broken.write_text(text[: len(text) // 2].rsplit("\n", 1)[0] + "\n" + "x" * (len(text) // 2))
+    with (
+        joblib.parallel_config(backend="dask"),
+        pytest.raises(ValueError, match=r"structure \d+ cannot be read: structure \d+ of .*broken"),
+    ):
+        partial_fit(model, rest[N // 2 :], D[N // 2 :])
+    assert (model[-1].coef_ == before).all()
+    with joblib.parallel_config(backend="dask"):
+        partial_fit(model, open_structures(path)[N // 2 :], D[N // 2 :])
+    whole = KQEqRegressor().fit(model[:-1].transform(open_structures(path)), D)
+    assert_allclose(model[-1].coef_, whole.coef_, atol=1e-8 * np.abs(whole.coef_).max())
+
+
+def test_a_full_disk(data, monkeypatch):
+    path, D = data
+    model = pipeline(store_triangles=True).fit(open_structures(path)[: N // 2], D[: N // 2])
+    before = model[-1].coef_.copy()
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(joblib, "dump", full)
+        with pytest.raises(OSError, match="No space left"), joblib.parallel_config(n_jobs=2):
+            partial_fit(model, open_structures(path)[N // 2 :], D[N // 2 :])
+    assert (model[-1].coef_ == before).all()
