@@ -298,7 +298,8 @@ class _Rows:
     """All rows of a fit, and what it would predict of structures that it does not know.
 
     Up to `KEPT_BYTES` of rows are kept; more are reduced to triangles, of every fold if there are
-    `FEW_FOLDS` at most, and made once more when they are needed.
+    `FEW_FOLDS` at most, and made once more when they are needed. So are rows that are many times
+    more than the weights.
     """
 
     def __init__(self, model, features, labels, weights, folds):
@@ -312,7 +313,10 @@ class _Rows:
         self.kept = list(model._linear_rows(*self.parameters)) if kept else None
         self.dual = kept and n_rows <= self.n_columns
         # By fold, or of everything, and by target.
-        self.by_fold = self.n_folds <= FEW_FOLDS
+        # One eigenvalue problem, and blocks of H, cost less than factorisations for every fold and
+        # noise unless there are many more rows than weights.
+        many = not kept or 2.5 * n_rows > self.n_folds * self.n_columns
+        self.by_fold = many and self.n_folds <= FEW_FOLDS
         self.triangles, self.rows = {}, []
         for rows in self.kept or model._linear_rows(*self.parameters):
             self.rows.append(rows._replace(J=None))
