@@ -1,0 +1,35 @@
+"""The store of descriptor rows."""
+
+import numpy as np
+
+from skqeq.features._cache import RowCache
+
+ROW = np.zeros(10)
+
+
+def test_rows_of_the_descriptor_used_last_stay():
+    store = RowCache()
+    limit = 8 * ROW.nbytes
+    for cutoff in (3.0, 4.0, 5.0):
+        for structure in range(6):
+            store.put((cutoff, structure), ROW, limit)
+            assert store.nbytes <= limit
+    assert all(store.get((5.0, structure)) is not None for structure in range(6))
+    assert sum(store.get((4.0, structure)) is not None for structure in range(6)) == 2
+    assert all(store.get((3.0, structure)) is None for structure in range(6))
+    # Reading is a use too.
+    store.get((4.0, next(s for s in range(6) if (4.0, s) in store._rows)))
+    for structure in range(6, 9):
+        store.put((4.0, structure), ROW, limit)
+    assert sum(store.get((5.0, structure)) is not None for structure in range(6)) == 3
+
+
+def test_two_descriptors_share():
+    """Double SOAP: rows of both are wanted by turns."""
+    store = RowCache()
+    limit = 20 * ROW.nbytes
+    for structure in range(100):
+        for cutoff in (1.7, 3.5):
+            store.put((cutoff, structure), ROW, limit)
+    counts = [sum((cutoff, s) in store._rows for s in range(100)) for cutoff in (1.7, 3.5)]
+    assert sum(counts) == 20 and min(counts) >= 9
