@@ -69,11 +69,13 @@ def test_a_worker_dies(cluster, data, serial):
 
     def kill():
         pids = client.run(os.getpid)
-        while not any(client.processing().values()):
+        for _ in range(6000):
+            busy = [worker for worker, tasks in client.processing().items() if tasks]
+            if busy:
+                os.kill(pids[busy[0]], signal.SIGKILL)
+                killed.append(busy[0])
+                return
             time.sleep(0.01)
-        worker = next(address for address, tasks in client.processing().items() if tasks)
-        os.kill(pids[worker], signal.SIGKILL)
-        killed.append(worker)
 
     features = pipeline()[:-1].fit(open_structures(path)).transform(open_structures(path))
     murder = threading.Thread(target=kill)
