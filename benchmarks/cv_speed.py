@@ -11,17 +11,15 @@ mean over the cutoffs of such a fit.
 
 import argparse
 import csv
-import time
 import warnings
 from pathlib import Path
 
 import numpy as np
-from fit_predict import L_MAX, N_MAX, molecules
+from fit_predict import L_MAX, N_MAX, best_of, molecules
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 
 from skqeq import CURSparsifier, KQEqRegressor, KQEqRegressorCV, SOAPFeaturizer
-from skqeq.features._cache import ROWS
 
 RESULTS = Path(__file__).parent / "results"
 SIGMAS = np.geomspace(1e-4, 1e-1, 20)
@@ -34,13 +32,7 @@ def pipeline(last, n_points, r_cut=(1.7, 3.5)):
 
 
 def seconds(function, repeats=2):
-    best = np.inf
-    for _ in range(repeats):
-        ROWS.clear()
-        start = time.perf_counter()
-        function()
-        best = min(best, time.perf_counter() - start)
-    return best
+    return best_of(repeats, function)
 
 
 def grid(X, D, groups, n_points):

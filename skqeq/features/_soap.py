@@ -228,15 +228,10 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         return self._transform(structures)
 
     def _transform(self, structures):
-        unknown = np.setdiff1d(structures.numbers, self.species_)
-        if len(unknown):
-            i = min(structures.first_with(z) for z in unknown)
-            strange = [chemical_symbols[z] for z in unknown if z in structures[i].species]
-            raise ValueError(
-                f"{structures.name(i)} holds {', '.join(strange)}; known species: "
-                f"{', '.join(chemical_symbols[z] for z in self.species_)} (those seen in fit, or "
-                "given as `species`)"
-            )
+        known = ", ".join(chemical_symbols[z] for z in self.species_)
+        structures.check_elements(
+            self.species_, f"; known species: {known} (those seen in fit, or given as `species`)"
+        )
         # Of a walk through data that do not fit in memory hardly any rows would be found again.
         cache_bytes = 0 if structures.lazy else self.cache_bytes
         source = SOAPSource(

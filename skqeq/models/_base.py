@@ -322,15 +322,8 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                 f"X has {found} features, but {name} was fitted with {self.n_features_in_}"
             )
         check_same_features(features, self.features_, name)
-        structures = features.structures
-        unknown = np.setdiff1d(structures.numbers, self.elements_)
-        if len(unknown):
-            i = min(structures.first_with(z) for z in unknown)
-            strange = [chemical_symbols[z] for z in unknown if z in structures[i].species]
-            raise ValueError(
-                f"{structures.name(i)} holds {', '.join(strange)}, not in the training data "
-                f"({', '.join(chemical_symbols[z] for z in self.elements_)})"
-            )
+        known = ", ".join(chemical_symbols[z] for z in self.elements_)
+        features.structures.check_elements(self.elements_, f", not in the training data ({known})")
 
     def _equilibrium(self, structure, i, n_solutions=1):
         """Charge response of structure i, its widths and element slots."""

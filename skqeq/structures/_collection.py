@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 from joblib import Parallel, delayed, effective_n_jobs
 from tqdm import tqdm
 
@@ -97,6 +98,14 @@ class Structures:
         """Index of the first structure that holds an element."""
         atom = np.flatnonzero(self.numbers == number)[0]
         return int(np.searchsorted(self.offsets, atom, side="right")) - 1
+
+    def check_elements(self, known, where):
+        """Refuse elements that are not in `known`, an array; `where` says what that is."""
+        unknown = np.setdiff1d(self.numbers, known)
+        if len(unknown):
+            i = min(self.first_with(z) for z in unknown)
+            strange = [chemical_symbols[z] for z in unknown if z in self[i].species]
+            raise ValueError(f"{self.name(i)} holds {', '.join(strange)}{where}")
 
     def name(self, i):
         """What messages call structure i."""
