@@ -312,11 +312,11 @@ class _Rows:
         kept = 8 * n_rows * self.n_columns <= KEPT_BYTES
         self.kept = list(model._linear_rows(*self.parameters)) if kept else None
         self.dual = kept and n_rows <= self.n_columns
-        # By fold, or of everything, and by target.
         # One eigenvalue problem, and blocks of H, cost less than factorisations for every fold and
         # noise unless there are many more rows than weights.
         many = not kept or 2.5 * n_rows > self.n_folds * self.n_columns
         self.by_fold = many and self.n_folds <= FEW_FOLDS
+        # By fold, or of everything, and by target.
         self.triangles, self.rows = {}, []
         for rows in self.kept or model._linear_rows(*self.parameters):
             self.rows.append(rows._replace(J=None))
