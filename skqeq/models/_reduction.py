@@ -96,9 +96,8 @@ def merged(first, second):
     for name, R in second.items():
         both[name] = R
         if name in first:
-            triangle = empty(len(R) - 1)
-            for part in (first[name], R):
-                triangle.merge(part.copy(order="F"))
+            triangle = Triangle.from_augmented(first[name])
+            triangle.merge(R.copy(order="F"))
             both[name] = triangle.augmented
     return both
 

@@ -54,6 +54,13 @@ class Triangle:
         self._penalty = np.full(n_columns, penalty, dtype=np.float64)
         self._R, self._few, self.n_rows = None, [], 0
 
+    @classmethod
+    def from_augmented(cls, R):
+        """The triangle that another one had as `augmented`, whose array is copied."""
+        triangle = cls(len(R) - 1)
+        triangle._R = R.copy(order="F")
+        return triangle
+
     @property
     def n_columns(self):
         """Number of unknowns."""
