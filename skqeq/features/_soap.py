@@ -1,6 +1,7 @@
 """SOAP: from structures to the power spectrum of every atom's surroundings."""
 
 from functools import lru_cache
+from itertools import chain, islice
 from numbers import Integral, Real
 from os import PathLike
 
@@ -311,8 +312,9 @@ class PowerSpectrum:
             return rows if centers is None else rows[centers]
         soap = self._dscribe(structure.species, structure.periodic)
         atoms = structure.to_atoms()
-        # DScribe takes so many images that atoms inside the cell see all neighbours, others not.
-        atoms.wrap()
+        if structure.periodic:
+            # DScribe takes so many images that atoms in the cell see all neighbours, others not.
+            atoms.wrap()
         return soap.create_single(atoms, None if centers is None else centers.tolist())
 
 
@@ -331,19 +333,17 @@ class SOAPSource:
 
     def tiles(self, structures):
         """One tile per power spectrum for all structures made of the same elements."""
-        rows = self._rows(structures)
         offsets = np.concatenate([[0], np.cumsum([len(s) for s in structures])])
         groups = {}
         for s, structure in enumerate(structures):
             groups.setdefault(structure.species, []).append(s)
+        rows = self._rows([structures[s] for members in groups.values() for s in members])
         tiles = []
         for present, members in groups.items():
             atoms = np.concatenate([np.arange(offsets[s], offsets[s + 1]) for s in members])
-            for b, spectrum in enumerate(self.spectra):
-                columns = spectrum.columns(present, self.boundaries[b])
-                values = [rows[s][b] for s in members]
-                values = np.concatenate(values) if len(values) > 1 else values[0]
-                tiles.append(Tile(atoms, columns, values))
+            values = _stacked(islice(rows, len(members)), len(atoms))
+            for spectrum, first, array in zip(self.spectra, self.boundaries, values):
+                tiles.append(Tile(atoms, spectrum.columns(present, first), array))
         return tiles
 
     @property
@@ -360,32 +360,57 @@ class SOAPSource:
         ]
 
     def _rows(self, structures):
-        """For every structure a list with the rows of every power spectrum."""
-        keys = [[spectrum.key(s) for spectrum in self.spectra] for s in structures]
-        found = {key: ROWS.get(key) for row in keys for key in row}
-        wanted = {
-            key: (spectrum, structure, key)
-            for structure, row in zip(structures, keys, strict=True)
-            for spectrum, key in zip(self.spectra, row, strict=True)
-            if found[key] is None
-        }
-        for key, array in zip(wanted, self._compute(list(wanted.values())), strict=True):
-            array.setflags(write=False)
-            found[key] = array
-            ROWS.put(key, array, self.cache_bytes)
-        return [[found[key] for key in row] for row in keys]
+        """Yield, for every structure, a list with the rows of every power spectrum."""
+        compute = self._computed(structures)
+        for structure in structures:
+            rows = []
+            for spectrum in self.spectra:
+                key = spectrum.key(structure)
+                array = ROWS.get(key)
+                if array is None:
+                    array = compute(spectrum, structure, key)
+                    array.setflags(write=False)
+                    ROWS.put(key, array, self.cache_bytes)
+                rows.append(array)
+            yield rows
 
-    def _compute(self, tasks):
+    def _computed(self, structures):
+        """A function that computes rows, or finds them where other processes have left them."""
         function = describe
         if self.memory is not None:
             memory = self.memory
             memory = memory if isinstance(memory, Memory) else Memory(memory, verbose=0)
             function = memory.cache(describe, ignore=["spectrum", "structure"])
         n_jobs = effective_n_jobs(self.n_jobs)
-        if n_jobs == 1 or len(tasks) < 2 * n_jobs:
-            return [function(*task) for task in tasks]
+        if n_jobs == 1:
+            return function
+        tasks = {spec.key(s): (spec, s) for s in structures for spec in self.spectra}
+        tasks = {key: task for key, task in tasks.items() if ROWS.get(key) is None}
+        if len(tasks) < 2 * n_jobs:
+            return function
         # A task is a fraction of a millisecond; batches keep the overhead of processes small.
-        return Parallel(n_jobs=n_jobs, batch_size=32)(delayed(function)(*task) for task in tasks)
+        calls = (delayed(function)(*task, key) for key, task in tasks.items())
+        found = dict(zip(tasks, Parallel(n_jobs=n_jobs, batch_size=32)(calls), strict=True))
+        # What was in the store when the tasks were listed may not be there any more.
+        return lambda *task: found[task[-1]] if task[-1] in found else function(*task)
+
+
+def _stacked(rows, n):
+    """What a list of arrays per structure is below each other: a list of arrays of n rows.
+
+    Rows go to their place one structure at a time, so that they are in memory once.
+    """
+    first = next(rows)
+    if len(first[0]) == n:
+        return first
+    arrays = [np.empty((n, part.shape[1])) for part in first]
+    start = 0
+    for parts in chain([first], rows):
+        stop = start + len(parts[0])
+        for array, part in zip(arrays, parts, strict=True):
+            array[start:stop] = part
+        start = stop
+    return arrays
 
 
 def describe(spectrum, structure, key):
