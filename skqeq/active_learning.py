@@ -567,7 +567,9 @@ def _extended(source, structure):
     for group, kernel in source.kernels.items():
         new = rows if group == ALL else rows[structure.numbers == group]
         points = np.concatenate([kernel.points, new])
-        larger = SparseKernel(points, kernel.boundaries, kernel.block_weights, kernel.zeta)
+        larger = SparseKernel(
+            points, kernel.boundaries, kernel.block_weights, kernel.zeta, kernel.dtype
+        )
         kernels[group] = larger.factorize(max(JITTER, kernel.jitter), f"group {group}")
     return SparseSource(source.parent, kernels)
 

@@ -3,7 +3,7 @@
 import os
 from contextlib import contextmanager
 
-FORMAT = 4
+FORMAT = 5
 
 # What fitted models hold beside arrays and plain Python, for ``skops.io.load(trusted=...)``.
 TRUSTED_TYPES = [

@@ -3,11 +3,14 @@
 import hashlib
 import warnings
 from bisect import bisect_right
+from functools import cached_property
 from itertools import groupby
 
 import numpy as np
 from scipy.linalg import solve_triangular
 from sklearn.exceptions import ConvergenceWarning
+
+from ._mixed import MixedProducts, products
 
 
 class SparseKernel:
@@ -25,13 +28,23 @@ class SparseKernel:
         They sum to one, so that ``k(p, p) = 1``.
     zeta : int
         Exponent.
+    dtype : {"float64", "float32"}
+        Precision of most of the products of environments and points, see `MixedProducts`.
     """
 
-    def __init__(self, points, boundaries, block_weights, zeta):
+    def __init__(self, points, boundaries, block_weights, zeta, dtype):
         self.points = points
         self.boundaries = boundaries
         self.block_weights = block_weights
         self.zeta = zeta
+        self.dtype = dtype
+
+    @cached_property
+    def _mixed(self):
+        return MixedProducts(self.points, self.boundaries)
+
+    def __getstate__(self):
+        return {name: value for name, value in self.__dict__.items() if name != "_mixed"}
 
     def factorize(self, jitter, name):
         """Cholesky factor `chol` of K_MM, with as much `jitter` as it takes, and its `digest`."""
@@ -65,11 +78,10 @@ class SparseKernel:
         """Kernel of every row of a tile with every sparse point: (n, M)."""
         K = 0.0
         for b, values, runs in column_blocks(tile, self.boundaries):
-            dot, start = 0.0, 0
-            for run in runs:
-                stop = start + run.stop - run.start
-                dot += values[:, start:stop] @ self.points[:, run].T
-                start = stop
+            if self.dtype == "float32":
+                dot = self._mixed(b, values, runs)
+            else:
+                dot = products(values, runs, self.points)
             K += self.block_weights[b] * _power(dot / row_norms(values)[:, None], self.zeta)
         return K
 

@@ -12,7 +12,7 @@ from ._sources import NO_GRADIENT, ArraySource, StackedSource
 from ._tiles import Block
 
 # Size of a block if its rows were dense; the tiles in memory are usually half of that.
-BLOCK_BYTES = 2**29
+BLOCK_BYTES = 2**28
 
 
 class StructureFeatures:
