@@ -381,7 +381,8 @@ class SOAPSource:
             memory = self.memory
             memory = memory if isinstance(memory, Memory) else Memory(memory, verbose=0)
             function = memory.cache(describe, ignore=["spectrum", "structure"])
-        n_jobs = effective_n_jobs(self.n_jobs)
+        # None means 1, and not what a backend has: a cluster would send the rows around.
+        n_jobs = 1 if self.n_jobs in (None, 1) else effective_n_jobs(self.n_jobs)
         if n_jobs == 1:
             return function
         tasks = {spec.key(s): (spec, s) for s in structures for spec in self.spectra}

@@ -13,7 +13,7 @@ from math import ceil
 
 import joblib
 import numpy as np
-from joblib import Parallel, delayed, effective_n_jobs
+from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from tqdm import tqdm
 
 from ..solvers import Triangle
@@ -125,7 +125,8 @@ def _reduce_part(path, structures, first):
     from ..structures import StructureFeatures
 
     model, source, labels, weights = _load(path)
-    return _reduced(model, StructureFeatures(structures, source), labels, weights, first)
+    with parallel_config("sequential"):  # a worker has no workers
+        return _reduced(model, StructureFeatures(structures, source), labels, weights, first)
 
 
 @lru_cache(maxsize=1)

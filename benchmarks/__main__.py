@@ -1,0 +1,347 @@
+"""The benchmark suite: every stage of a fit and a prediction, over all sizes that matter.
+
+    python benchmarks [--data molecules.xyz] [--all]
+
+Each stage gives seconds, peak memory and the ratio to its floor, over the number of molecules, the
+number of sparse points, the number of atoms of a structure, and the number of workers; every case
+in a process of its own. The figures go to ``results/suite/<commit>.json``, those of the largest
+fit to ``results/suite.csv``, the picture to ``docs/_static/scaling.png``. With `--all` the other
+benchmarks of speed run afterwards; each writes tables of its own.
+
+Floors are those of ``floor.py``: descriptors by DScribe alone, and flops at the rate of a matrix
+product. The stages of a fit are the descriptors, the choice of the sparse set when they are known
+(floor: its kernel matrix), the rows of the least-squares problem (kernel and whitening), and
+their reduction and solution.
+"""
+
+import argparse
+import csv
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import ase.io
+import joblib
+import numpy as np
+from fit_predict import DOUBLE, L_MAX, N_MAX, molecules
+from floor import flops, gemm_rate, n_soap_features, soap_seconds
+from sklearn.pipeline import make_pipeline
+from systems import zno_ball
+from threadpoolctl import threadpool_limits
+
+from skqeq import CURSparsifier, KQEqCalculator, KQEqRegressor, SOAPFeaturizer, make_targets
+from skqeq.features._cache import ROWS
+from skqeq.solvers import Triangle
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks/results"
+CASES = (
+    [{"axis": "molecules", "molecules": n, "points": 500} for n in (125, 250, 500, 1000, 2000)]
+    + [{"axis": "points", "molecules": 1000, "points": m} for m in (125, 250, 500, 1000)]
+    + [{"axis": "precision", "molecules": 1000, "points": 1000}]
+    + [{"axis": "atoms", "atoms": n, "points": 500} for n in (50, 100, 200, 400, 800)]
+    + [
+        {"axis": "workers", "molecules": 5000, "points": 200, "workers": w, "backend": b}
+        for w, b in ((1, "serial"), (2, "loky"), (1, "dask"), (2, "dask"))
+    ]
+)
+OTHERS = ("fit_predict", "forces", "ewald", "large", "cv_speed", "streaming")
+
+
+def measured(function):
+    """Seconds and the peak memory in GiB of a call, and what it returns."""
+    Path("/proc/self/clear_refs").write_text("5")  # forget earlier peaks
+    start = time.perf_counter()
+    result = function()
+    seconds = time.perf_counter() - start
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return {"seconds": seconds, "peak GiB": peak / 2**20}, result
+
+
+def walk(features):
+    for _ in features.blocks():
+        pass
+
+
+def stages(case, data):
+    """All stages of a fit to dipoles of molecules, and a prediction."""
+    n, m = case["molecules"], case["points"]
+    X, D = molecules(data, n)
+    soap = SOAPFeaturizer(r_cut=DOUBLE, n_max=N_MAX, l_max=L_MAX, cache_bytes=2**34)
+    sparsifier, model = CURSparsifier(n_points=m), KQEqRegressor()
+    features = soap.fit_transform(X)
+    rate = gemm_rate()
+    ROWS.clear()
+    found = {"descriptors": measured(lambda: walk(features))[0]}
+    found["sparse set"] = measured(lambda: sparsifier.fit(features))[0]
+    phi = sparsifier.transform(features)
+    rows, found["solution"] = timed_solution(lambda: model.fit(phi, D))
+    found["rows"] = rows
+    pipeline = make_pipeline(soap, sparsifier, model)
+    ROWS.clear()
+    found["fit"] = measured(lambda: pipeline.fit(X, D))[0]
+    ROWS.clear()
+    found["predict"] = measured(lambda: pipeline.predict(X))[0]
+    floors = stage_floors(X, sparsifier, 3 * n, rate)
+    return {name: stage | {"floor": floors[name]} for name, stage in found.items()}
+
+
+def timed_solution(fit):
+    """The stages of a fit before and in the least-squares problem."""
+    inside = 0.0
+    original = {name: getattr(Triangle, name) for name in ("update", "solve")}
+
+    def timer(function):
+        def timed(self, *args):
+            nonlocal inside
+            start = time.perf_counter()
+            result = function(self, *args)
+            inside += time.perf_counter() - start
+            return result
+
+        return timed
+
+    for name, function in original.items():
+        setattr(Triangle, name, timer(function))
+    try:
+        whole, _ = measured(fit)
+    finally:
+        for name, function in original.items():
+            setattr(Triangle, name, function)
+    return whole | {"seconds": whole["seconds"] - inside}, whole | {"seconds": inside}
+
+
+def stage_floors(X, sparsifier, n_rows, rate):
+    """Seconds that each stage cannot do without."""
+    numbers, counts = np.unique(sparsifier.component_numbers_, return_counts=True)
+    points = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+    n_features = n_soap_features(len(points), len(DOUBLE), N_MAX, L_MAX)
+    work = {name: f / rate for name, f in flops(X, points, n_features, n_rows).items()}
+    soap = min(soap_seconds(X, DOUBLE, N_MAX, L_MAX, restricted) for restricted in (False, True))
+    rows = work["kernel K_nM"] + work["whitening"]
+    return {
+        "descriptors": soap,
+        "sparse set": work["kernel K_MM"],
+        "rows": rows,
+        "solution": work["reduction"],
+        "fit": soap + sum(work.values()),
+        "predict": soap + rows,
+    }
+
+
+def precision(case, data):
+    """What single precision saves of the rows, and what it changes in predictions."""
+    n, m = case["molecules"], case["points"]
+    X, D = molecules(data, n)
+    soap = SOAPFeaturizer(r_cut=DOUBLE, n_max=N_MAX, l_max=L_MAX, cache_bytes=2**34)
+    features = soap.fit_transform(X)
+    walk(features)
+    found, predictions = {}, {}
+    for dtype in ("float64", "float32"):
+        phi = CURSparsifier(n_points=m, dtype=dtype).fit_transform(features)
+        walk(phi)
+        found[f"kernel, {dtype}"] = min(
+            (measured(lambda phi=phi: walk(phi))[0] for _ in range(3)), key=lambda f: f["seconds"]
+        )
+        model = KQEqRegressor().fit(phi, D)
+        predictions[dtype] = model.predict(phi)
+    change = np.linalg.norm(predictions["float32"] - predictions["float64"])
+    change /= np.linalg.norm(predictions["float64"])
+    found["kernel, float32"]["relative change of predictions"] = change
+    found["kernel, float32"]["floor"] = found["kernel, float64"]["seconds"]
+    return found
+
+
+def atoms(case, data):
+    """Energy and forces of one structure, beside its descriptors, kernel and whitening."""
+    X = [zno_ball(200, seed=1 + seed) for seed in range(10)]
+    Q = [np.where(a.symbols == "Zn", 1.0, -1.0) for a in X]
+    model = make_pipeline(
+        SOAPFeaturizer((2.2, 4.4), n_max=N_MAX, l_max=L_MAX, cutoff_width=1.0, cache_bytes=0),
+        CURSparsifier(case["points"]),
+        KQEqRegressor(hardness=5.0),
+    ).fit(X, make_targets(charges=Q))
+    ball = zno_ball(case["atoms"])
+    ball.calc = KQEqCalculator(model)
+
+    def forces():
+        ball.calc.reset()
+        return ball.get_forces()
+
+    with threadpool_limits(1):
+        forces()
+        best = min((measured(forces)[0] for _ in range(3)), key=lambda f: f["seconds"])
+        floor = min(
+            measured(lambda: walk(model[:-1].transform([ball])))[0]["seconds"] for _ in range(3)
+        )
+    return {"forces": best | {"floor": floor}}
+
+
+def workers(case, data):
+    """A fit by some workers of one thread each, its weights beside those of one process."""
+    from skqeq.datasets import open_structures
+
+    n, m = case["molecules"], case["points"]
+    X, D = molecules(data, n)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "molecules.xyz"
+        ase.io.write(path, [a if a.calc is None else a.copy() for a in X], format="extxyz")
+        soap = SOAPFeaturizer(r_cut=DOUBLE, n_max=N_MAX, l_max=L_MAX)
+        features = soap.fit_transform(open_structures(path))
+        phi = CURSparsifier(n_points=m).fit_transform(features)
+
+        def fit(n_jobs):
+            # The first fit starts the workers, and they import what they need.
+            KQEqRegressor(n_jobs=n_jobs).fit(phi[:500], D[:500])
+            return measured(lambda: KQEqRegressor(n_jobs=n_jobs).fit(phi, D))
+
+        if case["backend"] == "serial":
+            with threadpool_limits(1):
+                return {"fit": fit(1)[0]}
+        if case["backend"] == "loky":
+            with joblib.parallel_config("loky", inner_max_num_threads=1):
+                found, model = fit(case["workers"])
+        else:
+            import dask
+            from dask.distributed import Client, LocalCluster
+
+            # By default workers give memory back at once, and the system clears it anew each time.
+            keep = {"MALLOC_TRIM_THRESHOLD_": 2**32, "MALLOC_MMAP_THRESHOLD_": 2**32}
+            dask.config.set({"distributed.nanny.pre-spawn-environ": keep})
+            with (
+                LocalCluster(case["workers"], threads_per_worker=1, dashboard_address=None) as here,
+                Client(here),
+                joblib.parallel_config("dask"),
+            ):
+                found, model = fit(-1)
+        serial = KQEqRegressor().fit(phi, D)
+        change = np.linalg.norm(model.coef_ - serial.coef_) / np.linalg.norm(serial.coef_)
+        return {"fit": found | {"relative change of weights": change}}
+
+
+KINDS = {"molecules": stages, "points": stages} | {
+    kind.__name__: kind for kind in (precision, atoms, workers)
+}
+
+
+def commit():
+    """Short name of the commit, and whether the package differs from it."""
+    run = ["git", "-C", str(ROOT)]
+    name = subprocess.run([*run, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    changed = subprocess.run([*run, "diff", "--quiet", "HEAD", "--", "skqeq"], check=False)
+    return (name.stdout.strip() or "unknown") + ("-changed" if changed.returncode else "")
+
+
+def picture(results, path):
+    """Seconds and ratios to the floor of all stages over every axis."""
+    import matplotlib.pyplot as plt
+
+    axes_of = {"molecules": "molecules", "points": "sparse points per element", "atoms": "atoms"}
+    fig, panels = plt.subplots(2, 3, figsize=(11, 6.5), layout="constrained", sharex="col")
+    for (axis, label), column in zip(axes_of.items(), panels.T):
+        cases = [r for r in results if r["axis"] == axis]
+        sizes = [r[axis] for r in cases]
+        for s, stage in enumerate(cases[0]["stages"]):
+            seconds = np.array([r["stages"][stage]["seconds"] for r in cases])
+            floors = np.array([r["stages"][stage]["floor"] for r in cases])
+            style = "o--" if stage in ("fit", "predict") else "o-"
+            color = "k" if stage == "fit" else f"C{s}"
+            column[0].loglog(sizes, seconds, style, color=color, label=stage)
+            column[1].semilogx(sizes, seconds / floors, style, color=color)
+        column[0].legend(frameon=False, fontsize="small")
+        column[1].axhline(1, color="0.6", lw=0.8)
+        column[1].set(xlabel=label, ylim=(0, None))
+        column[1].set_xticks(sizes, map(str, sizes), minor=False)
+        column[1].minorticks_off()
+    panels[0, 0].set(ylabel="time (s)")
+    panels[1, 0].set(ylabel="time / floor")
+    for panel in panels.flat:
+        panel.grid(alpha=0.3)
+    fig.savefig(path, dpi=120)
+
+
+def table(results):
+    """Stages of the largest fit, forces of the largest structure, precision and workers."""
+
+    def row(case, stage, found):
+        floor = found.get("floor")
+        return {
+            "case": case,
+            "stage": stage,
+            "seconds": f"{found['seconds']:.2f}",
+            "floor": "" if floor is None else f"{floor:.2f}",
+            "ratio": "" if floor is None else f"{found['seconds'] / floor:.2f}",
+            "peak GiB": f"{found['peak GiB']:.2f}",
+        }
+
+    last = {result["axis"]: result for result in results}
+    for axis, name in (
+        ("molecules", "{molecules} molecules, {points} points per element"),
+        ("points", "{molecules} molecules, {points} points per element"),
+        ("atoms", "{atoms} atoms, {points} points per element, one thread"),
+        ("precision", "{molecules} molecules, {points} points per element"),
+    ):
+        for stage, found in last[axis]["stages"].items():
+            yield row(name.format(**last[axis]), stage, found)
+    for result in (r for r in results if r["axis"] == "workers"):
+        name = f"{result['molecules']} molecules, {result['backend']}, workers: {result['workers']}"
+        yield row(name, "fit", result["stages"]["fit"])
+
+
+def main():
+    parser = argparse.ArgumentParser("python benchmarks", description=__doc__.split("\n")[0])
+    parser.add_argument("--data", help="extxyz with dipoles, instead of the bundled molecules")
+    parser.add_argument("--all", action="store_true", help="run the other benchmarks as well")
+    parser.add_argument("--axis", choices=KINDS, help="only the cases of one axis; writes nothing")
+    parser.add_argument("--case", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.case is not None:
+        warnings.simplefilter("ignore")
+        case = CASES[args.case]
+        print(json.dumps(KINDS[case["axis"]](case, args.data)))
+        return
+    results = []
+    for i, case in enumerate(CASES):
+        if args.axis not in (None, case["axis"]):
+            continue
+        command = [sys.executable, str(Path(__file__).parent), "--case", str(i)]
+        command += ["--data", args.data] if args.data else []
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        results.append(case | {"stages": json.loads(output.splitlines()[-1])})
+        print(case, flush=True)
+        for stage, found in results[-1]["stages"].items():
+            print("   ", stage, {k: float(f"{v:.3g}") for k, v in found.items()}, flush=True)
+    if args.axis:
+        return
+    machine = {
+        "machine": platform.machine(),
+        "cores": joblib.cpu_count(),
+        "GFlop/s": gemm_rate() / 1e9,
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("numpy", "scipy", "scikit-learn", "dscribe", "ase")},
+    }
+    (RESULTS / "suite").mkdir(exist_ok=True)
+    with open(RESULTS / "suite" / f"{commit()}.json", "w") as file:
+        json.dump({"commit": commit(), "machine": machine, "results": results}, file, indent=1)
+        file.write("\n")
+    rows = list(table(results))
+    with open(RESULTS / "suite.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    picture(results, ROOT / "docs/_static/scaling.png")
+    if args.all:
+        for name in OTHERS:
+            print(f"==== {name}", flush=True)
+            subprocess.run([sys.executable, str(Path(__file__).parent / f"{name}.py")], check=True)
+
+
+if __name__ == "__main__":
+    main()
