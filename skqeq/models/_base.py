@@ -2,6 +2,7 @@
 
 import warnings
 from copy import copy
+from itertools import chain
 from numbers import Integral, Real
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..parameters import per_element, qeq_electronegativities, radii_table
 from ..persistence import Persistent
 from ..response import QEq
 from ..solvers import NonlinearRows, Triangle, fixed_point, gauss_newton
+from ..solvers._gauss_newton import linearized
 from ..structures import StructureFeatures
 from ..structures._features import check_same_features
 from ..structures._sources import NoFeatures, StackedSource
@@ -85,9 +87,8 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         self : estimator
         """
         features, labels, weights = self._prepare(X, y, sample_weight)
-        if self.store_triangles:
-            self._check_linear(labels, "store_triangles=True")
-        if self.store_triangles or self._is_linear(labels) and effective_n_jobs(self.n_jobs) > 1:
+        several = self.store_triangles or effective_n_jobs(self.n_jobs) > 1
+        if several and self._is_linear(labels):
             triangles = reduce_labels(self, features, labels, weights)
             if self.store_triangles:
                 self._keep(triangles)
@@ -129,10 +130,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         """
         known = getattr(self, "triangles_", None)
         if known is None and hasattr(self, "coef_"):
-            raise ValueError(
-                f"this {type(self).__name__} does not know what it was fitted to: fit it with "
-                "store_triangles=True, or call partial_fit from the start"
-            )
+            raise ValueError(f"{self._unknown_labels()}, or call partial_fit from the start")
         trial = copy(self)
         if known is not None:
             self._check_rows_unchanged()
@@ -161,10 +159,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             If other parameters have changed as well.
         """
         if not hasattr(self, "triangles_"):
-            raise ValueError(
-                f"this {type(self).__name__} does not know what it was fitted to: fit it with "
-                "store_triangles=True"
-            )
+            raise ValueError(self._unknown_labels())
         self._validate_params()
         self._check_rows_unchanged()
         self.response_ = self._make_response()
@@ -174,6 +169,8 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
     def _solve(self, triangle, nonlinear):
         """Find the weights."""
         v, self.fit_history_ = self._minimise(triangle, nonlinear)
+        if self.store_triangles and nonlinear:
+            self.posterior_ = linearized(triangle, nonlinear, v)[0].R.copy()
         coef = self._scale() * v
         self.coef_, offsets = np.split(coef, [len(coef) - len(self.elements_)])
         self.atomic_energies_ = self.atomic_energies_ + offsets
@@ -189,6 +186,12 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                 f"{what} is for labels that are linear in the charges: dipole, charges, quadrupole "
                 f"and potential, without charge_bias; got {', '.join(labels.names)}"
             )
+
+    def _unknown_labels(self):
+        why = "fit it with store_triangles=True"
+        if hasattr(self, "posterior_"):
+            why = "its labels are not linear in the charges"
+        return f"this {type(self).__name__} does not know what it was fitted to: {why}"
 
     def _keep(self, triangles):
         self.triangles_, self.row_parameters_ = triangles, self._row_parameters()
@@ -230,7 +233,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             raise ValueError("all labels belong to structures whose sample_weight is zero")
         check_defined(labels, features.structures)
         # A fit that fails from here on must not leave the weights of another one.
-        for name in ("coef_", "triangles_", "row_parameters_"):
+        for name in ("coef_", "triangles_", "row_parameters_", "posterior_"):
             self.__dict__.pop(name, None)
         self.response_ = response
         self._fit_offsets = "energy" in labels.names and self.atomic_energies == "fit"
@@ -679,7 +682,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         X : StructureFeatures or sequence of ase.Atoms
             As in `fit`.
         names : sequence of str
-            Targets that are functions of the charges, whether they were trained on or not.
+            Targets, whether they were trained on or not.
 
         Returns
         -------
@@ -690,52 +693,83 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the model was fitted without `store_triangles`, or for other targets.
+            If the model was fitted without `store_triangles`, or for unknown targets.
+
+        Notes
+        -----
+        Targets that are not linear in the weights are linearised where the weights are. Of forces,
+        stress and Born charges the second part is that of the fields themselves, by the response of
+        the charges, and lacks that of their derivatives.
 
         References
         ----------
         .. [1] Snelson and Ghahramani, NIPS 18, 1257 (2006).
         """
         check_is_fitted(self)
-        if not hasattr(self, "triangles_"):
+        if not hasattr(self, "triangles_") and not hasattr(self, "posterior_"):
             raise ValueError(
                 f"the uncertainty of {type(self).__name__} comes from triangles: fit it with "
                 "store_triangles=True"
             )
         for name in names:
-            if not isinstance(TARGETS.get(name), ChargeTarget):
-                raise ValueError(f"there is no standard deviation of {name}")
+            if name not in TARGETS:
+                raise ValueError(f"unknown target {name!r}; known: {', '.join(TARGETS)}")
         features = self._features(X, self.response_)
         self._check_features(features)
-        R = combined(self, self.triangles_).R
-        amplitudes = self._amplitudes()[0], self.response_.amplitudes[0]
+        R = self.posterior_ if hasattr(self, "posterior_") else combined(self, self.triangles_).R
+        columns = {name: [None] * len(features) for name in names}
+        sloped = [name for name in names if name in GRADIENTS]
+        others = [name for name in names if name not in GRADIENTS]
+        variances = [self._variances(features, others, R)] if others else []
+        variances += [self._slope_variances(features, sloped, R)] if sloped else []
+        for i, name, structure, variance in chain(*variances):
+            columns[name][i] = _shaped(TARGETS[name], structure, np.sqrt(variance))
+        return make_targets(**columns)
+
+    def _variances(self, features, names, R):
+        """Yield number, target, structure and variances of what charges and atoms make."""
+        amplitudes = self._field_amplitudes()
         coef = np.concatenate([self.coef_, np.zeros(len(self.elements_))])
-        columns = {name: [] for name in names}
         n_rows = np.array([1 + 3 * len(names)] * len(features))
-        for _, block, solutions in self._solutions(features, coef, n_rows=n_rows):
+        for begin, block, solutions in self._solutions(features, coef, n_rows=n_rows):
             unknown = [
                 amplitude**2 * (1.0 - part.squared_norms())
                 for amplitude, part in zip(amplitudes, block.split(self._sizes))
             ]
-            for name, column in columns.items():
+            for name in names:
                 target, rows, beyond = TARGETS[name], RowList(), []
                 for solution, first in zip(solutions, block.offsets[:-1], strict=True):
-                    fields = _charge_rows(target, solution)
-                    rows.add(fields[0], np.zeros(len(fields[0])), first, reference=fields[1])
+                    over = _field_rows(target, solution)
+                    n, energies = len(over[0]), 0.0 if over[2] is None else 1.0
+                    rows.add(over[0], np.zeros(n), first, energies, over[1])
                     here = slice(first, first + len(solution.structure))
-                    pairs = [(f, u[here]) for f, u in zip(fields, unknown) if f is not None]
+                    pairs = [(f, u[here]) for f, u in zip(over, unknown) if f is not None]
                     beyond.append(sum(f**2 @ u for f, u in pairs))
-                known = [
-                    np.square(solve_triangular(R, J.T, trans="T", check_finite=False)).sum(axis=0)
-                    for J, _ in self._design(block, rows)
-                ]
-                ends = np.cumsum([len(part) for part in beyond])[:-1]
-                variances = np.split(np.concatenate(known) + np.concatenate(beyond), ends)
-                column += [
-                    _shaped(target, solution.structure, np.sqrt(v))
-                    for solution, v in zip(solutions, variances, strict=True)
-                ]
-        return make_targets(**columns)
+                known = np.concatenate([_explained(R, J) for J, _ in self._design(block, rows)])
+                ends = np.cumsum([len(part) for part in beyond])
+                parts = zip(solutions, beyond, np.split(known, ends[:-1]), strict=True)
+                for s, (solution, more, variance) in enumerate(parts):
+                    yield begin + s, name, solution.structure, variance + more
+
+    def _slope_variances(self, features, names, R):
+        """The same of derivatives, without what features do not know of how fields change."""
+        coef = np.concatenate([self.coef_, np.zeros(len(self.elements_))])
+        scale = self._scale()
+        v = np.divide(coef, scale, out=np.zeros_like(coef), where=scale > 0)
+        rows = EnergyRows.without_labels(self, features, names)
+        for i, solution, J, fields in rows.sensitivities(v):
+            variance = _explained(R, J)
+            for amplitude, (near, over) in zip(self._field_amplitudes(), fields):
+                phi = near.contract(np.eye(len(solution.structure)))
+                variance += over**2 @ (amplitude**2 * (1.0 - np.square(phi).sum(axis=1)))
+            sizes = [TARGETS[name].size(solution.structure) for name in rows.names[i]]
+            for name, part in zip(rows.names[i], np.split(variance, np.cumsum(sizes)[:-1])):
+                yield i, name, solution.structure, part
+
+    def _field_amplitudes(self):
+        """Prior standard deviations of the learned parts of chi, reference charge and energy."""
+        chi, _, energy = self._amplitudes()
+        return chi, self.response_.amplitudes[0], energy
 
     def predict_targets(self, X, names):
         """Predict several targets at once, whether they were trained on or not.
@@ -951,12 +985,24 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         return tags
 
 
-def _charge_rows(target, solution):
-    """What changes of both fields of the charges do to a function of the charges."""
+def _field_rows(target, solution):
+    """What changes of chi, reference charges and energies of atoms do to a target.
+
+    Rows over the atoms; None where they do nothing.
+    """
+    if not isinstance(target, ChargeTarget):
+        # The energy: charges are those of its least value.
+        reference = solution.drive[None] if solution.equilibrium.flows is not None else None
+        return solution.charges[None], reference, np.ones((1, len(solution.structure)))
     operator, constant = solution.equilibrium.observable(target)
     if not target.linear:
         operator = target.derivative(operator @ solution.charges + constant) @ operator
-    return solution.equilibrium.rows(operator)
+    return (*solution.equilibrium.rows(operator), None)
+
+
+def _explained(R, J):
+    """Variances of the rows of J, whose weights have the covariance ``(R^T R)^-1``."""
+    return np.square(solve_triangular(R, J.T, trans="T", check_finite=False)).sum(axis=0)
 
 
 def _observe(target, solution):

@@ -196,6 +196,27 @@ def predict_targets(model, X, names):
     return model.predict_targets(transformer(X), names)
 
 
+def predict_std(model, X, names):
+    """Standard deviations of several targets.
+
+    Parameters
+    ----------
+    model : fitted estimator
+        As in `predict_charges`, fitted with ``store_triangles=True``.
+    X : sequence of ase.Atoms
+        What ``model.predict`` takes.
+    names : sequence of str
+        Columns of `skqeq.make_targets`.
+
+    Returns
+    -------
+    std : ndarray of shape (n,)
+        As from `KQEqRegressor.predict_std`.
+    """
+    transformer, model = unwrap(model, "predict_std")
+    return model.predict_std(transformer(X), names)
+
+
 def partial_fit(model, X, y, sample_weight=None):
     """Add labels to those that a fitted model knows, and fit it to all of them.
 
@@ -253,10 +274,10 @@ def refit(model):
     return model
 
 
-def unwrap(model):
-    """The charge model inside a pipeline or a search, and what turns X into its input."""
+def unwrap(model, method="predict_charges"):
+    """The first model inside a pipeline or a search that has a method, and what X becomes for it."""
     steps = []
-    while not hasattr(model, "predict_charges"):
+    while not hasattr(model, method):
         if hasattr(model, "best_estimator_"):
             model = model.best_estimator_
         elif hasattr(model, "steps"):

@@ -73,6 +73,18 @@ class EnergyRows:
         self.plain = np.flatnonzero(known.get("energy", False) & ~sloped)
         self.kept, self.n_bytes, self.max_bytes = {}, 0, KEPT_BYTES
 
+    @classmethod
+    def without_labels(cls, model, features, names):
+        """Rows of predictions, for `sensitivities` only."""
+        self = cls.__new__(cls)
+        self.model, self.features, self.kept = model, features, {}
+        self.n_bytes = self.max_bytes = 0
+        self.names = [
+            [name for name in names if TARGETS[name].defined(s).any()] for s in features.structures
+        ]
+        self.sloped = np.flatnonzero([len(names) for names in self.names])
+        return self
+
     def loss(self, v):
         """Half the sum of squared residuals in units of the noise."""
         return self._evaluate(v)[0]
@@ -131,7 +143,7 @@ class EnergyRows:
         ]
         for _, [(i, solution)] in self._solutions(v, self.sloped, True, n_rows):
             residual, weight = self._residual(i, solution)
-            J = self._jacobian(i, solution, response)
+            J, _ = self._jacobian(i, solution, response)
             J *= weight[:, None]
             J *= self.model._scale()
             pieces.append((J[weight > 0], residual[weight > 0]))
@@ -142,6 +154,29 @@ class EnergyRows:
                 pieces, size = [], 0
         if pieces:
             yield _joined(pieces)
+
+    def sensitivities(self, v):
+        """What changes of the weights, and of the fields of the charges alone, do to predictions.
+
+        Yields
+        ------
+        i : int
+            A structure with any of the targets.
+        solution : Solution
+        J : ndarray of shape (n, n_columns)
+            Derivatives of its targets, one after the other, with respect to v.
+        fields : list of (gradient, over)
+            For chi, and for the reference charges where there are any: the features of the
+            structure, and derivatives (n, n_atoms) with respect to the field where the atoms are.
+        """
+        structures = self.features.structures
+        n_rows = [
+            sum(TARGETS[name].size(structures[i]) for name in self.names[i]) for i in self.sloped
+        ]
+        for _, [(i, solution)] in self._solutions(v, self.sloped, True, n_rows):
+            J, over = self._jacobian(i, solution, True)
+            near = [gradient for gradient, _ in solution.slopes]
+            yield i, solution, J * self.model._scale(), list(zip(near, over))
 
     def eased(self):
         """Yield the same rows with more noise of energies, less and less of it.
@@ -215,10 +250,13 @@ class EnergyRows:
         return np.concatenate(residuals), np.concatenate(weights)
 
     def _jacobian(self, i, solution, response):
-        """Derivatives of the labelled targets of structure i with respect to the weights."""
+        """Derivatives of the targets of structure i with respect to the weights.
+
+        And those with respect to the fields of the charges on the atoms.
+        """
         onehot = self.model._onehot(solution.structure.numbers)
         parts = self._charge_rows(solution, self.names[i], response)
-        blocks = []
+        blocks, fields = [], []
         for (near, _), rows in zip(solution.slopes, zip(*(parts[n] for n in self.names[i]))):
             atoms = np.concatenate([over for over, _ in rows])
             J, start = near.contract(atoms), 0
@@ -226,7 +264,8 @@ class EnergyRows:
                 J[start : start + len(over)] += features
                 start += len(over)
             blocks += [J, atoms @ onehot]
-        return np.concatenate([*blocks, self._local_rows(i, solution)], axis=1)
+            fields.append(atoms)
+        return np.concatenate([*blocks, self._local_rows(i, solution)], axis=1), fields
 
     def _charge_rows(self, solution, names, response):
         """Of every target and both fields of the charges, what they do to it.

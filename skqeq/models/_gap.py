@@ -22,7 +22,7 @@ class GAPRegressor(ChargeModel):
         Prior standard deviation of the learned part of the energy of an atom, eV.
     sigma_energy, sigma_forces, sigma_stress : float
         Noise of the labels, as in `KQEqRegressor`.
-    energy_noise, atomic_energies, verbose
+    energy_noise, atomic_energies, store_triangles, verbose
         As in `KQEqRegressor`.
 
     Attributes
@@ -65,13 +65,12 @@ class GAPRegressor(ChargeModel):
             name: ChargeModel._parameter_constraints[name]
             for name in (
                 *("sigma_energy", "sigma_forces", "sigma_stress"),
-                *("energy_noise", "atomic_energies", "verbose"),
+                *("energy_noise", "atomic_energies", "store_triangles", "verbose"),
             )
         },
     }
 
-    # Energies are not reduced in parts.
-    n_jobs, store_triangles = None, False
+    n_jobs = None  # energies are not reduced in parts
 
     def __init__(
         self,
@@ -81,6 +80,7 @@ class GAPRegressor(ChargeModel):
         sigma_stress=0.001,
         energy_noise="per_atom",
         atomic_energies="fit",
+        store_triangles=False,
         verbose=0,
     ):
         self.amplitude_gap = amplitude_gap
@@ -89,6 +89,7 @@ class GAPRegressor(ChargeModel):
         self.sigma_stress = sigma_stress
         self.energy_noise = energy_noise
         self.atomic_energies = atomic_energies
+        self.store_triangles = store_triangles
         self.verbose = verbose
 
     def _features(self, X, response):
@@ -108,6 +109,7 @@ class GAPRegressor(ChargeModel):
         [rows] = nonlinear
         self._center_energies(rows)
         rows.max_bytes = 0  # they are needed once
+        triangle = triangle.copy()
         for J, residual in rows.linearize(np.zeros(triangle.n_columns), response=False):
             triangle.update(J, -residual)
         v = triangle.solve()

@@ -104,8 +104,9 @@ class KQEqRegressor(ChargeModel):
         Number of processes that reduce labels which are linear in the charges; others are fitted in
         one. None means 1, or what `joblib.parallel_config` says, which may be a cluster.
     store_triangles : bool, default=False
-        Whether `fit` keeps in `triangles_` what `partial_fit` and `refit` need to go on. They are
-        of the size of the square of the number of weights.
+        Whether `fit` keeps in `triangles_` what `partial_fit` and `refit` need to go on, and
+        `predict_std` to say how sure it is; of other labels than linear ones what the latter
+        needs, in `posterior_`. They are of the size of the square of the number of weights.
     verbose : int, default=0
         Above 0 progress bars are shown.
 
@@ -130,7 +131,10 @@ class KQEqRegressor(ChargeModel):
     triangles_ : dict of {str: ndarray of shape (n_rows, n_rows)}
         By target, all its labels as an orthogonal transformation makes them: an upper triangle over
         the weights before they are scaled, and with the labels in the last column. Only after
-        `partial_fit`, or with `store_triangles`.
+        `partial_fit`, or with `store_triangles`, for labels that are linear in the charges.
+    posterior_ : ndarray of shape (n_weights, n_weights)
+        With `store_triangles`, for other labels: an upper triangle R, and ``(R^T R)^-1`` is the
+        covariance of the weights in units of their prior, where the labels are linearised.
 
     References
     ----------

@@ -125,7 +125,7 @@ def gauss_newton(triangle, rows, v, max_iter, tol, callback=None):
     history, step = [], 0.0
     v, current = _settled(triangle, rows, v)
     for iteration in range(max_iter + 1):
-        local, gradient, norm = _linearized(triangle, rows, v)
+        local, gradient, norm = linearized(triangle, rows, v)
         history.append({"loss": float(current), "gradient": float(norm), "step": step})
         if callback is not None:
             callback(v, history[-1])
@@ -175,7 +175,7 @@ def fixed_point(triangle, rows, v, max_iter, tol, callback=None):
     history, step, converged = [], 0.0, False
     for iteration in range(max_iter + 1):
         v, current = _settled(triangle, rows, v)
-        local, _, norm = _linearized(triangle, rows, v, response=False)
+        local, _, norm = linearized(triangle, rows, v, response=False)
         history.append({"loss": float(current), "gradient": float(norm), "step": step})
         if callback is not None:
             callback(v, history[-1])
@@ -196,7 +196,7 @@ def _settled(triangle, rows, v):
     return v, triangle.loss(v) + total
 
 
-def _linearized(triangle, rows, v, **options):
+def linearized(triangle, rows, v, **options):
     """All rows at v in one triangle for the step, their gradient, and its relative norm."""
     local = triangle.centered(v)
     gradient = triangle.gradient(v)

@@ -144,8 +144,11 @@ def test_what_cannot_go_on(data):
     with pytest.raises(ValueError, match="other values of response"):
         model.refit()
     magnitudes = make_targets(dipole_magnitude=np.linalg.norm(y["dipole"], axis=1))
+    other = KQEqRegressor(store_triangles=True).fit(X, magnitudes)
+    with pytest.raises(ValueError, match="its labels are not linear in the charges"):
+        other.refit()
     for fit in (
-        lambda: KQEqRegressor(store_triangles=True).fit(X, magnitudes),
+        lambda: other.partial_fit(X, magnitudes),
         lambda: KQEqRegressor().partial_fit(X, magnitudes),
         lambda: GAPRegressor().partial_fit(X, make_targets(energy=np.zeros(80))),
     ):

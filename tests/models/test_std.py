@@ -1,19 +1,26 @@
 """Standard deviations of predictions."""
 
+import warnings
+
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from ase.build import bulk
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.pipeline import make_pipeline
 
+import skqeq
 from skqeq import (
     ChargeFlow,
     CURSparsifier,
+    GAPKQEqRegressor,
+    GAPRegressor,
     KQEqRegressor,
     KQEqRegressorCV,
     SOAPFeaturizer,
+    StructureBlocks,
     make_targets,
 )
-from skqeq.datasets import load_molecules
+from skqeq.datasets import load_molecules, load_water
 from skqeq.targets import TARGETS
 
 
@@ -84,6 +91,7 @@ def test_errors_are_as_large_as_they_are_said_to_be():
     noise = model[-1].calibration_ * model[-1].best_params_["sigma_dipole"]
     z = (predicted - D[n:]) / np.sqrt(std**2 + noise**2)
     assert std.shape == predicted.shape
+    assert_allclose(skqeq.predict_std(model, X[n:], ["dipole"])["dipole"], std)  # calibrated
     assert 0.6 < np.sqrt(np.mean(z**2)) < 1.6
     # Those of large uncertainty err more.
     size, error = np.linalg.norm(std, axis=1), np.linalg.norm(predicted - D[n:], axis=1)
@@ -113,10 +121,110 @@ def test_forms_and_limits(data):
     assert_allclose(found, np.sqrt(np.einsum("ia,ij,ja->a", over, cross, over)), rtol=1e-6)
 
 
+def of_weights(model, X, names):
+    """Derivatives of all predictions with respect to weights in units of their prior."""
+    scale, coef, energies = model._scale(), model.coef_, model.atomic_energies_
+    columns = []
+    for k in range(len(scale)):
+        ends = []
+        for step in (-1e-4, 1e-4):
+            moved = np.concatenate([coef, energies])
+            moved[k] += step * scale[k]
+            model.coef_, model.atomic_energies_ = np.split(moved, [len(coef)])
+            table = model.predict_targets(X, names)
+            ends.append([np.concatenate([np.ravel(t[name]) for name in names]) for t in table])
+        columns.append([(b - a) / 2e-4 for a, b in zip(*ends)])
+    model.coef_, model.atomic_energies_ = coef, energies
+    return [np.array(of_one).T for of_one in zip(*columns)]
+
+
+@pytest.fixture(scope="module")
+def water():
+    X, y = load_water()
+    return X[::40], y[::40][["energy", "forces"]]
+
+
+@pytest.mark.parametrize("kind", ["kqeq", "flow", "gap"])
+def test_a_naive_covariance_of_energies_and_forces(water, kind):
+    X, y = water
+    soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=1, cutoff_width=1.0)
+    # All environments are sparse points: the fields are known where the weights are.
+    features = make_pipeline(soap, CURSparsifier(n_points=10**4, jitter=1e-8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        phi = features.fit_transform(X[:2])
+    noise = {"sigma_energy": 0.01, "sigma_forces": 0.3}
+    model = {
+        "kqeq": KQEqRegressor(hardness=5.0, **noise, store_triangles=True),
+        "flow": KQEqRegressor(response=ChargeFlow(), **noise, store_triangles=True),
+        "gap": GAPRegressor(**noise, store_triangles=True),
+    }[kind].fit(phi, y[:2])
+    names = ["energy", "forces"] + ["dipole", "born_effective_charges"] * (kind != "gap")
+    sizes = [len(atoms) for atoms in X[:2]]
+    weight = [
+        1 / np.concatenate([[noise["sigma_energy"] * n], np.full(3 * n, noise["sigma_forces"])])
+        for n in sizes
+    ]
+    labels = of_weights(model, phi, ["energy", "forces"])
+    J = np.concatenate([w[:, None] * rows for w, rows in zip(weight, labels)])
+    covariance = np.linalg.inv(J.T @ J + np.eye(J.shape[1]))
+    found = model.predict_std(phi, names)
+    for std, rows in zip(found, of_weights(model, phi, names)):
+        expected = np.sqrt(np.einsum("ij,jk,ik->i", rows, covariance, rows))
+        values = np.concatenate([np.ravel(std[name]) for name in names])
+        assert_allclose(values, expected, rtol=1e-3, atol=1e-3 * expected.max())
+    assert found["forces"][0].shape == (sizes[0], 3)
+    y_new, std = model.predict(phi, return_std=True)
+    assert_allclose(std["energy"], found["energy"])
+    assert y_new["forces"][1].shape == std["forces"][1].shape
+
+
+def test_a_field_that_no_weights_describe(water):
+    X, _ = water
+    soap = SOAPFeaturizer(r_cut=3.0, n_max=3, l_max=2, cutoff_width=1.0)
+    phi = make_pipeline(soap, CURSparsifier(n_points=2)).fit_transform(X[:3])
+    model = KQEqRegressor(hardness=5.0, store_triangles=True, sigma_charges=1e6)
+    model.fit(phi, make_targets(charges=[np.zeros(len(a)) for a in X[:3]]))
+    rows, (atoms, solution) = phi[0], (X[0], next(model.solutions(phi[[0]], ["charges"])))
+    gram = rows @ rows.T
+    np.fill_diagonal(gram, 1.0)
+    same = atoms.numbers[:, None] == atoms.numbers
+    q = solution.charges
+    expected = q @ (gram + same * model.amplitude_baseline**2) @ q
+    found = model.predict_std(phi[[0]], ["energy"])["energy"][0]
+    assert found == pytest.approx(np.sqrt(expected), rel=1e-4)
+
+
+def test_stress_of_crystals_and_slabs():
+    X = []
+    for seed, pbc in enumerate([True, True, (True, True, False)]):
+        X.append(bulk("NaCl", "rocksalt", a=5.6, cubic=True))
+        X[-1].rattle(0.1, seed=seed)
+        X[-1].pbc = pbc
+    soap = SOAPFeaturizer(r_cut=3.5, n_max=2, l_max=1, cutoff_width=1.0)
+    blocks = StructureBlocks(
+        [(name, make_pipeline(soap, CURSparsifier(n_points=3))) for name in ("chi", "gap")]
+    )
+    y = make_targets(energy=[-1.0, -1.1, -0.9])
+    model = make_pipeline(blocks, GAPKQEqRegressor(hardness=5.0, store_triangles=True)).fit(X, y)
+    std = skqeq.predict_std(model, X, ["energy", "forces", "stress"])
+    assert np.isfinite(std["energy"]).all() and (std["energy"] > 0).all()
+    assert np.isfinite(std["stress"][:2]).all()
+    assert_array_equal(np.isnan(std["stress"][2]), [False, False, True, True, True, False])
+    last, phi = model[-1], model[0].transform(X)
+    rows = of_weights(last, phi, ["stress"])[0]
+    J = np.concatenate(of_weights(last, phi, ["energy"])) / (0.001 * 8)
+    covariance = np.linalg.inv(J.T @ J + np.eye(J.shape[1]))
+    expected = np.einsum("ij,jk,ik->i", rows, covariance, rows)
+    # The rest is that of fields at the atoms which the sparse points do not describe.
+    assert (std["stress"][0] ** 2 >= 0.999 * expected).all()
+    assert_allclose(std["stress"][0] ** 2, expected, rtol=0.5)
+
+
 def test_what_has_none(data):
     X, y = data
     with pytest.raises(ValueError, match="fit it with store_triangles=True"):
         KQEqRegressor().fit(X, y["dipole"]).predict(X, return_std=True)
     model = KQEqRegressor(store_triangles=True).fit(X, y["dipole"])
-    with pytest.raises(ValueError, match="no standard deviation of forces"):
-        model.predict_std(X, ["forces"])
+    with pytest.raises(ValueError, match="unknown target 'force'"):
+        model.predict_std(X, ["force"])
