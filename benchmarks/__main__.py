@@ -210,11 +210,11 @@ def workers(case, data):
                 found, model = fit(case["workers"])
         else:
             import dask
-            from dask.distributed import Client, LocalCluster
+            from dask.distributed import Client, LocalCluster  # which sets its defaults
 
             # By default workers give memory back at once, and the system clears it anew each time.
-            keep = {"MALLOC_TRIM_THRESHOLD_": 2**32, "MALLOC_MMAP_THRESHOLD_": 2**32}
-            dask.config.set({"distributed.nanny.pre-spawn-environ": keep})
+            environment = dask.config.get("distributed.nanny.pre-spawn-environ")
+            environment |= {"MALLOC_TRIM_THRESHOLD_": 2**32, "MALLOC_MMAP_THRESHOLD_": 2**32}
             with (
                 LocalCluster(case["workers"], threads_per_worker=1, dashboard_address=None) as here,
                 Client(here),

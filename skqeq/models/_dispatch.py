@@ -275,7 +275,7 @@ def refit(model):
 
 
 def unwrap(model, method="predict_charges"):
-    """The first model inside a pipeline or a search that has a method, and what X becomes for it."""
+    """The first model inside pipelines and searches with a method, and what makes its input."""
     steps = []
     while not hasattr(model, method):
         if hasattr(model, "best_estimator_"):
