@@ -73,7 +73,7 @@ def main():
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     rows = []
-    for n, n_points in ((300, 1000), (1000, 200)):
+    for n, n_points in ((300, 1000), (1000, 200), (1000, 1000)):
         rows.append(measure(args.data, n, n_points))
         print(rows[-1], flush=True)
     with open(RESULTS / "cv_speed.csv", "w", newline="") as file:

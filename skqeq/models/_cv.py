@@ -30,12 +30,13 @@ from ..targets._labels import to_form
 from ._evidence import maximize_evidence
 from ._kqeq import KQEqRegressor
 from ._reduction import combined, empty, merge_pairwise
-from ._rows import MAX_ROWS
 
 # Rows are kept in memory up to so many bytes, and made once more otherwise.
 KEPT_BYTES = 2**31
 # Of up to so many folds the normal equations are kept.
 FEW_FOLDS = 20
+# Folds of so many rows are solved together: few enough for the processor's cache.
+BATCH_ROWS = 128
 # The fold that is left out of no fit.
 NOTHING = -2
 METRICS = {"r2": target_r2, "rmse": target_rmse, "mae": target_mae}
@@ -405,7 +406,8 @@ class _Rows:
             errors, residual = np.full(len(r), np.nan), U @ (left * turned)
             for part in _batches(self._members()):
                 rows = U[part]
-                blocks = (rows * left) @ rows.swapaxes(-1, -2)
+                rows *= np.sqrt(left)
+                blocks = rows @ rows.swapaxes(-1, -2)
                 errors[part] = np.linalg.solve(blocks, residual[part][..., None])[..., 0]
             yield errors, residual
 
@@ -429,7 +431,8 @@ class _Rows:
                 residuals[k, place : place + len(r)] = residual
                 for part in _batches(parts):
                     rows = Z[part]
-                    blocks = np.eye(part.shape[1]) - (rows * weight) @ rows.swapaxes(-1, -2)
+                    rows *= np.sqrt(weight)
+                    blocks = np.eye(part.shape[1]) - rows @ rows.swapaxes(-1, -2)
                     found = np.linalg.solve(blocks, residual[part][..., None])[..., 0]
                     errors[k, place + part] = found
             place += len(r)
@@ -508,6 +511,6 @@ def _batches(parts):
     for part in parts:
         sizes.setdefault(len(part), []).append(part)
     for size, members in sizes.items():
-        step = max(1, MAX_ROWS // size)
+        step = max(1, BATCH_ROWS // size)
         for start in range(0, len(members), step):
             yield np.array(members[start : start + step])
