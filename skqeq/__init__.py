@@ -31,6 +31,7 @@ from .models import (
     predict_targets,
     refit,
 )
+from .persistence import load, save
 from .response import ChargeFlow, QEq
 from .sparsify import CURSparsifier
 from .structures import StructureFeatures, check_structures, strip
@@ -52,6 +53,7 @@ __all__ = [
     "StructureBlocks",
     "StructureFeatures",
     "check_structures",
+    "load",
     "make_targets",
     "partial_fit",
     "predict_born_effective_charges",
@@ -65,6 +67,7 @@ __all__ = [
     "predict_target",
     "predict_targets",
     "refit",
+    "save",
     "show_versions",
     "strip",
     "targets_from_atoms",

@@ -12,13 +12,16 @@ from pathlib import Path
 from . import CURSparsifier, KQEqRegressor, SOAPFeaturizer
 from .targets import TARGETS
 
-TRUST = "Model files are joblib files, which execute code when loaded: load only trusted ones."
+TRUST = (
+    "Model files that end in .skqeq execute nothing when they are loaded. Others are files of "
+    "joblib, which execute code: load only trusted ones."
+)
 EXAMPLES = {
     "main": """
         skqeq demo
-        skqeq fit train.xyz -o model.joblib --search
-        skqeq evaluate model.joblib test.xyz --plot parity.png
-        skqeq predict model.joblib new.xyz -o charges.xyz
+        skqeq fit train.xyz -o model.skqeq --search
+        skqeq evaluate model.skqeq test.xyz --plot parity.png
+        skqeq predict model.skqeq new.xyz -o charges.xyz
         ase gui charges.xyz        # View > Colors > By initial charge
         """,
     "demo": """
@@ -26,19 +29,19 @@ EXAMPLES = {
         skqeq demo --output figures
         """,
     "fit": """
-        skqeq fit train.xyz -o model.joblib
-        skqeq fit train.xyz -o model.joblib --search --group molecule
-        skqeq fit train.xyz -o model.joblib --targets dipole charges \\
+        skqeq fit train.xyz -o model.skqeq
+        skqeq fit train.xyz -o model.skqeq --search --group molecule
+        skqeq fit train.xyz -o model.skqeq --targets dipole charges \\
             --key dipole=dft_dipole charges=mulliken --sigma dipole=0.01 charges=0.05
-        skqeq fit train.xyz -o model.joblib --targets energy forces --hardness 8 --cutoff-width 1
+        skqeq fit train.xyz -o model.skqeq --targets energy forces --hardness 8 --cutoff-width 1
         """,
     "predict": """
-        skqeq predict model.joblib new.xyz -o charges.xyz
-        skqeq predict model.joblib trajectory.traj@::10 -o charges.xyz.gz
+        skqeq predict model.skqeq new.xyz -o charges.xyz
+        skqeq predict model.skqeq trajectory.traj@::10 -o charges.xyz.gz
         """,
     "evaluate": """
-        skqeq evaluate model.joblib test.xyz
-        skqeq evaluate model.joblib test.xyz --targets dipole --worst 20 --plot parity.png
+        skqeq evaluate model.skqeq test.xyz
+        skqeq evaluate model.skqeq test.xyz --targets dipole --worst 20 --plot parity.png
         """,
 }
 LABELS = """\
@@ -153,7 +156,7 @@ def _add_fit(commands):
     )
     add = parser.add_argument
     add("structures", metavar="train.xyz", help="any file ASE reads; FILE@:100 takes a part")
-    add("-o", "--output", type=output_file, required=True, metavar="model.joblib")
+    add("-o", "--output", type=output_file, required=True, metavar="model.skqeq")
     add(
         "--targets",
         nargs="+",
@@ -251,7 +254,7 @@ def _add_evaluate(commands):
 
 
 def _add_model(parser, structures):
-    parser.add_argument("model", metavar="model.joblib", help="from `skqeq fit`; only trusted ones")
+    parser.add_argument("model", metavar="model.skqeq", help="from `skqeq fit`")
     parser.add_argument(
         "structures", metavar=structures, help="any file ASE reads; FILE@:100 takes a part"
     )

@@ -1,28 +1,42 @@
 """Fitted models on disk: bit for bit, plain, versioned, and readable without pickle."""
 
+import hashlib
+import json
+import os
+import pathlib
 import pickle
 import pickletools
 import subprocess
 import sys
+import warnings
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+import skops.io
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from skqeq import (
     ChargeFlow,
     CURSparsifier,
     GAPKQEqRegressor,
     KQEqRegressor,
+    KQEqRegressorCV,
     QEqRegressor,
     SOAPFeaturizer,
     StructureBlocks,
+    load,
     persistence,
     predict_charges,
+    save,
 )
+from skqeq.model_selection import LabelledKFold, TargetScorer
 
 # What a file of ours holds beside arrays and plain Python.
 TRUSTED = {
@@ -206,37 +220,203 @@ def test_other_features_of_the_same_number(change, molecules, table):
         sparsifier.transform(other)
 
 
-# ---- skops: files that need no pickle -----------------------------------------------------------
+# ---- skqeq.save: files that execute nothing -----------------------------------------------------
 
 
 @pytest.fixture
-def skops_io():
-    return pytest.importorskip("skops.io")
+def path(fitted, tmp_path):
+    save(fitted, tmp_path / "model.skqeq")
+    return tmp_path / "model.skqeq"
 
 
-def test_skops_round_trip(kind, fitted, molecules, skops_io, tmp_path):
-    skops_io.dump(fitted, tmp_path / "model.skops")
-    loaded = skops_io.load(tmp_path / "model.skops", trusted=TRUSTED[kind])
+SAFE = FRESH.replace("(sys.argv[1])", "(sys.argv[3])").replace(
+    "model, X = ", "import skqeq\nmodel, X = skqeq.load(sys.argv[1]), "
+)
+
+
+def test_a_saved_model_predicts_the_same_bits_elsewhere(path, fitted, molecules, tmp_path):
+    joblib.dump(molecules, tmp_path / "X")
+    command = [sys.executable, "-c", SAFE, path, tmp_path / "out", tmp_path / "X"]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    assert (tmp_path / "out").read_bytes() == bits(fitted.predict(molecules))
+    assert repr(load(path)) == repr(fitted)
+
+
+def test_searches_are_saved(molecules, table, tmp_path):
+    soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=2)
+    search = GridSearchCV(
+        make_pipeline(
+            soap, CURSparsifier(n_points=2), KQEqRegressorCV(sigmas={"sigma_dipole": [0.01, 0.1]})
+        ),
+        {"soapfeaturizer__r_cut": [2.0, 3.0]},
+        scoring=TargetScorer("dipole"),
+        cv=LabelledKFold("dipole", n_splits=2),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        search.fit(molecules, table)
+    save(search, tmp_path / "search.skqeq")
+    again = load(tmp_path / "search.skqeq")
+    assert bits(again.predict(molecules)) == bits(search.predict(molecules))
+    assert again.best_params_ == search.best_params_
+    first, second = (model.best_estimator_[-1].left_out_ for model in (again, search))
+    for a, b in zip(first["charges"], second["charges"]):
+        assert_array_equal(a, b)
+    assert_array_equal(first["dipole"], second["dipole"])
+
+
+class Foreign(CURSparsifier):
+    """A class of the user's."""
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path):
+    path = tmp_path / "model.skqeq"
+    path.write_text("old")
+    with pytest.raises(TypeError, match="holds .*Foreign cannot be saved .* joblib.dump can"):
+        save(make_pipeline(Foreign(), KQEqRegressor()), path)
+    assert path.read_text() == "old"
+
+
+def test_any_damage_is_noticed(path):
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    damaged = [whole[:n] for n in [0, 1, 10, *rng.integers(0, len(whole), 20)]]
+    for place in rng.integers(0, len(whole), 60):
+        bent = bytearray(whole)
+        bent[place] ^= 1 << rng.integers(8)
+        damaged.append(bytes(bent))
+    refused = 0
+    for data in damaged:
+        path.write_bytes(data)
+        try:
+            again = load(path)
+        except ValueError as error:
+            assert str(path) in str(error)
+            refused += 1
+        else:  # a bit of the archive that means nothing, such as a date
+            path.write_bytes(whole)
+            assert pickle.dumps(again) == pickle.dumps(load(path))
+    assert refused > 0.9 * len(damaged)
+
+
+def archive(path, model, **about):
+    found = {"format": persistence.FORMAT, "sha256": hashlib.sha256(model).hexdigest()} | about
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("about.json", json.dumps(found))
+        file.writestr("model.skops", model)
+
+
+class Dangerous:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self):
+        return (pathlib.Path("executed").touch, ())
+
+
+def test_nothing_is_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "model.skqeq"
+    path.write_bytes(pickle.dumps(Dangerous()))
+    with pytest.raises(ValueError, match="not a file of skqeq.save"):
+        load(path)
+    archive(path, pickle.dumps(Dangerous()))
+    with pytest.raises(ValueError, match="holds no model"):
+        load(path)
+    archive(path, skops.io.dumps(FunctionTransformer(os.system)))
+    with pytest.raises(ValueError, match="not made by skqeq.save: .*system"):
+        load(path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_other_formats(tmp_path):
+    path = tmp_path / "model.skqeq"
+    data = skops.io.dumps(QEqRegressor())
+    for change, message in ((1, "formats up to .* upgrade skqeq"), (-1, "fit the model again")):
+        archive(path, data, format=persistence.FORMAT + change)
+        with pytest.raises(ValueError, match=message):
+            load(path)
+    archive(path, data, sha256="0")
+    with pytest.raises(ValueError, match="is damaged: its checksum"):
+        load(path)
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "nothing.skqeq")
+
+
+DIES = """
+import os, signal, sys
+import skqeq
+os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)
+skqeq.save(skqeq.QEqRegressor(), sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
+def test_a_process_that_dies_leaves_the_older_file(tmp_path):
+    path = tmp_path / "model.skqeq"
+    save(QEqRegressor(hardness=2.0), path)
+    died = subprocess.run([sys.executable, "-c", DIES, path], check=False)
+    assert died.returncode == -9
+    assert load(path).hardness == 2.0
+
+
+# ---- one model, many readers --------------------------------------------------------------------
+
+
+def test_threads_get_the_same_numbers(fitted, molecules):
+    expected = bits(fitted.predict(molecules))
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: bits(fitted.predict(molecules)), range(24)))
+    assert set(found) == {expected}
+
+
+def test_processes_get_the_same_numbers(fitted, molecules):
+    expected = fitted.predict(molecules)
+    found = joblib.Parallel(2)(joblib.delayed(fitted.predict)(molecules) for _ in range(4))
+    for table in found:
+        assert_allclose(table["dipole"], expected["dipole"], rtol=1e-10, atol=1e-12)
+
+
+def test_memory_maps(fitted, molecules, tmp_path):
+    joblib.dump(fitted, tmp_path / "model.joblib")
+    mapped = joblib.load(tmp_path / "model.joblib", mmap_mode="r")
+    assert isinstance(mapped[-1].coef_ if hasattr(mapped, "steps") else mapped.coef_, np.memmap)
+    assert bits(mapped.predict(molecules)) == bits(fitted.predict(molecules))
+
+
+def test_labels_in_memory_maps(molecules, dipoles, tmp_path):
+    np.save(tmp_path / "D.npy", dipoles)
+    mapped = np.load(tmp_path / "D.npy", mmap_mode="r")
+    assert_array_equal(
+        QEqRegressor().fit(molecules, mapped).coef_, QEqRegressor().fit(molecules, dipoles).coef_
+    )
+
+
+# ---- skops alone --------------------------------------------------------------------------------
+
+
+def test_skops_round_trip(kind, fitted, molecules, tmp_path):
+    skops.io.dump(fitted, tmp_path / "model.skops")
+    loaded = skops.io.load(tmp_path / "model.skops", trusted=TRUSTED[kind])
     assert bits(loaded.predict(molecules)) == bits(fitted.predict(molecules))
     for a, b in zip(predict_charges(loaded, molecules), predict_charges(fitted, molecules)):
         assert_array_equal(a, b)
     assert repr(loaded) == repr(fitted)
 
 
-def test_skops_needs_these_types_and_no_others(kind, fitted, skops_io):
-    data = skops_io.dumps(fitted)
-    assert sorted(skops_io.get_untrusted_types(data=data)) == TRUSTED[kind]
-    with pytest.raises(skops_io.exceptions.UntrustedTypesFoundException):
-        skops_io.loads(data)
+def test_skops_needs_these_types_and_no_others(kind, fitted):
+    data = skops.io.dumps(fitted)
+    assert sorted(skops.io.get_untrusted_types(data=data)) == TRUSTED[kind]
+    with pytest.raises(skops.io.exceptions.UntrustedTypesFoundException):
+        skops.io.loads(data)
 
 
 def test_package_publishes_the_list(kind):
     assert set(TRUSTED[kind]) <= set(persistence.TRUSTED_TYPES)
 
 
-def test_skops_refuses_a_newer_format(kind, fitted, monkeypatch, skops_io):
+def test_skops_refuses_a_newer_format(kind, fitted, monkeypatch):
     with monkeypatch.context() as newer:
         newer.setattr(persistence, "FORMAT", persistence.FORMAT + 1)
-        data = skops_io.dumps(fitted)
+        data = skops.io.dumps(fitted)
     with pytest.raises(ValueError, match="upgrade skqeq"):
-        skops_io.loads(data, trusted=TRUSTED[kind])
+        skops.io.loads(data, trusted=TRUSTED[kind])

@@ -141,7 +141,7 @@ def print_learning_curve(model, X, D, groups, quiet):
 
 def write_files(folder, model, X, D):
     """The model and the held-out molecules, ready for the other commands."""
-    paths = [folder / "model.joblib", folder / "held_out.xyz"]
+    paths = [folder / "model.skqeq", folder / "held_out.xyz"]
     save_model(model, paths[0])
     labelled = [atoms.copy() for atoms in X]
     for atoms, dipole in zip(labelled, D, strict=True):

@@ -1,13 +1,14 @@
 """Reading and writing; an output file appears when it is complete, or not at all."""
 
 from itertools import islice
+from pathlib import Path
 
 import joblib
 from ase.io import iread
 from sklearn.exceptions import NotFittedError
 
 from ..models._dispatch import unwrap
-from ..persistence import replacing
+from ..persistence import SUFFIX, load, replacing, save
 
 
 def iterate_structures(path):
@@ -42,15 +43,18 @@ def blocks(iterable, size):
 
 
 def save_model(model, path):
-    """Write a joblib file."""
+    """Write a file of `skqeq.save` if the ending says so, else one of joblib."""
+    if path.suffix == SUFFIX:
+        save(model, path)
+        return
     with replacing(path) as temporary:
         joblib.dump(model, temporary)
 
 
 def load_model(path):
-    """Read a fitted charge model; loading executes the file, so it must be trusted."""
+    """Read a fitted charge model; a file of joblib is executed, so it must be trusted."""
     try:
-        model = joblib.load(path)
+        model = load(path) if Path(path).suffix == SUFFIX else joblib.load(path)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # bytes that are no pickle can raise anything

@@ -225,7 +225,16 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
             )
         best = int(np.nanargmax(results["score"]))
         self.cv_results_, self.best_score_ = results, float(results["score"][best])
-        self.best_params_, self.left_out_ = candidates[best], tables[best]
+        self.best_params_ = candidates[best]
+        # Arrays and lists of them go into any file.
+        best = {name: tables[best][name].copy() for name in tables[best].dtype.names}
+        self._left_out = {n: list(c) if c.dtype == object else c for n, c in best.items()}
+
+    @property
+    def left_out_(self):
+        """What the best model predicts of structures that it does not know."""
+        check_is_fitted(self)
+        return make_targets(**self._left_out)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "best_estimator_")

@@ -41,7 +41,7 @@ def test_demo(small_data, tmp_path, monkeypatch, capsys, figures):
     assert float(rows["kQEq"][0]) < float(rows["QEq,"][0])
     written = {p.name for p in (tmp_path / "new" / "demo").iterdir()}
     drawn = {"parity.png", "learning_curve.png", "molecule.png"}
-    assert written == {"model.joblib", "held_out.xyz"} | (drawn if figures else set())
+    assert written == {"model.skqeq", "held_out.xyz"} | (drawn if figures else set())
     assert ('pip install "skqeq[plots]"' in captured.out) == (not figures)
     [next_command] = [line for line in captured.out.splitlines() if "skqeq evaluate" in line]
     assert main(next_command.split()[1:]) == 0
