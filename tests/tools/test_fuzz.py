@@ -1,0 +1,22 @@
+"""A few of the inputs of ``tools/fuzz.py``; it runs as many as one likes."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("resource")  # not on Windows
+PATH = Path(__file__).parents[2] / "tools" / "fuzz.py"
+
+
+def test_hostile_input_is_refused_or_right():
+    spec = importlib.util.spec_from_file_location("fuzz", PATH)
+    fuzz = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fuzz)
+    counts, failures = fuzz.fuzz(240, seed=1)
+    assert not failures
+    assert sum(counts.values()) == 240
+    kinds = {kind for kind, _ in counts}
+    assert kinds == {"file_to_loader", "file_to_command", "info", "model_file"}
+    assert all(counts[kind, "refused"] > 5 for kind in kinds)
+    assert counts["info", "accepted"] > 5
