@@ -242,6 +242,7 @@ def commit():
 def picture(results, path):
     """Seconds and ratios to the floor of all stages over every axis."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     axes_of = {"molecules": "molecules", "points": "sparse points per element", "atoms": "atoms"}
     fig, panels = plt.subplots(2, 3, figsize=(11, 6.5), layout="constrained", sharex="col")
@@ -254,12 +255,14 @@ def picture(results, path):
             style = "o--" if stage in ("fit", "predict") else "o-"
             color = "k" if stage == "fit" else f"C{s}"
             column[0].loglog(sizes, seconds, style, color=color, label=stage)
-            column[1].semilogx(sizes, seconds / floors, style, color=color)
+            column[1].loglog(sizes, seconds / floors, style, color=color)
         column[0].legend(frameon=False, fontsize="small")
         column[1].axhline(1, color="0.6", lw=0.8)
-        column[1].set(xlabel=label, ylim=(0, None))
+        column[1].set(xlabel=label, ylim=(0.9, None))
         column[1].set_xticks(sizes, map(str, sizes), minor=False)
         column[1].minorticks_off()
+        column[1].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        column[1].yaxis.set_major_formatter("{x:g}")
     panels[0, 0].set(ylabel="time (s)")
     panels[1, 0].set(ylabel="time / floor")
     for panel in panels.flat:

@@ -9,6 +9,7 @@ Units: eV, Angstrom, e, V/Angstrom; dipoles in e*Angstrom.
 
 from importlib.metadata import version as _version
 
+from ._explore import explore
 from ._show_versions import show_versions
 from .calculator import KQEqCalculator
 from .features import SOAPFeaturizer, StructureBlocks
@@ -53,6 +54,7 @@ __all__ = [
     "StructureBlocks",
     "StructureFeatures",
     "check_structures",
+    "explore",
     "load",
     "make_targets",
     "partial_fit",

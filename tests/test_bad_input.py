@@ -161,6 +161,17 @@ def close_through_the_boundary():
 
 FLAT = [[4, 0, 0], [0, 4, 0], [4, 4, 0]]
 UNUSABLE = {
+    "position far away": (lambda: with_position(-1e20), r"position z = -1e\+20 \(above 1e\+06\)"),
+    "charge of 400 digits": (lambda: water(charge=10**400), r"info\['charge'\] = .* not a number"),
+    "field of 400 digits": (
+        lambda: water(external_field=[10**400, 0, 0]),
+        r"info\['external_field'\] = .* is not a finite vector",
+    ),
+    "enormous cell": (lambda: with_cell(1e8, True), "space of 5 x 5 x 1e\\+08 Angstrom"),
+    "enormous drop": (
+        lambda: Atoms("H2", [[0, 0, 0], [2e3, 2e3, 2e3]]),
+        r"takes a space of 2e\+03 x 2e\+03 x 2e\+03 Angstrom",
+    ),
     "nan position": (lambda: with_position(np.nan), "atom 1 has position z = nan"),
     "inf position": (lambda: with_position(-np.inf), "atom 1 has position z = -inf"),
     "nan cell": (lambda: with_cell(np.nan, True), "the cell holds nan"),

@@ -13,6 +13,9 @@ from ..parameters import MAX_ATOMIC_NUMBER
 
 # Nuclei closer than this (Angstrom) are a mistake in the file, not chemistry.
 SHORTEST_DISTANCE = 0.1
+# Farther from the origin (Angstrom), or in a larger space (Angstrom^3), nothing that one simulates
+# is: it is a number that got into the wrong column, and tables of neighbours would fill the memory.
+FARTHEST, LARGEST_SPACE = 1e6, 1e9
 CHARGE_KEYS = ("charge", "total_charge")
 KEPT_INFO = (*CHARGE_KEYS, "external_field", "potential_points")
 
@@ -217,6 +220,7 @@ def check_one(i, atoms):
     pbc = tuple(bool(p) for p in atoms.pbc)
     field = _vector(atoms.info.get("external_field", (0.0, 0.0, 0.0)), fail)
     _check_cell(cell, pbc, field, fail)
+    _check_space(positions, cell, pbc, fail)
     volume = abs(float(np.linalg.det(cell)))
     if any(pbc) and not all(pbc):
         # The vector that leaves a slab has no meaning; it may be absent or lie in the plane.
@@ -261,7 +265,7 @@ def _total_charge(info, fail):
     for key, value in found.items():
         try:
             found[key] = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             fail(f"info[{key!r}] = {value!r} is not a number")
         if not np.isfinite(found[key]):
             fail(f"info[{key!r}] = {value!r} is not finite")
@@ -273,7 +277,7 @@ def _total_charge(info, fail):
 def _vector(value, fail):
     try:
         field = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         field = np.empty(0)
     if field.shape != (3,) or not np.isfinite(field).all():
         fail(f"info['external_field'] = {value!r} is not a finite vector of three numbers")
@@ -286,7 +290,7 @@ def _points(value, fail):
         return None
     try:
         points = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         points = np.empty(0)
     if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
         fail(f"info['potential_points'] must be finite (n, 3), got shape {points.shape}")
@@ -309,6 +313,20 @@ def _check_cell(cell, pbc, field, fail):
     along = vectors @ field
     if np.abs(along).max() > 1e-10 * np.linalg.norm(field) * np.linalg.norm(vectors, axis=1).max():
         fail(f"info['external_field'] = {field.tolist()} points along a periodic axis")
+
+
+def _check_space(positions, cell, pbc, fail):
+    far = np.abs(positions) > FARTHEST
+    if far.any():
+        atom, axis = np.argwhere(far)[0]
+        value = positions[atom, axis]
+        fail(f"atom {atom} has position {'xyz'[axis]} = {value:g} (above {FARTHEST:g})")
+    edges = np.ptp(positions, axis=0) + 1.0
+    if any(pbc):
+        edges = np.maximum(np.linalg.norm(cell, axis=1) * pbc, 1.0)
+    if edges.prod() > LARGEST_SPACE:
+        sizes = " x ".join(f"{edge:.3g}" for edge in edges)
+        fail(f"takes a space of {sizes} Angstrom (more than {LARGEST_SPACE:g} Angstrom^3)")
 
 
 def _check_distances(positions, cell, pbc, fail):

@@ -1,0 +1,199 @@
+"""A page of structures to click through, beside a map of their properties. Needs chemiscope."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from sklearn.decomposition import PCA
+
+from .models._dispatch import unwrap
+from .parameters import DEBYE
+from .persistence import replacing
+from .structures import check_structures
+from .targets import targets_from_atoms
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<style>
+body {{ margin: 0; font-family: sans-serif; }}
+#panels {{ display: flex; height: calc(100vh - 3rem); }}
+#map, #right {{ flex: 1; min-width: 0; position: relative; }}
+#right {{ display: flex; flex-direction: column; }}
+#structure {{ flex: 1; min-height: 0; position: relative; }}
+</style>
+</head>
+<body>
+<div id="meta"></div>
+<div id="panels">
+<div id="map"></div>
+<div id="right"><div id="structure"></div><div id="info"></div></div>
+</div>
+<script>{viewer}</script>
+<script type="application/json" id="data">{data}</script>
+<script>
+const data = JSON.parse(document.getElementById("data").textContent);
+const parts = {{meta: "meta", map: "map", structure: "structure", info: "info"}};
+Chemiscope.DefaultVisualizer.load(parts, data, new Chemiscope.Warnings())
+  .then(() => document.body.setAttribute("data-drawn", "yes"))
+  .catch((error) => {{ document.body.textContent = "This page cannot be drawn: " + error; }});
+</script>
+</body>
+</html>
+"""
+
+
+def explore(structures, model, path="explore.html", *, properties=None, title="skqeq"):
+    """Write a page that shows structures, coloured by charge, beside a map of their properties.
+
+    The page needs a browser and nothing else, no network either. The map has one point for each
+    structure, by default at the first two principal components of its mean features: what the
+    model takes for alike is near. Its axes and colours can be changed on the page, to anything of
+    the following: size and total charge, the norm of the dipole of molecules and its error where
+    the label is known, the energy per atom of models that were trained on energies, and
+    `properties`.
+
+    Parameters
+    ----------
+    structures : sequence of ase.Atoms
+        Up to some thousands.
+    model : fitted estimator
+        A charge model, a pipeline that ends in one, or a search over either.
+    path : str or path, default="explore.html"
+        Where the page goes; an older one is replaced.
+    properties : dict of {str: array-like of shape (n,)}, default=None
+        More numbers or strings of the structures.
+    title : str, default="skqeq"
+        Of the page.
+
+    Returns
+    -------
+    path : pathlib.Path
+
+    Raises
+    ------
+    ImportError
+        Without chemiscope.
+    ValueError
+        If a property has another number of values than there are structures.
+
+    References
+    ----------
+    Fraux, Cersonsky, Ceriotti, J. Open Source Softw. 5, 2117 (2020).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from ase.build import molecule
+    >>> from skqeq import QEqRegressor, explore
+    >>> X = [molecule("H2O"), molecule("CH3OH"), molecule("H2O2")]
+    >>> model = QEqRegressor().fit(X, [[0.0, 0.0, -0.39], [0.3, 0.1, 0.0], [0.0, 0.0, 0.3]])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     explore(X, model, f"{folder}/explore.html").name
+    'explore.html'
+    """
+    try:
+        import chemiscope
+    except ImportError as error:
+        raise ImportError('explore needs chemiscope: pip install "skqeq[explore]"') from error
+    structures = list(structures)
+    of_structures, charges, chi = _predicted(structures, model)
+    for name, values in (properties or {}).items():
+        if len(values) != len(structures):
+            raise ValueError(f"{len(values)} values of {name!r} for {len(structures)} structures")
+        of_structures[name] = {"target": "structure", "values": np.asarray(values)}
+    largest = float(np.abs(np.concatenate(charges)).max()) or 1.0
+    data = chemiscope.create_input(
+        structures=[structure.to_atoms() for structure in check_structures(structures)],
+        properties=of_structures
+        | {
+            "charge": _property(np.concatenate(charges), "e", "atom"),
+            "electronegativity": _property(np.concatenate(chi), "V", "atom"),
+        },
+        environments=chemiscope.all_atomic_environments(structures),
+        metadata={"name": title},
+        settings=chemiscope.quick_settings(
+            x="PC 1" if "PC 1" in of_structures else "atoms",
+            y="PC 2" if "PC 2" in of_structures else "total charge",
+            map_color="dipole" if "dipole" in of_structures else "atoms",
+            structure_settings={
+                "color": {
+                    "property": "charge",
+                    "palette": "bwr",
+                    "min": -largest,
+                    "max": largest,
+                    "transform": "linear",
+                },
+                "environments": {"activated": False},
+            },
+        ),
+    )
+    viewer = files("chemiscope") / "sphinx" / "static" / "chemiscope.min.js"
+    page = PAGE.format(
+        title=title.replace("<", "&lt;"),
+        viewer=viewer.read_text(encoding="utf-8").replace("</script", "<\\/script"),
+        data=json.dumps(data).replace("</", "<\\/"),
+    )
+    path = Path(path)
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _predicted(structures, model):
+    """Properties of the structures, and charges and electronegativities of their atoms."""
+    transformer, last = unwrap(model)
+    X = transformer(structures)
+    solutions = list(last.solutions(X, ["charges"]))
+    checked = [solution.structure for solution in solutions]
+    values = {
+        "atoms": _property([len(s) for s in checked]),
+        "total charge": _property([s.charge for s in checked], "e"),
+    }
+    components = _principal(X, checked)
+    for k, column in enumerate(components.T, start=1):
+        values[f"PC {k}"] = _property(column)
+    if not any(any(s.pbc) for s in checked):
+        dipoles = last.predict_target(X, "dipole")
+        values["dipole"] = _property(DEBYE * np.linalg.norm(dipoles, axis=1), "D")
+        labels = _labels(structures)
+        if labels is not None:
+            error = DEBYE * np.linalg.norm(dipoles - labels, axis=1)
+            values["error of the dipole"] = _property(error, "D")
+    if {"energy", "forces", "stress"} & set(last.targets_):
+        sizes = np.array([len(s) for s in checked])
+        values["energy per atom"] = _property(last.predict_energy(X) / sizes, "eV")
+    return values, [s.charges for s in solutions], [s.chi for s in solutions]
+
+
+def _labels(structures):
+    """Dipoles that the structures carry, if all do."""
+    try:
+        labels = targets_from_atoms(structures, ["dipole"])["dipole"]
+    except ValueError:  # none does
+        return None
+    return labels if np.isfinite(labels).all() else None
+
+
+def _principal(X, checked):
+    """The first two principal components of mean features, or of compositions."""
+    if hasattr(X, "blocks"):
+        means = np.concatenate([_means(block) for _, block in X.blocks()])
+    else:
+        elements = sorted({z for s in checked for z in s.species})
+        means = np.array([[np.mean(s.numbers == z) for z in elements] for s in checked])
+    n = min(2, *means.shape)
+    return PCA(n, random_state=0).fit_transform(means) if len(means) > 1 else np.zeros((1, n))
+
+
+def _means(block):
+    """Mean features of every structure: (n_structures, n_features)."""
+    sizes = np.diff(block.offsets)
+    return block.contract(np.repeat(np.diag(1.0 / sizes), sizes, axis=1))
+
+
+def _property(values, units="", target="structure"):
+    return {"target": target, "values": np.asarray(values), "units": units}

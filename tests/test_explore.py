@@ -1,0 +1,85 @@
+"""The page of `skqeq.explore`: what it holds, and what a browser draws of it."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from numpy.testing import assert_allclose
+
+import skqeq
+from skqeq import QEqRegressor, predict_charges
+
+pytest.importorskip("chemiscope")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def data_of(page):
+    return json.loads(re.search(r'id="data">(.*?)</script>', page.read_text(), re.S)[1])
+
+
+def test_everything_is_on_the_page(model, molecules, dipoles, tmp_path):
+    fitted = model.fit(molecules, dipoles)
+    for atoms, dipole in zip(molecules, dipoles):
+        atoms.info["REF_dipole"] = dipole
+    path = skqeq.explore(
+        molecules,
+        fitted,
+        tmp_path / "page.html",
+        properties={"number": range(12), "name": [str(a.symbols) for a in molecules]},
+        title="</script><b>",
+    )
+    assert path == tmp_path / "page.html"
+    data = data_of(path)
+    assert len(data["structures"]) == 12
+    found = data["properties"]
+    charges = np.concatenate(predict_charges(fitted, molecules))
+    assert_allclose(found["charge"]["values"], charges)
+    errors = np.linalg.norm(fitted.predict(molecules) - dipoles, axis=1) / 0.2081943
+    assert_allclose(found["error of the dipole"]["values"], errors, rtol=1e-5)
+    assert found["number"]["values"] == list(range(12))
+    assert {"PC 1", "PC 2", "dipole", "atoms", "name", "electronegativity"} <= found.keys()
+    assert len(data["environments"]) == len(charges)
+    settings = data["settings"]["structure"][0]["color"]
+    assert settings["max"] == -settings["min"] == pytest.approx(np.abs(charges).max())
+    # Nothing is loaded from elsewhere.
+    assert not re.search(r'<(script|link|img)[^>]*(src|href)="http', path.read_text())
+
+
+def test_models_without_features_and_crystals(tmp_path):
+    X = [bulk("NaCl", "rocksalt", a=5.6), bulk("MgO", "rocksalt", a=4.2)]
+    model = QEqRegressor().fit(X, skqeq.make_targets(charges=[[1.0, -1.0], [1.5, -1.5]]))
+    data = data_of(skqeq.explore(X, model, tmp_path / "page.html"))
+    assert "dipole" not in data["properties"]
+    assert {"PC 1", "atoms"} <= data["properties"].keys()
+    alone = data_of(skqeq.explore(X[:1], model, tmp_path / "page.html"))
+    assert len(alone["structures"]) == 1
+
+
+def test_wrong_properties(model, molecules, dipoles, tmp_path):
+    fitted = model.fit(molecules, dipoles)
+    with pytest.raises(ValueError, match="3 values of 'gap' for 12 structures"):
+        skqeq.explore(molecules, fitted, tmp_path / "page.html", properties={"gap": [1, 2, 3]})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+def test_a_browser_draws_it(model, molecules, dipoles, tmp_path):
+    mpl = pytest.importorskip("matplotlib.image")
+    page = skqeq.explore(molecules, model.fit(molecules, dipoles), tmp_path / "page.html")
+    picture = tmp_path / "page.png"
+    command = [
+        *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+        *("--disable-background-networking", "--use-angle=swiftshader"),
+        *("--disable-sync", "--enable-unsafe-swiftshader"),
+        *(f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,800"),
+        *("--virtual-time-budget=20000", f"--screenshot={picture}", page.as_uri()),
+    ]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    pixels = mpl.imread(picture)[..., :3]
+    for half in (pixels[:, :600], pixels[:, 600:]):  # the map, the structure
+        coloured = np.ptp(half, axis=-1) > 0.2
+        assert coloured.sum() > 300, "nothing is drawn"
