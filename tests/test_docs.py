@@ -41,7 +41,7 @@ PUBLIC = [
 ]
 # What pages show and not every installation has.
 OPTIONAL = {"dask", "pandas", "skops"}
-NO_RETURNS = {"check_same_features", "show_versions"}
+NO_RETURNS = {"check_same_features", "save", "show_versions"}
 
 
 def modules():
