@@ -127,6 +127,12 @@ def _is_known(value):
     return value is not None and not np.isnan(np.asarray(value, dtype=np.float64)).all()
 
 
+def _joined(values):
+    """All in one column."""
+    rows = [np.zeros(0), *(np.ravel(np.asarray(value, dtype=np.float64)) for value in values)]
+    return np.concatenate(rows)[:, None]
+
+
 def _aligned(y_true, y_pred, sample_weight):
     """Truth, prediction and weights of shape (n, k); weight 0 where no label is known.
 
@@ -134,15 +140,17 @@ def _aligned(y_true, y_pred, sample_weight):
     """
     if len(y_true) != len(y_pred):
         raise ValueError(f"{len(y_true)} labels for {len(y_pred)} predictions")
-    weights = np.ones(len(y_true)) if sample_weight is None else sample_weight
-    known = [i for i, value in enumerate(y_true) if _is_known(value)]
-    truth = [np.ravel(np.asarray(y_true[i], dtype=np.float64)) for i in known]
-    predicted = [np.ravel(np.asarray(y_pred[i], dtype=np.float64)) for i in known]
-    repeated = [np.full(len(t), weights[i]) for i, t in zip(known, truth, strict=True)]
-    if not known:
-        return tuple(np.zeros((0, 1)) for _ in range(3))
+    weights = np.ones(len(y_true)) if sample_weight is None else np.asarray(sample_weight)
     ragged = getattr(getattr(y_true, "dtype", None), "kind", "O") == "O"
-    join = (lambda rows: np.concatenate(rows)[:, None]) if ragged else np.stack
-    truth, predicted, repeated = join(truth), join(predicted), join(repeated)
+    if ragged:
+        known = [i for i, value in enumerate(y_true) if _is_known(value)]
+        truth, predicted = (_joined(y[i] for i in known) for y in (y_true, y_pred))
+        repeated = _joined(np.full(np.size(y_true[i]), weights[i]) for i in known)
+    else:
+        shape = len(y_true), int(np.prod(np.shape(y_true)[1:]))
+        truth, predicted = (np.reshape(y, shape).astype(np.float64) for y in (y_true, y_pred))
+        known = ~np.isnan(truth).all(axis=1)
+        truth, predicted = truth[known], predicted[known]
+        repeated = np.repeat(weights[known, None], truth.shape[1], axis=1)
     missing = np.isnan(truth)
     return np.where(missing, 0.0, truth), np.where(missing, 0.0, predicted), repeated * ~missing

@@ -12,7 +12,9 @@ come from ``J^T J`` less its part of the fold.
 """
 
 import warnings
+from functools import partial
 from itertools import groupby, product
+from types import SimpleNamespace
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -24,7 +26,6 @@ from tqdm import tqdm
 
 from ..metrics import target_mae, target_r2, target_rmse
 from ..persistence import Persistent
-from ..solvers import Triangle
 from ..targets import make_targets
 from ..targets._labels import to_form
 from ._evidence import maximize_evidence
@@ -162,7 +163,7 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         self._score(tables, candidates, labels, weights, folds if self.cv is not None else None)
         self.calibration_ = float(excess[candidates.index(self.best_params_)])
         model.set_params(**self.best_params_)
-        model._solve(rows.triangle(), [])
+        model._solve(rows.problem(), [])
         model.targets_, model.y_form_ = labels.columns, labels.form
         self.best_estimator_ = model
         return self
@@ -327,7 +328,7 @@ class _Rows:
         many = not kept or 2.5 * n_rows > self.n_folds * self.n_columns
         self.by_fold = many and self.n_folds <= FEW_FOLDS
         # By fold, or of everything, and by target.
-        self.triangles, self.rows = {}, []
+        self.triangles, self.rows, self.spectrum = {}, [], None
         for rows in self.kept or model._linear_rows(*self.parameters):
             self.rows.append(rows._replace(J=None))
             if not self.dual:
@@ -352,8 +353,8 @@ class _Rows:
             triangle = self.triangles.setdefault((f, rows.name), empty(self.n_columns))
             triangle.update(rows.J[folds == f], rows.residual[folds == f])
 
-    def triangle(self):
-        """Of all rows and the prior, with the noise that the model has now."""
+    def problem(self):
+        """Of all rows and the prior, with the noise that the model has now: what solves it."""
         if self.model.store_triangles or not self.dual:
             for rows in self.kept if self.dual else ():
                 self._reduce(rows)
@@ -362,11 +363,11 @@ class _Rows:
             if self.model.store_triangles:
                 self.model._keep(found)
             return combined(self.model, found)
-        triangle = Triangle(self.n_columns, penalty=1.0)
-        for rows in self.kept:
-            sigma = getattr(self.model, f"sigma_{rows.name}")
-            triangle.update(rows.J * (self.scale / sigma), rows.residual / sigma)
-        return triangle
+        sigmas = np.array([getattr(self.model, f"sigma_{name}") for name in self.names])
+        ratios = self._ratios(sigmas)
+        if self.spectrum is None or self.spectrum.ratios != ratios:
+            self.spectrum = _Spectrum(*self._stacked(self.kept, ratios), ratios)
+        return self.spectrum.problem(sigmas[0])
 
     def left_out(self, sigmas, verbose=False):
         """What is predicted of every structure when its fold is left out.
@@ -383,69 +384,61 @@ class _Rows:
             in units of their standard deviation: ``e . (1 - H) e`` over the square of the noise, or
             that of e and of the residuals of the fit to everything.
         """
-        ratios = dict(zip(self.names, sigmas[0, 0] / sigmas[0], strict=True))
+        ratios = self._ratios(sigmas[0])
         find = self._dual if self.dual else self._by_fold if self.by_fold else self._one_by_one
-        bar = tqdm(sigmas[:, 0], "sigmas", disable=not verbose, leave=False)
         results = []
-        for (errors, residual), sigma in zip(find(ratios, bar), sigmas[:, 0], strict=True):
+        for errors, residual, sigma in zip(*find(ratios, sigmas[:, 0], verbose), sigmas[:, 0]):
             excess = np.sqrt(max(0.0, np.nanmean(errors * residual))) / sigma
             results.append((self._table(errors, ratios), excess))
         return results
+
+    def _ratios(self, sigmas):
+        return dict(zip(self.names, (sigmas[0] / sigmas).tolist(), strict=True))
+
+    def _stacked(self, parts, ratios):
+        """Jacobian and labels of several blocks of rows, `_scaled`."""
+        return map(np.concatenate, zip(*(self._scaled(rows, ratios) for rows in parts)))
 
     def _scaled(self, rows, ratios):
         """Jacobian and labels of rows whose prior and noise are 1 and that of the first target."""
         ratio = ratios[rows.name]
         return rows.J * (self.scale * ratio), rows.residual * ratio
 
-    def _members(self):
-        """Places of the rows of every fold."""
-        folds = np.concatenate([self.folds[rows.structures] for rows in self.rows])
+    def _members(self, rows):
+        """Places of those rows that belong to every fold."""
+        folds = np.concatenate([self.folds[part.structures] for part in rows])
         order = np.argsort(folds, kind="stable")
         numbers, starts = np.unique(folds[order], return_index=True)
         parts = np.split(order, starts[1:])
         return [part for f, part in zip(numbers, parts, strict=True) if f >= 0]
 
-    def _dual(self, ratios, sigmas):
-        J, r = map(np.concatenate, zip(*(self._scaled(rows, ratios) for rows in self.kept)))
-        values, U = np.linalg.eigh(J @ J.T)
-        values, turned = np.maximum(values, 0.0), U.T @ r
-        for sigma in sigmas:
-            # What is left of each direction: 1 - H = U diag(left) U^T.
-            left = sigma**2 / (values + sigma**2)
-            errors, residual = np.full(len(r), np.nan), U @ (left * turned)
-            for part in _batches(self._members()):
-                rows = U[part]
-                rows *= np.sqrt(left)
-                blocks = rows @ rows.swapaxes(-1, -2)
-                errors[part] = np.linalg.solve(blocks, residual[part][..., None])[..., 0]
-            yield errors, residual
+    def _dual(self, ratios, sigmas, verbose):
+        self.spectrum = _Spectrum(*self._stacked(self.kept, ratios), ratios)
+        U = self.spectrum.U
+        # What is left of each direction: 1 - H = U diag(left) U^T.
+        left = sigmas[:, None] ** 2 / (self.spectrum.values + sigmas[:, None] ** 2)
+        residuals = left * (U.T @ self.spectrum.r) @ U.T
+        errors = np.full_like(residuals, np.nan)
+        for part in _batches(self._members(self.kept), verbose):
+            errors[:, part] = _solved(_products(U[part], left), residuals[:, part])
+        return errors, residuals
 
-    def _one_by_one(self, ratios, sigmas):
+    def _one_by_one(self, ratios, sigmas, verbose):
         gram, right = self._normal(ratios)
         values, V = np.linalg.eigh(sum(gram.values()))
-        values, right = np.maximum(values, 0.0), V.T @ sum(right.values())
-        sigmas = np.array(list(sigmas))
-        errors = np.full((len(sigmas), sum(len(rows.residual) for rows in self.rows)), np.nan)
-        residuals, place = np.zeros_like(errors), 0
+        weights = 1.0 / (np.maximum(values, 0.0) + sigmas[:, None] ** 2)
+        coefficients = weights * (V.T @ sum(right.values()))
+        found = []
         for block in self._blocks():
-            Z, r = map(np.concatenate, zip(*(self._scaled(rows, ratios) for rows in block)))
+            Z, r = self._stacked(block, ratios)
             Z = Z @ V
-            folds = np.concatenate([self.folds[rows.structures] for rows in block])
-            order = np.argsort(folds, kind="stable")
-            starts = np.unique(folds[order], return_index=True)[1]
-            parts = [p for p in np.split(order, starts[1:]) if folds[p[0]] >= 0]
-            for k, sigma in enumerate(sigmas):
-                weight = 1.0 / (values + sigma**2)
-                residual = r - Z @ (weight * right)
-                residuals[k, place : place + len(r)] = residual
-                for part in _batches(parts):
-                    rows = Z[part]
-                    rows *= np.sqrt(weight)
-                    blocks = np.eye(part.shape[1]) - rows @ rows.swapaxes(-1, -2)
-                    found = np.linalg.solve(blocks, residual[part][..., None])[..., 0]
-                    errors[k, place + part] = found
-            place += len(r)
-        return zip(errors, residuals, strict=True)
+            residuals = r - coefficients @ Z.T
+            errors = np.full_like(residuals, np.nan)
+            for part in _batches(self._members(block), verbose):
+                left = np.eye(part.shape[1]) - _products(Z[part], weights)
+                errors[:, part] = _solved(left, residuals[:, part])
+            found.append((errors, residuals))
+        return [np.concatenate(part, axis=1) for part in zip(*found, strict=True)]
 
     def _blocks(self):
         """The rows of all targets of one block of structures after the other."""
@@ -455,12 +448,11 @@ class _Rows:
         for _, rows in groupby(self.model._linear_rows(*self.parameters), lambda rows: rows.block):
             yield list(rows)
 
-    def _by_fold(self, ratios, sigmas):
+    def _by_fold(self, ratios, sigmas, verbose):
         gram, right = self._normal(ratios)
         everything, of_all = sum(gram.values()), sum(right.values())
-        sigmas = np.array(list(sigmas))
         weights = {}
-        for f in [*_numbers(self.folds).tolist(), NOTHING]:
+        for f in _progress([*_numbers(self.folds).tolist(), NOTHING], verbose):
             rest, b = everything - gram.get(f, 0.0), of_all - right.get(f, 0.0)
             diagonal, found = np.einsum("ii->i", rest), []
             given = diagonal.copy()
@@ -477,8 +469,7 @@ class _Rows:
                     error[:, folds == f] = (r[folds == f, None] - J[folds == f] @ weights[f]).T
                 errors.append(error)
                 residuals.append((r[:, None] - J @ weights[NOTHING]).T)
-        errors, residuals = (np.concatenate(part, axis=1) for part in (errors, residuals))
-        return zip(errors, residuals, strict=True)
+        return [np.concatenate(part, axis=1) for part in (errors, residuals)]
 
     def _normal(self, ratios):
         """Normal equations of every fold, in the units of `_scaled`."""
@@ -502,22 +493,85 @@ class _Rows:
             stop = start + len(rows.residual)
             wrong = errors[start:stop] / (rows.weight * ratios[rows.name])
             start = stop
+            column, labels = table[rows.name], self.labels.table[rows.name]
             numbers, places = np.unique(rows.structures, return_index=True)
+            if column.dtype != object:
+                predicted = labels[numbers]
+                predicted[~np.isnan(predicted)] -= wrong
+                column[numbers] = predicted
+                continue
             for i, error in zip(numbers, np.split(wrong, places[1:]), strict=True):
-                label = self.labels.values(rows.name, i)
-                if np.isnan(error).any():
-                    continue
-                predicted = label.copy()
-                predicted[~np.isnan(label)] -= error
-                shape = np.shape(self.labels.table[rows.name][i])
-                table[rows.name][i] = predicted.reshape(shape)
+                if not np.isnan(error).any():
+                    column[i] = np.array(labels[i], dtype=float)
+                    column[i][~np.isnan(column[i])] -= error
         return table
 
 
-def _batches(parts):
+class _Spectrum:
+    """Rows ``J v = r``, fewer than the weights, by the eigenvectors U of ``J J^T``."""
+
+    def __init__(self, J, r, ratios):
+        self.J, self.r, self.ratios = J, r, ratios
+        values, self.U = np.linalg.eigh(J @ J.T)
+        self.values = np.maximum(values, 0.0)
+
+    def problem(self, sigma):
+        """``|v|^2 + |J v - r|^2 / sigma^2``, with what a `Triangle` has to minimise it."""
+        return SimpleNamespace(solve=partial(self._solve, sigma), loss=partial(self._loss, sigma))
+
+    def _solve(self, sigma):
+        # Without the refinement the rounding errors of J J^T would be those of the weights.
+        combination, left = np.zeros_like(self.r), self.r
+        for _ in range(3):
+            combination += self.U @ ((self.U.T @ left) / (self.values + sigma**2))
+            v = self.J.T @ combination
+            left = self.r - self.J @ v - sigma**2 * combination
+        return v
+
+    def _loss(self, sigma, v):
+        return 0.5 * (v @ v + np.sum((self.J @ v - self.r) ** 2) / sigma**2)
+
+
+def _products(Z, weights):
+    """``Z diag(w) Z^T`` of every fold and every w of the weights.
+
+    Parameters
+    ----------
+    Z : ndarray of shape (n_folds, k, n)
+    weights : ndarray of shape (n_weights, n)
+
+    Returns
+    -------
+    products : ndarray of shape (n_weights, n_folds, k, k)
+    """
+    k = Z.shape[1]
+    products = np.empty((len(weights), len(Z), k, k))
+    if k > len(weights):
+        for w, of_one in zip(weights, products, strict=True):
+            rows = Z * np.sqrt(w)
+            np.matmul(rows, rows.swapaxes(-1, -2), out=of_one)
+        return products
+    # The products of two rows serve all weights.
+    for a in range(k):
+        for b in range(a + 1):
+            products[..., a, b] = weights @ (Z[:, a] * Z[:, b]).T
+            products[..., b, a] = products[..., a, b]
+    return products
+
+
+def _solved(blocks, right):
+    """Solutions (n, n_folds, k) of the blocks (n, n_folds, k, k)."""
+    return np.linalg.solve(blocks, right[..., None])[..., 0]
+
+
+def _progress(folds, verbose):
+    return tqdm(folds, "folds", disable=not verbose, leave=False)
+
+
+def _batches(parts, verbose):
     """Folds of the same number of rows together: arrays (n_folds, n_rows), not too large ones."""
     sizes = {}
-    for part in parts:
+    for part in _progress(parts, verbose):
         sizes.setdefault(len(part), []).append(part)
     for size, members in sizes.items():
         step = max(1, BATCH_ROWS // size)
