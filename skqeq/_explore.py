@@ -1,6 +1,7 @@
 """A page of structures to click through, beside a map of their properties. Needs chemiscope."""
 
 import json
+from html import escape
 from importlib.resources import files
 from pathlib import Path
 
@@ -100,24 +101,22 @@ def explore(structures, model, path="explore.html", *, properties=None, title="s
     except ImportError as error:
         raise ImportError('explore needs chemiscope: pip install "skqeq[explore]"') from error
     structures = list(structures)
-    of_structures, charges, chi = _predicted(structures, model)
+    checked = check_structures(structures)
+    of_structures, of_atoms = _predicted(structures, checked, model)
     for name, values in (properties or {}).items():
         if len(values) != len(structures):
             raise ValueError(f"{len(values)} values of {name!r} for {len(structures)} structures")
-        of_structures[name] = {"target": "structure", "values": np.asarray(values)}
-    largest = float(np.abs(np.concatenate(charges)).max()) or 1.0
+        of_structures[name] = _property(values)
+    largest = float(np.abs(of_atoms["charge"]["values"]).max()) or 1.0
+    atoms = [structure.to_atoms() for structure in checked]
     data = chemiscope.create_input(
-        structures=[structure.to_atoms() for structure in check_structures(structures)],
-        properties=of_structures
-        | {
-            "charge": _property(np.concatenate(charges), "e", "atom"),
-            "electronegativity": _property(np.concatenate(chi), "V", "atom"),
-        },
-        environments=chemiscope.all_atomic_environments(structures),
+        structures=atoms,
+        properties=of_structures | of_atoms,
+        environments=chemiscope.all_atomic_environments(atoms),
         metadata={"name": title},
         settings=chemiscope.quick_settings(
-            x="PC 1" if "PC 1" in of_structures else "atoms",
-            y="PC 2" if "PC 2" in of_structures else "total charge",
+            x="PC 1",
+            y="PC 2" if "PC 2" in of_structures else "atoms",
             map_color="dipole" if "dipole" in of_structures else "atoms",
             structure_settings={
                 "color": {
@@ -133,7 +132,7 @@ def explore(structures, model, path="explore.html", *, properties=None, title="s
     )
     viewer = files("chemiscope") / "sphinx" / "static" / "chemiscope.min.js"
     page = PAGE.format(
-        title=title.replace("<", "&lt;"),
+        title=escape(title),
         viewer=viewer.read_text(encoding="utf-8").replace("</script", "<\\/script"),
         data=json.dumps(data).replace("</", "<\\/"),
     )
@@ -143,30 +142,33 @@ def explore(structures, model, path="explore.html", *, properties=None, title="s
     return path
 
 
-def _predicted(structures, model):
-    """Properties of the structures, and charges and electronegativities of their atoms."""
+def _predicted(structures, checked, model):
+    """Properties of the structures, and of their atoms."""
     transformer, last = unwrap(model)
     X = transformer(structures)
-    solutions = list(last.solutions(X, ["charges"]))
-    checked = [solution.structure for solution in solutions]
+    sizes = np.array([len(s) for s in checked])
+    energies = bool({"energy", "forces", "stress"} & set(last.targets_))
+    y = last.predict_targets(X, ["charges", "dipole", "energy"][: 2 + energies])
     values = {
-        "atoms": _property([len(s) for s in checked]),
+        "atoms": _property(sizes),
         "total charge": _property([s.charge for s in checked], "e"),
     }
-    components = _principal(X, checked)
-    for k, column in enumerate(components.T, start=1):
+    for k, column in enumerate(_principal(X, checked).T, start=1):
         values[f"PC {k}"] = _property(column)
-    if not any(any(s.pbc) for s in checked):
-        dipoles = last.predict_target(X, "dipole")
-        values["dipole"] = _property(DEBYE * np.linalg.norm(dipoles, axis=1), "D")
+    if np.isfinite(y["dipole"]).all():
+        values["dipole"] = _property(DEBYE * np.linalg.norm(y["dipole"], axis=1), "D")
         labels = _labels(structures)
         if labels is not None:
-            error = DEBYE * np.linalg.norm(dipoles - labels, axis=1)
+            error = DEBYE * np.linalg.norm(y["dipole"] - labels, axis=1)
             values["error of the dipole"] = _property(error, "D")
-    if {"energy", "forces", "stress"} & set(last.targets_):
-        sizes = np.array([len(s) for s in checked])
-        values["energy per atom"] = _property(last.predict_energy(X) / sizes, "eV")
-    return values, [s.charges for s in solutions], [s.chi for s in solutions]
+    if energies:
+        values["energy per atom"] = _property(y["energy"] / sizes, "eV")
+    chi = last.predict_electronegativities(X)
+    of_atoms = {
+        "charge": _property(np.concatenate(list(y["charges"])), "e", "atom"),
+        "electronegativity": _property(np.concatenate(chi), "V", "atom"),
+    }
+    return values, of_atoms
 
 
 def _labels(structures):
@@ -196,4 +198,5 @@ def _means(block):
 
 
 def _property(values, units="", target="structure"):
-    return {"target": target, "values": np.asarray(values), "units": units}
+    found = {"target": target, "values": np.asarray(values)}
+    return found | {"units": units} if units else found

@@ -7,12 +7,16 @@ import joblib
 from ase.io import iread
 from sklearn.exceptions import NotFittedError
 
+from ..datasets import open_structures
 from ..models._dispatch import unwrap
 from ..persistence import SUFFIX, load, replacing, save
 
 
 def iterate_structures(path):
     """Yield the structures of a file one by one."""
+    if Path(path).suffix in (".xyz", ".extxyz"):
+        yield from open_structures(path)
+        return
     n = 0
     structures = iread(str(path))  # all, or those of FILE@SLICE
     while True:

@@ -1,6 +1,7 @@
 """Structures in files that are read one by one, when they are asked for."""
 
 import os
+import re
 from io import StringIO
 from itertools import islice
 from pathlib import Path
@@ -126,18 +127,19 @@ class XYZFile:
 
     def __init__(self, path):
         self.path = path
-        places, place, line = [], 0, 1
+        places, place, line, size = [], 0, 1, path.stat().st_size
         with open(path, "rb") as file:
             for first in file:
-                try:
-                    n_atoms = int(first)
-                except ValueError:
-                    if not first.strip():
-                        break  # empty lines at the end
+                if not first.strip():
+                    break  # empty lines at the end
+                if not first.strip().isdigit():
+                    text = first[:40].strip().decode(errors="replace")
                     raise ValueError(
-                        f"{path}, line {line}: {first[:40]!r} is no number of atoms of structure "
+                        f"{path}, line {line}: {text!r} is no number of atoms of structure "
                         f"{len(places)}"
-                    ) from None
+                    )
+                # More than the file has bytes are too many, however many more.
+                n_atoms = min(int(first[:20]), size)
                 places.append(place)
                 frame = list(islice(file, n_atoms + 1))
                 if len(frame) != n_atoms + 1:
@@ -160,6 +162,12 @@ class XYZFile:
         with open(self.path, "rb") as file:
             file.seek(begin)
             text = file.read(end - begin)
+        # ASE makes a name for every column before it looks at the lines.
+        comment = text.split(b"\n", 2)[1]
+        for properties in re.findall(rb"properties\s*=\S*", comment, re.IGNORECASE):
+            for columns in re.findall(rb":(\d+)", properties):
+                if len(columns) > 9 or int(columns) > len(text):
+                    raise ValueError(f"no line holds the {columns.decode()} columns of Properties")
         return next(read_xyz(StringIO(text.decode()), slice(0, 1)))
 
 
