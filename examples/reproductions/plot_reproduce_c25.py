@@ -1,0 +1,131 @@
+"""
+Norms of dipoles with Mulliken charges: Colglazier et al. 2025
+==============================================================
+
+Many data sets list the norm of the dipole moment and not its direction. The paper [C25]_ trains a
+neural network on norms and, with a small weight, on Mulliken charges, which are inexpensive and not
+accurate. They say where in a molecule the charge sits, and improve the norms by up to 30 %.
+"""
+
+# %%
+# Published and found
+# -------------------
+# The paper has a hundred times as many molecules of QM9, and a neural network (HIP-NN), so the
+# numbers differ by an order of magnitude. What can be compared is the gain: a quarter there, 9 %
+# here. The folds, the labels and the noise of either label are in :doc:`/accuracy`.
+import sys
+import warnings
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import make_pipeline
+
+from skqeq import (
+    CURSparsifier,
+    KQEqRegressor,
+    SOAPFeaturizer,
+    make_targets,
+    predict_charges,
+    predict_target,
+)
+from skqeq.datasets import load_molecules
+from skqeq.metrics import dipole_errors
+from skqeq.parameters import DEBYE
+
+sys.path.insert(0, str(Path("../../benchmarks").resolve()))  # from the folder of this example
+import reproductions
+
+warnings.filterwarnings("ignore", message="n_points=.* all of them are used")
+reproductions.show("C25")
+full = {row["trained on"]: float(row["mae"]) for row in reproductions.table("multitask")}
+gain = 1 - full["dipole_magnitude + charges"] / full["dipole_magnitude"]
+print(f"errors fall by {1 - 0.0098 / 0.0130:.0%} in the paper, by {gain:.0%} here")
+
+
+# %%
+# In a minute
+# -----------
+# Three models of the bundled molecules, whose Mulliken charges are of the level of their dipoles,
+# PBE0/def2-TZVP: trained on norms, on norms and charges, and on the vectors, which the others never
+# see. One noise for each label, not tuned. Five folds by molecule.
+def angles(D, predicted):
+    """Between true and predicted dipoles, where those are larger than 1 D; degrees."""
+    polar = np.linalg.norm(D, axis=1) * DEBYE > 1.0
+    a, b = D[polar], predicted[polar]
+    cosine = np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    return np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
+
+
+X, y, groups = load_molecules(return_groups=True)
+norms = np.linalg.norm(y["dipole"], axis=1)
+labels = {
+    "norms": {"dipole_magnitude": norms},
+    "norms + charges": {"dipole_magnitude": norms, "charges": y["charges"]},
+    "vectors": {"dipole": y["dipole"]},
+}
+sizes = (60, 160, 450)
+folds = list(GroupKFold(5, shuffle=True, random_state=0).split(X, groups=groups))
+mae = {name: [] for name in labels}
+angle = {name: [] for name in labels}
+charges = {}
+for size in sizes:
+    for name, columns in labels.items():
+        found, turned = [], []
+        for seed, (train, test) in enumerate(folds):
+            train = np.random.default_rng(seed).permutation(train)[:size]
+            model = make_pipeline(
+                SOAPFeaturizer(n_max=6, l_max=4),
+                CURSparsifier(n_points=80),
+                KQEqRegressor(sigma_dipole_magnitude=0.005, sigma_charges=0.05, sigma_dipole=0.005),
+            )
+            known = make_targets(**{target: values[train] for target, values in columns.items()})
+            model.fit([X[i] for i in train], known)
+            X_test, D = [X[i] for i in test], y["dipole"][test]
+            predicted = predict_target(model, X_test, "dipole")
+            found.append(dipole_errors(D, predicted)["mae"])
+            turned.append(angles(D, predicted))
+        mae[name].append(np.mean(found))
+        angle[name].append(np.mean(np.concatenate(turned)))
+        charges[name] = np.concatenate(predict_charges(model, X_test))
+reference = np.concatenate(list(y["charges"][test]))
+print(f"{'trained on':17}" + "".join(f"{size:>8}" for size in sizes) + "   molecules")
+for name in labels:
+    print(f"{name:17}" + "".join(f"{e:8.3f}" for e in mae[name]) + "   MAE of |mu| (D)")
+gains = 1 - np.divide(mae["norms + charges"], mae["norms"])
+print(f"{'gain by charges':17}" + "".join(f"{gain:8.0%}" for gain in gains))
+for name in labels:
+    print(f"{name:17}" + "".join(f"{e:8.1f}" for e in angle[name]) + "   angle (degrees)")
+
+# %%
+# Pictures
+# --------
+# Left: errors of the norm. Middle: the angle between predicted and true dipoles of more than 1 D.
+# Right: charges of the last fold, of the two models of norms with the largest training set.
+fig, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 4.3), layout="constrained")
+colors = dict(zip(labels, ("tab:orange", "tab:blue", "tab:green")))
+for name, color in colors.items():
+    left.loglog(sizes, mae[name], "o-", color=color, label=name)
+    middle.loglog(sizes, angle[name], "o-", color=color)
+    if name != "vectors":
+        right.plot(reference, charges[name], "o", color=color, markersize=2, alpha=0.5)
+for ax, ticks in ((left, [0.25, 0.3, 0.4, 0.5, 0.6]), (middle, [6, 8, 10, 15, 20])):
+    ax.set_xticks(sizes, sizes)
+    ax.set_xticks([], minor=True)
+    ax.set_yticks(ticks, ticks)
+    ax.set_yticks([], minor=True)
+    ax.set(xlabel="molecules in training")
+left.set(ylabel="MAE of |μ| (D)")
+left.legend(frameon=False)
+middle.set(ylabel="angle of the dipole (degrees)")
+limit = 1.1 * np.abs(reference).max()
+right.plot([-limit, limit], [-limit, limit], color="grey", linewidth=1)
+right.set(xlabel="Mulliken charge (e)", ylabel="predicted charge (e)", xlim=(-limit, limit))
+
+# %%
+# As in the full study, charges help, and most where molecules are few: they are labels of single
+# atoms, and tell the start of the fit from its mirror image. The vector knows its direction by
+# itself, and is worth more than norm and charges together. With hundreds of molecules the gain in
+# the norm is small here; def2-TZVP is a larger basis than that of the Mulliken charges in QM9, and
+# makes such charges less orderly.
