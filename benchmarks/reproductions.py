@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
+TABLE = RESULTS / "reproductions.csv"
 GALLERY = "sphx_glr_auto_examples_reproductions_plot_reproduce_{}.py"
 STATES = {"0": "neutral", "1": "H3O+", "-1": "OH-"}
 
@@ -193,7 +194,7 @@ def show(paper):
 
 
 def main():
-    with (RESULTS / "reproductions.csv").open("w", newline="", encoding="utf-8") as file:
+    with TABLE.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["paper", "claim", "published", "skqeq", "data and split", "command"])
         for paper, *middle, command in rows():

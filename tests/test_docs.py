@@ -17,7 +17,7 @@ import skqeq
 from skqeq import datasets
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]
 PUBLIC = [
     "skqeq",
@@ -165,6 +165,24 @@ def test_examples_compile(path):
     # sphinx-gallery makes a page of a docstring with a title, and runs files of this name.
     assert re.match(r'"""\n.+\n={3,}\n', source)
     assert path.name.startswith("plot_")
+
+
+def test_table_of_reproductions_is_that_of_the_results(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    reproductions = import_module("reproductions")
+    committed = (ROOT / "benchmarks" / "results" / "reproductions.csv").read_text(encoding="utf-8")
+    monkeypatch.setattr(reproductions, "TABLE", Path("reproductions.csv"))
+    reproductions.main()
+    assert Path("reproductions.csv").read_text(encoding="utf-8") == committed
+
+
+@pytest.mark.parametrize("molecule", ["LiF", "NaCl", "CsI"])
+def test_charges_of_alkali_halides_are_those_published(monkeypatch, molecule):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    classical = import_module("classical")
+    published = classical.HALIDES[molecule][1]
+    assert classical.slater_charge(molecule) == pytest.approx(published, abs=6e-4)
+    assert classical.gaussian_charge(molecule) == pytest.approx(published, abs=0.025)
 
 
 def public_objects():

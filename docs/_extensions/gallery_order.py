@@ -16,6 +16,12 @@ ORDER = (
     "plot_active_learning.py",
     "plot_large.py",
     "plot_fixed_point.py",
+    # In the order of the papers; a section of its own.
+    "plot_reproduce_rg91.py",
+    "plot_reproduce_s22.py",
+    "plot_reproduce_v23.py",
+    "plot_reproduce_v25.py",
+    "plot_reproduce_c25.py",
 )
 
 

@@ -11,9 +11,9 @@ energies bring about with those of a partition of the density (figure 6).
 # %%
 # Published and found
 # -------------------
-# The particles are of the data of the paper, a part of those that its active learning collected;
-# ours are whole groups left out, which is harder. [V23]_ also report 4.1 meV/atom for crystals of
-# zinc oxide and peroxide, of which there are too few structures here to compare with.
+# The particles are from the data of the paper, but not its selection by active learning: every one
+# is predicted by a model that has not seen any like it. [V23]_ also report 4.1 meV/atom for
+# crystals of zinc oxide and peroxide, of which there are too few structures here to compare with.
 import sys
 from pathlib import Path
 
