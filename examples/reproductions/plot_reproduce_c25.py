@@ -121,7 +121,7 @@ left.legend(frameon=False)
 middle.set(ylabel="angle of the dipole (degrees)")
 limit = 1.1 * np.abs(reference).max()
 right.plot([-limit, limit], [-limit, limit], color="grey", linewidth=1)
-right.set(xlabel="Mulliken charge (e)", ylabel="predicted charge (e)", xlim=(-limit, limit))
+_ = right.set(xlabel="Mulliken charge (e)", ylabel="predicted charge (e)", xlim=(-limit, limit))
 
 # %%
 # As in the full study, charges help, and most where molecules are few: they are labels of single

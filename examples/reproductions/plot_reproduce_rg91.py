@@ -80,8 +80,8 @@ for (name, error), marker in zip(errors.items(), "osD^"):
     right.loglog(classical.ACCURACIES, error, marker=marker, markersize=5, label=name)
 right.loglog(classical.ACCURACIES, classical.ACCURACIES, "--", color="grey", label="what was asked")
 right.set(xlabel="accuracy", ylabel="error of the Madelung constant")
-right.invert_xaxis()
 right.legend(frameon=False)
+right.invert_xaxis()
 
 # %%
 # The full study is the same: ``python benchmarks/classical.py``.

@@ -121,7 +121,7 @@ for kind in dict.fromkeys(row["chain"] for row in chains):
 right.axline((0, 0), slope=1, color="grey", linewidth=1)
 right.set(xlabel="|μ|, GFN2-xTB (D)", ylabel="|μ|, predicted (D)", title="chains")
 right.set(xlim=(0, 60), ylim=(0, 40))
-right.legend(frameon=False, loc="lower right")
+_ = right.legend(frameon=False, loc="lower right")
 
 # %%
 # The learning curve falls along the same line with both kinds of molecules, and the published

@@ -130,7 +130,7 @@ middle.legend(frameon=False, loc="upper center", title="dashed: reference")
 right.plot(3.25 * scales, truth, "ok", markersize=4, label="rigid ions, Ewald sum")
 right.plot(3.25 * scales, in_crystal, color="tab:blue", label="model of clusters")
 right.set(xlabel="lattice constant a (Å)", ylabel="energy of the crystal (eV per atom)")
-right.legend(frameon=False)
+_ = right.legend(frameon=False)
 
 # %%
 # As with PBE, charge equilibration alone gives energies of unseen, larger clusters to 1 or 2

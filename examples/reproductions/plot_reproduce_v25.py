@@ -155,7 +155,7 @@ for ax, x, results in ((middle, factors, of_ion), (right, strengths, of_field)):
         ax.plot(x, values, style, markersize=4, color=color, label=label)
 middle.set(xlabel="expansion", ylabel="charge of H₃O⁺ (e)")
 middle.legend(frameon=False)
-right.set(xticks=strengths, xlabel="field (V/Å)", ylabel="energy of polarisation (meV)")
+_ = right.set(xticks=strengths, xlabel="field (V/Å)", ylabel="energy of polarisation (meV)")
 
 # %%
 # A local energy cannot know the charge state; charge equilibration beside it takes most of the
