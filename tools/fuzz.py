@@ -61,6 +61,8 @@ def structures():
     X[3].pbc = (True, True, False)
     for i, atoms in enumerate(X):
         atoms.rattle(0.01, seed=i)
+        total = atoms.info.get("charge", 0.0)
+        atoms.set_array("REF_charges", np.full(len(atoms), total / len(atoms)))
     return X
 
 
@@ -77,9 +79,8 @@ class Inputs:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.model = model.fit(
-                self.X, make_targets(charges=[np.zeros(len(atoms)) for atoms in self.X])
-            )
+            charges = [atoms.arrays["REF_charges"] for atoms in self.X]
+            self.model = model.fit(self.X, make_targets(charges=charges))
         self.whole, self.path = self.folder / "whole.xyz", self.folder / "broken.xyz"
         ase.io.write(self.whole, self.X, format="extxyz")
         self.text = self.whole.read_text()
