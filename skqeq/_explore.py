@@ -1,9 +1,12 @@
 """A page of structures to click through, beside a map of their properties. Needs chemiscope."""
 
+from __future__ import annotations
+
 import json
 from html import escape
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -13,6 +16,14 @@ from .parameters import DEBYE
 from .persistence import replacing
 from .structures import check_structures
 from .targets import targets_from_atoms
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ase import Atoms
+
+    from ._typing import Array, Model, PathType
+
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -47,7 +58,14 @@ Chemiscope.DefaultVisualizer.load(parts, data, new Chemiscope.Warnings())
 """
 
 
-def explore(structures, model, path="explore.html", *, properties=None, title="skqeq"):
+def explore(
+    structures: Sequence[Atoms],
+    model: Model,
+    path: PathType = "explore.html",
+    *,
+    properties: Mapping[str, Sequence[Any] | Array] | None = None,
+    title: str = "skqeq",
+) -> Path:
     """Write a page that shows structures, coloured by charge, beside a map of their properties.
 
     The page needs a browser and nothing else, no network either. The map has one point for each

@@ -1,5 +1,7 @@
 """What a bug report needs to say about the machine."""
 
+from __future__ import annotations
+
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -14,7 +16,7 @@ _PACKAGES = (
 )
 
 
-def show_versions():
+def show_versions() -> None:
     """Print the versions of Python, skqeq and its dependencies, and which kernels run.
 
     Nothing is imported for it: versions are those of the installed packages.

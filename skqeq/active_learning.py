@@ -1,5 +1,7 @@
 """Active learning: dynamics on the model finds what it does not know, a reference labels it."""
 
+from __future__ import annotations
+
 import json
 import logging
 from contextlib import contextmanager
@@ -7,6 +9,7 @@ from dataclasses import dataclass, is_dataclass
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import joblib
 import numpy as np
@@ -29,6 +32,15 @@ from .structures import StructureFeatures, check_structures, strip
 from .structures._collection import collect, concatenate
 from .structures._sources import StackedSource
 from .targets import Labels, make_targets, targets_from_atoms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from ase import Atoms
+    from ase.calculators.calculator import BaseCalculator
+
+    from ._typing import Array, Model, PathType
+
 
 __all__ = ["ActiveLearner", "LangevinDynamics", "select_novel", "select_uncertain", "uncertainty"]
 
@@ -137,19 +149,19 @@ class ActiveLearner(BaseEstimator):
 
     def __init__(
         self,
-        model,
-        reference,
-        directory,
-        targets=("energy", "forces"),
-        explore=None,
-        method="variance",
-        n_select=10,
-        n_trajectories=5,
-        max_uncertainty=0.5,
-        min_distance=0.6,
-        random_state=0,
-        verbose=1,
-    ):
+        model: Model,
+        reference: BaseCalculator | Callable[[Atoms], Mapping[str, Any]],
+        directory: PathType,
+        targets: Sequence[str] = ("energy", "forces"),
+        explore: Callable[[Atoms, np.random.Generator], Iterable[Atoms]] | None = None,
+        method: Literal["variance", "cur"] = "variance",
+        n_select: int = 10,
+        n_trajectories: int = 5,
+        max_uncertainty: float = 0.5,
+        min_distance: float = 0.6,
+        random_state: int = 0,
+        verbose: int = 1,
+    ) -> None:
         self.model = model
         self.reference = reference
         self.directory = directory
@@ -163,7 +175,7 @@ class ActiveLearner(BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    def run(self, X, n_rounds):
+    def run(self, X: Sequence[Atoms], n_rounds: int) -> Self:
         """Start a run, resume it, or append rounds to it.
 
         Parameters
@@ -196,7 +208,7 @@ class ActiveLearner(BaseEstimator):
                     leftover.unlink()
             self._check_same_run(X)
             self._frames(0, "selected.xyz", self._first, X)
-            data = []
+            data: list[Atoms] = []
             for r in range(n_rounds + 1):
                 data = data + self._frames(r, "data.xyz", self._label, r, data)
                 self._fit(r, data)
@@ -204,7 +216,7 @@ class ActiveLearner(BaseEstimator):
         self.model_ = self.load_model(n_rounds)
         return self
 
-    def load_model(self, r):
+    def load_model(self, r: int) -> Any:
         """The model that was fitted to the data of round r and of all before.
 
         Parameters
@@ -410,7 +422,7 @@ class LangevinDynamics:
     n_steps: int = 1000
     interval: int = 20
 
-    def __call__(self, atoms, rng):
+    def __call__(self, atoms: Atoms, rng: np.random.Generator) -> Iterator[Atoms]:
         """Yield `atoms` in its later states.
 
         Parameters
@@ -442,7 +454,7 @@ class LangevinDynamics:
 # ---- which structures are worth a calculation ---------------------------------------------------
 
 
-def uncertainty(phi):
+def uncertainty(phi: StructureFeatures) -> Array:
     """What the sparse set cannot explain of the most uncertain atom of every structure.
 
     The prior variance of an electronegativity that stays, whatever the weights, is
@@ -471,7 +483,9 @@ def _unexplained(phi):
     return np.sqrt(np.maximum(0.0, 1.0 - np.concatenate(worst)))
 
 
-def select_uncertain(data, candidates, n, rng):
+def select_uncertain(
+    data: StructureFeatures, candidates: StructureFeatures, n: int, rng: np.random.Generator
+) -> list[int]:
     """Pick the most uncertain structure, as if the others were known, again and again.
 
     A structure that was picked joins the sparse set, so that none like it follows.
@@ -491,7 +505,8 @@ def select_uncertain(data, candidates, n, rng):
     picked : list of int
         Indices of candidates, the most uncertain first.
     """
-    phi, picked = candidates, []
+    picked: list[int] = []
+    phi = candidates
     # A larger sparse set explains more: what was once computed is an upper bound.
     bounds, current = uncertainty(phi), np.zeros(len(phi), dtype=int)
     while len(picked) < min(n, len(phi)):
@@ -506,7 +521,9 @@ def select_uncertain(data, candidates, n, rng):
     return picked
 
 
-def select_novel(data, candidates, n, rng):
+def select_novel(
+    data: StructureFeatures, candidates: StructureFeatures, n: int, rng: np.random.Generator
+) -> list[int]:
     """Pick the structure of largest CUR leverage, remove it from the others, again and again.
 
     A structure is the mean of its atoms' descriptors. Leverage is that in the space which is left
@@ -539,7 +556,8 @@ def select_novel(data, candidates, n, rng):
     # Half of the directions, because the last ones are mixtures of many.
     dominant = np.linalg.svd(known, full_matrices=False)[2][: max(1, min(known.shape) // 2)]
     rest = rest - rest @ dominant.T @ dominant
-    picked, negligible = [], 1e-6 * np.linalg.norm(means, axis=1).max()
+    picked: list[int] = []
+    negligible = 1e-6 * np.linalg.norm(means, axis=1).max()
     while len(picked) < n and np.linalg.norm(rest, axis=1).max() > negligible:
         best = int(np.argmax(leverage_scores(rest, n - len(picked))))
         picked.append(best)

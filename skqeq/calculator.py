@@ -1,6 +1,9 @@
 """The way out to ASE: a fitted model as a calculator, and a progress bar for what it drives."""
 
+from __future__ import annotations
+
 from copy import deepcopy
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from ase.calculators.calculator import (
@@ -17,6 +20,15 @@ from .response import NoCharges
 from .structures._structure import CHARGE_KEYS
 from .targets import TARGETS
 from .targets._observables import GRADIENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ase import Atoms
+    from ase.optimize.optimize import Dynamics
+
+    from ._typing import Model
+
 
 __all__ = ["KQEqCalculator", "ProgressBar"]
 
@@ -93,10 +105,10 @@ class KQEqCalculator(Calculator):
     ]
     ignored_changes = {"initial_charges", "initial_magmoms"}
 
-    def __init__(self, model):
+    def __init__(self, model: Model) -> None:
         super().__init__(model=model)
 
-    def set(self, model):
+    def set(self, model: Model) -> dict[str, Any]:  # type: ignore[override]  # ASE: any keyword
         """Use another model.
 
         Parameters
@@ -114,13 +126,13 @@ class KQEqCalculator(Calculator):
         self.reset()
         return {"model": model}
 
-    def reset(self):
+    def reset(self) -> None:
         """Forget the last geometry and its results."""
         super().reset()
         self._seen = None
-        self._last = None, None
+        self._last: tuple[Any, Any] = None, None
 
-    def check_state(self, atoms, tol=1e-15):
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last calculation: list of str.
 
         Parameters
@@ -146,7 +158,12 @@ class KQEqCalculator(Calculator):
         # Atoms.copy shares the field, which may be changed in place.
         return {**deepcopy(info), "masses": atoms.get_masses(), "coef": coef}
 
-    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
         """Fill `results`.
 
         Parameters
@@ -233,18 +250,18 @@ class ProgressBar:
     ...     converged = optimizer.run(fmax=0.05, steps=20)
     """
 
-    def __init__(self, dynamics, n_steps, **options):
+    def __init__(self, dynamics: Dynamics, n_steps: int, **options: Any) -> None:
         self.dynamics, self.first = dynamics, dynamics.nsteps
         self.bar = tqdm(total=n_steps, desc=type(dynamics).__name__, **options)
         dynamics.attach(self)
 
-    def __call__(self):
+    def __call__(self) -> None:
         """Show how far the run is; dynamics call it after every step."""
         self.bar.update(self.dynamics.nsteps - self.first - self.bar.n)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         # A closed bar takes no further notice of the dynamics.
         self.bar.close()

@@ -1,17 +1,28 @@
 """Errors of dipoles and charges; dipole errors in Debye."""
 
+from __future__ import annotations
+
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.exceptions import UndefinedMetricWarning
 
 from .parameters import DEBYE
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from ._typing import Column
+
+
+__all__ = ["dipole_errors", "target_mae", "target_r2", "target_rmse"]
+
 # Below this norm (Debye) relative errors of a dipole are taken relative to the threshold.
 RELATIVE_THRESHOLD = 1.0
 
 
-def target_r2(y_true, y_pred, sample_weight=None):
+def target_r2(y_true: Column, y_pred: Column, sample_weight: ArrayLike | None = None) -> float:
     """Coefficient of determination over all components and structures of one target.
 
     Parameters
@@ -45,7 +56,7 @@ def target_r2(y_true, y_pred, sample_weight=None):
     return float(1.0 - error / spread)
 
 
-def target_mae(y_true, y_pred, sample_weight=None):
+def target_mae(y_true: Column, y_pred: Column, sample_weight: ArrayLike | None = None) -> float:
     """Mean absolute error over all known components, in the unit of the target.
 
     Parameters
@@ -63,7 +74,7 @@ def target_mae(y_true, y_pred, sample_weight=None):
     return float(np.average(np.abs(truth - predicted), weights=weights))
 
 
-def target_rmse(y_true, y_pred, sample_weight=None):
+def target_rmse(y_true: Column, y_pred: Column, sample_weight: ArrayLike | None = None) -> float:
     """Root mean squared error over all known components, in the unit of the target.
 
     Parameters
@@ -81,7 +92,7 @@ def target_rmse(y_true, y_pred, sample_weight=None):
     return float(np.sqrt(np.average((truth - predicted) ** 2, weights=weights)))
 
 
-def dipole_errors(y_true, y_pred):
+def dipole_errors(y_true: ArrayLike, y_pred: ArrayLike) -> dict[str, float]:
     """Errors of dipole moments, in Debye.
 
     Parameters

@@ -1,6 +1,9 @@
 """Scorers and splits for labels that only some structures have, and the evidence of a model."""
 
+from __future__ import annotations
+
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold, StratifiedKFold
@@ -12,6 +15,14 @@ from .models._evidence import Evidence, log_evidence, maximize_evidence
 from .structures._collection import collect
 from .targets import TARGETS, Labels
 from .targets._labels import as_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import ArrayLike
+
+    from ._typing import Array, LabelsLike, Metric, Model, StructuresLike
+
 
 __all__ = ["Evidence", "LabelledKFold", "TargetScorer", "log_evidence", "maximize_evidence"]
 
@@ -48,7 +59,7 @@ class TargetScorer:
     (3,)
     """
 
-    def __init__(self, target, metric="rmse", *, per_atom=False):
+    def __init__(self, target: str, metric: Metric = "rmse", *, per_atom: bool = False) -> None:
         if target not in TARGETS:
             raise ValueError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
         if metric not in _METRICS:
@@ -59,11 +70,17 @@ class TargetScorer:
         self.metric = metric
         self.per_atom = per_atom
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         per_atom = ", per_atom=True" if self.per_atom else ""
         return f"TargetScorer({self.target!r}, {self.metric!r}{per_atom})"
 
-    def __call__(self, estimator, X, y, sample_weight=None):
+    def __call__(
+        self,
+        estimator: Model,
+        X: StructuresLike,
+        y: LabelsLike,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
         """Score a fitted model, pipeline or search on structures X with labels y."""
         structures = collect(X)
         labels = Labels(y, structures)
@@ -77,10 +94,11 @@ class TargetScorer:
         weights = check_weights(sample_weight, len(labels.table))
         # A crystal among molecules has charges and no dipole.
         predicted = predict_targets(estimator, X, with_energy([self.target]))[self.target]
-        pair = labels.table[self.target], predicted
+        truth = labels.table[self.target]
         if self.per_atom:
-            pair = (TARGETS[self.target].comparable(values, structures) for values in pair)
-        return sign * function(*pair, weights)
+            target = TARGETS[self.target]
+            truth, predicted = (target.comparable(v, structures) for v in (truth, predicted))
+        return sign * function(truth, predicted, weights)
 
 
 class LabelledKFold(BaseCrossValidator):
@@ -110,17 +128,21 @@ class LabelledKFold(BaseCrossValidator):
     # With metadata routing, groups are handed to splitters that ask for them.
     __metadata_request__split = {"groups": True}
 
-    def __init__(self, target, n_splits=5, shuffle=False, random_state=None):
+    def __init__(
+        self, target: str, n_splits: int = 5, shuffle: bool = False, random_state: int | None = None
+    ) -> None:
         self.target = target
         self.n_splits = n_splits
         self.shuffle = shuffle
         self.random_state = random_state
 
-    def get_n_splits(self, X=None, y=None, groups=None):
+    def get_n_splits(self, X: object = None, y: object = None, groups: object = None) -> int:
         """Number of folds."""
         return self.n_splits
 
-    def split(self, X, y, groups=None):
+    def split(
+        self, X: object, y: LabelsLike, groups: ArrayLike | None = None
+    ) -> Iterator[tuple[Array, Array]]:
         """Yield training and test indices."""
         table, _ = as_table(y)
         names = table.dtype.names

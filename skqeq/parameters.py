@@ -3,13 +3,30 @@
 Units throughout the package: eV, Angstrom, e, V/Angstrom; dipoles in e*Angstrom.
 """
 
+from __future__ import annotations
+
 from functools import cache
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from ase.data import covalent_radii as ase_covalent_radii
 from ase.units import Bohr, Debye, Hartree
+
+if TYPE_CHECKING:
+    from ._typing import Array, PerElement, Radii
+
+
+__all__ = [
+    "COULOMB",
+    "DEBYE",
+    "covalent_radii",
+    "per_element",
+    "qeq_electronegativities",
+    "qeq_radii",
+    "radii_table",
+]
 
 # Coulomb constant e^2 / (4 pi eps_0) in eV*Angstrom/e^2 (CODATA values as shipped by ASE).
 COULOMB = Hartree * Bohr
@@ -30,7 +47,7 @@ def _qeq_table():
     return table
 
 
-def qeq_radii():
+def qeq_radii() -> Array:
     """QEq radii.
 
     Returns
@@ -46,7 +63,7 @@ def qeq_radii():
     return _qeq_table()[:, 0]
 
 
-def qeq_electronegativities():
+def qeq_electronegativities() -> Array:
     """GMP electronegativities of QEq, from the source of `qeq_radii`.
 
     Returns
@@ -57,7 +74,7 @@ def qeq_electronegativities():
     return _qeq_table()[:, 1]
 
 
-def covalent_radii():
+def covalent_radii() -> Array:
     """Covalent radii, as shipped by ASE.
 
     Returns
@@ -75,7 +92,7 @@ def covalent_radii():
     return radii
 
 
-def per_element(values, name, lowest=0.0):
+def per_element(values: PerElement, name: str, lowest: float = 0.0) -> Array:
     """Spread a number, or a dict keyed by symbol or atomic number, over the periodic table.
 
     Parameters
@@ -107,7 +124,7 @@ def per_element(values, name, lowest=0.0):
     return table
 
 
-def radii_table(radii):
+def radii_table(radii: Radii) -> Array:
     """Atomic radii of every element.
 
     Parameters

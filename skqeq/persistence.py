@@ -1,5 +1,7 @@
 """Models on disk: files that execute nothing, versions, and files that are never half written."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -7,6 +9,15 @@ import zipfile
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ._typing import Model, PathType
+
+
+__all__ = ["TRUSTED_TYPES", "load", "save"]
 
 FORMAT = 5
 
@@ -50,7 +61,7 @@ class Persistent:
         super().__setstate__(state)
 
 
-def save(model, path):
+def save(model: Model, path: PathType) -> None:
     """Write a fitted model to a file that executes nothing when it is read.
 
     The file is a zip archive with the model as stored by skops, a checksum of it, and the versions
@@ -103,7 +114,7 @@ def save(model, path):
         archive.writestr(MODEL, data)
 
 
-def load(path):
+def load(path: PathType) -> Any:
     """Read a model from a file of `save`, without executing anything in it.
 
     Parameters
@@ -165,7 +176,7 @@ def _check_format(found, what):
 
 
 @contextmanager
-def replacing(path):
+def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder, which takes the place of `path` at the end.
 
     A process that dies on the way leaves a hidden file whose name starts with its number.

@@ -1,5 +1,9 @@
 """Infrared spectra from dynamics: how fast the dipole changes, and its power spectrum."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from ase.units import fs
 from scipy.signal import welch
@@ -7,13 +11,19 @@ from scipy.signal import welch
 from .models import predict_born_effective_charges
 from .structures._structure import as_sequence
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from ._typing import Array, Model, StructuresLike
+
+
 __all__ = ["dipole_derivatives", "infrared_spectrum"]
 
 # Speed of light in cm/fs.
 LIGHT = 2.99792458e-5
 
 
-def dipole_derivatives(model, trajectory):
+def dipole_derivatives(model: Model, trajectory: StructuresLike) -> Array:
     """Time derivatives of the dipole along a trajectory, ``sum_j Z*_j v_j``.
 
     They need no differences of dipoles between frames, and do not jump where molecules are wrapped.
@@ -48,15 +58,17 @@ def dipole_derivatives(model, trajectory):
     >>> dipole_derivatives(model, [water]).shape
     (1, 3)
     """
-    trajectory = list(as_sequence(trajectory))
-    velocities = [fs * atoms.get_velocities() for atoms in trajectory]
+    frames = list(as_sequence(trajectory))
+    velocities = [fs * atoms.get_velocities() for atoms in frames]
     if not any(v.any() for v in velocities):
         raise ValueError("no frame of the trajectory has velocities")
-    born = predict_born_effective_charges(model, trajectory)
+    born = predict_born_effective_charges(model, frames)
     return np.array([np.einsum("jab,jb->a", Z, v) for Z, v in zip(born, velocities, strict=True)])
 
 
-def infrared_spectrum(derivatives, timestep, resolution=10.0):
+def infrared_spectrum(
+    derivatives: ArrayLike, timestep: float, resolution: float = 10.0
+) -> tuple[Array, Array]:
     """Power spectrum of the time derivative of the dipole, which infrared absorption follows.
 
     In the classical limit the absorption of light of frequency w is proportional to the Fourier

@@ -4,7 +4,9 @@ Every function takes any fitted model, or in its place a function that computes 
 list of structures a pair of energies (n,), eV, and of charges, a list of arrays, e.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from ase.neighborlist import build_neighbor_list, natural_cutoffs
@@ -13,6 +15,15 @@ from scipy.spatial.distance import cdist
 
 from .models import predict_polarizability, predict_targets
 from .structures import check_structures
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ase import Atoms
+    from numpy.typing import ArrayLike
+
+    from ._typing import Array, Column, Model, Reference
+
 
 __all__ = [
     "Dissociation",
@@ -71,7 +82,7 @@ class FieldResponse(NamedTuple):
     dipoles: np.ndarray
 
 
-def find_fragments(atoms, stretch=1.3):
+def find_fragments(atoms: Atoms, stretch: float = 1.3) -> Array:
     """Which fragment every atom belongs to.
 
     Parameters
@@ -100,7 +111,7 @@ def find_fragments(atoms, stretch=1.3):
     return connected_components(bonds.get_connectivity_matrix())[1].astype(int)
 
 
-def fragment_charges(charges, fragments):
+def fragment_charges(charges: ArrayLike, fragments: Array) -> Array:
     """Sums of the charges of each fragment.
 
     Parameters
@@ -118,7 +129,7 @@ def fragment_charges(charges, fragments):
     return np.bincount(fragments, charges)
 
 
-def fragment_distance(atoms, fragments):
+def fragment_distance(atoms: Atoms, fragments: Array) -> float:
     """Shortest distance between atoms of two fragments.
 
     Parameters
@@ -137,7 +148,7 @@ def fragment_distance(atoms, fragments):
     return float(distances[fragments[:, None] != fragments].min(initial=np.inf))
 
 
-def expanded(atoms, factor, fragments=None):
+def expanded(atoms: Atoms, factor: float, fragments: ArrayLike | None = None) -> Atoms:
     """Move fragments, as they are, away from the centre of mass.
 
     Parameters
@@ -164,7 +175,9 @@ def expanded(atoms, factor, fragments=None):
     return moved
 
 
-def dissociation(model, atoms, factors, fragments=None):
+def dissociation(
+    model: Model | Reference, atoms: Atoms, factors: ArrayLike, fragments: ArrayLike | None = None
+) -> Dissociation:
     """Energies, and charges of the fragments, while a cluster is taken apart.
 
     Separated fragments ought to carry integer charges. Those of charge equilibration do not: any
@@ -210,7 +223,9 @@ def dissociation(model, atoms, factors, fragments=None):
     )
 
 
-def field_response(model, atoms, fields, fragments=None):
+def field_response(
+    model: Model | Reference, atoms: Atoms, fields: ArrayLike, fragments: ArrayLike | None = None
+) -> FieldResponse:
     """Energies, and charges of the fragments, in uniform fields.
 
     The energy of an ion in a field depends on the coordinate origin.
@@ -257,7 +272,9 @@ def field_response(model, atoms, fields, fragments=None):
     )
 
 
-def fragment_charge_error(model, X, charges, min_distance=6.0):
+def fragment_charge_error(
+    model: Model | Reference, X: Sequence[Atoms], charges: Column, min_distance: float = 6.0
+) -> float:
     """Root mean square error of the charges of fragments that stand far apart.
 
     Parameters
@@ -294,7 +311,7 @@ def fragment_charge_error(model, X, charges, min_distance=6.0):
     return float(np.sqrt(np.mean(np.concatenate(errors) ** 2)))
 
 
-def polarizability_per_fragment(model, X):
+def polarizability_per_fragment(model: Model, X: Sequence[Atoms]) -> Array:
     """Isotropic polarisability of clusters, divided by the number of their fragments.
 
     That of a cluster of molecules is nearly proportional to their number; that of a metal grows as

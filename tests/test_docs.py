@@ -16,29 +16,11 @@ import pytest
 import skqeq
 from skqeq import datasets
 
+from .public import PUBLIC, public_objects
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]
-PUBLIC = [
-    "skqeq",
-    "skqeq.active_learning",
-    "skqeq.calculator",
-    "skqeq.datasets",
-    "skqeq.electrostatics",
-    "skqeq.features",
-    "skqeq.metrics",
-    "skqeq.model_selection",
-    "skqeq.models",
-    "skqeq.parameters",
-    "skqeq.plotting",
-    "skqeq.response",
-    "skqeq.solvers",
-    "skqeq.sparsify",
-    "skqeq.spectra",
-    "skqeq.structures",
-    "skqeq.targets",
-    "skqeq.validation",
-]
 # What pages show and not every installation has.
 OPTIONAL = {"dask", "pandas", "skops"}
 NO_RETURNS = {"check_same_features", "save", "show_versions"}
@@ -130,7 +112,7 @@ def test_pages_have_code():
 def test_api_page_lists_every_public_name(name):
     page = (ROOT / "docs" / "api.rst").read_text(encoding="utf-8")
     listed = {word.rpartition(".")[2] for word in re.findall(r"[\w.]+", page)}
-    missing = set(getattr(import_module(name), "__all__", ())) - listed
+    missing = set(import_module(name).__all__) - listed
     assert not missing
 
 
@@ -185,23 +167,11 @@ def test_charges_of_alkali_halides_are_those_published(monkeypatch, molecule):
     assert classical.gaussian_charge(molecule) == pytest.approx(published, abs=0.025)
 
 
-def public_objects():
-    for name in PUBLIC:
-        module = import_module(name)
-        exported = getattr(module, "__all__", None)
-        if exported is None:
-            exported = [
-                n
-                for n, value in vars(module).items()
-                if not n.startswith("_") and getattr(value, "__module__", None) == name
-            ]
-        for attribute in exported:
-            value = getattr(module, attribute)
-            if callable(value):
-                yield pytest.param(value, id=f"{name}.{attribute}")
+def objects():
+    return [pytest.param(value, id=name) for name, value in public_objects().items()]
 
 
-@pytest.mark.parametrize("value", list(public_objects()))
+@pytest.mark.parametrize("value", objects())
 def test_public_names_are_documented(value):
     doc = inspect.getdoc(value)
     assert doc, "no docstring"
@@ -215,7 +185,7 @@ def test_public_names_are_documented(value):
         assert "\nReturns\n---" in doc
 
 
-@pytest.mark.parametrize("value", list(public_objects()))
+@pytest.mark.parametrize("value", objects())
 def test_every_parameter_is_documented(value):
     doc = inspect.getdoc(value)
     section = re.search(r"\nParameters\n-+\n(.*?)(\n\n\w+\n-+\n|\Z)", doc, re.DOTALL)

@@ -1,17 +1,26 @@
 """Readers of the bundled data sets."""
 
+from __future__ import annotations
+
 import gzip
 from importlib.resources import files
 from io import StringIO
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from ase.io import read
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from .._typing import Array, DataSet
+
 
 KINDS = (("charge", int), ("group", int), ("n_molecules", int), ("expansion", float))
 WATER_TARGETS = ("energy", "forces", "dipole", "charges")
 
 
-def load_molecules(*, return_groups=False):
+def load_molecules(*, return_groups: bool = False) -> DataSet:
     """Load neutral organic molecules with their dipoles and charges.
 
     507 molecules of H, C, N, O and F with up to 8 heavy atoms: hydrocarbons, alcohols, ethers,
@@ -57,7 +66,7 @@ def load_molecules(*, return_groups=False):
     return _bundled("molecules", ("dipole", "charges"), return_groups)
 
 
-def load_ions(*, return_groups=False):
+def load_ions(*, return_groups: bool = False) -> DataSet:
     """Load small molecular ions with their dipoles and charges.
 
     86 closed-shell species of H, C, N, O and F with total charges from -2 to 2: ammonium and
@@ -104,7 +113,7 @@ def load_ions(*, return_groups=False):
     return _bundled("ions", ("dipole", "charges"), return_groups)
 
 
-def load_water(level="gfn2", *, return_groups=False):
+def load_water(level: Literal["gfn2", "pbe0"] = "gfn2", *, return_groups: bool = False) -> DataSet:
     """Load clusters of water, part of them charged or in a field, with energies and forces.
 
     Snapshots of molecular dynamics at 300 to 350 K: neutral clusters, clusters with H3O+ and
@@ -166,7 +175,7 @@ def load_water(level="gfn2", *, return_groups=False):
     return _bundled(f"water_{level}", WATER_TARGETS, return_groups)
 
 
-def load_water_curves():
+def load_water_curves() -> tuple[list[Atoms], Array]:
     """Load clusters of six molecules of water that are taken apart, and in fields.
 
     One cluster of each charge state. Its molecules are moved apart, as they are, by factors of 0.9

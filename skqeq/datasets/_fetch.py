@@ -1,9 +1,16 @@
 """Data sets that are too large to bundle."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ._base import WATER_TARGETS, read_labelled
+
+if TYPE_CHECKING:
+    from .._typing import DataSet, PathType
+
 
 # SHA-256 of each file.
 REGISTRY = {
@@ -12,7 +19,13 @@ REGISTRY = {
 URL_VARIABLE = "SKQEQ_DATA_URL"
 
 
-def fetch_water(*, data_home=None, base_url=None, return_groups=False, progressbar=False):
+def fetch_water(
+    *,
+    data_home: PathType | None = None,
+    base_url: str | None = None,
+    return_groups: bool = False,
+    progressbar: bool = False,
+) -> DataSet:
     """Load the larger set of water clusters; download it if it is not there yet.
 
     3198 clusters of 3 to 10 molecules labelled with GFN2-xTB, made like those of `load_water`,

@@ -1,18 +1,29 @@
 """Structures in files that are read one by one, when they are asked for."""
 
+from __future__ import annotations
+
 import os
 import re
 from io import StringIO
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import numpy as np
 from ase.db import connect
 from ase.io import Trajectory
 from ase.io.extxyz import read_xyz
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
-def open_structures(*paths):
+    from ase import Atoms
+    from numpy.typing import ArrayLike
+
+    from .._typing import Array, PathType
+
+
+def open_structures(*paths: PathType) -> StructureFile:
     """Open files of structures without reading them.
 
     Parameters
@@ -77,25 +88,31 @@ class StructureFile:
         Which structures; None means all.
     """
 
-    def __init__(self, files, index=None):
+    def __init__(self, files: Sequence[Any], index: Array | None = None) -> None:
         self.files = files
         self._ends = np.cumsum([len(file) for file in files])
         self._index = np.arange(self._ends[-1]) if index is None else index
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int]:
         return (len(self),)
 
     ndim = 1
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._index)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         names = ", ".join(str(file.path) for file in self.files)
         return f"<StructureFile: {len(self)} structures of {names}>"
 
-    def __getitem__(self, key):
+    @overload
+    def __getitem__(self, key: int | np.integer) -> Atoms: ...
+
+    @overload
+    def __getitem__(self, key: slice | tuple[Any, ...] | ArrayLike) -> StructureFile: ...
+
+    def __getitem__(self, key: Any) -> Atoms | StructureFile:
         if isinstance(key, tuple):
             # sklearn.utils._safe_indexing asks for X[key, ...].
             if len(key) != 2 or key[1] is not Ellipsis:
@@ -115,10 +132,10 @@ class StructureFile:
             reason = str(error) or type(error).__name__
             raise ValueError(f"structure {place} of {file.path}: {reason}") from error
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Atoms]:
         return (self[i] for i in range(len(self)))
 
-    def __array__(self, *args, **kwargs):
+    def __array__(self, *args: object, **kwargs: object) -> NoReturn:
         raise TypeError("structures in files do not turn into an array; use list(X) to read them")
 
 

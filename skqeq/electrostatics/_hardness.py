@@ -10,6 +10,10 @@ A charge ``q_i`` of width ``alpha_i`` has the density
 write ``erf(r / sqrt(a_i^2 + a_j^2))``; their ``a`` is ``sqrt(2) alpha``.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from ase.data import chemical_symbols
 
@@ -22,6 +26,14 @@ from ._levels import has_finufft
 from ._operator import coulomb_operator
 from ._screening import Screening
 from ._splitting import check_accuracy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike
+
+    from .._typing import Array, PerElement, Radii, StructureLike
+
 
 DEFAULT_RADIUS_SCALE = 0.2
 SOLVERS = ("auto", "dense", "iterative")
@@ -38,7 +50,9 @@ MAX_DENSE_GRADIENT = 2000, 800
 MAX_DENSE_BYTES = 2**31
 
 
-def gaussian_widths(numbers, radii="qeq", radius_scale=DEFAULT_RADIUS_SCALE):
+def gaussian_widths(
+    numbers: Array, radii: Radii = "qeq", radius_scale: float = DEFAULT_RADIUS_SCALE
+) -> Array:
     """Widths ``alpha = radius_scale * R`` of the Gaussian charges.
 
     Parameters
@@ -72,7 +86,12 @@ def lookup(table, numbers, name):
     return values
 
 
-def hardness_matrix(atoms, widths=None, hardness=0.0, accuracy=1e-8):
+def hardness_matrix(
+    atoms: StructureLike,
+    widths: ArrayLike | None = None,
+    hardness: PerElement | ArrayLike = 0.0,
+    accuracy: float = 1e-8,
+) -> Array:
     """Hardness matrix of one structure: a molecule, a slab or a crystal.
 
     A charged crystal is neutralised by a uniform background; nothing depends on the choice of the
@@ -116,7 +135,13 @@ def hardness_matrix(atoms, widths=None, hardness=0.0, accuracy=1e-8):
     return A
 
 
-def hardness_gradient(atoms, q, p, widths=None, accuracy=1e-8):
+def hardness_gradient(
+    atoms: StructureLike,
+    q: ArrayLike,
+    p: ArrayLike,
+    widths: ArrayLike | None = None,
+    accuracy: float = 1e-8,
+) -> tuple[Array, Array]:
     """Derivatives of ``q^T A p`` with respect to the geometry.
 
     With ``p = q``, half of it is the derivative of the Coulomb energy at fixed charges.
@@ -161,7 +186,9 @@ def hardness_gradient(atoms, q, p, widths=None, accuracy=1e-8):
     return COULOMB * gradient, COULOMB * virial
 
 
-def potential_gradient(atoms, q, widths=None, accuracy=1e-8):
+def potential_gradient(
+    atoms: StructureLike, q: ArrayLike, widths: ArrayLike | None = None, accuracy: float = 1e-8
+) -> tuple[Array, Array]:
     """Derivatives of the potential ``A q`` at fixed charges with respect to the geometry.
 
     Multiplied with charges y, they are `hardness_gradient` of y and q; as matrices they serve many
@@ -242,7 +269,13 @@ class HardnessOperator:
     array([ 18.16, -18.16])
     """
 
-    def __init__(self, atoms, widths=None, hardness=0.0, accuracy=1e-8):
+    def __init__(
+        self,
+        atoms: StructureLike,
+        widths: ArrayLike | None = None,
+        hardness: PerElement | ArrayLike = 0.0,
+        accuracy: float = 1e-8,
+    ) -> None:
         structure, widths = _check_arguments(atoms, widths, accuracy)
         self.shape = (len(structure), len(structure))
         self.accuracy = accuracy
@@ -250,18 +283,18 @@ class HardnessOperator:
         self.diagonal = COULOMB / (np.sqrt(np.pi) * widths) + self.hardness
         self._coulomb = coulomb_operator(structure, widths, accuracy)
 
-    def __matmul__(self, q):
+    def __matmul__(self, q: ArrayLike) -> Array:
         """``A q`` for charges of shape (n_atoms,); V."""
         q = _check_charges("q", q, len(self.diagonal))
         return COULOMB * (self._coulomb @ q) + self.hardness * q
 
-    def gradient(self, q, p):
+    def gradient(self, q: ArrayLike, p: ArrayLike) -> tuple[Array, Array]:
         """Derivatives of ``q^T A p``, see `hardness_gradient`."""
         q, p = (_check_charges(*x, len(self.diagonal)) for x in (("q", q), ("p", p)))
         gradient, virial = self._coulomb.gradient(q, p)
         return COULOMB * gradient, COULOMB * virial
 
-    def preconditioner(self):
+    def preconditioner(self) -> Callable[[Array], Array]:
         """An approximate inverse for charges that sum to zero, as a function of a vector."""
         return Screening(self._coulomb, self.diagonal)
 
@@ -347,7 +380,7 @@ def _check_charges(name, charges, n_atoms):
     return charges
 
 
-def potential_matrix(points, structure, widths):
+def potential_matrix(points: ArrayLike, structure: Structure, widths: Array) -> Array:
     """Potential at points per unit of each Gaussian charge.
 
     Parameters

@@ -1,11 +1,18 @@
 """Several sets of features side by side, told apart by name."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
 from sklearn.pipeline import FeatureUnion
 
 from ..structures import StructureFeatures
 
+if TYPE_CHECKING:
+    from .._typing import StructuresLike
 
-class StructureBlocks(FeatureUnion, auto_wrap_output_keys=None):
+
+class StructureBlocks(FeatureUnion, auto_wrap_output_keys=None):  # type: ignore[call-arg]  # of a mixin without types
     """Features of the same structures in blocks that keep their names.
 
     A `FeatureUnion` whose result remembers which columns came from which transformer, so that a
@@ -46,17 +53,19 @@ class StructureBlocks(FeatureUnion, auto_wrap_output_keys=None):
     <StructureFeatures: 2 structures, 9 atoms, chi: 3 features, gap: 6 features>
     """
 
-    def fit(self, X, y=None, **fit_params):
+    def fit(self, X: StructuresLike, y: object = None, **fit_params: Any) -> Self:
         """Fit all transformers to the structures X, see `FeatureUnion.fit`."""
         self._refuse_weights()
         return super().fit(X, y, **fit_params)
 
-    def fit_transform(self, X, y=None, **params):
+    def fit_transform(
+        self, X: StructuresLike, y: object = None, **params: Any
+    ) -> StructureFeatures:
         """Fit all transformers and describe the same structures."""
         self._refuse_weights()
         return super().fit_transform(X, y, **params)
 
-    def transform(self, X, **params):
+    def transform(self, X: StructuresLike, **params: Any) -> StructureFeatures:
         """Describe the structures X: `StructureFeatures` in blocks."""
         return super().transform(X, **params)
 

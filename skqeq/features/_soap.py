@@ -1,9 +1,12 @@
 """SOAP: from structures to the power spectrum of every atom's surroundings."""
 
+from __future__ import annotations
+
 from functools import lru_cache
 from itertools import chain, islice
 from numbers import Integral, Real
 from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
@@ -20,8 +23,13 @@ from ._cache import ROWS
 from ._dscribe import dscribe_soap
 from ._gradient import Surroundings
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+    from .._typing import ByElement, PathType, StructuresLike
+
+
+class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]  # of a mixin without types
     """Smooth overlap of atomic positions of every atom, by DScribe with GTO basis.
 
     The neighbour density of atom i is expanded in radial functions and spherical harmonics,
@@ -122,19 +130,19 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
 
     def __init__(
         self,
-        r_cut=(1.7, 3.5),
-        n_max=8,
-        l_max=6,
-        sigma_atom=None,
-        cutoff_width=None,
-        species=None,
-        compression="off",
-        species_weighting=None,
-        n_jobs=None,
-        verbose=0,
-        memory=None,
-        cache_bytes=2**31,
-    ):
+        r_cut: float | Sequence[float] = (1.7, 3.5),
+        n_max: int = 8,
+        l_max: int = 6,
+        sigma_atom: float | Sequence[float] | None = None,
+        cutoff_width: float | Sequence[float] | None = None,
+        species: Sequence[str | int] | None = None,
+        compression: Literal["off", "mu2", "mu1nu1", "crossover"] = "off",
+        species_weighting: ByElement | None = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+        memory: PathType | Memory | None = None,
+        cache_bytes: int = 2**31,
+    ) -> None:
         self.r_cut = r_cut
         self.n_max = n_max
         self.l_max = l_max
@@ -148,7 +156,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         self.memory = memory
         self.cache_bytes = cache_bytes
 
-    def fit(self, X, y=None):
+    def fit(self, X: StructuresLike, y: object = None) -> Self:
         """Learn which elements occur.
 
         Parameters
@@ -206,7 +214,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         self.species_ = species
         self.n_features_out_ = sum(s.n_features for s in self.spectra_)
 
-    def transform(self, X):
+    def transform(self, X: StructuresLike) -> StructureFeatures:
         """Describe structures; rows are computed when a later step asks for them.
 
         Parameters
@@ -222,7 +230,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         check_is_fitted(self)
         return self._transform(collect(X, self.verbose))
 
-    def fit_transform(self, X, y=None):
+    def fit_transform(self, X: StructuresLike, y: object = None) -> StructureFeatures:
         """Fit and describe the same structures, checking them once."""
         structures = collect(X, self.verbose)
         self._fit(structures)
@@ -240,7 +248,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         )
         return StructureFeatures(structures, source)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
         tags.no_validation = True

@@ -1,9 +1,12 @@
 """The recipe that all charge models share: assemble rows, reduce, solve, predict."""
 
+from __future__ import annotations
+
 import warnings
 from copy import copy
 from itertools import chain
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -33,6 +36,14 @@ from ._energies import AMPLITUDE_OFFSET, ENERGY_NOISE, EnergyRows
 from ._reduction import combined, merged, reduce_labels
 from ._rows import LabelRows, RowList, weighted_label
 from ._solution import Solution
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import ArrayLike
+
+    from .._typing import Array, Column, LabelsLike, StructuresLike, Values
+
 
 POSITIVE = Interval(Real, 0.0, None, closed="neither")
 
@@ -70,7 +81,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         "verbose": ["verbose"],
     }
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: StructuresLike, y: LabelsLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the weights to labels.
 
         Parameters
@@ -100,7 +111,9 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         self.y_form_ = labels.form
         return self
 
-    def partial_fit(self, X, y, sample_weight=None):
+    def partial_fit(
+        self, X: StructuresLike, y: LabelsLike, sample_weight: ArrayLike | None = None
+    ) -> Self:
         """Add labels to those that were fitted, and fit the weights to all of them.
 
         The weights are those of one fit to all labels. Data are not kept: what they say of the
@@ -144,7 +157,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         self.__dict__.update(trial.__dict__)
         return self
 
-    def refit(self):
+    def refit(self) -> Self:
         """Fit the weights once more to the same labels, after noise or amplitudes were changed.
 
         It takes what `store_triangles` has kept, and not the data.
@@ -613,7 +626,9 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
 
     # ---- prediction -------------------------------------------------------------------------
 
-    def solutions(self, X, names=("energy",), start=None):
+    def solutions(
+        self, X: StructuresLike, names: Sequence[str] = ("energy",), start: Column | None = None
+    ) -> Iterator[Solution]:
         """Yield what there is to know of every structure, one by one.
 
         Parameters
@@ -646,7 +661,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         for _, _, solutions in self._solutions(features, coef, gradients, start, n_rows=n_rows):
             yield from solutions
 
-    def predict(self, X, return_std=False):
+    def predict(self, X: StructuresLike, return_std: bool = False) -> Any:
         """Predict the targets that `fit` was given.
 
         Parameters
@@ -669,7 +684,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             return y
         return y, to_form(self.predict_std(X, self.targets_), self.y_form_)
 
-    def predict_std(self, X, names):
+    def predict_std(self, X: StructuresLike, names: Sequence[str]) -> Array:
         """Standard deviations of what the model would predict, given its labels.
 
         Of the weights ``v`` with the covariance ``(R^T R)^-1`` that the labels leave, and of the
@@ -771,7 +786,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         chi, _, energy = self._amplitudes()
         return chi, self.response_.amplitudes[0], energy
 
-    def predict_targets(self, X, names):
+    def predict_targets(self, X: StructuresLike, names: Sequence[str]) -> Array:
         """Predict several targets at once, whether they were trained on or not.
 
         Parameters
@@ -795,13 +810,13 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         for name in names:
             if name not in TARGETS:
                 raise ValueError(f"unknown target {name!r}; known: {', '.join(TARGETS)}")
-        columns = {name: [] for name in names}
+        columns: dict[str, list[Any]] = {name: [] for name in names}
         for solution in self.solutions(X, names):
             for name, values in columns.items():
                 values.append(_observe(TARGETS[name], solution))
         return make_targets(**columns)
 
-    def predict_target(self, X, name):
+    def predict_target(self, X: StructuresLike, name: str) -> Values:
         """Predict one target.
 
         Parameters
@@ -819,7 +834,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         column = self.predict_targets(X, [name])[name]
         return list(column) if column.dtype == object else column
 
-    def predict_charges(self, X, start=None):
+    def predict_charges(self, X: StructuresLike, start: Column | None = None) -> list[Array]:
         """Charges of all atoms.
 
         Parameters
@@ -837,11 +852,11 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         """
         return [solution.charges for solution in self.solutions(X, ["charges"], start)]
 
-    def predict_electronegativities(self, X):
+    def predict_electronegativities(self, X: StructuresLike) -> list[Array]:
         """Electronegativities of all atoms: list of ndarray of shape (n_atoms,), V."""
         return [solution.chi for solution in self.solutions(X, ["charges"])]
 
-    def predict_energy(self, X):
+    def predict_energy(self, X: StructuresLike) -> Array:
         """Energy of the charges and of the atoms.
 
         ``chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_i e_i``, and what flows of charge
@@ -861,7 +876,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         """
         return np.array([solution.energy for solution in self.solutions(X)])
 
-    def predict_forces(self, X):
+    def predict_forces(self, X: StructuresLike) -> list[Array]:
         """Negative derivatives of `predict_energy` with respect to the positions.
 
         Parameters
@@ -876,7 +891,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         """
         return [solution.forces for solution in self.solutions(X, ["forces"])]
 
-    def predict_stress(self, X):
+    def predict_stress(self, X: StructuresLike) -> Array:
         """Derivatives of `predict_energy` with respect to a strain, over the volume.
 
         Parameters
@@ -892,7 +907,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         """
         return self.predict_target(X, "stress")
 
-    def predict_polarizability(self, X):
+    def predict_polarizability(self, X: StructuresLike) -> Array:
         """What a uniform field does to the dipole, ``R^T P R``.
 
         It depends on the geometry, on the widths of the charges, on `hardness` and on the
@@ -916,7 +931,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             tensors.append(np.where(both, solution.polarizability, np.nan))
         return np.array(tensors)
 
-    def predict_born_effective_charges(self, X):
+    def predict_born_effective_charges(self, X: StructuresLike) -> list[Array]:
         """Derivatives of the dipole with respect to the positions.
 
         The dipole is ``sum_i q_i r_i`` about the coordinate origin, so that the Born charges of a
@@ -935,7 +950,9 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         """
         return self.predict_target(X, "born_effective_charges")
 
-    def score(self, X, y, sample_weight=None):
+    def score(
+        self, X: StructuresLike, y: LabelsLike, sample_weight: ArrayLike | None = None
+    ) -> float:
         """Mean over the labelled targets of the coefficient of determination R2.
 
         The R2 of a target is ``1 - sum |error|^2 / sum |y - mean|^2`` over all its components
@@ -966,17 +983,17 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         predicted = self.predict_targets(X, with_energy(labels.names))
         scores = []
         for name in labels.names:
-            pair = (
+            truth, values = (
                 TARGETS[name].comparable(table[name], features.structures)
                 for table in (labels.table, predicted)
             )
-            scores.append(target_r2(*pair, weights))
+            scores.append(target_r2(truth, values, weights))
         return float(np.mean(scores))
 
-    def __sklearn_is_fitted__(self):
+    def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "coef_")
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
         tags.target_tags.multi_output = True

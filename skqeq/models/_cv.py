@@ -11,10 +11,13 @@ One eigenvalue problem serves all s: that of ``J J^T`` where there are fewer row
 come from ``J^T J`` less its part of the fold.
 """
 
+from __future__ import annotations
+
 import warnings
 from functools import partial
 from itertools import groupby, product
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -31,6 +34,16 @@ from ..targets._labels import to_form
 from ._evidence import maximize_evidence
 from ._kqeq import KQEqRegressor
 from ._reduction import combined, empty, merge_pairwise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import ArrayLike
+    from sklearn.model_selection import BaseCrossValidator
+
+    from .._typing import Array, LabelsLike, Metric, StructuresLike
+    from ._qeq import QEqRegressor
+
 
 # Rows are kept in memory up to so many bytes, and made once more otherwise.
 KEPT_BYTES = 2**31
@@ -107,13 +120,13 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
 
     def __init__(
         self,
-        estimator=None,
-        sigmas=None,
-        cv=None,
-        scoring="r2",
-        optimize_noise=False,
-        verbose=0,
-    ):
+        estimator: KQEqRegressor | QEqRegressor | None = None,
+        sigmas: ArrayLike | dict[str, Any] | None = None,
+        cv: int | BaseCrossValidator | Iterable[tuple[Any, Any]] | None = None,
+        scoring: Metric = "r2",
+        optimize_noise: bool = False,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.sigmas = sigmas
         self.cv = cv
@@ -121,7 +134,13 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         self.optimize_noise = optimize_noise
         self.verbose = verbose
 
-    def fit(self, X, y, groups=None, sample_weight=None):
+    def fit(
+        self,
+        X: StructuresLike,
+        y: LabelsLike,
+        groups: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Choose the noise, and fit to everything.
 
         Parameters
@@ -232,15 +251,15 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         self._left_out = {n: list(c) if c.dtype == object else c for n, c in best.items()}
 
     @property
-    def left_out_(self):
+    def left_out_(self) -> Array:
         """What the best model predicts of structures that it does not know."""
         check_is_fitted(self)
         return make_targets(**self._left_out)
 
-    def __sklearn_is_fitted__(self):
+    def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "best_estimator_")
 
-    def predict(self, X, return_std=False):
+    def predict(self, X: StructuresLike, return_std: bool = False) -> Any:
         """Predict with the best model, see `KQEqRegressor.predict`."""
         check_is_fitted(self)
         if not return_std:
@@ -249,7 +268,7 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         std = self.predict_std(X, self.best_estimator_.targets_)
         return y, to_form(std, self.best_estimator_.y_form_)
 
-    def predict_std(self, X, names):
+    def predict_std(self, X: StructuresLike, names: Sequence[str]) -> Array:
         """Standard deviations by the best model times `calibration_`, see `KQEqRegressor`."""
         check_is_fitted(self)
         std = self.best_estimator_.predict_std(X, names)
@@ -258,12 +277,14 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
                 std[name][i] = None if value is None else self.calibration_ * value
         return std
 
-    def score(self, X, y, sample_weight=None):
+    def score(
+        self, X: StructuresLike, y: LabelsLike, sample_weight: ArrayLike | None = None
+    ) -> float:
         """Score of the best model, see `KQEqRegressor.score`."""
         check_is_fitted(self)
         return self.best_estimator_.score(X, y, sample_weight)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         model = KQEqRegressor() if self.estimator is None else self.estimator
         return model.__sklearn_tags__()
 

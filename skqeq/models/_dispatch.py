@@ -1,11 +1,21 @@
 """Predictions of everything a charge model knows, through whatever it is wrapped in."""
 
+from __future__ import annotations
+
 from functools import reduce
+from typing import TYPE_CHECKING, Any
 
 from sklearn.utils.validation import check_is_fitted
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
-def predict_charges(model, X, start=None):
+    from numpy.typing import ArrayLike
+
+    from .._typing import Array, Column, LabelsLike, M, Model, StructuresLike, Values
+
+
+def predict_charges(model: Model, X: StructuresLike, start: Column | None = None) -> list[Array]:
     """Charges of all atoms.
 
     Parameters
@@ -32,11 +42,11 @@ def predict_charges(model, X, start=None):
     >>> predict_charges(model, [water])[0].round(2)
     array([-0.65,  0.33,  0.33])
     """
-    transformer, model = unwrap(model)
-    return model.predict_charges(transformer(X), start)
+    transformer, last = unwrap(model)
+    return last.predict_charges(transformer(X), start)
 
 
-def predict_electronegativities(model, X):
+def predict_electronegativities(model: Model, X: StructuresLike) -> list[Array]:
     """Electronegativities of all atoms.
 
     Parameters
@@ -51,11 +61,11 @@ def predict_electronegativities(model, X):
     chi : list of ndarray of shape (n_atoms,)
         V. Only differences within a structure matter.
     """
-    transformer, model = unwrap(model)
-    return model.predict_electronegativities(transformer(X))
+    transformer, last = unwrap(model)
+    return last.predict_electronegativities(transformer(X))
 
 
-def predict_energy(model, X):
+def predict_energy(model: Model, X: StructuresLike) -> Array:
     """Energies of the charges and of the atoms.
 
     Parameters
@@ -72,11 +82,11 @@ def predict_energy(model, X):
         trained on energies, only differences between structures of the same composition have a
         meaning.
     """
-    transformer, model = unwrap(model)
-    return model.predict_energy(transformer(X))
+    transformer, last = unwrap(model)
+    return last.predict_energy(transformer(X))
 
 
-def predict_forces(model, X):
+def predict_forces(model: Model, X: StructuresLike) -> list[Array]:
     """Negative derivatives of `predict_energy` with respect to the positions.
 
     Parameters
@@ -91,11 +101,11 @@ def predict_forces(model, X):
     forces : list of ndarray of shape (n_atoms, 3)
         eV/Angstrom.
     """
-    transformer, model = unwrap(model)
-    return model.predict_forces(transformer(X))
+    transformer, last = unwrap(model)
+    return last.predict_forces(transformer(X))
 
 
-def predict_stress(model, X):
+def predict_stress(model: Model, X: StructuresLike) -> Array:
     """Derivatives of `predict_energy` with respect to a strain, over the volume.
 
     Parameters
@@ -111,11 +121,11 @@ def predict_stress(model, X):
         In the sign and the order of ASE, xx, yy, zz, yz, xz, xy; eV/Angstrom^3. NaN for components
         that a slab does not have.
     """
-    transformer, model = unwrap(model)
-    return model.predict_stress(transformer(X))
+    transformer, last = unwrap(model)
+    return last.predict_stress(transformer(X))
 
 
-def predict_polarizability(model, X):
+def predict_polarizability(model: Model, X: StructuresLike) -> Array:
     """What a uniform field does to the dipoles.
 
     Parameters
@@ -130,11 +140,11 @@ def predict_polarizability(model, X):
     polarizability : ndarray of shape (n, 3, 3)
         ``d mu_a / d field_b``, e*Angstrom per V/Angstrom; NaN for components along periodic axes.
     """
-    transformer, model = unwrap(model)
-    return model.predict_polarizability(transformer(X))
+    transformer, last = unwrap(model)
+    return last.predict_polarizability(transformer(X))
 
 
-def predict_born_effective_charges(model, X):
+def predict_born_effective_charges(model: Model, X: StructuresLike) -> list[Array]:
     """Derivatives of the dipoles with respect to the positions.
 
     Parameters
@@ -150,11 +160,11 @@ def predict_born_effective_charges(model, X):
         ``d mu_a / d r_jb`` at ``[j, a, b]``, of the dipole ``sum_i q_i r_i`` about the coordinate
         origin, e; NaN for a along periodic axes.
     """
-    transformer, model = unwrap(model)
-    return model.predict_born_effective_charges(transformer(X))
+    transformer, last = unwrap(model)
+    return last.predict_born_effective_charges(transformer(X))
 
 
-def predict_target(model, X, name):
+def predict_target(model: Model, X: StructuresLike, name: str) -> Values:
     """Any target, whether the model was trained on it or not.
 
     Parameters
@@ -171,11 +181,11 @@ def predict_target(model, X, name):
     values : ndarray of shape (n,) or (n, k), or list of ndarray
         In the units of `skqeq.make_targets`.
     """
-    transformer, model = unwrap(model)
-    return model.predict_target(transformer(X), name)
+    transformer, last = unwrap(model)
+    return last.predict_target(transformer(X), name)
 
 
-def predict_targets(model, X, names):
+def predict_targets(model: Model, X: StructuresLike, names: Sequence[str]) -> Array:
     """Several targets at once, at the cost of one.
 
     Parameters
@@ -192,11 +202,11 @@ def predict_targets(model, X, names):
     y : ndarray of shape (n,)
         Structured array as from `skqeq.make_targets`.
     """
-    transformer, model = unwrap(model)
-    return model.predict_targets(transformer(X), names)
+    transformer, last = unwrap(model)
+    return last.predict_targets(transformer(X), names)
 
 
-def predict_std(model, X, names):
+def predict_std(model: Model, X: StructuresLike, names: Sequence[str]) -> Array:
     """Standard deviations of several targets.
 
     Parameters
@@ -213,11 +223,13 @@ def predict_std(model, X, names):
     std : ndarray of shape (n,)
         As from `KQEqRegressor.predict_std`.
     """
-    transformer, model = unwrap(model, "predict_std")
-    return model.predict_std(transformer(X), names)
+    transformer, last = unwrap(model, "predict_std")
+    return last.predict_std(transformer(X), names)
 
 
-def partial_fit(model, X, y, sample_weight=None):
+def partial_fit(
+    model: M, X: StructuresLike, y: LabelsLike, sample_weight: ArrayLike | None = None
+) -> M:
     """Add labels to those that a fitted model knows, and fit it to all of them.
 
     The transformers of a pipeline stay as they are, and with them the sparse set; the charge model
@@ -256,7 +268,7 @@ def partial_fit(model, X, y, sample_weight=None):
     return model
 
 
-def refit(model):
+def refit(model: M) -> M:
     """Fit a model once more to the same labels, after noise or amplitudes were changed.
 
     Parameters
@@ -274,7 +286,7 @@ def refit(model):
     return model
 
 
-def unwrap(model, method="predict_charges"):
+def unwrap(model: Any, method: str = "predict_charges") -> tuple[Callable[[Any], Any], Any]:
     """The first model inside pipelines and searches with a method, and what makes its input."""
     steps = []
     while not hasattr(model, method):

@@ -12,9 +12,11 @@ and the residuals ``alpha = r - J v = K^-1 r``,
 dL/dJ follow the derivatives by the amplitudes, and by whatever changes the response.
 """
 
+from __future__ import annotations
+
 import warnings
 from contextlib import suppress
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
@@ -28,6 +30,14 @@ from ..parameters import per_element
 from ..targets import TARGETS
 from ..targets._observables import ChargeTarget
 from ._rows import weighted_label
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike
+
+    from .._typing import History, LabelsLike, M, Model, StructuresLike
+
 
 # Of the logarithm of a softness, and of other parameters.
 LARGEST_SOFTENING, LARGEST_CHANGE = np.log(10.0), np.log(1e3)
@@ -49,7 +59,9 @@ class Evidence(NamedTuple):
     gradient: dict
 
 
-def log_evidence(model, X, y, sample_weight=None):
+def log_evidence(
+    model: Model, X: StructuresLike, y: LabelsLike, sample_weight: ArrayLike | None = None
+) -> Evidence:
     """Logarithm of the probability of labels, the weights integrated out, and its derivatives.
 
     It tells how well noise, amplitudes and response suit the labels without any held-out data, and
@@ -95,7 +107,15 @@ def log_evidence(model, X, y, sample_weight=None):
     return _log_evidence(model, X, y, sample_weight)
 
 
-def maximize_evidence(model, X, y, parameters=None, sample_weight=None, max_iter=20, verbose=0):
+def maximize_evidence(
+    model: Model,
+    X: StructuresLike,
+    y: LabelsLike,
+    parameters: Sequence[str] | None = None,
+    sample_weight: ArrayLike | None = None,
+    max_iter: int = 20,
+    verbose: int = 0,
+) -> tuple[M, History]:
     """Choose parameters of a charge model by the evidence of linear labels.
 
     The logarithms of the parameters are changed by L-BFGS with exact derivatives; each step costs

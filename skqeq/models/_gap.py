@@ -1,10 +1,17 @@
 """The local energy alone: what a model without charges can do."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ..response import NoCharges
 from ..targets._observables import ENERGIES
 from ._base import POSITIVE, ChargeModel, check_featurised, fields
+
+if TYPE_CHECKING:
+    from .._typing import AtomicEnergies, EnergyNoise
 
 
 class GAPRegressor(ChargeModel):
@@ -74,15 +81,15 @@ class GAPRegressor(ChargeModel):
 
     def __init__(
         self,
-        amplitude_gap=1.0,
-        sigma_energy=0.001,
-        sigma_forces=0.05,
-        sigma_stress=0.001,
-        energy_noise="per_atom",
-        atomic_energies="fit",
-        store_triangles=False,
-        verbose=0,
-    ):
+        amplitude_gap: float = 1.0,
+        sigma_energy: float = 0.001,
+        sigma_forces: float = 0.05,
+        sigma_stress: float = 0.001,
+        energy_noise: EnergyNoise = "per_atom",
+        atomic_energies: AtomicEnergies = "fit",
+        store_triangles: bool = False,
+        verbose: int = 0,
+    ) -> None:
         self.amplitude_gap = amplitude_gap
         self.sigma_energy = sigma_energy
         self.sigma_forces = sigma_forces

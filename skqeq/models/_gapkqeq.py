@@ -1,7 +1,25 @@
 """A short-range energy beside kernel charge equilibration."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from ._base import POSITIVE, check_featurised, fields
 from ._kqeq import KQEqRegressor
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from .._typing import (
+        Algorithm,
+        AtomicEnergies,
+        ByElement,
+        EnergyNoise,
+        PerElement,
+        Radii,
+        Solver,
+    )
+    from ..response import ChargeFlow, QEq
 
 
 class GAPKQEqRegressor(KQEqRegressor):
@@ -98,36 +116,36 @@ class GAPKQEqRegressor(KQEqRegressor):
 
     def __init__(
         self,
-        amplitude_gap=1.0,
-        sigma_dipole=0.002,
-        sigma_charges=0.02,
-        sigma_quadrupole=0.05,
-        sigma_potential=0.05,
-        sigma_dipole_magnitude=0.002,
-        sigma_energy=0.001,
-        sigma_forces=0.05,
-        sigma_stress=0.001,
-        sigma_born_effective_charges=0.05,
-        energy_noise="per_atom",
-        atomic_energies="fit",
-        charge_bias=None,
-        amplitude_chi=1.0,
-        baseline=True,
-        amplitude_baseline=10.0,
-        hardness=2.7,
-        radius_scale=0.2,
-        radii="qeq",
-        accuracy=1e-8,
-        solver="auto",
-        algorithm="gauss_newton",
-        init=None,
-        max_iter=50,
-        tol=1e-7,
-        response=None,
-        n_jobs=None,
-        store_triangles=False,
-        verbose=0,
-    ):
+        amplitude_gap: float = 1.0,
+        sigma_dipole: float = 0.002,
+        sigma_charges: float = 0.02,
+        sigma_quadrupole: float = 0.05,
+        sigma_potential: float = 0.05,
+        sigma_dipole_magnitude: float = 0.002,
+        sigma_energy: float = 0.001,
+        sigma_forces: float = 0.05,
+        sigma_stress: float = 0.001,
+        sigma_born_effective_charges: float = 0.05,
+        energy_noise: EnergyNoise = "per_atom",
+        atomic_energies: AtomicEnergies = "fit",
+        charge_bias: ByElement | None = None,
+        amplitude_chi: float = 1.0,
+        baseline: bool = True,
+        amplitude_baseline: float = 10.0,
+        hardness: PerElement = 2.7,
+        radius_scale: float = 0.2,
+        radii: Radii = "qeq",
+        accuracy: float = 1e-8,
+        solver: Solver = "auto",
+        algorithm: Algorithm = "gauss_newton",
+        init: ArrayLike | None = None,
+        max_iter: int = 50,
+        tol: float = 1e-7,
+        response: QEq | ChargeFlow | None = None,
+        n_jobs: int | None = None,
+        store_triangles: bool = False,
+        verbose: int = 0,
+    ) -> None:
         self.amplitude_gap = amplitude_gap
         self.sigma_dipole = sigma_dipole
         self.sigma_charges = sigma_charges

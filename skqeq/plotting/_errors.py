@@ -1,13 +1,30 @@
 """How wrong models are."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from ..metrics import target_mae, target_rmse
 from ..parameters import DEBYE
 from ._style import COLORS, GREY, axes_or_new, with_unit
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike
 
-def plot_parity(y_true, y_pred, *, unit=None, label=None, ax=None):
+    from .._typing import Column
+
+
+def plot_parity(
+    y_true: Column,
+    y_pred: Column | dict[str, Any],
+    *,
+    unit: str | None = None,
+    label: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
     """Draw predictions over reference values, with their errors in a box.
 
     Parameters
@@ -66,7 +83,14 @@ def plot_parity(y_true, y_pred, *, unit=None, label=None, ax=None):
     return ax
 
 
-def plot_learning_curve(sizes, errors, *, unit=None, label="MAE", ax=None):
+def plot_learning_curve(
+    sizes: ArrayLike,
+    errors: ArrayLike | dict[str, Any],
+    *,
+    unit: str | None = None,
+    label: str = "MAE",
+    ax: Axes | None = None,
+) -> Axes:
     """Draw the error over the size of the training set, both axes logarithmic.
 
     Parameters

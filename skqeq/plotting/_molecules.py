@@ -1,11 +1,25 @@
 """Where the charge sits."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 from ase.neighborlist import natural_cutoffs, neighbor_list
 
 from ..parameters import DEBYE
 from ._style import COLORS, GREY, axes_or_new
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ase import Atoms
+    from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike
+
+    from .._typing import Column
+
 
 # Negative is red, positive blue, as in maps of electrostatic potentials.
 CHARGE_COLORS = "RdBu"
@@ -18,7 +32,14 @@ ATOM_SCALE = 0.6
 SMALLEST_FRAME = (3.0, 2.4)
 
 
-def plot_molecule(atoms, charges, dipole=None, *, dipole_scale=DIPOLE_SCALE, ax=None):
+def plot_molecule(
+    atoms: Atoms,
+    charges: ArrayLike,
+    dipole: ArrayLike | None = None,
+    *,
+    dipole_scale: float = DIPOLE_SCALE,
+    ax: Axes | None = None,
+) -> Axes:
     """Draw a molecule in its principal plane, its atoms coloured by charge.
 
     Parameters
@@ -57,7 +78,8 @@ def plot_molecule(atoms, charges, dipole=None, *, dipole_scale=DIPOLE_SCALE, ax=
     radii = ATOM_SCALE * covalent_radii[atoms.numbers]
     arrow = None
     if dipole is not None:
-        arrow = dipole_scale * DEBYE * (np.asarray(dipole, dtype=np.float64) @ view.T)[:2]
+        dipole = np.asarray(dipole, dtype=np.float64)
+        arrow = dipole_scale * DEBYE * (dipole @ view.T)[:2]
     _frame(ax, xyz[:, :2], radii, arrow)
     _draw_bonds(ax, atoms, xyz)
     disks = _draw_atoms(ax, xyz, radii, charges)
@@ -65,12 +87,12 @@ def plot_molecule(atoms, charges, dipole=None, *, dipole_scale=DIPOLE_SCALE, ax=
     bar = ax.figure.colorbar(disks, ax=ax, shrink=0.75, pad=0.02)
     bar.set_label("charge (e)")
     bar.outline.set_visible(False)
-    if arrow is not None:
+    if dipole is not None:
         _draw_dipole(ax, arrow, np.linalg.norm(dipole), dipole_scale)
     return ax
 
 
-def plot_charges_by_element(X, charges, *, ax=None):
+def plot_charges_by_element(X: Sequence[Atoms], charges: Column, *, ax: Axes | None = None) -> Axes:
     r"""Draw how the charges of every element are distributed.
 
     Parameters

@@ -1,9 +1,27 @@
 """Spectra."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from ._style import COLORS, axes_or_new
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-def plot_spectrum(wavenumbers, intensities, *, label=None, max_wavenumber=4000.0, ax=None):
+    from matplotlib.axes import Axes
+
+    from .._typing import Array
+
+
+def plot_spectrum(
+    wavenumbers: Array | Sequence[float],
+    intensities: Array | Sequence[float] | dict[str, Any],
+    *,
+    label: str | None = None,
+    max_wavenumber: float = 4000.0,
+    ax: Axes | None = None,
+) -> Axes:
     """Draw an infrared spectrum, its largest peak of height one.
 
     Parameters

@@ -1,7 +1,10 @@
 """Charge that flows between neighbours, from reference charges."""
 
+from __future__ import annotations
+
 from functools import cached_property
 from numbers import Real
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -14,6 +17,11 @@ from ..structures._neighbors import gather_pairs, neighbor_pairs, spread_pairs
 from ._dipoles import polarizability_table
 from ._qeq import Equilibrium, QEq
 from ._solvers import FlowCholesky, FlowConjugateGradients
+
+if TYPE_CHECKING:
+    from .._typing import Array, Lookup, PerElement
+    from ..structures import Structure
+
 
 # Softness vanishes so many ranges beyond contact.
 REACH = 10.0
@@ -88,12 +96,12 @@ class ChargeFlow(BaseEstimator):
 
     def __init__(
         self,
-        softness=0.05,
-        range=0.25,
-        amplitude=0.1,
-        amplitude_baseline=1.0,
-        polarizability=None,
-    ):
+        softness: PerElement = 0.05,
+        range: float = 0.25,
+        amplitude: float = 0.1,
+        amplitude_baseline: float = 1.0,
+        polarizability: PerElement | None = None,
+    ) -> None:
         self.softness = softness
         self.range = range
         self.amplitude = amplitude
@@ -101,17 +109,27 @@ class ChargeFlow(BaseEstimator):
         self.polarizability = polarizability
 
     @property
-    def amplitudes(self):
+    def amplitudes(self) -> tuple[float, float]:
         """Prior standard deviations of the weights and of the elements' reference charges, e."""
         return self.amplitude, self.amplitude_baseline
 
-    def tables(self, lookup):
+    def tables(self, lookup: Lookup) -> tuple[Array, ...]:
         """Softness, radius and polarisability of every element, see `QEq.tables`."""
         softness = lookup(per_element(self.softness, "softness"), "softness in `softness`")
         radii = lookup(covalent_radii(), "covalent radius")
         return softness, radii, *polarizability_table(self.polarizability, lookup)
 
-    def equilibrium(self, structure, A, name, widths, accuracy, softness, radii, *polarizability):
+    def equilibrium(
+        self,
+        structure: Structure,
+        A: Array | HardnessOperator,
+        name: str | None,
+        widths: Array,
+        accuracy: float,
+        softness: Array,
+        radii: Array,
+        *polarizability: Array,
+    ) -> FlowEquilibrium:
         """The response of one structure, see `FlowEquilibrium`."""
         flows = Flows(structure, softness, radii, self.range)
         return FlowEquilibrium(structure, A, flows, name, widths, accuracy, *polarizability)
@@ -139,7 +157,7 @@ class Flows:
         ``s_ij``, e/V.
     """
 
-    def __init__(self, structure, softness, radii, range):
+    def __init__(self, structure: Structure, softness: Array, radii: Array, range: float) -> None:
         self.n_atoms, self.range = len(structure), range
         reach = 2 * radii.max() + REACH * range
         if not structure.periodic:
@@ -156,7 +174,7 @@ class Flows:
         self.softness = np.sqrt(softness[self.i] * softness[self.j]) * decay
 
     @cached_property
-    def laplacian(self):
+    def laplacian(self) -> csr_array:
         """X, the sparse matrix of ``(X u)_i = sum_j s_ij (u_i - u_j)``; e/V."""
         shape = (self.n_atoms, self.n_atoms)
         own = np.arange(self.n_atoms)
@@ -171,12 +189,12 @@ class Flows:
         slope = -self.softness / (self.range * (1 - self._x / REACH) ** 2)
         return (slope / self._distances)[:, None] * self.D
 
-    def gradient(self, u, v):
+    def gradient(self, u: Array, v: Array) -> tuple[Array, Array]:
         """Derivatives of ``u . X v`` with respect to positions (n_atoms, 3) and strain (3, 3)."""
         across = 0.5 * (u[self.i] - u[self.j]) * (v[self.i] - v[self.j])
         return gather_pairs(self.i, self.j, self.D, across[:, None] * self._slopes, self.n_atoms)
 
-    def derivatives(self, H, numbers, n_elements):
+    def derivatives(self, H: Array, numbers: Array, n_elements: int) -> tuple[float, Array]:
         """Derivatives of ``-tr(H X)`` with respect to the logarithms of range and softness.
 
         Parameters
@@ -201,7 +219,7 @@ class Flows:
         by_element = np.bincount(ends, np.tile(0.5 * of_pairs, 2), n_elements)
         return float(by_range), by_element
 
-    def charge_gradient(self, u):
+    def charge_gradient(self, u: Array) -> tuple[Array, Array]:
         """Derivatives of ``X u`` with respect to positions (n, 3, n) and strain (3, 3, n)."""
         g = (u[self.i] - u[self.j])[:, None] * self._slopes
         return spread_pairs(self.i, self.j, self.D, g, self.n_atoms)
@@ -232,9 +250,18 @@ class FlowEquilibrium(Equilibrium):
         If A is so far from positive definite that no charges have the least energy.
     """
 
+    flows: Flows
+
     def __init__(
-        self, structure, A, flows, name=None, widths=None, accuracy=1e-8, polarizability=None
-    ):
+        self,
+        structure: Structure,
+        A: Array | HardnessOperator,
+        flows: Flows,
+        name: str | None = None,
+        widths: Array | None = None,
+        accuracy: float = 1e-8,
+        polarizability: Array | None = None,
+    ) -> None:
         self.flows = flows
         super().__init__(structure, A, name, widths, accuracy, polarizability)
 
@@ -243,11 +270,13 @@ class FlowEquilibrium(Equilibrium):
             return FlowConjugateGradients(self._A, self.flows.laplacian, name)
         return FlowCholesky(self._A, self.flows.laplacian.toarray(), name)
 
-    def reference(self, learned):
+    def reference(self, learned: Array) -> Array:
         """Reference charges of the right sum from those that are learned, shape (n_atoms,); e."""
         return learned + (self.structure.charge - learned.sum()) / len(learned)
 
-    def charges(self, chi, start=None, reference=None):
+    def charges(
+        self, chi: Array, start: Array | None = None, reference: Array | None = None
+    ) -> Array:
         """Charges for electronegativities and reference charges of shape (n_atoms,); e.
 
         Reference charges are equal if none are given. Charges of a similar problem to `start` from
@@ -259,7 +288,7 @@ class FlowEquilibrium(Equilibrium):
             start = self.potential(chi, start)
         return reference - self._solver.project(self.potential(chi, reference), start)
 
-    def energy(self, chi, charges, reference=None):
+    def energy(self, chi: Array, charges: Array, reference: Array | None = None) -> float:
         """``chi . q + q . A q / 2 - field . sum_i q_i r_i``, and the cost of the flows; eV.
 
         That is taken as ``u . (q_ref - q) - u . X u / 2``: errors of the charges enter to second
@@ -271,11 +300,11 @@ class FlowEquilibrium(Equilibrium):
         flows = float(u @ (reference - charges) - 0.5 * u @ (self.flows.laplacian @ u))
         return super().energy(chi, charges) + flows
 
-    def project(self, V):
+    def project(self, V: Array) -> Array:
         """``P V`` for V of shape (n_atoms,) or (n_atoms, k)."""
         return self._solver.project(V)
 
-    def rows(self, Y, W=None):
+    def rows(self, Y: Array, W: Array | None = None) -> tuple[Array, Array]:
         """What a change of both fields does to ``Y q + W u``, whatever their sum.
 
         With ``U = Y + W A``::
@@ -299,12 +328,14 @@ class FlowEquilibrium(Equilibrium):
         reference -= reference.mean(axis=1, keepdims=True)
         return -V if W is None else W - V, reference
 
-    def through(self, U):
+    def through(self, U: Array) -> tuple[Array, Array]:
         """``U P`` and ``U T = U - U P A``, what reference charges do to ``U q``, for rows U."""
         V = np.ascontiguousarray(self.project(np.ascontiguousarray(U.T)).T)
         return V, U - self._times_hardness(V)
 
-    def softness_response(self, U, over_chi, over_reference, u):
+    def softness_response(
+        self, U: Array, over_chi: Array, over_reference: Array, u: Array
+    ) -> Array:
         """The matrix H of what a change of the softness does to a function of ``U q``.
 
         By ``dP = T dX T^T`` with ``T = 1 - P A``, a function of ``U q`` and of what both fields do

@@ -1,6 +1,9 @@
 """Charge equilibration: charges that minimise the electrostatic energy at fixed sum."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -11,6 +14,14 @@ from ..electrostatics._hardness import hardness_for
 from ..structures import check_structures
 from ._dipoles import InducedDipoles, polarizability_table
 from ._solvers import Cholesky, ConjugateGradients
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from .._typing import Array, Lookup, PerElement, Solver, StructureLike
+    from ..structures import Structure
+    from ..targets._observables import ChargeTarget
+    from ._flow import Flows
 
 
 class QEq(BaseEstimator):
@@ -60,17 +71,25 @@ class QEq(BaseEstimator):
         "polarizability": [Interval(Real, 0.0, None, closed="left"), dict, None]
     }
 
-    def __init__(self, polarizability=None):
+    def __init__(self, polarizability: PerElement | None = None) -> None:
         self.polarizability = polarizability
 
-    def tables(self, lookup):
+    def tables(self, lookup: Lookup) -> tuple[Array, ...]:
         """Numbers of every element that `equilibrium` wants of every atom.
 
         ``lookup(table, name)`` picks the elements, and refuses those that are missing.
         """
         return polarizability_table(self.polarizability, lookup)
 
-    def equilibrium(self, structure, A, name, widths, accuracy, *polarizability):
+    def equilibrium(
+        self,
+        structure: Structure,
+        A: Array | HardnessOperator,
+        name: str | None,
+        widths: Array,
+        accuracy: float,
+        *polarizability: Array,
+    ) -> Equilibrium:
         """The response of one structure, see `Equilibrium`."""
         return Equilibrium(structure, A, name, widths, accuracy, *polarizability)
 
@@ -116,9 +135,17 @@ class Equilibrium:
     """
 
     # The graph along which charge flows: none, it goes anywhere.
-    flows = None
+    flows: Flows | None = None
 
-    def __init__(self, structure, A, name=None, widths=None, accuracy=1e-8, polarizability=None):
+    def __init__(
+        self,
+        structure: Structure,
+        A: Array | HardnessOperator,
+        name: str | None = None,
+        widths: Array | None = None,
+        accuracy: float = 1e-8,
+        polarizability: Array | None = None,
+    ) -> None:
         self.structure, self._A, self._widths, self._accuracy = structure, A, widths, accuracy
         name = name or structure.symbols
         self.lever, self.dipoles = structure.positions, None
@@ -144,10 +171,12 @@ class Equilibrium:
             A = A + (np.abs(A).max() - min(A.min(), 0.0))
         return Cholesky(A, name)
 
-    def reference(self, learned):
+    def reference(self, learned: Array) -> Array | None:
         """Charges before anything flows: nothing depends on them."""
 
-    def charges(self, chi, start=None, reference=None):
+    def charges(
+        self, chi: Array, start: Array | None = None, reference: Array | None = None
+    ) -> Array:
         """Charges for electronegativities chi of shape (n_atoms,); e.
 
         Charges of a similar problem to `start` from save iterations.
@@ -155,15 +184,15 @@ class Equilibrium:
         return self._solver.minimise(self._external - chi, self.structure.charge, start)
 
     @property
-    def n_iterations(self):
+    def n_iterations(self) -> int:
         """Iterations of the last solution; 0 for a factorisation."""
         return self._solver.n_iterations
 
-    def potential(self, chi, charges):
+    def potential(self, chi: Array, charges: Array) -> Array:
         """``u = chi + A q - field . r``, the same for all atoms in equilibrium; V."""
         return chi - self._external + self._A @ charges
 
-    def energy(self, chi, charges, reference=None):
+    def energy(self, chi: Array, charges: Array, reference: Array | None = None) -> float:
         """``chi . q + q . A q / 2 - field . sum_i q_i r_i``, about the coordinate origin; eV."""
         energy = float(charges @ (chi - self._external + 0.5 * (self._A @ charges)))
         if self.dipoles is not None:
@@ -171,7 +200,7 @@ class Equilibrium:
             energy -= 0.5 * float(field @ self.dipoles.polarizability @ field)
         return energy
 
-    def induced(self, charges, field=None):
+    def induced(self, charges: Array, field: Array | None = None) -> Array | None:
         """Dipoles of the atoms at charges in a field, that of the structure by default; e*Angstrom.
 
         None without `dipoles`.
@@ -180,7 +209,9 @@ class Equilibrium:
             return None
         return self.dipoles.induced(charges, self.structure.field if field is None else field)
 
-    def coulomb_gradient(self, q, p=None, field=None):
+    def coulomb_gradient(
+        self, q: Array, p: Array | None = None, field: Array | None = None
+    ) -> tuple[Array, Array]:
         """Derivatives of ``q . A p`` at fixed charges with respect to positions and strain.
 
         See `skqeq.electrostatics.hardness_gradient`; p is q by default. Where there are dipoles,
@@ -196,7 +227,7 @@ class Equilibrium:
         more = self.dipoles.gradient(q, d, charges, e)
         return found[0] + more[0], found[1] + more[1]
 
-    def potential_gradient(self, q, field=None):
+    def potential_gradient(self, q: Array, field: Array | None = None) -> tuple[Array, Array]:
         """Derivatives of ``A q`` at fixed q, see `skqeq.electrostatics.potential_gradient`.
 
         Where there are dipoles, those of q in `field` are part of it, and follow.
@@ -207,7 +238,7 @@ class Equilibrium:
             gradient, virial = gradient + more[0], virial + more[1]
         return gradient, virial
 
-    def observable(self, target):
+    def observable(self, target: ChargeTarget) -> tuple[Array, Array]:
         """The operator T, and the constant, of a target that is ``T q`` and a constant."""
         operator = target.operator(self.structure, self._widths)
         if self.dipoles is None:
@@ -216,11 +247,11 @@ class Equilibrium:
         operator, by_field = self.dipoles.observed(operator, of_dipoles)
         return operator, by_field @ self.structure.field
 
-    def project(self, V):
+    def project(self, V: Array) -> Array:
         """``P V`` for V of shape (n_atoms,) or (n_atoms, k)."""
         return self._solver.minimise(V)
 
-    def rows(self, Y, W=None):
+    def rows(self, Y: Array, W: Array | None = None) -> tuple[Array, Array | None]:
         """What a change of the electronegativities does to ``Y q + W u``.
 
         Parameters
@@ -239,7 +270,15 @@ class Equilibrium:
         return -self.project(np.ascontiguousarray(Y.T)).T, None
 
 
-def equilibrate(atoms, chi, widths=None, hardness=0.0, accuracy=1e-8, solver="auto", start=None):
+def equilibrate(
+    atoms: StructureLike,
+    chi: ArrayLike,
+    widths: ArrayLike | None = None,
+    hardness: PerElement | ArrayLike = 0.0,
+    accuracy: float = 1e-8,
+    solver: Solver = "auto",
+    start: ArrayLike | None = None,
+) -> Array:
     """Charges of one structure for given electronegativities.
 
     They minimise ``chi . q + q . A q / 2 - field . sum_i q_i r_i`` at the total charge of the
@@ -283,7 +322,7 @@ def equilibrate(atoms, chi, widths=None, hardness=0.0, accuracy=1e-8, solver="au
     array([-0.047,  0.023,  0.023])
     """
     [structure] = check_structures([atoms])
-    vectors = {"chi": chi} if start is None else {"chi": chi, "start": start}
+    vectors: dict[str, Any] = {"chi": chi} if start is None else {"chi": chi, "start": start}
     for key, value in vectors.items():
         vectors[key] = np.asarray(value, dtype=np.float64)
         if vectors[key].shape != (len(structure),) or not np.isfinite(vectors[key]).all():

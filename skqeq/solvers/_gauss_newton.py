@@ -6,8 +6,20 @@ Rows know their `loss` at any weights v, and `linearize` yields pieces of their 
 which returns the weights with these and their loss.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
 import numpy as np
 from scipy.linalg import solve_triangular
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from .._typing import Array, History
+    from ..targets._observables import DipoleMagnitude
+    from ._triangle import Triangle
+
 
 # Relative error of a loss.
 ROUNDING = 1e-13
@@ -36,16 +48,16 @@ class NonlinearRows:
         A guess of the linear quantities.
     """
 
-    def __init__(self, target):
+    def __init__(self, target: DipoleMagnitude) -> None:
         self.target = target
-        self.jacobians = []
-        self._entries = []
+        self.jacobians: list[Array] = []
+        self._entries: list[Any] = []
 
-    def add(self, m_0, y, sigma, m_start):
+    def add(self, m_0: Array, y: Array, sigma: Array, m_start: Array) -> None:
         """Add the label of one structure."""
         self._entries.append((m_0, y, np.full(np.shape(y), sigma), m_start))
 
-    def gathered(self):
+    def gathered(self) -> Self:
         """Stack everything added."""
         columns = zip(*self._entries, strict=True)
         self.m_0, self.y, self.sigma, self.m_start = (np.array(c) for c in columns)
@@ -54,16 +66,16 @@ class NonlinearRows:
         self._entries.clear()
         return self
 
-    def linear(self, v):
+    def linear(self, v: Array) -> Array:
         """The linear quantities m, shape (n, k)."""
         return self.J @ v + self.m_0
 
-    def loss(self, v):
+    def loss(self, v: Array) -> float:
         """Half the sum of squared residuals in units of the noise."""
         residual = (self.target.value(self.linear(v)) - self.y) / self.sigma
         return 0.5 * np.sum(residual**2)
 
-    def linearize(self, v, response=True):
+    def linearize(self, v: Array, response: bool = True) -> Iterator[tuple[Array, Array]]:
         """Yield the weighted Jacobian (n, n_columns) and residual (n,) at v."""
         m = self.linear(v)
         D = self.target.derivative(m) / self.sigma[..., None]
@@ -71,14 +83,14 @@ class NonlinearRows:
         residual = (self.target.value(m) - self.y) / self.sigma
         yield jacobian, residual.ravel()
 
-    def curvature_product(self, v, direction):
+    def curvature_product(self, v: Array, direction: Array) -> Array:
         """What the Hessian of `loss` has beyond ``jacobian^T jacobian``, times a direction."""
         m = self.linear(v)
         weight = (self.target.value(m) - self.y) / self.sigma**2
         bent = weight * self.target.curvature_product(m, self.J @ direction)
         return np.tensordot(bent, self.J, axes=2)
 
-    def toward_start(self):
+    def toward_start(self) -> Iterator[tuple[Array, Array]]:
         """Linear rows that pull m to the values nearest `m_start` that satisfy the labels."""
         goal = self.target.nearest(self.m_start, self.y)
         rows = self.J / self.sigma[..., None]
@@ -86,7 +98,14 @@ class NonlinearRows:
         yield rows.reshape(-1, self.J.shape[-1]), residual.ravel()
 
 
-def gauss_newton(triangle, rows, v, max_iter, tol, callback=None):
+def gauss_newton(
+    triangle: Triangle,
+    rows: Sequence[Any],
+    v: Array,
+    max_iter: int,
+    tol: float,
+    callback: Callable[[Array, dict[str, float]], object] | None = None,
+) -> tuple[Array, History, bool]:
     """Minimise the loss of a triangle (linear rows and prior) and of non-linear rows.
 
     Steps solve the linearised problem, and are halved until the true loss falls sufficiently
@@ -154,7 +173,14 @@ def gauss_newton(triangle, rows, v, max_iter, tol, callback=None):
     return v, history, False
 
 
-def fixed_point(triangle, rows, v, max_iter, tol, callback=None):
+def fixed_point(
+    triangle: Triangle,
+    rows: Sequence[Any],
+    v: Array,
+    max_iter: int,
+    tol: float,
+    callback: Callable[[Array, dict[str, float]], object] | None = None,
+) -> tuple[Array, History, bool]:
     """Solve the problem linearised at fixed charges, take those of the solution, and repeat.
 
     For energies and linear rows this is Gauss-Newton without damping. With rows whose charges

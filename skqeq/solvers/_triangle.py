@@ -1,8 +1,16 @@
 """Streaming least squares by orthogonal reduction (TSQR)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.linalg.lapack import dgeqrf, dormqr, dtpqrt
+
+if TYPE_CHECKING:
+    from .._typing import Array
+
 
 # Up to so many rows per column they are kept as they are: they then span few directions, and a
 # factorisation of those is cheaper.
@@ -50,38 +58,40 @@ class Triangle:
     array([2.])
     """
 
-    def __init__(self, n_columns, penalty=0.0):
+    def __init__(self, n_columns: int, penalty: float | Array = 0.0) -> None:
         self._penalty = np.full(n_columns, penalty, dtype=np.float64)
-        self._R, self._few, self.n_rows = None, [], 0
+        self._R: Array | None = None
+        self._few: list[tuple[Array, Array]] = []
+        self.n_rows = 0
 
     @classmethod
-    def from_augmented(cls, R):
+    def from_augmented(cls, R: Array) -> Triangle:
         """The triangle that another one had as `augmented`, whose array is copied."""
         triangle = cls(len(R) - 1)
         triangle._R = R.copy(order="F")
         return triangle
 
     @property
-    def n_columns(self):
+    def n_columns(self) -> int:
         """Number of unknowns."""
         return len(self._penalty)
 
     @property
-    def R(self):
+    def R(self) -> Array:
         """The triangle, shape (n_columns, n_columns)."""
         return self._reduced()[:-1, :-1]
 
     @property
-    def z(self):
+    def z(self) -> Array:
         """The rotated right-hand side, shape (n_columns,)."""
         return self._reduced()[:-1, -1]
 
     @property
-    def rho2(self):
+    def rho2(self) -> float:
         """Sum of squares that no weights can remove."""
         return self._reduced()[-1, -1] ** 2
 
-    def update(self, J, r):
+    def update(self, J: Array, r: Array) -> None:
         """Add rows J of shape (n, n_columns) with right-hand sides r of shape (n,)."""
         n = len(r)
         if n == 0:
@@ -116,7 +126,7 @@ class Triangle:
         if info:
             raise ValueError(f"LAPACK tpqrt rejected argument {-info}")
 
-    def merge(self, R, n_rows=0):
+    def merge(self, R: Array, n_rows: int = 0) -> None:
         """Add all rows that a triangle stands for.
 
         Parameters
@@ -137,28 +147,28 @@ class Triangle:
             raise ValueError(f"LAPACK tpqrt rejected argument {-info}")
 
     @property
-    def augmented(self):
+    def augmented(self) -> Array:
         """``[[R, z], [0, rho]]`` with the penalty in it, (n_columns + 1, n_columns + 1)."""
         return self._reduced()
 
-    def copy(self):
+    def copy(self) -> Triangle:
         """An independent triangle with the same rows."""
         other = Triangle(self.n_columns, self._penalty)
         other._R = None if self._R is None else self._R.copy(order="F")
         other._few, other.n_rows = list(self._few), self.n_rows
         return other
 
-    def centered(self, v):
+    def centered(self, v: Array) -> Triangle:
         """The same rows with v as the origin of the weights: minimises over ``d = v' - v``."""
         other = self.copy()
         other._reduced()[:-1, -1] -= self.R @ v
         return other
 
-    def residual(self, v):
+    def residual(self, v: Array) -> Array:
         """``R v - z``: the part of the residual that depends on v, in rotated rows."""
         return self.R @ v - self.z
 
-    def loss(self, v):
+    def loss(self, v: Array) -> float:
         """``|J v - r|^2 / 2``."""
         if self._R is None:
             residuals = [J @ v - r for J, r in self._few]
@@ -167,14 +177,14 @@ class Triangle:
         residual = self.residual(v)
         return 0.5 * (residual @ residual + self.rho2)
 
-    def gradient(self, v):
+    def gradient(self, v: Array) -> Array:
         """Gradient of `loss`."""
         return self.R.T @ self.residual(v)
 
-    def check(self):
+    def check(self) -> None:
         """Raise a ValueError if the rows do not determine the weights."""
         diagonal = np.abs(np.diag(self.R))
-        if not np.isfinite(self._R).all():
+        if not np.isfinite(self._reduced()).all():
             raise ValueError(UNDEFINED)
         if diagonal.min() <= 1e-14 * diagonal.max():
             raise ValueError(
@@ -182,7 +192,7 @@ class Triangle:
                 "lower n_points"
             )
 
-    def solve(self):
+    def solve(self) -> Array:
         """Weights of least loss.
 
         Raises

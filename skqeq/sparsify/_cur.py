@@ -1,8 +1,11 @@
 """The Nystroem of environments: a sparse set, and whitened kernel features to it."""
 
+from __future__ import annotations
+
 import warnings
 from functools import cache
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -19,11 +22,17 @@ from ..structures._features import check_same_features
 from ._kernel import SparseKernel, column_blocks, normalize_blocks, row_norms
 from ._selection import METHODS, sketch_matrix
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from .._typing import Array
+
+
 ALL = 0  # key of the one group when elements are mixed
 MAX_SKETCH = 256  # width of the sketch that leverage scores are taken from
 
 
-class CURSparsifier(
+class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
     Persistent,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
@@ -112,17 +121,17 @@ class CURSparsifier(
 
     def __init__(
         self,
-        n_points=1000,
-        method="cur",
-        zeta=2,
-        block_weights=None,
-        per_species=True,
-        jitter=1e-10,
-        max_environments=10_000,
-        random_state=0,
-        dtype="float64",
-        verbose=0,
-    ):
+        n_points: int = 1000,
+        method: Literal["cur", "fps"] = "cur",
+        zeta: int = 2,
+        block_weights: ArrayLike | None = None,
+        per_species: bool = True,
+        jitter: float = 1e-10,
+        max_environments: int = 10_000,
+        random_state: int | np.random.RandomState | None = 0,
+        dtype: Literal["float64", "float32"] = "float64",
+        verbose: int = 0,
+    ) -> None:
         self.n_points = n_points
         self.method = method
         self.zeta = zeta
@@ -134,7 +143,7 @@ class CURSparsifier(
         self.dtype = dtype
         self.verbose = verbose
 
-    def fit(self, X, y=None):
+    def fit(self, X: StructureFeatures | ArrayLike, y: object = None) -> Self:
         """Choose the sparse points.
 
         Parameters
@@ -178,7 +187,7 @@ class CURSparsifier(
         )
         return self
 
-    def transform(self, X):
+    def transform(self, X: StructureFeatures | ArrayLike) -> Any:
         """Whitened kernel features ``phi``.
 
         Parameters
@@ -200,13 +209,13 @@ class CURSparsifier(
         return np.ascontiguousarray(kernel.whiten(kernel(tile)))
 
     @property
-    def components_(self):
+    def components_(self) -> Array:
         """The chosen rows, each column block normalised."""
         check_is_fitted(self)
         return np.concatenate([kernel.points for kernel in self.kernels_.values()])
 
     @property
-    def jitter_(self):
+    def jitter_(self) -> dict[int, float]:
         """What was added to the diagonal of each group's kernel matrix."""
         check_is_fitted(self)
         return {group: kernel.jitter for group, kernel in self.kernels_.items()}
@@ -282,7 +291,7 @@ class CURSparsifier(
             chosen[group] = found
         return chosen
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []
         return tags

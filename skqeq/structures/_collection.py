@@ -1,7 +1,9 @@
 """Checked structures in order: all in memory, or each read when it is asked for."""
 
+from __future__ import annotations
+
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 from ase import Atoms
@@ -10,6 +12,14 @@ from joblib import Parallel, delayed, effective_n_jobs
 from tqdm import tqdm
 
 from ._structure import Structure, check_one, check_structures
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import ArrayLike
+
+    from .._typing import Array
+
 
 # A walk over fewer structures is not worth several processes.
 MIN_SHARED = 1000
@@ -54,52 +64,58 @@ class Structures:
 
     lazy = False
 
-    def __init__(self, items):
+    def __init__(self, items: Sequence[Structure]) -> None:
         self._items = np.empty(len(items), dtype=object)
         self._items[:] = items
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._items)
 
-    def __getitem__(self, key):
+    @overload
+    def __getitem__(self, key: int | np.integer) -> Structure: ...
+
+    @overload
+    def __getitem__(self, key: slice | ArrayLike) -> Structures: ...
+
+    def __getitem__(self, key: Any) -> Structure | Structures:
         if isinstance(key, (int, np.integer)):
             return self._items[key]
         return Structures(self._items[key])
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Structure]:
         return (self[i] for i in range(len(self)))
 
     @cached_property
-    def outline(self):
+    def outline(self) -> Outline:
         """Sizes, atomic numbers and which are periodic."""
         return _outline(self, len(self))
 
     @property
-    def sizes(self):
+    def sizes(self) -> Array:
         """Numbers of atoms, shape (n_structures,)."""
         return self.outline.sizes
 
     @property
-    def numbers(self):
+    def numbers(self) -> Array:
         """Atomic numbers of all atoms, shape (n_atoms,)."""
         return self.outline.numbers
 
     @property
-    def periodic(self):
+    def periodic(self) -> Array:
         """Which structures are periodic, shape (n_structures,)."""
         return self.outline.periodic
 
     @property
-    def offsets(self):
+    def offsets(self) -> Array:
         """First atom of every structure, and the number of atoms; shape (n_structures + 1,)."""
         return np.concatenate([[0], np.cumsum(self.sizes)])
 
-    def first_with(self, number):
+    def first_with(self, number: int) -> int:
         """Index of the first structure that holds an element."""
         atom = np.flatnonzero(self.numbers == number)[0]
         return int(np.searchsorted(self.offsets, atom, side="right")) - 1
 
-    def check_elements(self, known, where):
+    def check_elements(self, known: Array, where: str) -> None:
         """Refuse elements that are not in `known`, an array; `where` says what that is."""
         unknown = np.setdiff1d(self.numbers, known)
         if len(unknown):
@@ -107,7 +123,7 @@ class Structures:
             strange = [chemical_symbols[z] for z in unknown if z in self[i].species]
             raise ValueError(f"{self.name(i)} holds {', '.join(strange)}{where}")
 
-    def name(self, i):
+    def name(self, i: int) -> str:
         """What messages call structure i."""
         return f"structure {i} ({self[i].symbols})"
 

@@ -4,12 +4,25 @@ Rows are computed when a consumer walks over them, block by block, so that memor
 block and not by the data.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
+
 import numpy as np
 from tqdm import tqdm
 
 from ._collection import Structures, collect, concatenate
 from ._sources import NO_GRADIENT, ArraySource, StackedSource
 from ._tiles import Block
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import ArrayLike
+
+    from .._typing import Array, Column, StructuresLike
+    from ..structures import Structure
+
 
 # Size of a block if its rows were dense; the tiles in memory are usually half of that.
 BLOCK_BYTES = 2**28
@@ -46,13 +59,14 @@ class StructureFeatures:
     (2, 2, 3)
     """
 
-    def __init__(self, structures, source):
-        is_collection = isinstance(structures, Structures)
-        self.structures = structures if is_collection else Structures(structures)
+    def __init__(self, structures: Structures | Sequence[Structure], source: Any) -> None:
+        if not isinstance(structures, Structures):
+            structures = Structures(structures)
+        self.structures = structures
         self.source = source
 
     @classmethod
-    def from_arrays(cls, X, arrays):
+    def from_arrays(cls, X: StructuresLike, arrays: Column) -> Self:
         """Features that the user computed: one array (n_atoms, n_features) per structure.
 
         Parameters
@@ -68,7 +82,7 @@ class StructureFeatures:
         return cls(structures, ArraySource(structures, arrays))
 
     @classmethod
-    def beside(cls, blocks):
+    def beside(cls, blocks: Mapping[str, StructureFeatures]) -> StructureFeatures:
         """Features of the same structures side by side, in blocks that have names.
 
         Parameters
@@ -83,20 +97,20 @@ class StructureFeatures:
         return _beside(list(blocks.values()), tuple(blocks))
 
     @property
-    def n_features(self):
+    def n_features(self) -> int:
         """Number of columns."""
         return self.source.boundaries[-1]
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int]:
         return (len(self.structures), self.n_features)
 
     ndim = 2
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.structures)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         n_atoms = self.structures.sizes.sum()
         names = getattr(self.source, "names", None)
         columns = f"{self.n_features} features"
@@ -105,7 +119,13 @@ class StructureFeatures:
             columns = ", ".join(f"{name}: {size} features" for name, size in sizes)
         return f"<StructureFeatures: {len(self)} structures, {n_atoms} atoms, {columns}>"
 
-    def __getitem__(self, key):
+    @overload
+    def __getitem__(self, key: int | np.integer) -> Array: ...
+
+    @overload
+    def __getitem__(self, key: slice | tuple[Any, ...] | ArrayLike) -> StructureFeatures: ...
+
+    def __getitem__(self, key: Any) -> Array | StructureFeatures:
         """The dense rows of one structure (int), else features of the selected structures."""
         if isinstance(key, tuple):
             # sklearn.utils._safe_indexing asks for X[key, ...].
@@ -123,7 +143,7 @@ class StructureFeatures:
     def _block(self, structures):
         return Block(structures, self.source.tiles(structures), self.n_features)
 
-    def gradient(self, structure):
+    def gradient(self, structure: Structure) -> Any:
         """Derivatives of the features of one structure with respect to its geometry.
 
         Parameters
@@ -150,13 +170,15 @@ class StructureFeatures:
             raise TypeError(NO_GRADIENT)
         return self.source.gradient(structure)
 
-    def dual(self, weights):
+    def dual(self, weights: Array) -> Any:
         """Weights of shape (n_features,) in the form that `gradient` uses."""
         if not hasattr(self.source, "dual"):
             raise TypeError(NO_GRADIENT)
         return self.source.dual(weights)
 
-    def blocks(self, max_bytes=BLOCK_BYTES, verbose=False, desc="features"):
+    def blocks(
+        self, max_bytes: int = BLOCK_BYTES, verbose: bool = False, desc: str = "features"
+    ) -> Iterator[tuple[int, Block]]:
         """Walk over the features in blocks of consecutive structures.
 
         Parameters
@@ -186,17 +208,17 @@ class StructureFeatures:
                 bar.update(stop - start)
                 start, begin = stop, ends[stop - 1]
 
-    def __array_function__(self, func, types, args, kwargs):
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         # FeatureUnion stacks by np.hstack (scikit-learn 1.8) or np.concat(axis=1) (1.9).
         if func is np.hstack:
-            return _concatenate(*args, axis=1, **kwargs)
+            return _concatenate(*args, **kwargs | {"axis": 1})
         if func is np.concatenate:
             return _concatenate(*args, **kwargs)
         if func is np.shape:
             return self.shape
         return NotImplemented
 
-    def __array__(self, *args, **kwargs):
+    def __array__(self, *args: object, **kwargs: object) -> NoReturn:
         raise TypeError(
             "StructureFeatures are ragged and do not turn into an array; use X[i] for the rows "
             "of structure i, or put an estimator of skqeq behind this step"

@@ -1,7 +1,10 @@
 """From what users hold (`ase.Atoms`) to what the package computes with (plain arrays)."""
 
+from __future__ import annotations
+
 import hashlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
@@ -10,6 +13,10 @@ from ase.geometry import minkowski_reduce
 from scipy.spatial import cKDTree
 
 from ..parameters import MAX_ATOMIC_NUMBER
+
+if TYPE_CHECKING:
+    from .._typing import Array, StructuresLike
+
 
 # Nuclei closer than this (Angstrom) are a mistake in the file, not chemistry.
 SHORTEST_DISTANCE = 0.1
@@ -62,30 +69,30 @@ class Structure:
     species: tuple
     digest: bytes
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.numbers)
 
     @property
-    def periodic(self):
+    def periodic(self) -> bool:
         """Whether any cell vector is periodic."""
         return any(self.pbc)
 
     @property
-    def center_of_mass(self):
+    def center_of_mass(self) -> Array:
         """Mass-weighted centre, shape (3,), Angstrom."""
         return self.masses @ self.positions / self.masses.sum()
 
     @property
-    def symbols(self):
+    def symbols(self) -> str:
         """The chemical formula in order of the atoms, for messages."""
         return _formula(self.numbers)
 
-    def to_atoms(self):
+    def to_atoms(self) -> Atoms:
         """The stripped `ase.Atoms`."""
         return Atoms(self.numbers, self.positions, cell=self.cell, pbc=self.pbc)
 
 
-def check_structures(X):
+def check_structures(X: StructuresLike) -> list[Structure]:
     """Check structures and strip them to what a charge model may look at.
 
     This is the one gate through which `ase.Atoms` enter. It never calls ``np.asarray(X)``:
@@ -133,7 +140,7 @@ def check_structures(X):
     return structures
 
 
-def strip(X):
+def strip(X: StructuresLike) -> list[Atoms]:
     """Copies of the structures without calculators, labels and other baggage.
 
     Some calculators cannot be pickled or hashed, and a label left in ``info`` enters every
@@ -159,8 +166,8 @@ def strip(X):
     {}
     """
     stripped = []
-    X = list(as_sequence(X))
-    for structure, atoms in zip(check_structures(X), X, strict=True):
+    items = list(as_sequence(X))
+    for structure, atoms in zip(check_structures(items), items, strict=True):
         copy = structure.to_atoms()
         copy.cell = atoms.cell
         if atoms.has("masses"):

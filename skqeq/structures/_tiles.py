@@ -4,9 +4,17 @@ Features of a data set are a block-sparse matrix: one row per atom, and an atom 
 columns that can be non-zero for it.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from .._typing import Array
+    from ..structures import Structure
 
 
 class Tile(NamedTuple):
@@ -26,11 +34,11 @@ class Tile(NamedTuple):
     columns: tuple
     values: np.ndarray
 
-    def take(self, rows):
+    def take(self, rows: Array) -> Tile:
         """The tile of some rows, given by index or mask."""
         return self._replace(atoms=self.atoms[rows], values=self.values[rows])
 
-    def pieces(self):
+    def pieces(self) -> Iterator[tuple[slice, slice]]:
         """Pairs (feature columns, columns of `values`), both slices."""
         start = 0
         for columns in self.columns:
@@ -54,23 +62,23 @@ class Block:
         Number of columns.
     """
 
-    def __init__(self, structures, tiles, n_features):
+    def __init__(self, structures: Sequence[Structure], tiles: list[Tile], n_features: int) -> None:
         self.structures = structures
         self.offsets = np.concatenate([[0], np.cumsum([len(s) for s in structures])])
         self.tiles = tiles
         self.n_features = n_features
 
     @property
-    def n_atoms(self):
+    def n_atoms(self) -> int:
         """Number of atoms in the block."""
         return int(self.offsets[-1])
 
     @property
-    def numbers(self):
+    def numbers(self) -> Array:
         """Atomic numbers of all atoms."""
         return np.concatenate([s.numbers for s in self.structures])
 
-    def toarray(self):
+    def toarray(self) -> Array:
         """The features as a dense array of shape (n_atoms, n_features)."""
         dense = np.zeros((self.n_atoms, self.n_features))
         for tile in self.tiles:
@@ -78,7 +86,7 @@ class Block:
                 dense[tile.atoms, columns] = tile.values[:, piece]
         return dense
 
-    def own(self, s):
+    def own(self, s: int) -> Array:
         """The features of the atoms of structure s as a dense array."""
         start, stop = self.offsets[s : s + 2]
         dense = np.zeros((stop - start, self.n_features))
@@ -88,7 +96,7 @@ class Block:
                 dense[tile.atoms[rows] - start, columns] = tile.values[rows, piece]
         return dense
 
-    def dot(self, weights):
+    def dot(self, weights: Array) -> Array:
         """Features times weights of shape (n_features,): one number per atom."""
         result = np.zeros(self.n_atoms)
         for tile in self.tiles:
@@ -96,14 +104,14 @@ class Block:
                 result[tile.atoms] += tile.values[:, piece] @ weights[columns]
         return result
 
-    def squared_norms(self):
+    def squared_norms(self) -> Array:
         """Square of the norm of the features of every atom, shape (n_atoms,)."""
         result = np.zeros(self.n_atoms)
         for tile in self.tiles:
             result[tile.atoms] += np.einsum("ij,ij->i", tile.values, tile.values)
         return result
 
-    def contract(self, cotangents):
+    def contract(self, cotangents: Any) -> Array:
         """Sparse cotangents of shape (n_rows, n_atoms) times features: (n_rows, n_features)."""
         result = np.zeros((cotangents.shape[0], self.n_features))
         for tile in self.tiles:
@@ -112,10 +120,10 @@ class Block:
                 result[:, columns] += part[:, piece]
         return result
 
-    def split(self, sizes):
+    def split(self, sizes: Sequence[int]) -> list[Block]:
         """Blocks of consecutive groups of columns, as many as `sizes`; no tile straddles two."""
         ends = np.cumsum(sizes).tolist()
-        parts = [[] for _ in ends]
+        parts: list[list[Tile]] = [[] for _ in ends]
         for tile in self.tiles:
             part = int(np.searchsorted(ends, tile.columns[0].start, side="right"))
             first = ends[part] - sizes[part]

@@ -1,15 +1,26 @@
 """The table of labels y: one row per structure, one column per target, NaN where unknown."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from ..structures._structure import as_sequence
 from ._observables import TARGETS, VOIGT, doubtful
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .._typing import Array, Column, LabelsLike, StructuresLike
+    from ..structures import Structures
+
+
 COLUMNS = {name: t.shape for name, t in TARGETS.items()}
 RAGGED = [name for name, shape in COLUMNS.items() if shape is None]
 
 
-def make_targets(**columns):
+def make_targets(**columns: Column) -> Array:
     """Gather labels in the table that scikit-learn can split: a structured array.
 
     Parameters
@@ -128,7 +139,7 @@ def _entry(name, i, value):
     return array
 
 
-def targets_from_atoms(X, names):
+def targets_from_atoms(X: StructuresLike, names: Sequence[str] | Mapping[str, str]) -> Array:
     """Collect labels that structures carry, wherever a reader has put them.
 
     Looks in ``atoms.calc.results``, ``atoms.arrays`` and ``atoms.info``, in this order, because
@@ -165,7 +176,7 @@ def targets_from_atoms(X, names):
         names = [names]
     keys = names if isinstance(names, dict) else dict.fromkeys(names)
     places = {n: (f"REF_{n}", n) if key is None else (key,) for n, key in keys.items()}
-    columns = {name: [] for name in keys}
+    columns: dict[str, list[Any]] = {name: [] for name in keys}
     for atoms in as_sequence(X):  # once, as they may be read one by one
         for name, candidates in places.items():
             columns[name].append(_find(atoms, candidates))
@@ -207,7 +218,7 @@ class Labels:
         Targets of which at least one value is known.
     """
 
-    def __init__(self, y, structures):
+    def __init__(self, y: LabelsLike, structures: Structures) -> None:
         self.table, self.form = as_table(y)
         if len(self.table) != len(structures):
             raise ValueError(f"X holds {len(structures)} structures, but y {len(self.table)}")
@@ -237,7 +248,7 @@ class Labels:
                     f"{rows} {of}"
                 )
 
-    def values(self, name, i):
+    def values(self, name: str, i: int) -> Array | None:
         """Label of structure i as a 1-D array, or None if nothing of it is known."""
         value = self.table[name][i]
         if value is None:
@@ -245,11 +256,11 @@ class Labels:
         value = np.ravel(value)
         return None if np.isnan(value).all() else value
 
-    def known(self, name):
+    def known(self, name: str) -> Array:
         """Mask of the structures of which at least one value is known."""
         return np.array([self.values(name, i) is not None for i in range(len(self.table))])
 
-    def relative_sigma(self, name):
+    def relative_sigma(self, name: str) -> Array:
         """Noise relative to the model's, shape (n,)."""
         column = f"{name}_sigma"
         if column not in self.table.dtype.names:

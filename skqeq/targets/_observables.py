@@ -10,11 +10,21 @@ respect to a strain divided by the volume of the cell, positive where the cell w
 the order of ASE: xx, yy, zz, yz, xz, xy.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ..electrostatics import potential_matrix
 from ..electrostatics._dipoles import radial_derivatives
 from ..parameters import COULOMB
+
+if TYPE_CHECKING:
+    from .._typing import Array
+    from ..models._solution import Solution
+    from ..structures import Structure, Structures
+
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
@@ -40,21 +50,25 @@ class Target:
         Weight of each component relative to ``1 / sigma``.
     """
 
-    name = unit = shape = None
-    row_shape = ()
+    name: str
+    unit: str
+    shape: tuple[int, ...] | None = None
+    row_shape: tuple[int, ...] = ()
     linear = False
     extensive = False
-    weights = 1.0
+    weights: float | Array = 1.0
 
-    def size(self, structure):
+    def size(self, structure: Structure) -> int:
         """How many numbers the label of this structure holds."""
+        if self.shape is None:
+            raise TypeError(f"{type(self).__name__} does not say what its size is")
         return int(np.prod(self.shape))
 
-    def defined(self, structure):
+    def defined(self, structure: Structure) -> Array:
         """Which numbers of the label have a meaning: mask of shape (k,)."""
         return np.full(self.size(structure), True)
 
-    def comparable(self, values, structures):
+    def comparable(self, values: Array, structures: Structures) -> Array:
         """Values that can be compared between structures of any size: those of energies per atom.
 
         The total energies of different compositions differ by so much more than any error that
@@ -62,7 +76,7 @@ class Target:
         """
         return values / structures.sizes if self.extensive else values
 
-    def observe(self, solution):
+    def observe(self, solution: Solution) -> Array:
         """The numbers (k,) that a `Solution` gives for the label."""
         raise TypeError(f"{type(self).__name__} cannot be observed")
 
