@@ -91,6 +91,7 @@ def explore(
     Returns
     -------
     path : pathlib.Path
+        Where the page is.
 
     Raises
     ------

@@ -189,6 +189,7 @@ class ActiveLearner(BaseEstimator):
         Returns
         -------
         self : ActiveLearner
+            With `model_` and `data_`.
 
         Raises
         ------
@@ -227,6 +228,7 @@ class ActiveLearner(BaseEstimator):
         Returns
         -------
         model : fitted estimator
+            From the directory of the run.
         """
         return joblib.load(self._path(r, "model.joblib"))
 
@@ -405,15 +407,27 @@ class LangevinDynamics:
     Parameters
     ----------
     temperature : float, default=300.0
-        K.
+        Of the thermostat and of the first velocities, K.
     timestep : float, default=1.0
-        fs.
+        Length of a step, fs.
     friction : float, default=0.01
-        1/fs.
+        Friction of the thermostat, 1/fs.
     n_steps : int, default=1000
         Length of the trajectory.
     interval : int, default=20
         Number of steps from one structure that is looked at to the next.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase.build import molecule
+    >>> from ase.calculators.emt import EMT
+    >>> from skqeq.active_learning import LangevinDynamics
+    >>> water = molecule("H2O")
+    >>> water.calc = EMT()
+    >>> explore = LangevinDynamics(n_steps=10, interval=5)
+    >>> len([atoms.copy() for atoms in explore(water, np.random.default_rng(0))])
+    2
     """
 
     temperature: float = 300.0
@@ -471,6 +485,25 @@ def uncertainty(phi: StructureFeatures) -> Array:
         ``max_i sqrt(1 - |phi_i|^2)``, the standard deviation in units of `amplitude_chi`: 0 for a
         structure whose environments are in the sparse set, 1 for one that is like none of them. Of
         several blocks the largest, each in units of its own amplitude.
+
+    Raises
+    ------
+    TypeError
+        If the features have no sparse set.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skqeq import CURSparsifier, SOAPFeaturizer
+    >>> from skqeq.active_learning import uncertainty
+    >>> soap = SOAPFeaturizer(r_cut=3.0, n_max=4, l_max=3)
+    >>> features = make_pipeline(soap, CURSparsifier(n_points=1)).fit([molecule("H2O")])
+    >>> stretched = molecule("H2O")
+    >>> stretched.set_distance(0, 1, 1.5)
+    >>> known, unknown = uncertainty(features.transform([molecule("H2O"), stretched]))
+    >>> bool(known < 1e-3 < unknown)
+    True
     """
     return np.max([_unexplained(part) for part in sparse_blocks(phi)], axis=0)
 
@@ -504,6 +537,20 @@ def select_uncertain(
     -------
     picked : list of int
         Indices of candidates, the most uncertain first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase.build import molecule
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skqeq import CURSparsifier, SOAPFeaturizer
+    >>> from skqeq.active_learning import select_uncertain
+    >>> known, candidates = [molecule("CH3OH")], [molecule("CH3OH"), molecule("CH3CHO")]
+    >>> soap = SOAPFeaturizer(r_cut=3.0, n_max=4, l_max=3)
+    >>> features = make_pipeline(soap, CURSparsifier(n_points=1)).fit(known)
+    >>> data, others = features.transform(known), features.transform(candidates)
+    >>> select_uncertain(data, others, 1, np.random.default_rng(0))
+    [1]
     """
     picked: list[int] = []
     phi = candidates
@@ -542,6 +589,24 @@ def select_novel(
     -------
     picked : list of int
         Indices of candidates; fewer than `n` if the rest holds nothing new.
+
+    References
+    ----------
+    Mahoney and Drineas, PNAS 106, 697 (2009).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase.build import molecule
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skqeq import CURSparsifier, SOAPFeaturizer
+    >>> from skqeq.active_learning import select_novel
+    >>> known, candidates = [molecule("CH3OH")], [molecule("CH3OH"), molecule("CH3CHO")]
+    >>> soap = SOAPFeaturizer(r_cut=3.0, n_max=4, l_max=3)
+    >>> features = make_pipeline(soap, CURSparsifier(n_points=1)).fit(known)
+    >>> data, others = features.transform(known), features.transform(candidates)
+    >>> select_novel(data, others, 1, np.random.default_rng(0))
+    [1]
     """
     structures = concatenate([data.structures, candidates.structures])
     offsets = structures.offsets

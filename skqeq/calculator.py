@@ -133,7 +133,7 @@ class KQEqCalculator(Calculator):
         self._last: tuple[Any, Any] = None, None
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """What changed since the last calculation: list of str.
+        """What changed since the last calculation.
 
         Parameters
         ----------
@@ -145,6 +145,7 @@ class KQEqCalculator(Calculator):
         Returns
         -------
         changes : list of str
+            Names of ASE, or ``"info"`` for the total charge, the field, masses or the model.
         """
         changes = super().check_state(atoms, tol)
         if not changes and not equal(self._watched(atoms), self._seen):

@@ -37,6 +37,12 @@ def target_r2(y_true: Column, y_pred: Column, sample_weight: ArrayLike | None = 
     r2 : float
         ``1 - sum |error|^2 / sum |y - mean|^2``; NaN with an `UndefinedMetricWarning` if fewer
         than two structures are labelled.
+
+    Examples
+    --------
+    >>> from skqeq.metrics import target_r2
+    >>> target_r2([1.0, 2.0, 3.0, None], [1.0, 2.0, 4.0, 0.0])
+    0.5
     """
     truth, predicted, weights = _aligned(y_true, y_pred, sample_weight)
     n_labelled = sum(_is_known(value) for value in y_true)
@@ -69,6 +75,14 @@ def target_mae(y_true: Column, y_pred: Column, sample_weight: ArrayLike | None =
     Returns
     -------
     mae : float
+        In the unit of the target.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skqeq.metrics import target_mae
+    >>> target_mae([[0.1, -0.1], None], [np.array([0.2, -0.2]), np.zeros(3)])
+    0.1
     """
     truth, predicted, weights = _aligned(y_true, y_pred, sample_weight)
     return float(np.average(np.abs(truth - predicted), weights=weights))
@@ -87,6 +101,13 @@ def target_rmse(y_true: Column, y_pred: Column, sample_weight: ArrayLike | None 
     Returns
     -------
     rmse : float
+        In the unit of the target.
+
+    Examples
+    --------
+    >>> from skqeq.metrics import target_rmse
+    >>> target_rmse([1.0, 2.0, float("nan")], [2.0, 3.0, 0.0])
+    1.0
     """
     truth, predicted, weights = _aligned(y_true, y_pred, sample_weight)
     return float(np.sqrt(np.average((truth - predicted) ** 2, weights=weights)))

@@ -137,13 +137,44 @@ class LabelledKFold(BaseCrossValidator):
         self.random_state = random_state
 
     def get_n_splits(self, X: object = None, y: object = None, groups: object = None) -> int:
-        """Number of folds."""
+        """Number of folds.
+
+        Parameters
+        ----------
+        X, y, groups : ignored
+            For the scikit-learn API.
+
+        Returns
+        -------
+        n_splits : int
+            As given.
+        """
         return self.n_splits
 
     def split(
         self, X: object, y: LabelsLike, groups: ArrayLike | None = None
     ) -> Iterator[tuple[Array, Array]]:
-        """Yield training and test indices."""
+        """Yield training and test indices.
+
+        Parameters
+        ----------
+        X : ignored
+            For the scikit-learn API.
+        y : labels
+            As of `skqeq.KQEqRegressor.fit`.
+        groups : array-like of shape (n,), default=None
+            Structures of a group come into the same fold.
+
+        Yields
+        ------
+        train, test : ndarray of int
+            Indices of structures.
+
+        Raises
+        ------
+        ValueError
+            If y has no column of the target, or fewer labels, or groups with labels, than folds.
+        """
         table, _ = as_table(y)
         names = table.dtype.names
         if self.target not in names:

@@ -59,6 +59,12 @@ def qeq_radii() -> Array:
     ----------
     Rappe and Goddard, J. Phys. Chem. 95, 3358 (1991); Rappe et al. (UFF),
     J. Am. Chem. Soc. 114, 10024 (1992), table 1.
+
+    Examples
+    --------
+    >>> from skqeq.parameters import qeq_radii
+    >>> qeq_radii()[[1, 6, 8]]
+    array([0.371, 0.759, 0.669])
     """
     return _qeq_table()[:, 0]
 
@@ -70,6 +76,12 @@ def qeq_electronegativities() -> Array:
     -------
     electronegativities : ndarray of shape (119,)
         By atomic number, V (eV per elementary charge); NaN where undefined.
+
+    Examples
+    --------
+    >>> from skqeq.parameters import qeq_electronegativities
+    >>> qeq_electronegativities()[[1, 6, 8]]
+    array([4.528, 5.343, 8.741])
     """
     return _qeq_table()[:, 1]
 
@@ -85,6 +97,12 @@ def covalent_radii() -> Array:
     References
     ----------
     Cordero et al., Dalton Trans. 2832 (2008).
+
+    Examples
+    --------
+    >>> from skqeq.parameters import covalent_radii
+    >>> covalent_radii()[[1, 6, 8]]
+    array([0.31, 0.76, 0.66])
     """
     radii = ase_covalent_radii.copy()
     # The published table ends at curium; ASE fills the rest with a number.
@@ -108,6 +126,17 @@ def per_element(values: PerElement, name: str, lowest: float = 0.0) -> Array:
     -------
     table : ndarray of shape (119,)
         NaN for elements a dict does not name.
+
+    Raises
+    ------
+    ValueError
+        If a key is no element, or a value is no number or too small; the message names it.
+
+    Examples
+    --------
+    >>> from skqeq.parameters import per_element
+    >>> per_element({"H": 1.0, 8: 2.0}, "hardness")[[1, 6, 8]]
+    array([ 1., nan,  2.])
     """
     if not isinstance(values, dict):
         return np.full(MAX_ATOMIC_NUMBER + 1, float(values))
@@ -137,6 +166,17 @@ def radii_table(radii: Radii) -> Array:
     -------
     radii : ndarray of shape (119,)
         By atomic number, Angstrom; NaN where undefined.
+
+    Raises
+    ------
+    ValueError
+        If radii are neither known nor a dict of positive numbers.
+
+    Examples
+    --------
+    >>> from skqeq.parameters import radii_table
+    >>> radii_table("covalent")[[1, 8]], radii_table({"O": 0.7})[[1, 8]]
+    (array([0.31, 0.66]), array([nan, 0.7]))
     """
     if isinstance(radii, str):
         tables = {"qeq": qeq_radii, "covalent": covalent_radii}

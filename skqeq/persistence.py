@@ -137,7 +137,19 @@ def load(path: PathType) -> Any:
 
     See Also
     --------
-    save : Examples.
+    save : Write it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import skqeq
+    >>> from ase.build import molecule
+    >>> model = skqeq.QEqRegressor().fit([molecule("H2O")], [[0.0, 0.0, -0.39]])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     skqeq.save(model, f"{folder}/model.skqeq")
+    ...     again = skqeq.load(f"{folder}/model.skqeq")
+    >>> bool((again.predict([molecule("H2O")]) == model.predict([molecule("H2O")])).all())
+    True
     """
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException

@@ -38,8 +38,8 @@ def dipole_derivatives(model: Model, trajectory: StructuresLike) -> Array:
     Returns
     -------
     derivatives : ndarray of shape (n_frames, 3)
-        e*Angstrom/fs; NaN along the periodic axes of a slab. For ions the motion of the centre of
-        mass adds the charge times its velocity.
+        In e*Angstrom/fs; NaN along the periodic axes of a slab. For ions the motion of the centre
+        of mass adds the charge times its velocity.
 
     Raises
     ------
@@ -91,6 +91,11 @@ def infrared_spectrum(
         1/cm, up to ``1 / (2 timestep c)``.
     intensities : ndarray of shape (n,)
         (e*Angstrom/fs)^2 cm. Their integral is the mean square of the derivative about its mean.
+
+    Raises
+    ------
+    ValueError
+        If the trajectory is too short for the resolution, or derivatives hold NaN in some frames.
 
     References
     ----------

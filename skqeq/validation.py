@@ -42,16 +42,30 @@ __all__ = [
 class Dissociation(NamedTuple):
     """Energies and charges along a path on which fragments move apart.
 
-    Attributes
+    Parameters
     ----------
     factors : ndarray of shape (n,)
         Of the distances from the centre.
     distances : ndarray of shape (n,)
         Shortest distance between atoms of two fragments, Angstrom.
     energies : ndarray of shape (n,)
-        eV.
+        In eV.
     charges : ndarray of shape (n, n_fragments)
         Of the fragments, e.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase.build import molecule
+    >>> from skqeq import QEqRegressor
+    >>> from skqeq.validation import dissociation
+    >>> pair = molecule("H2O")
+    >>> pair += pair
+    >>> pair.positions[3:] += [3, 0, 0]
+    >>> model = QEqRegressor().fit([pair], [[0.0, 0.0, -0.78]])
+    >>> factors, distances, energies, charges = dissociation(model, pair, [1.0, 1.5, 2.0])
+    >>> distances
+    array([3. , 4.5, 6. ])
     """
 
     factors: np.ndarray
@@ -63,17 +77,28 @@ class Dissociation(NamedTuple):
 class FieldResponse(NamedTuple):
     """Energies and charges of one geometry in several fields.
 
-    Attributes
+    Parameters
     ----------
     fields : ndarray of shape (n, 3)
         V/Angstrom.
     energies : ndarray of shape (n,)
-        eV.
+        In eV.
     charges : ndarray of shape (n, n_fragments)
         Of the fragments, e.
     dipoles : ndarray of shape (n, 3)
         ``sum_i q_i r_i`` of the charges about the coordinate origin, e*Angstrom. Charges of a
         reference do not hold all of its dipole.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import QEqRegressor
+    >>> from skqeq.validation import field_response
+    >>> water = molecule("H2O")
+    >>> model = QEqRegressor().fit([water], [[0.0, 0.0, -0.39]])
+    >>> fields, energies, charges, dipoles = field_response(model, water, [[0.1, 0, 0]])
+    >>> energies.shape, charges.shape, dipoles.shape
+    ((1,), (1, 1), (1, 3))
     """
 
     fields: np.ndarray
@@ -117,14 +142,21 @@ def fragment_charges(charges: ArrayLike, fragments: Array) -> Array:
     Parameters
     ----------
     charges : array-like of shape (n_atoms,)
-        e.
+        Charges of the atoms, e.
     fragments : ndarray of shape (n_atoms,)
         From `find_fragments`.
 
     Returns
     -------
     charges : ndarray of shape (n_fragments,)
-        e.
+        Charges of the fragments, e.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skqeq.validation import fragment_charges
+    >>> fragment_charges([-0.8, 0.5, 0.5, 0.1], np.array([0, 0, 0, 1])).round(2)
+    array([0.2, 0.1])
     """
     return np.bincount(fragments, charges)
 
@@ -143,6 +175,14 @@ def fragment_distance(atoms: Atoms, fragments: Array) -> float:
     -------
     distance : float
         Angstrom; infinite for one fragment.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase import Atoms
+    >>> from skqeq.validation import fragment_distance
+    >>> fragment_distance(Atoms("He3", [[0, 0, 0], [1, 0, 0], [5, 0, 0]]), np.array([0, 0, 1]))
+    4.0
     """
     distances = cdist(atoms.positions, atoms.positions)
     return float(distances[fragments[:, None] != fragments].min(initial=np.inf))
@@ -164,6 +204,13 @@ def expanded(atoms: Atoms, factor: float, fragments: ArrayLike | None = None) ->
     -------
     atoms : ase.Atoms
         A copy, with the same ``info``.
+
+    Examples
+    --------
+    >>> from ase import Atoms
+    >>> from skqeq.validation import expanded
+    >>> expanded(Atoms("He2", [[-2, 0, 0], [2, 0, 0]]), 1.5).positions[:, 0]
+    array([-3.,  3.])
     """
     fragments = find_fragments(atoms) if fragments is None else np.asarray(fragments)
     masses, moved = atoms.get_masses(), atoms.copy()
@@ -197,6 +244,7 @@ def dissociation(
     Returns
     -------
     result : Dissociation
+        Distances, energies and charges for every factor.
 
     Examples
     --------
@@ -244,6 +292,7 @@ def field_response(
     Returns
     -------
     result : FieldResponse
+        Energies, charges and dipoles for every field.
 
     Examples
     --------
@@ -291,12 +340,24 @@ def fragment_charge_error(
     Returns
     -------
     error : float
-        e.
+        Per fragment, e.
 
     Raises
     ------
     ValueError
         If no structure has fragments that far apart.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import QEqRegressor
+    >>> from skqeq.validation import fragment_charge_error
+    >>> other = molecule("NH3")
+    >>> other.translate([9, 0, 0])
+    >>> pair = molecule("H2O") + other
+    >>> model = QEqRegressor().fit([pair], [[0.0, 0.0, -0.7]])
+    >>> fragment_charge_error(model, [pair], [[-0.8, 0.4, 0.4, -0.9, 0.3, 0.3, 0.3]]) > 0
+    True
     """
     known = [(atoms, q) for atoms, q in zip(X, charges, strict=True) if q is not None]
     pairs = [(atoms, q, find_fragments(atoms)) for atoms, q in known]
@@ -328,6 +389,16 @@ def polarizability_per_fragment(model: Model, X: Sequence[Atoms]) -> Array:
     -------
     polarizability : ndarray of shape (n,)
         ``tr(alpha) / 3`` over the number of fragments, e*Angstrom per V/Angstrom.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import QEqRegressor
+    >>> from skqeq.validation import polarizability_per_fragment
+    >>> water = molecule("H2O")
+    >>> model = QEqRegressor().fit([water], [[0.0, 0.0, -0.39]])
+    >>> polarizability_per_fragment(model, [water]).round(3)
+    array([0.005])
     """
     alpha = np.trace(predict_polarizability(model, X), axis1=1, axis2=2) / 3.0
     return alpha / np.array([find_fragments(atoms).max() + 1 for atoms in X])

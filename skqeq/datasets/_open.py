@@ -86,6 +86,17 @@ class StructureFile:
         Readers of single files, which know their length and ``read(i)``.
     index : ndarray of int, default=None
         Which structures; None means all.
+
+    Examples
+    --------
+    >>> import ase.io, tempfile
+    >>> from ase.build import molecule
+    >>> from skqeq.datasets import open_structures
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     ase.io.write(f"{folder}/train.xyz", [molecule("H2O"), molecule("NH3")])
+    ...     X = open_structures(f"{folder}/train.xyz")
+    ...     print(len(X[1:]), X[-1].symbols)
+    1 NH3
     """
 
     def __init__(self, files: Sequence[Any], index: Array | None = None) -> None:
@@ -95,6 +106,7 @@ class StructureFile:
 
     @property
     def shape(self) -> tuple[int]:
+        """Number of structures, as a tuple."""
         return (len(self),)
 
     ndim = 1

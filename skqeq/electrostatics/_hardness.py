@@ -73,6 +73,12 @@ def gaussian_widths(
     ------
     ValueError
         If an element has no radius.
+
+    Examples
+    --------
+    >>> from skqeq.electrostatics import gaussian_widths
+    >>> gaussian_widths([8, 1, 1]).round(4)
+    array([0.1338, 0.0742, 0.0742])
     """
     return radius_scale * lookup(radii_table(radii), numbers, "radius")
 
@@ -242,7 +248,13 @@ class HardnessOperator:
 
     Parameters
     ----------
-    atoms, widths, hardness, accuracy
+    atoms : ase.Atoms
+        Without periodic axes, with two of them, or with three.
+    widths : array-like of shape (n_atoms,), default=None
+        Widths of the Gaussian charges, Angstrom; None means `gaussian_widths`.
+    hardness : float, array-like of shape (n_atoms,) or dict, default=0.0
+        Added to the diagonal, eV/e^2; a dict gives a value per element.
+    accuracy : float, default=1e-8
         As in `hardness_matrix`.
 
     Attributes
@@ -289,13 +301,32 @@ class HardnessOperator:
         return COULOMB * (self._coulomb @ q) + self.hardness * q
 
     def gradient(self, q: ArrayLike, p: ArrayLike) -> tuple[Array, Array]:
-        """Derivatives of ``q^T A p``, see `hardness_gradient`."""
+        """Derivatives of ``q^T A p`` with respect to the geometry.
+
+        Parameters
+        ----------
+        q, p : array-like of shape (n_atoms,)
+            Any two sets of charges, e.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_atoms, 3)
+            With respect to the positions, eV/Angstrom.
+        virial : ndarray of shape (3, 3)
+            With respect to a symmetric strain, eV, see `hardness_gradient`.
+        """
         q, p = (_check_charges(*x, len(self.diagonal)) for x in (("q", q), ("p", p)))
         gradient, virial = self._coulomb.gradient(q, p)
         return COULOMB * gradient, COULOMB * virial
 
     def preconditioner(self) -> Callable[[Array], Array]:
-        """An approximate inverse for charges that sum to zero, as a function of a vector."""
+        """An approximate inverse for charges that sum to zero.
+
+        Returns
+        -------
+        function : callable
+            Takes a vector of shape (n_atoms,), V, and returns one, e.
+        """
         return Screening(self._coulomb, self.diagonal)
 
 
@@ -396,6 +427,21 @@ def potential_matrix(points: ArrayLike, structure: Structure, widths: Array) -> 
     -------
     V : ndarray of shape (n_points, n_atoms)
         V/e.
+
+    Raises
+    ------
+    ValueError
+        If the structure is periodic.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import check_structures
+    >>> from skqeq.electrostatics import gaussian_widths, potential_matrix
+    >>> [water] = check_structures([molecule("H2O")])
+    >>> V = potential_matrix([[0.0, 0.0, 5.0]], water, gaussian_widths(water.numbers))
+    >>> V.round(2)
+    array([[2.95, 2.6 , 2.6 ]])
     """
     if structure.periodic:
         raise ValueError(

@@ -54,19 +54,62 @@ class StructureBlocks(FeatureUnion, auto_wrap_output_keys=None):  # type: ignore
     """
 
     def fit(self, X: StructuresLike, y: object = None, **fit_params: Any) -> Self:
-        """Fit all transformers to the structures X, see `FeatureUnion.fit`."""
+        """Fit all transformers to the same structures.
+
+        Parameters
+        ----------
+        X : sequence of ase.Atoms
+            Structures, see `skqeq.check_structures`.
+        y : object, default=None
+            Handed to the transformers; those of this package ignore it.
+        **fit_params : dict
+            As of `sklearn.pipeline.FeatureUnion.fit`.
+
+        Returns
+        -------
+        self : StructureBlocks
+            With fitted transformers.
+        """
         self._refuse_weights()
         return super().fit(X, y, **fit_params)
 
     def fit_transform(
         self, X: StructuresLike, y: object = None, **params: Any
     ) -> StructureFeatures:
-        """Fit all transformers and describe the same structures."""
+        """Fit all transformers and describe the same structures.
+
+        Parameters
+        ----------
+        X : sequence of ase.Atoms
+            Structures, see `skqeq.check_structures`.
+        y : object, default=None
+            Handed to the transformers; those of this package ignore it.
+        **params : dict
+            As of `sklearn.pipeline.FeatureUnion.fit_transform`.
+
+        Returns
+        -------
+        features : StructureFeatures
+            Blocks of columns with the names of the transformers.
+        """
         self._refuse_weights()
         return super().fit_transform(X, y, **params)
 
     def transform(self, X: StructuresLike, **params: Any) -> StructureFeatures:
-        """Describe the structures X: `StructureFeatures` in blocks."""
+        """Describe structures.
+
+        Parameters
+        ----------
+        X : sequence of ase.Atoms
+            Structures, see `skqeq.check_structures`.
+        **params : dict
+            As of `sklearn.pipeline.FeatureUnion.transform`.
+
+        Returns
+        -------
+        features : StructureFeatures
+            Blocks of columns with the names of the transformers.
+        """
         return super().transform(X, **params)
 
     def _refuse_weights(self):

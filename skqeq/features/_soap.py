@@ -169,6 +169,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         Returns
         -------
         self : SOAPFeaturizer
+            Fitted.
         """
         self._fit(collect(X, self.verbose))
         return self
@@ -231,7 +232,20 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         return self._transform(collect(X, self.verbose))
 
     def fit_transform(self, X: StructuresLike, y: object = None) -> StructureFeatures:
-        """Fit and describe the same structures, checking them once."""
+        """Fit and describe the same structures, checking them once.
+
+        Parameters
+        ----------
+        X : sequence of ase.Atoms
+            Structures, see `skqeq.check_structures`.
+        y : ignored
+            For the scikit-learn API.
+
+        Returns
+        -------
+        features : StructureFeatures
+            One row of `n_features_out_` columns per atom.
+        """
         structures = collect(X, self.verbose)
         self._fit(structures)
         return self._transform(structures)

@@ -96,6 +96,12 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         Returns
         -------
         self : estimator
+            Fitted.
+
+        Raises
+        ------
+        ValueError
+            If labels do not fit the structures, are all missing, or do not determine the weights.
         """
         features, labels, weights = self._prepare(X, y, sample_weight)
         several = self.store_triangles or effective_n_jobs(self.n_jobs) > 1
@@ -165,6 +171,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         Returns
         -------
         self : estimator
+            With other weights.
 
         Raises
         ------
@@ -644,6 +651,12 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         Yields
         ------
         solution : Solution
+            Charges, electronegativities, energy and, if asked for, derivatives.
+
+        Raises
+        ------
+        ValueError
+            If a periodic structure has none of the targets.
         """
         check_is_fitted(self)
         features = self._features(X, self.response_)
@@ -848,12 +861,23 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         Returns
         -------
         charges : list of ndarray of shape (n_atoms,)
-            e; each sums to the structure's total charge.
+            In e; each sums to the structure's total charge.
         """
         return [solution.charges for solution in self.solutions(X, ["charges"], start)]
 
     def predict_electronegativities(self, X: StructuresLike) -> list[Array]:
-        """Electronegativities of all atoms: list of ndarray of shape (n_atoms,), V."""
+        """Electronegativities of all atoms.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+
+        Returns
+        -------
+        chi : list of ndarray of shape (n_atoms,)
+            In V. Only differences within a structure matter.
+        """
         return [solution.chi for solution in self.solutions(X, ["charges"])]
 
     def predict_energy(self, X: StructuresLike) -> Array:
@@ -872,7 +896,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         Returns
         -------
         energy : ndarray of shape (n,)
-            eV.
+            In eV.
         """
         return np.array([solution.energy for solution in self.solutions(X)])
 
@@ -887,7 +911,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         Returns
         -------
         forces : list of ndarray of shape (n_atoms, 3)
-            eV/Angstrom. They sum to the total charge times the field.
+            In eV/Angstrom. They sum to the total charge times the field.
         """
         return [solution.forces for solution in self.solutions(X, ["forces"])]
 
@@ -972,6 +996,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         Returns
         -------
         score : float
+            At most 1.
         """
         check_is_fitted(self)
         features = self._features(X, self.response_)

@@ -157,6 +157,13 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         Returns
         -------
         self : estimator
+            Fitted.
+
+        Raises
+        ------
+        ValueError
+            If there are labels of energies or norms of dipoles, or `sigmas`, `cv` or `scoring` do
+            not suit the labels.
         """
         if self.scoring not in METRICS:
             raise ValueError(f"scoring must be one of {', '.join(METRICS)}, got {self.scoring!r}")
@@ -252,7 +259,7 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
 
     @property
     def left_out_(self) -> Array:
-        """What the best model predicts of structures that it does not know."""
+        """What the best model predicts of structures that it does not know, shape (n,)."""
         check_is_fitted(self)
         return make_targets(**self._left_out)
 
@@ -260,7 +267,22 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         return hasattr(self, "best_estimator_")
 
     def predict(self, X: StructuresLike, return_std: bool = False) -> Any:
-        """Predict with the best model, see `KQEqRegressor.predict`."""
+        """Predict with the best model, see `KQEqRegressor.predict`.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+        return_std : bool, default=False
+            Whether to return the standard deviations of `predict_std` as well.
+
+        Returns
+        -------
+        y : same form as in `fit`
+            Predictions of the targets that `fit` was given.
+        std : same form as in `fit`
+            Only with `return_std`.
+        """
         check_is_fitted(self)
         if not return_std:
             return self.best_estimator_.predict(X)
@@ -269,7 +291,25 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         return y, to_form(std, self.best_estimator_.y_form_)
 
     def predict_std(self, X: StructuresLike, names: Sequence[str]) -> Array:
-        """Standard deviations by the best model times `calibration_`, see `KQEqRegressor`."""
+        """Standard deviations by the best model times `calibration_`.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+        names : sequence of str
+            Columns of `skqeq.make_targets`.
+
+        Returns
+        -------
+        std : ndarray of shape (n,)
+            As from `KQEqRegressor.predict_std`.
+
+        Raises
+        ------
+        ValueError
+            If the estimator was fitted without ``store_triangles=True``.
+        """
         check_is_fitted(self)
         std = self.best_estimator_.predict_std(X, names)
         for name in names:
@@ -280,7 +320,22 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
     def score(
         self, X: StructuresLike, y: LabelsLike, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Score of the best model, see `KQEqRegressor.score`."""
+        """Score of the best model, see `KQEqRegressor.score`.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+        y : labels
+            As in `fit`.
+        sample_weight : array-like of shape (n,), default=None
+            Weights of the structures.
+
+        Returns
+        -------
+        score : float
+            Mean over the labelled targets of R2.
+        """
         check_is_fitted(self)
         return self.best_estimator_.score(X, y, sample_weight)
 

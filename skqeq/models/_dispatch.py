@@ -30,7 +30,7 @@ def predict_charges(model: Model, X: StructuresLike, start: Column | None = None
     Returns
     -------
     charges : list of ndarray of shape (n_atoms,)
-        e; each sums to the structure's total charge.
+        In e; each sums to the structure's total charge.
 
     Examples
     --------
@@ -60,6 +60,16 @@ def predict_electronegativities(model: Model, X: StructuresLike) -> list[Array]:
     -------
     chi : list of ndarray of shape (n_atoms,)
         V. Only differences within a structure matter.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import QEqRegressor, predict_electronegativities
+    >>> water = molecule("H2O")
+    >>> model = QEqRegressor().fit([water], [[0.0, 0.0, -0.39]])
+    >>> [chi] = predict_electronegativities(model, [water])
+    >>> bool(chi[0] > chi[1]), len(chi)
+    (True, 3)
     """
     transformer, last = unwrap(model)
     return last.predict_electronegativities(transformer(X))
@@ -81,6 +91,19 @@ def predict_energy(model: Model, X: StructuresLike) -> Array:
         ``chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_i e_i``, eV. If the model was not
         trained on energies, only differences between structures of the same composition have a
         meaning.
+
+    References
+    ----------
+    Vondrák, Reuter, Margraf, J. Chem. Phys. 159, 054109 (2023).
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import QEqRegressor, predict_energy
+    >>> water = molecule("H2O")
+    >>> model = QEqRegressor().fit([water], [[0.0, 0.0, -0.39]])
+    >>> predict_energy(model, [water, water]).shape
+    (2,)
     """
     transformer, last = unwrap(model)
     return last.predict_energy(transformer(X))
@@ -99,7 +122,22 @@ def predict_forces(model: Model, X: StructuresLike) -> list[Array]:
     Returns
     -------
     forces : list of ndarray of shape (n_atoms, 3)
-        eV/Angstrom.
+        In eV/Angstrom.
+
+    Raises
+    ------
+    TypeError
+        If the features have no known derivative.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import QEqRegressor, predict_forces
+    >>> water = molecule("H2O")
+    >>> model = QEqRegressor().fit([water], [[0.0, 0.0, -0.39]])
+    >>> [forces] = predict_forces(model, [water])
+    >>> bool(abs(forces.sum(axis=0)).max() < 1e-9)
+    True
     """
     transformer, last = unwrap(model)
     return last.predict_forces(transformer(X))
@@ -120,6 +158,21 @@ def predict_stress(model: Model, X: StructuresLike) -> Array:
     stress : ndarray of shape (n, 6)
         In the sign and the order of ASE, xx, yy, zz, yz, xz, xy; eV/Angstrom^3. NaN for components
         that a slab does not have.
+
+    Raises
+    ------
+    ValueError
+        If a structure has no stress.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> from skqeq import QEqRegressor, make_targets, predict_stress
+    >>> salt = bulk("NaCl", "rocksalt", a=5.64)
+    >>> model = QEqRegressor().fit([salt], make_targets(charges=[[0.8, -0.8]]))
+    >>> stress = predict_stress(model, [salt])
+    >>> stress.shape, bool(abs(stress[0, :3] - stress[0, 0]).max() < 1e-9)
+    ((1, 6), True)
     """
     transformer, last = unwrap(model)
     return last.predict_stress(transformer(X))
@@ -139,6 +192,16 @@ def predict_polarizability(model: Model, X: StructuresLike) -> Array:
     -------
     polarizability : ndarray of shape (n, 3, 3)
         ``d mu_a / d field_b``, e*Angstrom per V/Angstrom; NaN for components along periodic axes.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import QEqRegressor, predict_polarizability
+    >>> water = molecule("H2O")
+    >>> model = QEqRegressor().fit([water], [[0.0, 0.0, -0.39]])
+    >>> [alpha] = predict_polarizability(model, [water])
+    >>> bool(alpha[1, 1] > alpha[2, 2] > abs(alpha[0, 0]))
+    True
     """
     transformer, last = unwrap(model)
     return last.predict_polarizability(transformer(X))
@@ -159,6 +222,16 @@ def predict_born_effective_charges(model: Model, X: StructuresLike) -> list[Arra
     born_effective_charges : list of ndarray of shape (n_atoms, 3, 3)
         ``d mu_a / d r_jb`` at ``[j, a, b]``, of the dipole ``sum_i q_i r_i`` about the coordinate
         origin, e; NaN for a along periodic axes.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import QEqRegressor, predict_born_effective_charges
+    >>> water = molecule("H2O")
+    >>> model = QEqRegressor().fit([water], [[0.0, 0.0, -0.39]])
+    >>> [born] = predict_born_effective_charges(model, [water])
+    >>> born.shape, bool(abs(born.sum(axis=0)).max() < 1e-9)
+    ((3, 3, 3), True)
     """
     transformer, last = unwrap(model)
     return last.predict_born_effective_charges(transformer(X))
@@ -180,6 +253,15 @@ def predict_target(model: Model, X: StructuresLike, name: str) -> Values:
     -------
     values : ndarray of shape (n,) or (n, k), or list of ndarray
         In the units of `skqeq.make_targets`.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import QEqRegressor, predict_target
+    >>> water = molecule("H2O")
+    >>> model = QEqRegressor().fit([water], [[0.0, 0.0, -0.39]])
+    >>> predict_target(model, [water], "dipole_magnitude").round(2)
+    array([0.39])
     """
     transformer, last = unwrap(model)
     return last.predict_target(transformer(X), name)
@@ -201,6 +283,21 @@ def predict_targets(model: Model, X: StructuresLike, names: Sequence[str]) -> Ar
     -------
     y : ndarray of shape (n,)
         Structured array as from `skqeq.make_targets`.
+
+    Raises
+    ------
+    ValueError
+        For unknown targets, or if a periodic structure has none of the targets.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import QEqRegressor, predict_targets
+    >>> water = molecule("H2O")
+    >>> model = QEqRegressor().fit([water], [[0.0, 0.0, -0.39]])
+    >>> y = predict_targets(model, [water], ["dipole", "quadrupole"])
+    >>> y.dtype.names, y["quadrupole"].shape
+    (('dipole', 'quadrupole'), (1, 6))
     """
     transformer, last = unwrap(model)
     return last.predict_targets(transformer(X), names)
@@ -222,6 +319,21 @@ def predict_std(model: Model, X: StructuresLike, names: Sequence[str]) -> Array:
     -------
     std : ndarray of shape (n,)
         As from `KQEqRegressor.predict_std`.
+
+    Raises
+    ------
+    ValueError
+        If the model was fitted without ``store_triangles=True``, or for unknown targets.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import QEqRegressor, predict_std
+    >>> X = [molecule("H2O"), molecule("NH3")]
+    >>> model = QEqRegressor(sigma_dipole=0.01, store_triangles=True)
+    >>> model = model.fit(X, [[0.0, 0.0, -0.39], [0.0, 0.0, -0.31]])
+    >>> predict_std(model, X, ["dipole"])["dipole"].shape
+    (2, 3)
     """
     transformer, last = unwrap(model, "predict_std")
     return last.predict_std(transformer(X), names)
@@ -281,6 +393,20 @@ def refit(model: M) -> M:
     -------
     model : estimator
         The same.
+
+    Raises
+    ------
+    ValueError
+        If the model was fitted without ``store_triangles=True``, or if other parameters than noise
+        and amplitudes have changed.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import QEqRegressor, refit
+    >>> X = [molecule("H2O"), molecule("NH3")]
+    >>> model = QEqRegressor(store_triangles=True).fit(X, [[0.0, 0.0, -0.39], [0.0, 0.0, -0.31]])
+    >>> model = refit(model.set_params(sigma_dipole=0.1))
     """
     unwrap(model)[1].refit()
     return model

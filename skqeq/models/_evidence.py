@@ -46,13 +46,23 @@ LARGEST_SOFTENING, LARGEST_CHANGE = np.log(10.0), np.log(1e3)
 class Evidence(NamedTuple):
     """Logarithm of the probability of labels, and its derivatives.
 
-    Attributes
+    Parameters
     ----------
     value : float
         Natural logarithm.
     gradient : dict
         By the name of a parameter, the derivative with respect to its logarithm; of the softness a
         dict by element.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import QEqRegressor
+    >>> from skqeq.model_selection import log_evidence
+    >>> X, y = [molecule("H2O"), molecule("NH3")], [[0.0, 0.0, -0.39], [0.0, 0.0, -0.31]]
+    >>> value, gradient = log_evidence(QEqRegressor(), X, y)
+    >>> sorted(gradient)
+    ['amplitude_baseline', 'sigma_dipole']
     """
 
     value: float
@@ -81,6 +91,7 @@ def log_evidence(
     Returns
     -------
     evidence : Evidence
+        The logarithm, and its derivatives by the names of the parameters.
 
     Raises
     ------
@@ -124,13 +135,19 @@ def maximize_evidence(
 
     Parameters
     ----------
-    model, X, y, sample_weight
+    model : KQEqRegressor, GAPKQEqRegressor, QEqRegressor, or a pipeline of one
+        Need not be fitted, and is left as it is.
+    X : StructureFeatures or sequence of ase.Atoms
+        As in `fit`.
+    y : labels
         As in `log_evidence`.
     parameters : sequence of str, default=None
         Names of what `log_evidence` has a derivative for, with or without the name of the step of a
         pipeline before them. The softness of each element is one parameter, unless it is zero, and
         changes by a factor of ten at most. None means the noise of all labels, and the softness
         where charge flows.
+    sample_weight : array-like of shape (n,), default=None
+        As in `fit`.
     max_iter : int, default=20
         Largest number of steps.
     verbose : int, default=0
@@ -143,6 +160,12 @@ def maximize_evidence(
         ends the search early.
     history : list of dict
         Evidence and parameters of every step.
+
+    Raises
+    ------
+    ValueError
+        If the evidence has no derivative by a parameter, if one is zero, or if there are labels of
+        energies or norms of dipoles.
 
     Examples
     --------

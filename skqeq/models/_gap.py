@@ -27,10 +27,20 @@ class GAPRegressor(ChargeModel):
     ----------
     amplitude_gap : float, default=1.0
         Prior standard deviation of the learned part of the energy of an atom, eV.
-    sigma_energy, sigma_forces, sigma_stress : float
-        Noise of the labels, as in `KQEqRegressor`.
-    energy_noise, atomic_energies, store_triangles, verbose
-        As in `KQEqRegressor`.
+    sigma_energy : float, default=0.001
+        Noise of the energy, eV; by default of the energy per atom.
+    sigma_forces : float, default=0.05
+        Noise of the force components, eV/Angstrom.
+    sigma_stress : float, default=0.001
+        Noise of the components of the stress, eV/Angstrom^3.
+    energy_noise : {"per_atom", "per_structure", "sqrt_n"}, default="per_atom"
+        What `sigma_energy` is the noise of, as in `KQEqRegressor`.
+    atomic_energies : "fit" or dict of {str: float}, default="fit"
+        Energies of the free atoms, eV, as in `KQEqRegressor`.
+    store_triangles : bool, default=False
+        Whether `fit` keeps what `predict_std` needs.
+    verbose : int, default=0
+        Above 0 progress bars are shown.
 
     Attributes
     ----------

@@ -44,18 +44,44 @@ class GAPKQEqRegressor(KQEqRegressor):
         Noise of the labels, as in `KQEqRegressor`.
     sigma_energy, sigma_forces, sigma_stress, sigma_born_effective_charges : float
         Likewise.
-    energy_noise, atomic_energies, charge_bias, amplitude_chi, baseline, amplitude_baseline
-        As in `KQEqRegressor`.
+    energy_noise : {"per_atom", "per_structure", "sqrt_n"}, default="per_atom"
+        What `sigma_energy` is the noise of, as in `KQEqRegressor`.
+    atomic_energies : "fit" or dict of {str: float}, default="fit"
+        Energies of the free atoms, eV, as in `KQEqRegressor`.
+    charge_bias : dict of {str: float}, default=None
+        Charges that atoms without labels of charges are pulled to, e, as in `KQEqRegressor`.
+    amplitude_chi : float, default=1.0
+        Prior standard deviation of the learned part of the electronegativity, V.
+    baseline : bool, default=True
+        Whether each element has a constant electronegativity, as in `KQEqRegressor`.
+    amplitude_baseline : float, default=10.0
+        Prior standard deviation of its difference from that of QEq, V.
     hardness : float or dict of {str: float}, default=2.7
         As in `KQEqRegressor`, where it is zero by default; 2.7 eV/e^2 is that of [2]_.
-    radius_scale, radii, accuracy, solver, algorithm, max_iter, tol
-        As in `KQEqRegressor`.
-    n_jobs, store_triangles, verbose
-        As in `KQEqRegressor`.
+    radius_scale : float, default=0.2
+        Width of the Gaussian charges in units of the atomic radius.
+    radii : {"qeq", "covalent"} or dict of {str: float}, default="qeq"
+        Atomic radii, Angstrom.
+    accuracy : float, default=1e-8
+        As in `skqeq.electrostatics.hardness_matrix`.
+    solver : {"auto", "dense", "iterative"}, default="auto"
+        How charges are found, as in `KQEqRegressor`.
+    algorithm : {"gauss_newton", "fixed_point"}, default="gauss_newton"
+        How targets that are not linear are fitted, as in `KQEqRegressor`.
     init : array-like of shape (n_weights,), default=None
-        As in `KQEqRegressor`, in the form of `coef_`.
+        Where the iteration starts, in the form of `coef_`, as in `KQEqRegressor`.
+    max_iter : int, default=50
+        Largest number of steps.
+    tol : float, default=1e-7
+        When the iteration stops, as in `KQEqRegressor`.
     response : QEq or ChargeFlow, default=None
-        As in `KQEqRegressor`.
+        How charges follow from the electronegativities; None means `skqeq.QEq`.
+    n_jobs : int, default=None
+        Number of processes that reduce labels, as in `KQEqRegressor`.
+    store_triangles : bool, default=False
+        Whether `fit` keeps what `partial_fit`, `refit` and `predict_std` need.
+    verbose : int, default=0
+        Above 0 progress bars are shown.
 
     Attributes
     ----------

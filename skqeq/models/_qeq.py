@@ -33,14 +33,38 @@ class QEqRegressor(ChargeModel):
         Noise of the labels, as in `KQEqRegressor`.
     sigma_energy, sigma_forces, sigma_stress, sigma_born_effective_charges : float
         Likewise.
-    energy_noise, atomic_energies, charge_bias
-        As in `KQEqRegressor`.
+    energy_noise : {"per_atom", "per_structure", "sqrt_n"}, default="per_atom"
+        What `sigma_energy` is the noise of, as in `KQEqRegressor`.
+    atomic_energies : "fit" or dict of {str: float}, default="fit"
+        Energies of the free atoms, eV, as in `KQEqRegressor`.
+    charge_bias : dict of {str: float}, default=None
+        Charges that atoms without labels of charges are pulled to, e, as in `KQEqRegressor`.
     amplitude_baseline : float, default=10.0
         Prior standard deviation of ``b``, V.
-    hardness, radius_scale, radii, accuracy, solver, algorithm, init, max_iter, tol
-        As in `KQEqRegressor`.
-    n_jobs, store_triangles, verbose
-        Likewise.
+    hardness : float or dict of {str: float}, default=0.0
+        Hardness J added to the self-interaction of the Gaussian charges, eV/e^2.
+    radius_scale : float, default=0.2
+        Width of the Gaussian charges in units of the atomic radius.
+    radii : {"qeq", "covalent"} or dict of {str: float}, default="qeq"
+        Atomic radii, Angstrom.
+    accuracy : float, default=1e-8
+        As in `skqeq.electrostatics.hardness_matrix`.
+    solver : {"auto", "dense", "iterative"}, default="auto"
+        How charges are found, as in `KQEqRegressor`.
+    algorithm : {"gauss_newton", "fixed_point"}, default="gauss_newton"
+        How targets that are not linear are fitted, as in `KQEqRegressor`.
+    init : array-like of shape (n_weights,), default=None
+        Where the iteration starts, in the form of `coef_`, as in `KQEqRegressor`.
+    max_iter : int, default=50
+        Largest number of steps.
+    tol : float, default=1e-7
+        When the iteration stops, as in `KQEqRegressor`.
+    n_jobs : int, default=None
+        Number of processes that reduce labels, as in `KQEqRegressor`.
+    store_triangles : bool, default=False
+        Whether `fit` keeps what `partial_fit`, `refit` and `predict_std` need.
+    verbose : int, default=0
+        Above 0 progress bars are shown.
 
     Attributes
     ----------

@@ -46,6 +46,7 @@ def plot_parity(
     Returns
     -------
     ax : matplotlib.axes.Axes
+        What was drawn into.
 
     Examples
     --------
@@ -111,6 +112,7 @@ def plot_learning_curve(
     Returns
     -------
     ax : matplotlib.axes.Axes
+        What was drawn into.
 
     Examples
     --------

@@ -59,6 +59,7 @@ def plot_molecule(
     Returns
     -------
     ax : matplotlib.axes.Axes
+        What was drawn into.
 
     Examples
     --------
@@ -107,6 +108,7 @@ def plot_charges_by_element(X: Sequence[Atoms], charges: Column, *, ax: Axes | N
     Returns
     -------
     ax : matplotlib.axes.Axes
+        What was drawn into.
 
     Examples
     --------

@@ -40,6 +40,7 @@ def plot_spectrum(
     Returns
     -------
     ax : matplotlib.axes.Axes
+        What was drawn into.
 
     Examples
     --------

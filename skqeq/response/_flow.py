@@ -114,7 +114,18 @@ class ChargeFlow(BaseEstimator):
         return self.amplitude, self.amplitude_baseline
 
     def tables(self, lookup: Lookup) -> tuple[Array, ...]:
-        """Softness, radius and polarisability of every element, see `QEq.tables`."""
+        """Softness, e/V, radius, Angstrom, and polarisability, Angstrom^3, of every element.
+
+        Parameters
+        ----------
+        lookup : callable
+            As of `QEq.tables`.
+
+        Returns
+        -------
+        tables : tuple of ndarray of shape (n_elements,)
+            Two, or three with polarisabilities.
+        """
         softness = lookup(per_element(self.softness, "softness"), "softness in `softness`")
         radii = lookup(covalent_radii(), "covalent radius")
         return softness, radii, *polarizability_table(self.polarizability, lookup)
@@ -130,7 +141,30 @@ class ChargeFlow(BaseEstimator):
         radii: Array,
         *polarizability: Array,
     ) -> FlowEquilibrium:
-        """The response of one structure, see `FlowEquilibrium`."""
+        """The response of one structure.
+
+        Parameters
+        ----------
+        structure : Structure
+            Geometry, total charge and field.
+        A : ndarray of shape (n_atoms, n_atoms) or HardnessOperator
+            Hardness matrix, eV/e^2.
+        name : str or None
+            What error messages call the structure.
+        widths : ndarray of shape (n_atoms,)
+            Of the Gaussian charges, Angstrom.
+        accuracy : float
+            As in `skqeq.electrostatics.hardness_matrix`.
+        softness, radii : ndarray of shape (n_atoms,)
+            From `tables`, for every atom.
+        *polarizability : ndarray of shape (n_atoms,)
+            Likewise.
+
+        Returns
+        -------
+        equilibrium : FlowEquilibrium
+            The charges as a function of electronegativities and reference charges.
+        """
         flows = Flows(structure, softness, radii, self.range)
         return FlowEquilibrium(structure, A, flows, name, widths, accuracy, *polarizability)
 
@@ -155,6 +189,20 @@ class Flows:
         Vectors from i to j, Angstrom.
     softness : ndarray of shape (n_pairs,)
         ``s_ij``, e/V.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase.build import molecule
+    >>> from skqeq import check_structures
+    >>> from skqeq.parameters import covalent_radii
+    >>> from skqeq.response import Flows
+    >>> [water] = check_structures([molecule("H2O")])
+    >>> flows = Flows(water, np.full(3, 0.05), covalent_radii()[water.numbers], 0.25)
+    >>> flows.laplacian.toarray().round(3)
+    array([[ 0.101, -0.05 , -0.05 ],
+           [-0.05 ,  0.05 , -0.   ],
+           [-0.05 , -0.   ,  0.05 ]])
     """
 
     def __init__(self, structure: Structure, softness: Array, radii: Array, range: float) -> None:
@@ -190,7 +238,20 @@ class Flows:
         return (slope / self._distances)[:, None] * self.D
 
     def gradient(self, u: Array, v: Array) -> tuple[Array, Array]:
-        """Derivatives of ``u . X v`` with respect to positions (n_atoms, 3) and strain (3, 3)."""
+        """Derivatives of ``u . X v`` with respect to positions and strain.
+
+        Parameters
+        ----------
+        u, v : ndarray of shape (n_atoms,)
+            Potentials, V.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_atoms, 3)
+            With respect to the positions, eV/Angstrom.
+        virial : ndarray of shape (3, 3)
+            With respect to a strain, eV.
+        """
         across = 0.5 * (u[self.i] - u[self.j]) * (v[self.i] - v[self.j])
         return gather_pairs(self.i, self.j, self.D, across[:, None] * self._slopes, self.n_atoms)
 
@@ -209,7 +270,9 @@ class Flows:
         Returns
         -------
         range : float
+            The derivative with respect to the logarithm of the range.
         softness : ndarray of shape (n_elements,)
+            Those with respect to the logarithms of the softness of the elements.
         """
         i, j = self.i, self.j
         # Every pair stands twice.
@@ -220,7 +283,20 @@ class Flows:
         return float(by_range), by_element
 
     def charge_gradient(self, u: Array) -> tuple[Array, Array]:
-        """Derivatives of ``X u`` with respect to positions (n, 3, n) and strain (3, 3, n)."""
+        """Derivatives of ``X u`` with respect to positions and strain.
+
+        Parameters
+        ----------
+        u : ndarray of shape (n_atoms,)
+            Potentials, V.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_atoms, 3, n_atoms)
+            With respect to the positions, e/Angstrom.
+        virial : ndarray of shape (3, 3, n_atoms)
+            With respect to a strain, e.
+        """
         g = (u[self.i] - u[self.j])[:, None] * self._slopes
         return spread_pairs(self.i, self.j, self.D, g, self.n_atoms)
 
@@ -239,15 +315,40 @@ class FlowEquilibrium(Equilibrium):
 
     Parameters
     ----------
-    structure, A, name, widths, accuracy, polarizability
-        As of `Equilibrium`.
+    structure : Structure
+        Geometry, total charge and field.
+    A : ndarray of shape (n_atoms, n_atoms) or HardnessOperator
+        Hardness matrix, eV/e^2, as of `Equilibrium`.
     flows : Flows
         Between which atoms charge flows, and how easily.
+    name : str, default=None
+        What error messages call the structure; None means its formula.
+    widths : ndarray of shape (n_atoms,), default=None
+        Of the Gaussian charges, Angstrom; for observables and derivatives of A.
+    accuracy : float, default=1e-8
+        Of A, for its derivatives.
+    polarizability : ndarray of shape (n_atoms,), default=None
+        Of the atoms, Angstrom^3, as of `Equilibrium`.
 
     Raises
     ------
     ValueError
         If A is so far from positive definite that no charges have the least energy.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase.build import molecule
+    >>> from skqeq import check_structures
+    >>> from skqeq.electrostatics import hardness_matrix
+    >>> from skqeq.parameters import covalent_radii
+    >>> from skqeq.response import FlowEquilibrium, Flows
+    >>> [water] = check_structures([molecule("H2O")])
+    >>> flows = Flows(water, np.full(3, 0.05), covalent_radii()[water.numbers], 0.25)
+    >>> response = FlowEquilibrium(water, hardness_matrix(water), flows)
+    >>> q = response.charges(np.array([8.741, 4.528, 4.528]))
+    >>> bool(q[0] < 0 < q[1]), bool(abs(q.sum()) < 1e-12)
+    (True, True)
     """
 
     flows: Flows
@@ -271,16 +372,38 @@ class FlowEquilibrium(Equilibrium):
         return FlowCholesky(self._A, self.flows.laplacian.toarray(), name)
 
     def reference(self, learned: Array) -> Array:
-        """Reference charges of the right sum from those that are learned, shape (n_atoms,); e."""
+        """Reference charges of the right sum from those that are learned.
+
+        Parameters
+        ----------
+        learned : ndarray of shape (n_atoms,)
+            Charges, e, of any sum.
+
+        Returns
+        -------
+        reference : ndarray of shape (n_atoms,)
+            Charges, e, that sum to the total charge.
+        """
         return learned + (self.structure.charge - learned.sum()) / len(learned)
 
     def charges(
         self, chi: Array, start: Array | None = None, reference: Array | None = None
     ) -> Array:
-        """Charges for electronegativities and reference charges of shape (n_atoms,); e.
+        """Charges for electronegativities and reference charges.
 
-        Reference charges are equal if none are given. Charges of a similar problem to `start` from
-        save iterations.
+        Parameters
+        ----------
+        chi : ndarray of shape (n_atoms,)
+            Electronegativities, V.
+        start : ndarray of shape (n_atoms,), default=None
+            Charges of a similar problem, e; they save iterations.
+        reference : ndarray of shape (n_atoms,), default=None
+            From `reference`, e; None means equal ones.
+
+        Returns
+        -------
+        charges : ndarray of shape (n_atoms,)
+            Charges, e; they sum to the total charge.
         """
         if reference is None:
             reference = self.reference(np.zeros(len(chi)))
@@ -289,10 +412,24 @@ class FlowEquilibrium(Equilibrium):
         return reference - self._solver.project(self.potential(chi, reference), start)
 
     def energy(self, chi: Array, charges: Array, reference: Array | None = None) -> float:
-        """``chi . q + q . A q / 2 - field . sum_i q_i r_i``, and the cost of the flows; eV.
+        """Energy of the charges, in a field about the coordinate origin, and cost of the flows.
 
         That is taken as ``u . (q_ref - q) - u . X u / 2``: errors of the charges enter to second
         order only.
+
+        Parameters
+        ----------
+        chi : ndarray of shape (n_atoms,)
+            Electronegativities, V.
+        charges : ndarray of shape (n_atoms,)
+            Charges, e.
+        reference : ndarray of shape (n_atoms,), default=None
+            From `reference`, e; None means equal ones.
+
+        Returns
+        -------
+        energy : float
+            ``chi . q + q . A q / 2 - field . sum_i q_i r_i`` and the cost, eV.
         """
         if reference is None:
             reference = self.reference(np.zeros(len(chi)))
@@ -301,7 +438,18 @@ class FlowEquilibrium(Equilibrium):
         return super().energy(chi, charges) + flows
 
     def project(self, V: Array) -> Array:
-        """``P V`` for V of shape (n_atoms,) or (n_atoms, k)."""
+        """Charges that answer to potentials, times -1.
+
+        Parameters
+        ----------
+        V : ndarray of shape (n_atoms,) or (n_atoms, k)
+            Potentials, V.
+
+        Returns
+        -------
+        charges : ndarray of shape (n_atoms,) or (n_atoms, k)
+            ``P V``, e; they sum to zero.
+        """
         return self._solver.project(V)
 
     def rows(self, Y: Array, W: Array | None = None) -> tuple[Array, Array]:
@@ -329,7 +477,20 @@ class FlowEquilibrium(Equilibrium):
         return -V if W is None else W - V, reference
 
     def through(self, U: Array) -> tuple[Array, Array]:
-        """``U P`` and ``U T = U - U P A``, what reference charges do to ``U q``, for rows U."""
+        """What electronegativities and reference charges do to ``U q``.
+
+        Parameters
+        ----------
+        U : ndarray of shape (k, n_atoms)
+            Factors of the charges.
+
+        Returns
+        -------
+        over_chi : ndarray of shape (k, n_atoms)
+            ``U P``; its negative is the derivative with respect to the electronegativities.
+        over_reference : ndarray of shape (k, n_atoms)
+            ``U T = U - U P A``, the derivative with respect to the reference charges.
+        """
         V = np.ascontiguousarray(self.project(np.ascontiguousarray(U.T)).T)
         return V, U - self._times_hardness(V)
 
@@ -353,6 +514,7 @@ class FlowEquilibrium(Equilibrium):
         Returns
         -------
         H : ndarray of shape (n_atoms, n_atoms)
+            As in ``-tr(H dX)``.
         """
         reference = over_reference - over_reference.mean(axis=1, keepdims=True)
         both = self.through(over_chi + self._times_hardness(reference))[1] + u

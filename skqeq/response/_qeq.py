@@ -77,7 +77,16 @@ class QEq(BaseEstimator):
     def tables(self, lookup: Lookup) -> tuple[Array, ...]:
         """Numbers of every element that `equilibrium` wants of every atom.
 
-        ``lookup(table, name)`` picks the elements, and refuses those that are missing.
+        Parameters
+        ----------
+        lookup : callable
+            ``lookup(table, name)`` picks the elements out of a table by atomic number, and refuses
+            those that are missing.
+
+        Returns
+        -------
+        tables : tuple of ndarray of shape (n_elements,)
+            The polarisabilities, Angstrom^3, or nothing without them.
         """
         return polarizability_table(self.polarizability, lookup)
 
@@ -90,7 +99,28 @@ class QEq(BaseEstimator):
         accuracy: float,
         *polarizability: Array,
     ) -> Equilibrium:
-        """The response of one structure, see `Equilibrium`."""
+        """The response of one structure.
+
+        Parameters
+        ----------
+        structure : Structure
+            Geometry, total charge and field.
+        A : ndarray of shape (n_atoms, n_atoms) or HardnessOperator
+            Hardness matrix, eV/e^2.
+        name : str or None
+            What error messages call the structure.
+        widths : ndarray of shape (n_atoms,)
+            Of the Gaussian charges, Angstrom.
+        accuracy : float
+            As in `skqeq.electrostatics.hardness_matrix`.
+        *polarizability : ndarray of shape (n_atoms,)
+            From `tables`, for every atom.
+
+        Returns
+        -------
+        equilibrium : Equilibrium
+            The charges as a function of electronegativities.
+        """
         return Equilibrium(structure, A, name, widths, accuracy, *polarizability)
 
 
@@ -102,8 +132,8 @@ class Equilibrium:
         q = q_0 - P chi,    P = A^-1 - A^-1 1 1^T A^-1 / (1^T A^-1 1),
         q_0 = A^-1 1 Q / (1^T A^-1 1) + P (R field)
 
-    (Chen and Martinez, J. Chem. Phys. 131, 044114 (2009) for the field). P is symmetric and
-    ``P 1 = 0``: a constant added to chi, or another origin of R, changes nothing.
+    ([1]_, and [2]_ for the field). P is symmetric and ``P 1 = 0``: a constant added to chi, or
+    another origin of R, changes nothing.
 
     Parameters
     ----------
@@ -114,7 +144,9 @@ class Equilibrium:
         is factorised, with an operator the charges come from conjugate gradients.
     name : str, default=None
         What error messages call the structure; None means its formula.
-    widths, accuracy
+    widths : ndarray of shape (n_atoms,), default=None
+        Of the Gaussian charges, Angstrom; for observables and derivatives of A.
+    accuracy : float, default=1e-8
         Of A, for its derivatives.
     polarizability : ndarray of shape (n_atoms,), default=None
         Of the atoms, Angstrom^3; the dipoles that charges and field induce are then part of A and
@@ -132,6 +164,27 @@ class Equilibrium:
     ------
     ValueError
         If A is not positive definite.
+
+    References
+    ----------
+    .. [1] Rappé and Goddard, J. Phys. Chem. 95, 3358 (1991).
+    .. [2] Chen and Martinez, J. Chem. Phys. 131, 044114 (2009).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase.build import molecule
+    >>> from skqeq import check_structures
+    >>> from skqeq.electrostatics import hardness_matrix
+    >>> from skqeq.response import Equilibrium
+    >>> [water] = check_structures([molecule("H2O")])
+    >>> response = Equilibrium(water, hardness_matrix(water))
+    >>> chi = np.array([8.741, 4.528, 4.528])
+    >>> q = response.charges(chi)
+    >>> q.round(3)
+    array([-0.047,  0.023,  0.023])
+    >>> bool(np.ptp(response.potential(chi, q)) < 1e-9)
+    True
     """
 
     # The graph along which charge flows: none, it goes anywhere.
@@ -172,14 +225,32 @@ class Equilibrium:
         return Cholesky(A, name)
 
     def reference(self, learned: Array) -> Array | None:
-        """Charges before anything flows: nothing depends on them."""
+        """Charges before anything flows: nothing depends on them.
+
+        Parameters
+        ----------
+        learned : ndarray of shape (n_atoms,)
+            Not looked at.
+        """
 
     def charges(
         self, chi: Array, start: Array | None = None, reference: Array | None = None
     ) -> Array:
-        """Charges for electronegativities chi of shape (n_atoms,); e.
+        """Charges for electronegativities.
 
-        Charges of a similar problem to `start` from save iterations.
+        Parameters
+        ----------
+        chi : ndarray of shape (n_atoms,)
+            Electronegativities, V.
+        start : ndarray of shape (n_atoms,), default=None
+            Charges of a similar problem, e; they save iterations.
+        reference : ndarray of shape (n_atoms,), default=None
+            Not looked at, see `FlowEquilibrium.charges`.
+
+        Returns
+        -------
+        charges : ndarray of shape (n_atoms,)
+            Charges, e; they sum to the total charge.
         """
         return self._solver.minimise(self._external - chi, self.structure.charge, start)
 
@@ -189,11 +260,39 @@ class Equilibrium:
         return self._solver.n_iterations
 
     def potential(self, chi: Array, charges: Array) -> Array:
-        """``u = chi + A q - field . r``, the same for all atoms in equilibrium; V."""
+        """What a charge of every atom costs, the same for all atoms in equilibrium.
+
+        Parameters
+        ----------
+        chi : ndarray of shape (n_atoms,)
+            Electronegativities, V.
+        charges : ndarray of shape (n_atoms,)
+            Charges, e.
+
+        Returns
+        -------
+        u : ndarray of shape (n_atoms,)
+            ``chi + A q - field . r``, V.
+        """
         return chi - self._external + self._A @ charges
 
     def energy(self, chi: Array, charges: Array, reference: Array | None = None) -> float:
-        """``chi . q + q . A q / 2 - field . sum_i q_i r_i``, about the coordinate origin; eV."""
+        """Energy of the charges, in a field about the coordinate origin.
+
+        Parameters
+        ----------
+        chi : ndarray of shape (n_atoms,)
+            Electronegativities, V.
+        charges : ndarray of shape (n_atoms,)
+            Charges, e.
+        reference : ndarray of shape (n_atoms,), default=None
+            Not looked at, see `FlowEquilibrium.energy`.
+
+        Returns
+        -------
+        energy : float
+            ``chi . q + q . A q / 2 - field . sum_i q_i r_i``, eV.
+        """
         energy = float(charges @ (chi - self._external + 0.5 * (self._A @ charges)))
         if self.dipoles is not None:
             field = self.structure.field
@@ -201,9 +300,19 @@ class Equilibrium:
         return energy
 
     def induced(self, charges: Array, field: Array | None = None) -> Array | None:
-        """Dipoles of the atoms at charges in a field, that of the structure by default; e*Angstrom.
+        """Dipoles of the atoms at charges in a field.
 
-        None without `dipoles`.
+        Parameters
+        ----------
+        charges : ndarray of shape (n_atoms,)
+            Charges, e.
+        field : ndarray of shape (3,), default=None
+            Field, V/Angstrom; None means that of the structure.
+
+        Returns
+        -------
+        dipoles : ndarray of shape (n_atoms, 3) or None
+            Dipoles, e*Angstrom; None without `dipoles`.
         """
         if self.dipoles is None:
             return None
@@ -214,8 +323,24 @@ class Equilibrium:
     ) -> tuple[Array, Array]:
         """Derivatives of ``q . A p`` at fixed charges with respect to positions and strain.
 
-        See `skqeq.electrostatics.hardness_gradient`; p is q by default. Where there are dipoles,
-        those of q in `field`, and of p in that of the structure, interact too, and are fixed.
+        Where there are dipoles, those of q in `field`, and of p in that of the structure, interact
+        too, and are fixed.
+
+        Parameters
+        ----------
+        q : ndarray of shape (n_atoms,)
+            Charges, e.
+        p : ndarray of shape (n_atoms,), default=None
+            Others; None means q.
+        field : ndarray of shape (3,), default=None
+            Field, V/Angstrom; None means that of the structure.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_atoms, 3)
+            With respect to the positions, eV/Angstrom.
+        virial : ndarray of shape (3, 3)
+            With respect to a strain, eV, see `skqeq.electrostatics.hardness_gradient`.
         """
         charges = q if p is None else p
         if isinstance(self._A, HardnessOperator):
@@ -228,9 +353,23 @@ class Equilibrium:
         return found[0] + more[0], found[1] + more[1]
 
     def potential_gradient(self, q: Array, field: Array | None = None) -> tuple[Array, Array]:
-        """Derivatives of ``A q`` at fixed q, see `skqeq.electrostatics.potential_gradient`.
+        """Derivatives of ``A q`` at fixed q with respect to positions and strain.
 
         Where there are dipoles, those of q in `field` are part of it, and follow.
+
+        Parameters
+        ----------
+        q : ndarray of shape (n_atoms,)
+            Charges, e.
+        field : ndarray of shape (3,), default=None
+            Field, V/Angstrom; None means that of the structure.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_atoms, 3, n_atoms)
+            With respect to the positions, V/Angstrom.
+        virial : ndarray of shape (3, 3, n_atoms)
+            With respect to a strain, V, see `skqeq.electrostatics.potential_gradient`.
         """
         gradient, virial = potential_gradient(self.structure, q, self._widths, self._accuracy)
         if self.dipoles is not None:
@@ -239,7 +378,20 @@ class Equilibrium:
         return gradient, virial
 
     def observable(self, target: ChargeTarget) -> tuple[Array, Array]:
-        """The operator T, and the constant, of a target that is ``T q`` and a constant."""
+        """What a target is of the charges: ``T q`` and a constant.
+
+        Parameters
+        ----------
+        target : Target
+            An observable of the charges.
+
+        Returns
+        -------
+        operator : ndarray of shape (k, n_atoms)
+            The matrix T.
+        constant : ndarray of shape (k,)
+            What the field induces.
+        """
         operator = target.operator(self.structure, self._widths)
         if self.dipoles is None:
             return operator, np.zeros(len(operator))
@@ -248,7 +400,18 @@ class Equilibrium:
         return operator, by_field @ self.structure.field
 
     def project(self, V: Array) -> Array:
-        """``P V`` for V of shape (n_atoms,) or (n_atoms, k)."""
+        """Charges that answer to potentials, times -1.
+
+        Parameters
+        ----------
+        V : ndarray of shape (n_atoms,) or (n_atoms, k)
+            Potentials, V.
+
+        Returns
+        -------
+        charges : ndarray of shape (n_atoms,) or (n_atoms, k)
+            ``P V``, e; they sum to zero.
+        """
         return self._solver.minimise(V)
 
     def rows(self, Y: Array, W: Array | None = None) -> tuple[Array, Array | None]:
@@ -290,7 +453,11 @@ def equilibrate(
         A molecule, a slab or a crystal of any size.
     chi : array-like of shape (n_atoms,)
         Electronegativities, V.
-    widths, hardness, accuracy
+    widths : array-like of shape (n_atoms,), default=None
+        Widths of the Gaussian charges, Angstrom; None means `skqeq.electrostatics.gaussian_widths`.
+    hardness : float, array-like of shape (n_atoms,) or dict, default=0.0
+        Added to the diagonal of the hardness matrix, eV/e^2; a dict gives a value per element.
+    accuracy : float, default=1e-8
         As in `skqeq.electrostatics.hardness_matrix`.
     solver : {"auto", "dense", "iterative"}, default="auto"
         Factorisation of the hardness matrix, or conjugate gradients without storing it; by default
@@ -301,7 +468,7 @@ def equilibrate(
     Returns
     -------
     charges : ndarray of shape (n_atoms,)
-        e.
+        Charges, e; they sum to the total charge.
 
     Raises
     ------

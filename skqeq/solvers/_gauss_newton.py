@@ -46,6 +46,17 @@ class NonlinearRows:
         Labels and their noise.
     m_start : ndarray of shape (n, k)
         A guess of the linear quantities.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skqeq.solvers import NonlinearRows
+    >>> from skqeq.targets import TARGETS
+    >>> rows = NonlinearRows(TARGETS["dipole_magnitude"])
+    >>> rows.jacobians.append(np.eye(3))
+    >>> rows.add(np.zeros(3), y=[2.0], sigma=0.1, m_start=np.ones(3))
+    >>> round(float(rows.gathered().loss(np.array([0.0, 0.0, 1.9]))), 6)
+    0.5
     """
 
     def __init__(self, target: DipoleMagnitude) -> None:
@@ -54,11 +65,27 @@ class NonlinearRows:
         self._entries: list[Any] = []
 
     def add(self, m_0: Array, y: Array, sigma: Array, m_start: Array) -> None:
-        """Add the label of one structure."""
+        """Add the label of one structure.
+
+        Parameters
+        ----------
+        m_0 : ndarray of shape (k,)
+            The linear quantities at ``v = 0``.
+        y, sigma : float or ndarray of shape (1,)
+            Label and noise.
+        m_start : ndarray of shape (k,)
+            A guess of the linear quantities.
+        """
         self._entries.append((m_0, y, np.full(np.shape(y), sigma), m_start))
 
     def gathered(self) -> Self:
-        """Stack everything added."""
+        """Stack everything added.
+
+        Returns
+        -------
+        self : NonlinearRows
+            With the arrays of the class.
+        """
         columns = zip(*self._entries, strict=True)
         self.m_0, self.y, self.sigma, self.m_start = (np.array(c) for c in columns)
         self.J = np.concatenate(self.jacobians).reshape(*self.m_0.shape, -1)
@@ -67,16 +94,53 @@ class NonlinearRows:
         return self
 
     def linear(self, v: Array) -> Array:
-        """The linear quantities m, shape (n, k)."""
+        """The linear quantities at weights.
+
+        Parameters
+        ----------
+        v : ndarray of shape (n_columns,)
+            Weights.
+
+        Returns
+        -------
+        m : ndarray of shape (n, k)
+            ``J v + m_0``.
+        """
         return self.J @ v + self.m_0
 
     def loss(self, v: Array) -> float:
-        """Half the sum of squared residuals in units of the noise."""
+        """Half the sum of squared residuals in units of the noise.
+
+        Parameters
+        ----------
+        v : ndarray of shape (n_columns,)
+            Weights.
+
+        Returns
+        -------
+        loss : float
+            Without a unit.
+        """
         residual = (self.target.value(self.linear(v)) - self.y) / self.sigma
         return 0.5 * np.sum(residual**2)
 
     def linearize(self, v: Array, response: bool = True) -> Iterator[tuple[Array, Array]]:
-        """Yield the weighted Jacobian (n, n_columns) and residual (n,) at v."""
+        """Yield weighted Jacobian and residual.
+
+        Parameters
+        ----------
+        v : ndarray of shape (n_columns,)
+            Weights.
+        response : bool, default=True
+            Not looked at: the linear quantities know the response of the charges.
+
+        Yields
+        ------
+        jacobian : ndarray of shape (n, n_columns)
+            Derivative of the residual.
+        residual : ndarray of shape (n,)
+            In units of the noise.
+        """
         m = self.linear(v)
         D = self.target.derivative(m) / self.sigma[..., None]
         jacobian = (D @ self.J).reshape(-1, self.J.shape[-1])
@@ -84,14 +148,33 @@ class NonlinearRows:
         yield jacobian, residual.ravel()
 
     def curvature_product(self, v: Array, direction: Array) -> Array:
-        """What the Hessian of `loss` has beyond ``jacobian^T jacobian``, times a direction."""
+        """What the Hessian of `loss` has beyond ``jacobian^T jacobian``, times a direction.
+
+        Parameters
+        ----------
+        v, direction : ndarray of shape (n_columns,)
+            Weights, and the direction.
+
+        Returns
+        -------
+        product : ndarray of shape (n_columns,)
+            The product.
+        """
         m = self.linear(v)
         weight = (self.target.value(m) - self.y) / self.sigma**2
         bent = weight * self.target.curvature_product(m, self.J @ direction)
         return np.tensordot(bent, self.J, axes=2)
 
     def toward_start(self) -> Iterator[tuple[Array, Array]]:
-        """Linear rows that pull m to the values nearest `m_start` that satisfy the labels."""
+        """Linear rows that pull m to the values nearest `m_start` that satisfy the labels.
+
+        Yields
+        ------
+        rows : ndarray of shape (n k, n_columns)
+            In units of the noise.
+        residual : ndarray of shape (n k,)
+            What they should be.
+        """
         goal = self.target.nearest(self.m_start, self.y)
         rows = self.J / self.sigma[..., None]
         residual = (goal - self.m_0) / self.sigma
@@ -139,6 +222,20 @@ def gauss_newton(
     history : list of dict
         Loss, relative gradient norm and step length of every iteration.
     converged : bool
+        Whether `tol` was reached, or all that the precision of the loss allows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skqeq.solvers import NonlinearRows, Triangle, gauss_newton
+    >>> from skqeq.targets import TARGETS
+    >>> rows = NonlinearRows(TARGETS["dipole_magnitude"])
+    >>> rows.jacobians.append(np.eye(3))
+    >>> rows.add(np.zeros(3), y=[2.0], sigma=0.1, m_start=np.ones(3))
+    >>> start = np.array([1.0, 0.0, 0.0])
+    >>> v, history, converged = gauss_newton(Triangle(3, 1e-3), [rows.gathered()], start, 20, 1e-9)
+    >>> v.round(3), converged
+    (array([2., 0., 0.]), True)
     """
     curved = [r for r in rows if hasattr(r, "curvature_product")]
     history, step = [], 0.0
@@ -188,15 +285,41 @@ def fixed_point(
 
     Parameters
     ----------
-    triangle, rows, v, max_iter, callback
-        As in `gauss_newton`.
+    triangle : Triangle
+        Linear rows and the prior.
+    rows : list
+        The others.
+    v : ndarray of shape (n_columns,)
+        Start.
+    max_iter : int
+        Largest number of steps.
     tol : float
         Stop when a step changes the weights by less than `tol` times their norm.
+    callback : callable, default=None
+        As in `gauss_newton`.
 
     Returns
     -------
-    v, history, converged
+    v : ndarray of shape (n_columns,)
+        Weights.
+    history : list of dict
         As from `gauss_newton`.
+    converged : bool
+        Whether `tol` was reached.
+
+    References
+    ----------
+    Vondrák, Reuter, Margraf, J. Chem. Phys. 159, 054109 (2023).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skqeq.solvers import Triangle, fixed_point
+    >>> triangle = Triangle(1)
+    >>> triangle.update(np.array([[1.0], [1.0]]), np.array([1.0, 3.0]))
+    >>> v, history, converged = fixed_point(triangle, [], np.zeros(1), max_iter=5, tol=1e-9)
+    >>> v.round(6), converged
+    (array([2.]), True)
     """
     history, step, converged = [], 0.0, False
     for iteration in range(max_iter + 1):

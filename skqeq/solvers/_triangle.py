@@ -66,7 +66,18 @@ class Triangle:
 
     @classmethod
     def from_augmented(cls, R: Array) -> Triangle:
-        """The triangle that another one had as `augmented`, whose array is copied."""
+        """The triangle that another one had as `augmented`.
+
+        Parameters
+        ----------
+        R : ndarray of shape (n_columns + 1, n_columns + 1)
+            It is copied.
+
+        Returns
+        -------
+        triangle : Triangle
+            With the same rows.
+        """
         triangle = cls(len(R) - 1)
         triangle._R = R.copy(order="F")
         return triangle
@@ -92,7 +103,15 @@ class Triangle:
         return self._reduced()[-1, -1] ** 2
 
     def update(self, J: Array, r: Array) -> None:
-        """Add rows J of shape (n, n_columns) with right-hand sides r of shape (n,)."""
+        """Add rows.
+
+        Parameters
+        ----------
+        J : ndarray of shape (n, n_columns)
+            Rows.
+        r : ndarray of shape (n,)
+            Right-hand sides.
+        """
         n = len(r)
         if n == 0:
             return
@@ -152,24 +171,63 @@ class Triangle:
         return self._reduced()
 
     def copy(self) -> Triangle:
-        """An independent triangle with the same rows."""
+        """An independent triangle with the same rows.
+
+        Returns
+        -------
+        triangle : Triangle
+            The copy.
+        """
         other = Triangle(self.n_columns, self._penalty)
         other._R = None if self._R is None else self._R.copy(order="F")
         other._few, other.n_rows = list(self._few), self.n_rows
         return other
 
     def centered(self, v: Array) -> Triangle:
-        """The same rows with v as the origin of the weights: minimises over ``d = v' - v``."""
+        """The same rows with other weights as the origin.
+
+        Parameters
+        ----------
+        v : ndarray of shape (n_columns,)
+            The origin.
+
+        Returns
+        -------
+        triangle : Triangle
+            Its solution is ``d = v' - v``.
+        """
         other = self.copy()
         other._reduced()[:-1, -1] -= self.R @ v
         return other
 
     def residual(self, v: Array) -> Array:
-        """``R v - z``: the part of the residual that depends on v, in rotated rows."""
+        """The part of the residual that depends on the weights, in rotated rows.
+
+        Parameters
+        ----------
+        v : ndarray of shape (n_columns,)
+            Weights.
+
+        Returns
+        -------
+        residual : ndarray of shape (n_columns,)
+            ``R v - z``.
+        """
         return self.R @ v - self.z
 
     def loss(self, v: Array) -> float:
-        """``|J v - r|^2 / 2``."""
+        """Half of the sum of squares.
+
+        Parameters
+        ----------
+        v : ndarray of shape (n_columns,)
+            Weights.
+
+        Returns
+        -------
+        loss : float
+            ``|J v - r|^2 / 2``.
+        """
         if self._R is None:
             residuals = [J @ v - r for J, r in self._few]
             residual = np.concatenate([self._penalty * v, *residuals])
@@ -178,11 +236,28 @@ class Triangle:
         return 0.5 * (residual @ residual + self.rho2)
 
     def gradient(self, v: Array) -> Array:
-        """Gradient of `loss`."""
+        """Gradient of `loss`.
+
+        Parameters
+        ----------
+        v : ndarray of shape (n_columns,)
+            Weights.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_columns,)
+            ``R^T (R v - z)``.
+        """
         return self.R.T @ self.residual(v)
 
     def check(self) -> None:
-        """Raise a ValueError if the rows do not determine the weights."""
+        """Refuse rows that do not determine the weights.
+
+        Raises
+        ------
+        ValueError
+            If the triangle holds NaN or infinity, or is singular to working precision.
+        """
         diagonal = np.abs(np.diag(self.R))
         if not np.isfinite(self._reduced()).all():
             raise ValueError(UNDEFINED)
@@ -194,6 +269,11 @@ class Triangle:
 
     def solve(self) -> Array:
         """Weights of least loss.
+
+        Returns
+        -------
+        v : ndarray of shape (n_columns,)
+            Weights.
 
         Raises
         ------

@@ -156,6 +156,7 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         Returns
         -------
         self : CURSparsifier
+            Fitted.
         """
         self._validate_params()
         X, ragged = self._check(X, reset=True)

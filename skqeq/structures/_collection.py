@@ -60,6 +60,15 @@ class Structures:
         Whether structures are read, and checked, each time they are asked for.
     outline : Outline
         Sizes, atomic numbers and which are periodic.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import check_structures
+    >>> from skqeq.structures import Structures
+    >>> X = Structures(check_structures([molecule("H2O"), molecule("CO2")]))
+    >>> X.name(1), X.first_with(6), X.offsets.tolist()
+    ('structure 1 (CO2)', 1, [0, 3, 6])
     """
 
     lazy = False
@@ -111,12 +120,36 @@ class Structures:
         return np.concatenate([[0], np.cumsum(self.sizes)])
 
     def first_with(self, number: int) -> int:
-        """Index of the first structure that holds an element."""
+        """Index of the first structure that holds an element.
+
+        Parameters
+        ----------
+        number : int
+            Atomic number of an element that occurs.
+
+        Returns
+        -------
+        i : int
+            Index of the structure.
+        """
         atom = np.flatnonzero(self.numbers == number)[0]
         return int(np.searchsorted(self.offsets, atom, side="right")) - 1
 
     def check_elements(self, known: Array, where: str) -> None:
-        """Refuse elements that are not in `known`, an array; `where` says what that is."""
+        """Refuse unknown elements.
+
+        Parameters
+        ----------
+        known : ndarray of int
+            Atomic numbers.
+        where : str
+            Ends the message, and says what they are.
+
+        Raises
+        ------
+        ValueError
+            If another element occurs; the message names the first structure with it.
+        """
         unknown = np.setdiff1d(self.numbers, known)
         if len(unknown):
             i = min(self.first_with(z) for z in unknown)
@@ -124,7 +157,18 @@ class Structures:
             raise ValueError(f"{self.name(i)} holds {', '.join(strange)}{where}")
 
     def name(self, i: int) -> str:
-        """What messages call structure i."""
+        """What messages call a structure.
+
+        Parameters
+        ----------
+        i : int
+            Its index.
+
+        Returns
+        -------
+        name : str
+            Index and chemical formula.
+        """
         return f"structure {i} ({self[i].symbols})"
 
 

@@ -103,6 +103,7 @@ class StructureFeatures:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """As scikit-learn understands it: numbers of structures and of columns."""
         return (len(self.structures), self.n_features)
 
     ndim = 2
@@ -171,7 +172,23 @@ class StructureFeatures:
         return self.source.gradient(structure)
 
     def dual(self, weights: Array) -> Any:
-        """Weights of shape (n_features,) in the form that `gradient` uses."""
+        """Weights in the form that `gradient` uses.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_features,)
+            Weights w of a function ``phi w``.
+
+        Returns
+        -------
+        dual : object
+            For ``gradient.field`` and ``gradient.field_gradient``.
+
+        Raises
+        ------
+        TypeError
+            If the features have no known derivative.
+        """
         if not hasattr(self.source, "dual"):
             raise TypeError(NO_GRADIENT)
         return self.source.dual(weights)

@@ -31,7 +31,7 @@ KEPT_INFO = (*CHARGE_KEYS, "external_field", "potential_points")
 class Structure:
     """Geometry, total charge and field of one structure; everything else is stripped.
 
-    Attributes
+    Parameters
     ----------
     numbers : ndarray of shape (n_atoms,)
         Atomic numbers.
@@ -55,6 +55,18 @@ class Structure:
         The atomic numbers that occur, ascending.
     digest : bytes
         Identifies what per-atom features can depend on (numbers, positions, cell, pbc).
+
+    See Also
+    --------
+    check_structures : Makes them.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import check_structures
+    >>> [ammonia] = check_structures([molecule("NH3")])
+    >>> ammonia.symbols, ammonia.species, ammonia.periodic
+    ('H3N', (1, 7), False)
     """
 
     numbers: np.ndarray
@@ -88,7 +100,13 @@ class Structure:
         return _formula(self.numbers)
 
     def to_atoms(self) -> Atoms:
-        """The stripped `ase.Atoms`."""
+        """The stripped `ase.Atoms`.
+
+        Returns
+        -------
+        atoms : ase.Atoms
+            Numbers, positions, cell and pbc, and nothing else.
+        """
         return Atoms(self.numbers, self.positions, cell=self.cell, pbc=self.pbc)
 
 
@@ -109,6 +127,7 @@ def check_structures(X: StructuresLike) -> list[Structure]:
     Returns
     -------
     structures : list of Structure
+        Geometry, total charge and field; everything else is left behind.
 
     Raises
     ------

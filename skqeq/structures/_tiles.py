@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Tile(NamedTuple):
     """A dense piece of a block: some atoms times some columns.
 
-    Attributes
+    Parameters
     ----------
     atoms : ndarray of shape (n,)
         Ascending rows of the block.
@@ -28,6 +28,14 @@ class Tile(NamedTuple):
         The feature columns of `values`, in their order; none straddles a column block.
     values : ndarray of shape (n, m)
         The features; all other columns of these atoms are zero in this tile.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skqeq.structures import Tile
+    >>> tile = Tile(np.array([0, 2]), (slice(0, 1), slice(4, 6)), np.ones((2, 3)))
+    >>> list(tile.pieces())
+    [(slice(0, 1, None), slice(0, 1, None)), (slice(4, 6, None), slice(1, 3, None))]
     """
 
     atoms: np.ndarray
@@ -35,11 +43,30 @@ class Tile(NamedTuple):
     values: np.ndarray
 
     def take(self, rows: Array) -> Tile:
-        """The tile of some rows, given by index or mask."""
+        """The tile of some of its atoms.
+
+        Parameters
+        ----------
+        rows : ndarray
+            Indices or a mask over `atoms`.
+
+        Returns
+        -------
+        tile : Tile
+            With the same columns.
+        """
         return self._replace(atoms=self.atoms[rows], values=self.values[rows])
 
     def pieces(self) -> Iterator[tuple[slice, slice]]:
-        """Pairs (feature columns, columns of `values`), both slices."""
+        """Yield where the columns stand.
+
+        Yields
+        ------
+        columns : slice
+            Among all features.
+        piece : slice
+            Among the columns of `values`.
+        """
         start = 0
         for columns in self.columns:
             stop = start + columns.stop - columns.start
@@ -50,16 +77,28 @@ class Tile(NamedTuple):
 class Block:
     """Consecutive structures with the features of all their atoms.
 
-    Attributes
+    Parameters
     ----------
     structures : list of Structure
         The structures of the block.
-    offsets : ndarray of shape (n_structures + 1,)
-        Structure s owns the atoms ``offsets[s]:offsets[s + 1]``.
     tiles : list of Tile
         The features.
     n_features : int
         Number of columns.
+
+    Attributes
+    ----------
+    offsets : ndarray of shape (n_structures + 1,)
+        Structure s owns the atoms ``offsets[s]:offsets[s + 1]``.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import SOAPFeaturizer
+    >>> X = SOAPFeaturizer(n_max=2, l_max=2).fit_transform([molecule("H2O"), molecule("CO2")])
+    >>> for first, block in X.blocks():
+    ...     print(first, len(block.structures), block.n_atoms, block.toarray().shape)
+    0 2 6 (6, 126)
     """
 
     def __init__(self, structures: Sequence[Structure], tiles: list[Tile], n_features: int) -> None:
@@ -79,7 +118,13 @@ class Block:
         return np.concatenate([s.numbers for s in self.structures])
 
     def toarray(self) -> Array:
-        """The features as a dense array of shape (n_atoms, n_features)."""
+        """The features as a dense array.
+
+        Returns
+        -------
+        features : ndarray of shape (n_atoms, n_features)
+            Zero where nothing is stored.
+        """
         dense = np.zeros((self.n_atoms, self.n_features))
         for tile in self.tiles:
             for columns, piece in tile.pieces():
@@ -87,7 +132,18 @@ class Block:
         return dense
 
     def own(self, s: int) -> Array:
-        """The features of the atoms of structure s as a dense array."""
+        """The features of the atoms of one structure as a dense array.
+
+        Parameters
+        ----------
+        s : int
+            Index of the structure in the block.
+
+        Returns
+        -------
+        features : ndarray of shape (n_atoms, n_features)
+            Of that structure.
+        """
         start, stop = self.offsets[s : s + 2]
         dense = np.zeros((stop - start, self.n_features))
         for tile in self.tiles:
@@ -97,7 +153,18 @@ class Block:
         return dense
 
     def dot(self, weights: Array) -> Array:
-        """Features times weights of shape (n_features,): one number per atom."""
+        """Features times weights.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_features,)
+            One number per column.
+
+        Returns
+        -------
+        values : ndarray of shape (n_atoms,)
+            One number per atom.
+        """
         result = np.zeros(self.n_atoms)
         for tile in self.tiles:
             for columns, piece in tile.pieces():
@@ -105,14 +172,31 @@ class Block:
         return result
 
     def squared_norms(self) -> Array:
-        """Square of the norm of the features of every atom, shape (n_atoms,)."""
+        """Square of the norm of the features of every atom.
+
+        Returns
+        -------
+        norms : ndarray of shape (n_atoms,)
+            At most 1 for features of `skqeq.CURSparsifier`.
+        """
         result = np.zeros(self.n_atoms)
         for tile in self.tiles:
             result[tile.atoms] += np.einsum("ij,ij->i", tile.values, tile.values)
         return result
 
     def contract(self, cotangents: Any) -> Array:
-        """Sparse cotangents of shape (n_rows, n_atoms) times features: (n_rows, n_features)."""
+        """Cotangents times features.
+
+        Parameters
+        ----------
+        cotangents : ndarray or sparse array of shape (n_rows, n_atoms)
+            Factors of the atoms.
+
+        Returns
+        -------
+        rows : ndarray of shape (n_rows, n_features)
+            Dense.
+        """
         result = np.zeros((cotangents.shape[0], self.n_features))
         for tile in self.tiles:
             part = cotangents[:, tile.atoms] @ tile.values
@@ -121,7 +205,18 @@ class Block:
         return result
 
     def split(self, sizes: Sequence[int]) -> list[Block]:
-        """Blocks of consecutive groups of columns, as many as `sizes`; no tile straddles two."""
+        """Blocks of consecutive groups of columns; no tile may straddle two.
+
+        Parameters
+        ----------
+        sizes : sequence of int
+            Numbers of columns of the groups; their sum is `n_features`.
+
+        Returns
+        -------
+        blocks : list of Block
+            As many as sizes.
+        """
         ends = np.cumsum(sizes).tolist()
         parts: list[list[Tile]] = [[] for _ in ends]
         for tile in self.tiles:

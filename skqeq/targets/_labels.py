@@ -10,7 +10,7 @@ from ..structures._structure import as_sequence
 from ._observables import TARGETS, VOIGT, doubtful
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from .._typing import Array, Column, LabelsLike, StructuresLike
     from ..structures import Structures
@@ -25,31 +25,27 @@ def make_targets(**columns: Column) -> Array:
 
     Parameters
     ----------
-    dipole : array-like of shape (n, 3), optional
-        Dipole moments about the centre of mass, e*Angstrom.
-    charges : sequence of n array-likes of shape (n_atoms,), optional
-        Atomic charges, e.
-    quadrupole : array-like of shape (n, 6) or (n, 3, 3), optional
-        Traceless quadrupole moments about the centre of mass, e*Angstrom^2, in the order
-        xx, yy, zz, yz, xz, xy.
-    potential : sequence of n array-likes of shape (n_points,), optional
-        Electrostatic potential at ``atoms.info["potential_points"]``, V.
-    dipole_magnitude : array-like of shape (n,), optional
-        Norm of the dipole moment, e*Angstrom.
-    energy : array-like of shape (n,), optional
-        Total energy of each structure, eV.
-    forces : sequence of n array-likes of shape (n_atoms, 3), optional
-        Negative derivatives of the energy, eV/Angstrom.
-    stress : array-like of shape (n, 6) or (n, 3, 3), optional
-        Stress of crystals, and of slabs in their plane, in the sign and the order of ASE:
-        xx, yy, zz, yz, xz, xy; eV/Angstrom^3.
-    born_effective_charges : sequence of n array-likes of shape (n_atoms, 3, 3), optional
-        Derivatives ``d mu_a / d r_jb`` of the dipole about the coordinate origin, e; or of shape
-        (n_atoms, 9), the rows of each tensor one after the other.
-    **columns
-        In the same way ``dipole_sigma``, ``charges_sigma``, ... : array-like of shape (n,), the
-        noise of each label relative to the model's ``sigma_dipole``, ``sigma_charges``, ...
-        (NaN means 1).
+    **columns : array-like
+        Labels of n structures by the name of the target:
+
+        - ``dipole``, array-like of shape (n, 3): dipole moments about the centre of mass,
+          e*Angstrom.
+        - ``charges``, sequence of n array-likes of shape (n_atoms,): atomic charges, e.
+        - ``quadrupole``, array-like of shape (n, 6) or (n, 3, 3): traceless quadrupole moments
+          about the centre of mass, e*Angstrom^2, in the order xx, yy, zz, yz, xz, xy.
+        - ``potential``, sequence of n array-likes of shape (n_points,): electrostatic potential at
+          ``atoms.info["potential_points"]``, V.
+        - ``dipole_magnitude``, array-like of shape (n,): norm of the dipole moment, e*Angstrom.
+        - ``energy``, array-like of shape (n,): total energy of each structure, eV.
+        - ``forces``, sequence of n array-likes of shape (n_atoms, 3): negative derivatives of the
+          energy, eV/Angstrom.
+        - ``stress``, array-like of shape (n, 6) or (n, 3, 3): stress of crystals, and of slabs in
+          their plane, in the sign and the order of ASE: xx, yy, zz, yz, xz, xy; eV/Angstrom^3.
+        - ``born_effective_charges``, sequence of n array-likes of shape (n_atoms, 3, 3):
+          derivatives ``d mu_a / d r_jb`` of the dipole about the coordinate origin, e; or of shape
+          (n_atoms, 9), the rows of each tensor one after the other.
+        - ``dipole_sigma``, ``charges_sigma``, ..., array-like of shape (n,): the noise of each
+          label relative to the model's ``sigma_dipole``, ``sigma_charges``, ... (NaN means 1).
 
     Returns
     -------
@@ -139,7 +135,7 @@ def _entry(name, i, value):
     return array
 
 
-def targets_from_atoms(X: StructuresLike, names: Sequence[str] | Mapping[str, str]) -> Array:
+def targets_from_atoms(X: StructuresLike, names: Sequence[str] | dict[str, str]) -> Array:
     """Collect labels that structures carry, wherever a reader has put them.
 
     Looks in ``atoms.calc.results``, ``atoms.arrays`` and ``atoms.info``, in this order, because
@@ -216,6 +212,17 @@ class Labels:
         What `predict` must return.
     names : list of str
         Targets of which at least one value is known.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import check_structures, make_targets
+    >>> from skqeq.structures import Structures
+    >>> from skqeq.targets import Labels
+    >>> X = Structures(check_structures([molecule("H2O"), molecule("NH3")]))
+    >>> labels = Labels(make_targets(dipole=[[0, 0, -0.39], None]), X)
+    >>> labels.names, labels.known("dipole").tolist()
+    (['dipole'], [True, False])
     """
 
     def __init__(self, y: LabelsLike, structures: Structures) -> None:
@@ -249,7 +256,20 @@ class Labels:
                 )
 
     def values(self, name: str, i: int) -> Array | None:
-        """Label of structure i as a 1-D array, or None if nothing of it is known."""
+        """Label of one structure.
+
+        Parameters
+        ----------
+        name : str
+            A column.
+        i : int
+            Index of the structure.
+
+        Returns
+        -------
+        values : ndarray of shape (k,) or None
+            In the unit of the target; None if nothing of it is known.
+        """
         value = self.table[name][i]
         if value is None:
             return None
@@ -257,11 +277,33 @@ class Labels:
         return None if np.isnan(value).all() else value
 
     def known(self, name: str) -> Array:
-        """Mask of the structures of which at least one value is known."""
+        """Which structures have a label.
+
+        Parameters
+        ----------
+        name : str
+            A column.
+
+        Returns
+        -------
+        known : ndarray of bool of shape (n,)
+            True where at least one value is known.
+        """
         return np.array([self.values(name, i) is not None for i in range(len(self.table))])
 
     def relative_sigma(self, name: str) -> Array:
-        """Noise relative to the model's, shape (n,)."""
+        """Noise relative to that of the model.
+
+        Parameters
+        ----------
+        name : str
+            A column.
+
+        Returns
+        -------
+        sigma : ndarray of shape (n,)
+            1 where the table says nothing.
+        """
         column = f"{name}_sigma"
         if column not in self.table.dtype.names:
             return np.ones(len(self.table))

@@ -48,6 +48,15 @@ class Target:
         Whether the value grows with the number of atoms.
     weights : float or ndarray
         Weight of each component relative to ``1 / sigma``.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import check_structures
+    >>> from skqeq.targets import TARGETS
+    >>> [water] = check_structures([molecule("H2O")])
+    >>> TARGETS["forces"].unit, TARGETS["forces"].size(water)
+    ('eV/Angstrom', 9)
     """
 
     name: str
@@ -59,13 +68,35 @@ class Target:
     weights: float | Array = 1.0
 
     def size(self, structure: Structure) -> int:
-        """How many numbers the label of this structure holds."""
+        """How many numbers the label of a structure holds.
+
+        Parameters
+        ----------
+        structure : Structure
+            Any structure.
+
+        Returns
+        -------
+        size : int
+            The product of `shape` where that is fixed.
+        """
         if self.shape is None:
             raise TypeError(f"{type(self).__name__} does not say what its size is")
         return int(np.prod(self.shape))
 
     def defined(self, structure: Structure) -> Array:
-        """Which numbers of the label have a meaning: mask of shape (k,)."""
+        """Which numbers of the label have a meaning.
+
+        Parameters
+        ----------
+        structure : Structure
+            Any structure.
+
+        Returns
+        -------
+        defined : ndarray of bool of shape (k,)
+            False for what a periodic structure does not have.
+        """
         return np.full(self.size(structure), True)
 
     def comparable(self, values: Array, structures: Structures) -> Array:
@@ -73,11 +104,34 @@ class Target:
 
         The total energies of different compositions differ by so much more than any error that
         their R2 says nothing.
+
+        Parameters
+        ----------
+        values : ndarray of shape (n, ...)
+            Labels or predictions.
+        structures : Structures
+            What they are of.
+
+        Returns
+        -------
+        values : ndarray of shape (n, ...)
+            The same, or divided by the numbers of atoms.
         """
         return values / structures.sizes if self.extensive else values
 
     def observe(self, solution: Solution) -> Array:
-        """The numbers (k,) that a `Solution` gives for the label."""
+        """The numbers that a model gives for the label.
+
+        Parameters
+        ----------
+        solution : Solution
+            Charges, energy and derivatives of one structure, see `KQEqRegressor.solutions`.
+
+        Returns
+        -------
+        values : ndarray of shape (k,)
+            In the unit of the target.
+        """
         raise TypeError(f"{type(self).__name__} cannot be observed")
 
 
