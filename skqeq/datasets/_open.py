@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ase import Atoms
-    from numpy.typing import ArrayLike
 
     from .._typing import Array, PathType
 
@@ -122,7 +121,9 @@ class StructureFile:
     def __getitem__(self, key: int | np.integer) -> Atoms: ...
 
     @overload
-    def __getitem__(self, key: slice | tuple[Any, ...] | ArrayLike) -> StructureFile: ...
+    def __getitem__(
+        self, key: slice | tuple[Any, ...] | Array | Sequence[int]
+    ) -> StructureFile: ...
 
     def __getitem__(self, key: Any) -> Atoms | StructureFile:
         if isinstance(key, tuple):

@@ -16,8 +16,6 @@ from ._structure import Structure, check_one, check_structures
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from numpy.typing import ArrayLike
-
     from .._typing import Array
 
 
@@ -84,7 +82,7 @@ class Structures:
     def __getitem__(self, key: int | np.integer) -> Structure: ...
 
     @overload
-    def __getitem__(self, key: slice | ArrayLike) -> Structures: ...
+    def __getitem__(self, key: slice | Array | Sequence[int]) -> Structures: ...
 
     def __getitem__(self, key: Any) -> Structure | Structures:
         if isinstance(key, (int, np.integer)):

@@ -18,8 +18,6 @@ from ._tiles import Block
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from numpy.typing import ArrayLike
-
     from .._typing import Array, Column, StructuresLike
     from ..structures import Structure
 
@@ -124,7 +122,9 @@ class StructureFeatures:
     def __getitem__(self, key: int | np.integer) -> Array: ...
 
     @overload
-    def __getitem__(self, key: slice | tuple[Any, ...] | ArrayLike) -> StructureFeatures: ...
+    def __getitem__(
+        self, key: slice | tuple[Any, ...] | Array | Sequence[int]
+    ) -> StructureFeatures: ...
 
     def __getitem__(self, key: Any) -> Array | StructureFeatures:
         """The dense rows of one structure (int), else features of the selected structures."""
