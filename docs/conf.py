@@ -53,7 +53,10 @@ html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_show_sourcelink = False
 # Pages of their own have nothing to navigate to; the list of their sections is on the right.
-pages = ("install", "tour", "theory", "accuracy", "reproductions", "benchmarks", "changelog")
+pages = (
+    *("install", "tour", "theory", "accuracy", "reproductions", "benchmarks"),
+    *("contributing", "changelog"),
+)
 html_sidebars = {page: [] for page in pages}
 html_theme_options = {
     "navigation_with_keys": False,
