@@ -65,7 +65,10 @@ class Links:
         self.scripts = {PurePosixPath(name).name for name in files if name.endswith(".py")}
         text = "\n".join(filter(None, files.values()))
         self.labels = set(re.findall(r"^\.\. _([\w-]+):", text, re.MULTILINE))
-        self.labels |= {f"sphx_glr_auto_examples_{n}" for n in self.scripts if n[:5] == "plot_"}
+        examples = {PurePosixPath(name) for name in files if name.startswith("examples/")}
+        self.examples = {path.stem for path in examples if path.suffix == ".py"}
+        of_gallery = (page_of(str(path)).removeprefix("docs/") for path in examples)
+        self.labels |= {"sphx_glr_" + name.replace("/", "_") for name in of_gallery}
         self.equations = set(re.findall(r":label: (\S+)", text))
         self.citations = set(re.findall(r"^\.\. \[(\w+)\]", text, re.MULTILINE))
 
@@ -84,12 +87,11 @@ class Links:
         """Patterns, and whether what they find on a page leads somewhere."""
         yield WEB, well_formed
         yield PATH, lambda path: path.startswith(BUILT) or path in self.places
-        yield EXAMPLE, lambda example: f"examples/{example}.py" in self.files
+        yield EXAMPLE, self.examples.__contains__
         if name.endswith(".md"):
             yield MARKDOWN, lambda to: "://" in to or self.beside(name, to.partition("#")[0])
             return
-        # The page of an example is in the folder of the gallery.
-        page = name.replace("examples/", "docs/auto_examples/", 1)
+        page = page_of(name)
         yield DOC, lambda to: self.is_document(page, to)
         yield TOCTREE, lambda body: all(self.is_document(page, to) for to in entries(body))
         yield REF, lambda label: " ".join(label.split()).removeprefix("# ") in self.labels
@@ -106,10 +108,16 @@ class Links:
     def is_document(self, page, to):
         """Whether there is a page to read, of the gallery or our own."""
         path = joined("docs" if to.startswith("/") else PurePosixPath(page).parent, to.lstrip("/"))
-        folder, _, example = path.rpartition("/")
-        if folder == "docs/auto_examples":
-            return example == "index" or f"examples/{example}.py" in self.files
-        return f"{path}.rst" in self.files
+        name = path.replace("docs/auto_examples/", "examples/", 1)
+        if name == path:
+            return f"{path}.rst" in self.files
+        folder, _, example = name.rpartition("/")
+        return folder in self.places if example == "index" else f"{name}.py" in self.files
+
+
+def page_of(name):
+    """What Sphinx makes of a file: the pages of examples are in the folder of the gallery."""
+    return re.sub("^examples/", "docs/auto_examples/", name)
 
 
 def joined(folder, to):
@@ -214,6 +222,7 @@ WHOLE = {
     "docs/guide/other.rst": "Other\n=====\n",
     "docs/_static/c.png": None,
     "examples/plot_a.py": '"""\nA\n=\n\n:doc:`../guide/page`\n"""\n# %%\n# :ref:`here`\n',
+    "examples/more/plot_z.py": '"""\n:doc:`../../guide/page` :doc:`/auto_examples/more/plot_z`\n"""',
     "benchmarks/b.py": None,
     "benchmarks/results/d.csv": None,
 }
