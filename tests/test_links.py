@@ -222,7 +222,7 @@ WHOLE = {
     "docs/guide/other.rst": "Other\n=====\n",
     "docs/_static/c.png": None,
     "examples/plot_a.py": '"""\nA\n=\n\n:doc:`../guide/page`\n"""\n# %%\n# :ref:`here`\n',
-    "examples/more/plot_z.py": '"""\n:doc:`../../guide/page` :doc:`/auto_examples/more/plot_z`\n"""',
+    "examples/more/plot_z.py": '"""\n:doc:`../../guide/page` :doc:`/auto_examples/more/plot_z`"""',
     "benchmarks/b.py": None,
     "benchmarks/results/d.csv": None,
 }
