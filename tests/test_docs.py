@@ -11,7 +11,10 @@ from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
+from ase.build import bulk, molecule
+from sklearn.pipeline import make_pipeline
 
 import skqeq
 from skqeq import datasets
@@ -109,6 +112,45 @@ def test_code_on_pages(path):
             if error.name.partition(".")[0] not in OPTIONAL:
                 raise
             pytest.skip(f"needs {error.name}")
+
+
+def refusals(folder):
+    """Mistakes that readers make with files of their own."""
+    water, methane, ion, clash, wire = map(molecule, ("H2O", "CH4", "H2O", "H2O", "H2O"))
+    ion.info |= {"charge": 1, "total_charge": 0}
+    clash.positions[1] = clash.positions[0]
+    wire.cell, wire.pbc = [9.0, 9.0, 9.0], (True, False, False)
+    D, packed = [[0.0, 0.0, -0.4]], folder / "train.xyz.gz"
+    packed.touch()
+    model = make_pipeline(
+        skqeq.SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=1, species=["H", "C", "O"]),
+        skqeq.CURSparsifier(n_points=1),
+        skqeq.KQEqRegressor(),
+    ).fit([water], D)
+    classical = skqeq.QEqRegressor()
+    charges = skqeq.make_targets(charges=[np.zeros(3), np.zeros(4)])
+    return [
+        lambda: skqeq.targets_from_atoms([water], ["dipole"]),
+        lambda: classical.fit([water, methane], charges),
+        lambda: skqeq.check_structures([ion]),
+        lambda: skqeq.check_structures([clash]),
+        lambda: model.predict([methane]),
+        lambda: skqeq.check_structures([wire]),
+        lambda: classical.fit([bulk("MgO", "rocksalt", a=4.2)], D),
+        lambda: classical.fit([water], [1.0]),
+        lambda: skqeq.check_structures(water),
+        lambda: datasets.open_structures(packed),
+    ]
+
+
+def test_common_errors_say_what_the_page_quotes(tmp_path):
+    page = (ROOT / "docs/howto/own_data.rst").read_text(encoding="utf-8")
+    quoted = re.findall(r"^   \* - \*(.+)\*$", page, re.MULTILINE)
+    calls = refusals(tmp_path)
+    assert len(quoted) == len(calls)
+    for message, call in zip(quoted, calls, strict=True):
+        with pytest.raises((ValueError, TypeError), match=re.escape(message)):
+            call()
 
 
 def test_pages_have_code():
