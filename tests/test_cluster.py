@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer, partial_fit
 from skqeq.datasets import load_molecules, open_structures
 
-distributed = pytest.importorskip("dask.distributed")
+distributed = pytest.importorskip("distributed")
 
 N = 240
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import nullcontext
 from io import StringIO
 from itertools import islice
 from pathlib import Path
@@ -232,8 +233,9 @@ class DatabaseFile:
     def __init__(self, path):
         self.path = path
         try:
-            rows = connect(os.fspath(path)).select(include_data=False)
-            self._ids = np.array([row.id for row in rows])
+            with _connected(path) as database:
+                rows = database.select(include_data=False)
+                self._ids = np.array([row.id for row in rows])
         except Exception as error:
             raise ValueError(f"cannot read {path} as a data base of ASE: {error}") from error
         if not len(self._ids):
@@ -244,7 +246,14 @@ class DatabaseFile:
 
     def read(self, i):
         """Structure i."""
-        row = connect(os.fspath(self.path)).get(id=int(self._ids[i]))
+        with _connected(self.path) as database:
+            row = database.get(id=int(self._ids[i]))
         atoms = row.toatoms()
         atoms.info |= {**row.key_value_pairs, **row.data}
         return atoms
+
+
+def _connected(path):
+    """A data base that is closed at the end, if its kind can be."""
+    database = connect(os.fspath(path))
+    return database if hasattr(database, "__exit__") else nullcontext(database)
