@@ -163,7 +163,7 @@ def caught(mutation, tests=None):
         (copy / mutation.path.relative_to(ROOT / "skqeq")).write_text(mutation.changed)
         environment = os.environ | {"PYTHONPATH": folder, "SKQEQ_KERNELS": "numpy"}
         where = "import importlib.util as u; print(u.find_spec('skqeq').origin)"
-        found = _run([sys.executable, "-c", where], environment).stdout.strip()
+        found = _run([sys.executable, "-P", "-c", where], environment).stdout.strip()
         if not found.startswith(folder):
             raise RuntimeError(
                 f"{found} is imported instead of the copy: an editable installation?"
