@@ -145,11 +145,12 @@ def draw(n, seed):
 
 
 def stages(path):
-    """What to run of the tests: the file's own, its folder's, those of models, all others."""
+    """What to run of the tests: the file's own, its folder's, quick ones of everything, the rest."""
     tests, relative = ROOT / "tests", path.relative_to(ROOT / "skqeq")
     own = tests / relative.parent / f"test_{relative.stem.strip('_').removesuffix('_numpy')}.py"
-    order = [own, tests / relative.parent, tests / "response", tests / "electrostatics"]
-    order += [tests / "models", *sorted(tests.glob("test_*.py")), *sorted(tests.iterdir())]
+    order = [own, *([tests / relative.parent] if relative.parts[0] != "models" else [])]
+    order += [tests / name for name in ("test_properties.py", "test_calculator.py", "response")]
+    order += [tests / "electrostatics", tests / "models", *sorted(tests.iterdir())]
     order = [p for p in order if p.exists() and p != tests and p.name not in LAST]
     order = [p for p in order if p.is_dir() or p.name.startswith("test_")]
     return list(dict.fromkeys(order))
