@@ -145,7 +145,7 @@ def draw(n, seed):
 
 
 def stages(path):
-    """What to run of the tests: the file's own, its folder's, quick ones of everything, the rest."""
+    """What to run of the tests: the file's own, its folder's, quick ones, the rest."""
     tests, relative = ROOT / "tests", path.relative_to(ROOT / "skqeq")
     own = tests / relative.parent / f"test_{relative.stem.strip('_').removesuffix('_numpy')}.py"
     order = [own, *([tests / relative.parent] if relative.parts[0] != "models" else [])]
