@@ -409,7 +409,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                 learned = [near.field(dual) for near, dual in slopes]
                 yield i, None, [solve(i, structure, learned, slopes)]
             return
-        for first, block in features.blocks():
+        for first, block in features.blocks(verbose=self.verbose, desc="charges"):
             parts = zip(block.split(self._sizes), (w, v, u), strict=True)
             learned = (np.split(part.dot(x), block.offsets[1:-1]) for part, x in parts)
             members = zip(block.structures, zip(*learned, strict=True), strict=True)

@@ -168,6 +168,8 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         if self.scoring not in METRICS:
             raise ValueError(f"scoring must be one of {', '.join(METRICS)}, got {self.scoring!r}")
         model = KQEqRegressor() if self.estimator is None else clone(self.estimator)
+        if self.verbose:
+            model.set_params(verbose=self.verbose)
         if self.optimize_noise:
             names = [f"sigma_{name}" for name in _labelled(model, X, y)]
             model, self.evidence_history_ = maximize_evidence(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
 from ..structures._structure import as_sequence
 from ._observables import TARGETS, VOIGT, doubtful
@@ -135,7 +136,9 @@ def _entry(name, i, value):
     return array
 
 
-def targets_from_atoms(X: StructuresLike, names: Sequence[str] | dict[str, str]) -> Array:
+def targets_from_atoms(
+    X: StructuresLike, names: Sequence[str] | dict[str, str], *, verbose: int = 0
+) -> Array:
     """Collect labels that structures carry, wherever a reader has put them.
 
     Looks in ``atoms.calc.results``, ``atoms.arrays`` and ``atoms.info``, in this order, because
@@ -148,6 +151,8 @@ def targets_from_atoms(X: StructuresLike, names: Sequence[str] | dict[str, str])
     names : sequence of str, or dict of {str: str}
         Targets, looked up with the prefix ``REF_``, which marks references among predictions,
         and then under their own name; a dict gives the key of each target.
+    verbose : int, default=0
+        Above 0 a progress bar is shown, for large files.
 
     Returns
     -------
@@ -173,7 +178,8 @@ def targets_from_atoms(X: StructuresLike, names: Sequence[str] | dict[str, str])
     keys = names if isinstance(names, dict) else dict.fromkeys(names)
     places = {n: (f"REF_{n}", n) if key is None else (key,) for n, key in keys.items()}
     columns: dict[str, list[Any]] = {name: [] for name in keys}
-    for atoms in as_sequence(X):  # once, as they may be read one by one
+    # Once, as they may be read one by one.
+    for atoms in tqdm(as_sequence(X), "labels", disable=not verbose, leave=False):
         for name, candidates in places.items():
             columns[name].append(_find(atoms, candidates))
     for name, candidates in places.items():
