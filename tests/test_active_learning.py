@@ -176,15 +176,18 @@ def kill_until_done(directory, rng):
     """Start a run and kill it when it has written a few files more, until it is done."""
     for n_kills in range(1000):
         last = len(files(directory)) + rng.integers(3)
-        child, status = in_child(finish, directory), 0
-        while os.waitpid(child, os.WNOHANG) == (0, 0):
+        child = in_child(finish, directory)
+        ended, status = os.waitpid(child, os.WNOHANG)
+        while not ended:
             if len(files(directory)) >= last:
                 time.sleep(rng.uniform(0.0, 0.05))
                 os.kill(child, signal.SIGKILL)
                 status = os.waitpid(child, 0)[1]
                 break
             time.sleep(0.001)
+            ended, status = os.waitpid(child, os.WNOHANG)
         if not os.WIFSIGNALED(status):
+            assert status == 0
             return n_kills
 
 
