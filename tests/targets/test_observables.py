@@ -67,3 +67,14 @@ def test_potential_needs_points():
     assert TARGETS["potential"].size(structure) == 0
     with pytest.raises(ValueError, match="FH has no info\\['potential_points'\\]"):
         TARGETS["potential"].operator(structure, np.ones(2))
+
+
+@pytest.mark.parametrize("length", [4.0, 40.0])
+@pytest.mark.parametrize(("tilt", "along_z"), [(0.0, True), (1e-11, True), (1e-9, False)])
+def test_axes_along_which_a_slab_has_a_dipole(length, tilt, along_z):
+    """A tilt of the plane matters in units of the cell: rounding of long vectors is none."""
+    atoms = helpers.rattled("HF", 0)
+    atoms.set_cell([[length, 0.0, 0.0], [0.0, length, tilt * length], [0.0, 0.0, 20.0]])
+    atoms.pbc = (True, True, False)
+    [structure] = check_structures([atoms])
+    assert TARGETS["dipole"].defined(structure).tolist() == [False, False, along_z]
