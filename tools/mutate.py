@@ -34,6 +34,7 @@ NO_PHYSICS_CALLS = {
     *("range", "len", "max", "min", "ceil", "tqdm", "warn", "reshape", "zeros"),
     *("empty", "ones", "full", "split", "array_split", "int", "bincount", "moveaxis", "swapaxes"),
 }
+COUNTERS = re.compile("n_.*|size|start|stop|first|place|begin")
 # Slow, or about other things than numbers.
 LAST = ("test_docs.py", "test_links.py", "test_typing.py", "test_cluster.py", "tools", "_cli")
 
@@ -89,8 +90,8 @@ def candidates(path):
     return sorted(found, key=lambda m: (m.start, m.stop))
 
 
-def _name(function):
-    return getattr(function, "attr", getattr(function, "id", ""))
+def _name(node):
+    return getattr(node, "attr", getattr(node, "id", ""))
 
 
 def _is_docstring(node):
@@ -115,6 +116,8 @@ def _changes(node, source, span):
             if isinstance(side, ast.Constant) and isinstance(side.value, (int, float)):
                 yield (*span(side), repr(side.value + 1))
     elif isinstance(node, ast.AugAssign) and isinstance(node.op, (ast.Add, ast.Sub)):
+        if COUNTERS.fullmatch(_name(node.target)):
+            return
         start, stop = span(node.target)[1], span(node.value)[0]
         old, new = ("+", "-") if isinstance(node.op, ast.Add) else ("-", "+")
         at = source.index(old, start, stop)

@@ -177,3 +177,11 @@ def test_undefined_numbers_are_reported(value):
     r[3] = value
     with pytest.raises(ValueError, match="infinite or undefined"):
         reduced(J, r).solve()
+
+
+def test_rows_are_counted_through_merges():
+    one, other = Triangle(3), Triangle(3)
+    one.update(np.eye(3), np.ones(3))
+    other.update(np.ones((5, 3)), np.ones(5))
+    one.merge(other.augmented.copy(), other.n_rows)
+    assert (one.n_rows, other.n_rows, one.copy().n_rows) == (8, 5, 8)
