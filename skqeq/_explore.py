@@ -118,7 +118,8 @@ def explore(
     try:
         import chemiscope
     except ImportError as error:
-        raise ImportError('explore needs chemiscope: pip install "skqeq[explore]"') from error
+        message = 'explore needs chemiscope: pip install "skqeq[explore]"'
+        raise ImportError(message, name="chemiscope") from error
     structures = list(structures)
     checked = check_structures(structures)
     of_structures, of_atoms = _predicted(structures, checked, model)

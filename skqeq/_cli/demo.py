@@ -1,7 +1,9 @@
 """``skqeq demo``: a model of dipole moments, from the bundled data to figures."""
 
+import sys
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 from ase.io import write
@@ -52,8 +54,10 @@ def run(args):
     print("\nwritten:")
     for path in paths:
         print(f"  {path}")
+    # As it was called: the environment need not be active.
+    program = sys.argv[0] if Path(sys.argv[0]).stem == "skqeq" else "skqeq"
     print(
-        f"\nnext, for example:\n  skqeq evaluate {paths[0]} {paths[1]}\n"
+        f"\nnext, for example:\n  {program} evaluate {paths[0]} {paths[1]}\n"
         f"\ndone in {time.perf_counter() - start:.0f} s"
     )
 

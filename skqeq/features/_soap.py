@@ -253,7 +253,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
     def _transform(self, structures):
         known = ", ".join(chemical_symbols[z] for z in self.species_)
         structures.check_elements(
-            self.species_, f"; known species: {known} (those seen in fit, or given as `species`)"
+            self.species_, f"; known species: {known}; train on structures that hold it, too"
         )
         # Of a walk through data that do not fit in memory hardly any rows would be found again.
         cache_bytes = 0 if structures.lazy else self.cache_bytes

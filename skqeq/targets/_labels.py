@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 
 COLUMNS = {name: t.shape for name, t in TARGETS.items()}
+# Charges that sum to another whole number than the total charge, within this, e, are of an ion
+# whose charge was forgotten.
+WHOLE = 0.005
+# Of fewer structures nothing is said of the unit of dipoles.
+FEWEST_DIPOLES = 5
 RAGGED = [name for name, shape in COLUMNS.items() if shape is None]
 
 
@@ -186,7 +192,7 @@ def targets_from_atoms(
         if all(value is None for value in columns[name]):
             raise ValueError(
                 f"no structure has {name}: looked for {' or '.join(candidates)} in calc.results, "
-                "arrays and info"
+                f"arrays and info; names of your own are given as {{{name!r}: key}}"
             )
     return make_targets(**columns)
 
@@ -237,9 +243,14 @@ class Labels:
             raise ValueError(f"X holds {len(structures)} structures, but y {len(self.table)}")
         self.columns = [n for n in self.table.dtype.names if not n.endswith("_sigma")]
         ragged = [name for name in self.columns if name in RAGGED]
+        doubts = _Doubts()
         for i, structure in enumerate(structures if ragged else ()):
             for name in ragged:
                 self._check_size(name, i, structure)
+            if "charges" in ragged:
+                dipole = self.table["dipole"][i] if "dipole" in self.columns else None
+                doubts.compare(i, structure, self.table["charges"][i], dipole)
+        doubts.warn()
         partial = [n for n in self.columns if n in ("stress", "born_effective_charges")]
         for i, structure in doubtful(structures, partial):
             for name in partial:
@@ -314,6 +325,51 @@ class Labels:
         if column not in self.table.dtype.names:
             return np.ones(len(self.table))
         return np.where(np.isnan(self.table[column]), 1.0, self.table[column])
+
+
+class _Doubts:
+    """What charges say of the total charge, and of the unit and the sign of dipoles."""
+
+    def __init__(self):
+        self.n_wrong, self.first, self.products = 0, "", []
+
+    def compare(self, i, structure, charges, dipole):
+        """Look at the labels of one structure."""
+        if charges is None or np.isnan(charges).any():
+            return
+        total = charges.sum()
+        excess = total - structure.charge
+        if round(excess) and abs(excess - round(excess)) < WHOLE:
+            self.n_wrong += 1
+            self.first = self.first or (
+                f"structure {i} ({structure.symbols}), whose total charge is {structure.charge:g} "
+                f"and whose charges sum to {total:.3g}"
+            )
+        if dipole is None or np.isnan(dipole).any() or structure.periodic:
+            return
+        of_charges = charges @ (structure.positions - structure.center_of_mass)
+        self.products.append((of_charges @ dipole, of_charges @ of_charges, dipole @ dipole))
+
+    def warn(self):
+        """Say what is hardly meant."""
+        if self.n_wrong:
+            warnings.warn(
+                f"the charges of {self.n_wrong} structures sum to another whole number than the "
+                f"total charge, first {self.first}; that belongs in atoms.info['charge']",
+                stacklevel=5,
+            )
+        if len(self.products) < FEWEST_DIPOLES:
+            return
+        both, of_charges, of_dipoles = np.sum(self.products, axis=0)
+        if abs(both) <= 0.9 * np.sqrt(of_charges * of_dipoles):
+            return
+        if both < 0 or both > 3.0 * of_charges:
+            warnings.warn(
+                f"the dipoles are {both / of_charges:.2g} times those of the charges: they are "
+                "expected in e*Angstrom (Debye times ase.units.Debye), and from negative to "
+                "positive charge",
+                stacklevel=5,
+            )
 
 
 def as_table(y):

@@ -6,9 +6,11 @@ import pytest
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
+from ase.units import Debye
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skqeq import QEqRegressor, check_structures, make_targets, targets_from_atoms
+from skqeq.structures import Structures
 from skqeq.targets import Labels
 
 from .. import helpers
@@ -264,3 +266,37 @@ def test_structures_in_any_container(X, dipoles):
         assert_array_equal(targets_from_atoms(container, "dipole")["dipole"], dipoles)
     with pytest.raises(TypeError, match="single Atoms"):
         targets_from_atoms(molecule("H2O"), "dipole")
+
+
+# ---- labels that are hardly meant ---------------------------------------------------------------
+
+
+def dipoles_of(X, charges):
+    return np.array([q @ (a.positions - a.get_center_of_mass()) for a, q in zip(X, charges)])
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"), [(1 / Debye, "are 4.8 times"), (-1.0, "are -1 times"), (1.5, None)]
+)
+def test_unit_and_sign_of_dipoles(molecules, factor, message):
+    charges = [helpers.invented_charges(atoms) for atoms in molecules]
+    y = make_targets(dipole=factor * dipoles_of(molecules, charges), charges=charges)
+    structures = Structures(check_structures(molecules))
+    if message is None:
+        Labels(y, structures)
+        return
+    with pytest.warns(UserWarning, match=f"the dipoles {message} those of the charges: .*Debye"):
+        Labels(y, structures)
+    Labels(y[:4], structures[:4])  # too few to tell
+
+
+def test_charges_of_ions_that_are_said_to_be_neutral(molecules):
+    charges = [helpers.invented_charges(atoms) for atoms in molecules]
+    charges[2] = charges[2] + 1.0 / len(charges[2])
+    charges[5] = np.full(len(charges[5]), np.nan)
+    y = make_targets(charges=charges)
+    message = r"charges of 1 structures .* first structure 2 \(C2H6O\), whose total charge is 0 and"
+    with pytest.warns(UserWarning, match=message):
+        Labels(y, Structures(check_structures(molecules)))
+    molecules[2].info["charge"] = 1
+    Labels(y, Structures(check_structures(molecules)))
