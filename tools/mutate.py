@@ -1,217 +1,305 @@
-"""Wrong signs, factors and indices in lines of physics, which the tests must notice.
+"""Small errors planted in the physics, one at a time, and whether the tests see them.
 
-    python tools/mutate.py [--lines 10] [--seed 0] [--csv results.csv]
+    python tools/mutate.py [--lines 10] [--seed 0] [--only 3 7] [--report mutations.csv]
 
-Lines are drawn at random from `FILES`; each is changed in one place in a copy of the package, and
-the tests run against the copy with the NumPy twins, those of the same folder first, until one
-fails. A line that no test notices is reported as survived, and ends in an error. The checkout is
-left as it is. The package must be installed, but not as an editable one, which would be imported
-instead of the copy.
+Lines of physics are drawn at random, and each is changed by one mutation in a copy of the checkout:
+
+- a sign: ``+`` and ``-`` exchanged, a minus dropped;
+- a factor: ``*`` and ``/`` exchanged, a number in arithmetic raised by one, or doubled if a float;
+- an index: another number, a name of `PARTNERS` for its partner, the other axis, ``.T`` dropped.
+
+The tests of the same folder run against the copy, then all others but those of docs and tools, with
+the NumPy twins of the kernels, so that nothing is compiled. A test that fails without the mutation
+too is left out; a run that takes longer than `SECONDS` counts as a failure. The report is printed;
+any survivor ends with an error.
+
+Lines are those with arithmetic or numeric indices in functions of the files in `PHYSICS`, and the
+constants of modules in `CONSTANTS`. Not mutated are
+
+- messages, asserts, annotations, conditions of an error, arithmetic with strings, lists and sets;
+- statements that name one of the words in `NO_PHYSICS`, powers of two above 2**9, and the functions
+  in `ESTIMATES`: these decide time, memory and types, or what is printed;
+- numbers that are not zero but below `TOLERANCE`: these are guards against rounding;
+- what is the same by itself: ``x * 1``, ``x / 1``, ``x + 0``, ``x - 0``, ``(-x)**2``.
 """
 
 import argparse
 import ast
+import contextlib
 import csv
 import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-FILES = [
-    *("electrostatics/*.py", "response/*.py", "solvers/*.py", "_pythran/*_numpy.py", "spectra.py"),
-    *("features/_gradient.py", "targets/_observables.py", "sparsify/_gradient.py", "metrics.py"),
-    *("models/_energies.py", "models/_solution.py", "models/_rows.py", "features/_dscribe.py"),
-]
-# What is in these is no physics: messages, sizes of blocks and arrays, progress, tolerances.
-NO_PHYSICS = (ast.Raise, ast.Assert, ast.JoinedStr, ast.Compare, ast.AnnAssign, ast.arguments)
-NO_PHYSICS_CALLS = {
-    *("range", "len", "max", "min", "ceil", "tqdm", "warn", "reshape", "zeros"),
-    *("empty", "ones", "full", "split", "array_split", "int", "bincount", "moveaxis", "swapaxes"),
-}
-COUNTERS = re.compile("n_.*|size|start|stop|first|place|begin")
-# Slow, or about other things than numbers.
-LAST = ("test_docs.py", "test_links.py", "test_typing.py", "test_cluster.py", "tools", "_cli")
+PHYSICS = (
+    *("electrostatics/*", "response/*", "targets/*", "features/_gradient", "models/*", "solvers/*"),
+    *("sparsify/*", "_pythran/*_numpy", "parameters", "spectra", "metrics"),
+)
+CONSTANTS = ("parameters.py", "spectra.py", "metrics.py")
+PARTNERS = {"i": "j", "j": "i", "a": "b", "b": "a", "u": "v", "v": "u"}
+NO_PHYSICS = re.compile(
+    r"bytes|BLOCK|SMALL|COST|cost|jitter|verbose|tqdm|warn|print|isinstance|2 \*\* [1-9]\d"
+)
+ESTIMATES = ("choose", "cost")
+TOLERANCE = 1e-5
+SECONDS = 3600
+SKIPPED = (ast.Raise, ast.Assert, ast.AnnAssign, ast.JoinedStr, ast.arguments, ast.Import)
+COLLECTIONS = (ast.List, ast.Tuple, ast.Set, ast.Dict, ast.ListComp, ast.JoinedStr)
+OPERATORS = {ast.Add: "+-", ast.Sub: "-+", ast.Mult: "*/", ast.Div: "/*"}
+COLUMNS = ("seed", "file", "line", "before", "after", "caught by", "seconds")
 
 
-class Mutation:
-    """One change of one line: the file, where, and what stands there instead."""
+class Mutation(NamedTuple):
+    """Bytes `start` to `stop` of a file, and what stands there instead."""
 
-    def __init__(self, path, start, stop, text):
-        self.path, self.start, self.stop, self.text = path, start, stop, text
-        self.source = path.read_text(encoding="utf-8")
-        self.line = self.source.count("\n", 0, start) + 1
+    file: str
+    start: int
+    stop: int
+    text: bytes
 
-    @property
-    def changed(self):
-        """The whole file with the change."""
-        return self.source[: self.start] + self.text + self.source[self.stop :]
+    def apply(self, source):
+        return source[: self.start] + self.text + source[self.stop :]
 
-    def lines(self):
-        """The line as it is, and as it would be."""
-        return tuple(s.splitlines()[self.line - 1].strip() for s in (self.source, self.changed))
+    def line(self, source):
+        """Number of the line, and the line before and after."""
+        n = source.count(b"\n", 0, self.start)
+        lines = (text.split(b"\n")[n].strip().decode() for text in (source, self.apply(source)))
+        return n + 1, *lines
 
 
-def candidates(path):
-    """All mutations of a file, in its order."""
-    source = path.read_text(encoding="utf-8")
-    starts = [0]
-    for line in source.splitlines(keepends=True):
-        starts.append(starts[-1] + len(line))
+class Finder:
+    """All mutations of one file."""
 
-    def place(line, column):  # ast counts bytes
-        begin = starts[line - 1]
-        text = source[begin : starts[line]].encode()
-        return begin + len(text[:column].decode())
+    def __init__(self, file, source):
+        self.file, self.source, self.found, self.names = file, source, [], set()
+        self.starts = [0]
+        for line in source.splitlines(keepends=True):
+            self.starts.append(self.starts[-1] + len(line))
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) or Path(file).name in CONSTANTS:
+                self.statement(node)
 
-    def span(node):
-        return place(node.lineno, node.col_offset), place(node.end_lineno, node.end_col_offset)
+    def span(self, node):
+        ends = (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)
+        return [self.starts[line - 1] + column for line, column in ends]
 
-    found = []
+    def add(self, start, stop, text):
+        self.found.append(Mutation(self.file, start, stop, text.encode()))
 
-    def visit(node, in_function):
-        if isinstance(node, NO_PHYSICS) or _is_docstring(node):
+    def statement(self, node):
+        """What is in a statement and in those below it."""
+        if isinstance(node, SKIPPED) or getattr(node, "name", None) in ESTIMATES:
             return
-        if isinstance(node, ast.Call) and _name(node.func) in NO_PHYSICS_CALLS:
+        children, outer = list(ast.iter_child_nodes(node)), self.names
+        if isinstance(node, ast.FunctionDef):
+            children = node.body
+            self.names = outer | {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+        elif isinstance(node, ast.ClassDef):
+            children = [child for child in node.body if isinstance(child, ast.FunctionDef)]
+        own = []
+        for child in children:
+            if isinstance(child, ast.stmt | ast.ExceptHandler):
+                self.statement(child)
+            else:
+                own.append(child)
+        self.names = outer
+        guards = isinstance(node, ast.If) and isinstance(node.body[0], ast.Raise)
+        if guards or NO_PHYSICS.search(" ".join(map(ast.unparse, own))):
             return
-        if isinstance(node, (ast.FunctionDef, ast.Lambda)):
-            in_function = True
-        if in_function:
-            found.extend(Mutation(path, *change) for change in _changes(node, source, span))
+        if isinstance(node, ast.AugAssign):
+            self.operator(node, node.target, node.value)
+        for child in own:
+            self.expression(child, node)
+
+    def expression(self, node, parent, index=False):
+        """What is in an expression; `index` says whether it stands in the brackets of one."""
+        if isinstance(node, SKIPPED):
+            return
+        if isinstance(node, ast.BinOp):
+            self.operator(node, node.left, node.right)
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            squared = isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Pow)
+            if not (squared and number(parent.right) == 2):
+                start, _ = self.span(node)
+                self.add(start, start + 1, "")
+        elif isinstance(node, ast.Constant):
+            if index or isinstance(parent, ast.BinOp | ast.UnaryOp | ast.AugAssign):
+                self.constant(node, index)
+        elif isinstance(node, ast.Name) and index:
+            if PARTNERS.get(node.id) in self.names:
+                self.add(*self.span(node), PARTNERS[node.id])
+        elif isinstance(node, ast.Attribute) and node.attr == "T":
+            _, stop = self.span(node)
+            self.add(stop - 2, stop, "")
+        elif isinstance(node, ast.keyword) and node.arg == "axis":
+            self.add(*self.span(node.value), "1" if number(node.value) == 0 else "0")
+            return
         for child in ast.iter_child_nodes(node):
-            visit(child, in_function)
+            brackets = isinstance(node, ast.Subscript) and child is node.slice
+            self.expression(child, node, index or brackets)
 
-    visit(ast.parse(source), False)
-    return sorted(found, key=lambda m: (m.start, m.stop))
-
-
-def _name(node):
-    return getattr(node, "attr", getattr(node, "id", ""))
-
-
-def _is_docstring(node):
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-
-
-def _changes(node, source, span):
-    """Signs, factors and indices of one node: (start, stop, new text)."""
-    if isinstance(node, ast.BinOp):
-        start, stop = span(node.left)[1], span(node.right)[0]
-        signs = {
-            ast.Add: ("+", "-"),
-            ast.Sub: ("-", "+"),
-            ast.Mult: ("*", "/"),
-            ast.Div: ("/", "*"),
-        }
-        if type(node.op) in signs and not isinstance(node.left, (ast.List, ast.Tuple)):
-            old, new = signs[type(node.op)]
-            at = source.index(old, start, stop)
-            yield at, at + 1, new
-        for side in (node.left, node.right):
-            if isinstance(side, ast.Constant) and isinstance(side.value, (int, float)):
-                yield (*span(side), repr(side.value + 1))
-    elif isinstance(node, ast.AugAssign) and isinstance(node.op, (ast.Add, ast.Sub)):
-        if COUNTERS.fullmatch(_name(node.target)):
+    def operator(self, node, left, right):
+        old, new = OPERATORS.get(type(node.op), "  ")
+        if old == " " or any(not numeric(side) for side in (left, right)):
             return
-        start, stop = span(node.target)[1], span(node.value)[0]
-        old, new = ("+", "-") if isinstance(node.op, ast.Add) else ("-", "+")
-        at = source.index(old, start, stop)
-        yield at, at + 1, new
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        if not isinstance(node.operand, ast.Constant):
-            at = span(node)[0]
-            yield at, at + 1, ""
-    elif isinstance(node, ast.Subscript):
-        index = node.slice
-        for part in index.elts if isinstance(index, ast.Tuple) else [index]:
-            if isinstance(part, ast.Constant) and type(part.value) is int:
-                yield (*span(part), str(part.value + 1 if part.value < 2 else part.value - 1))
-    elif isinstance(node, ast.Attribute) and node.attr == "T":
-        stop = span(node)[1]
-        yield stop - 2, stop, ""
+        if number(right) == {"+": 0, "-": 0, "*": 1, "/": 1}[old]:
+            return
+        start = self.source.index(old.encode(), self.span(left)[1], self.span(right)[0])
+        self.add(start, start + 1, new)
+
+    def constant(self, node, index):
+        x = number(node)
+        if x is None or 0 < abs(x) < TOLERANCE:
+            return
+        if isinstance(x, float):
+            x = 2 * x or 1.0
+        else:
+            x = x - 1 if index and x else x + 1
+        self.add(*self.span(node), repr(x))
 
 
-def draw(n, seed):
-    """n mutations of different lines."""
-    paths = sorted(p for pattern in FILES for p in (ROOT / "skqeq").glob(pattern))
-    by_line = {}
-    for path in paths:
-        for mutation in candidates(path):
-            by_line.setdefault((path, mutation.line), []).append(mutation)
-    rng = random.Random(seed)
-    return [rng.choice(by_line[key]) for key in rng.sample(sorted(by_line), n)]
+def number(node):
+    """The value of a numeric constant, else None."""
+    is_number = isinstance(node, ast.Constant) and type(node.value) in (int, float)
+    return node.value if is_number else None
 
 
-def stages(path):
-    """What to run of the tests: the file's own, its folder's, quick ones, the rest."""
-    tests, relative = ROOT / "tests", path.relative_to(ROOT / "skqeq")
-    own = tests / relative.parent / f"test_{relative.stem.strip('_').removesuffix('_numpy')}.py"
-    order = [own, *([tests / relative.parent] if relative.parts[0] != "models" else [])]
-    order += [tests / name for name in ("test_properties.py", "test_calculator.py", "response")]
-    order += [tests / "electrostatics", tests / "models", *sorted(tests.iterdir())]
-    order = [p for p in order if p.exists() and p != tests and p.name not in LAST]
-    order = [p for p in order if p.is_dir() or p.name.startswith("test_")]
-    return list(dict.fromkeys(order))
+def numeric(node):
+    """Whether arithmetic with it can be that of numbers."""
+    text = isinstance(node, ast.Constant) and number(node) is None
+    of_sets = isinstance(node, ast.Call) and getattr(node.func, "id", None) in ("set", "list")
+    return not (text or of_sets or isinstance(node, COLLECTIONS))
 
 
-def caught(mutation, tests=None):
-    """The test that notices the change, or None."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "skqeq"
-        shutil.copytree(ROOT / "skqeq", copy, ignore=shutil.ignore_patterns("__pycache__"))
-        (copy / mutation.path.relative_to(ROOT / "skqeq")).write_text(mutation.changed)
-        environment = os.environ | {"PYTHONPATH": folder, "SKQEQ_KERNELS": "numpy"}
-        where = "import importlib.util as u; print(u.find_spec('skqeq').origin)"
-        found = _run([sys.executable, "-P", "-c", where], environment).stdout.strip()
-        if not found.startswith(folder):
-            raise RuntimeError(
-                f"{found} is imported instead of the copy: an editable installation?"
-            )
-        # -P: the copy, not the checkout.
-        command = [sys.executable, "-P", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-        done = _run([*command, *map(str, tests or stages(mutation.path))], environment)
-        if done.returncode == 0:
+def candidates(root=ROOT):
+    """All mutations: lists by file and line."""
+    found = {}
+    files = {path for pattern in PHYSICS for path in (root / "skqeq").glob(f"{pattern}.py")}
+    for path in sorted(files):
+        source = path.read_bytes()
+        for mutation in Finder(path.relative_to(root).as_posix(), source).found:
+            line = source.count(b"\n", 0, mutation.start) + 1
+            found.setdefault((mutation.file, line), []).append(mutation)
+    return found
+
+
+def draw(n_lines, seed, root=ROOT):
+    """Some of the lines, and one mutation of each."""
+    found, rng = candidates(root), random.Random(seed)
+    return [rng.choice(found[line]) for line in rng.sample(sorted(found), n_lines)]
+
+
+def run(folder, mutation=None, tests=("tests",), options=()):
+    """Copy the checkout, plant a mutation, run tests: the first that fails, or None.
+
+    It is pytest's name of the test, or what happened if there is none.
+    """
+    ignored = shutil.ignore_patterns(
+        ".*", "__pycache__", "_build", "build", "*.so", "auto_examples"
+    )
+    copy = Path(folder) / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(ROOT, copy, ignore=ignored)
+    if mutation:
+        path = copy / mutation.file
+        path.write_bytes(mutation.apply(path.read_bytes()))
+    # The finder of an editable install goes before any path.
+    (copy / "sitecustomize.py").write_text(
+        "import sys\nsys.meta_path = [f for f in sys.meta_path if 'Mesonpy' not in repr(f)]\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "--tb=no", *tests, *options]
+    own = {"PYTHONPATH": str(copy), "SKQEQ_KERNELS": "numpy", "PYTHONDONTWRITEBYTECODE": "1"}
+    with open(Path(folder) / "log", "w+") as log:
+        process = subprocess.Popen(
+            [*command, "-p", "no:cacheprovider", "--hypothesis-seed=0"],
+            cwd=copy,
+            env=os.environ | own | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            code = "time"
+        finally:  # tests start processes too
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        if code in (0, 5):
             return None
-        failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-        if failed is None:
-            raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
-        return failed[1]
+        log.seek(0)
+        failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", log.read(), flags=re.MULTILINE)
+    return failed[1] if failed else f"pytest ended with {code}"
 
 
-def _run(command, environment):
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+def caught_by(mutation, folder):
+    """The first test that fails with a mutation and not without, or None, and after how long."""
+    _, *parents, name = Path(mutation.file).with_suffix("").parts
+    own = f"tests/{parents[0]}" if parents else f"tests/test_{name}.py"
+    rest = ["--ignore=tests/test_docs.py", "--ignore=tests/tools", f"--ignore={own}"]
+    seconds = 0.0
+    for tests, options in (([own], []), (["tests"], rest)):
+        while True:
+            start = time.perf_counter()
+            failed = run(folder, mutation, tests, options)
+            seconds += time.perf_counter() - start
+            if failed is None:
+                break
+            without = run(folder, None, [failed]) if failed.startswith("tests") else None
+            if without is None:
+                return failed, seconds
+            if without != failed:
+                raise RuntimeError(f"{failed} alone, without the mutation: {without}")
+            print(f"  {failed} fails without the mutation too", flush=True)
+            options = [*options, f"--deselect={failed}"]
+    return None, seconds
+
+
+def add_to_report(path, row):
+    """Add a row to a table of comma-separated values, or put it in the place of an older one."""
+    row, old = [str(x) for x in row], []
+    if path.exists():
+        with open(path, newline="") as file:
+            old = list(csv.reader(file))[1:]
+    table = {tuple(r[:5]): r for r in (*old, row)}
+    with open(path, "w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *table.values()])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--lines", type=int, default=10)
+    parser.add_argument("--lines", type=int, default=10, help="how many are drawn")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--csv", type=Path, help="add the results to this file")
+    parser.add_argument("--only", type=int, nargs="+", help="numbers of some of those drawn")
+    parser.add_argument("--report", type=Path, help="table to add the results to")
+    parser.add_argument("--list", action="store_true", help="run nothing")
     args = parser.parse_args()
-    rows = []
-    for mutation in draw(args.lines, args.seed):
-        start = time.perf_counter()
-        test = caught(mutation)
-        before, after = mutation.lines()
-        place = f"{mutation.path.relative_to(ROOT)}:{mutation.line}"
-        seconds = f"{time.perf_counter() - start:.0f}"
-        row = [args.seed, place, before, after, test or "SURVIVED", seconds]
-        rows.append(dict(zip(("seed", "line", "before", "after", "noticed by", "s"), row)))
-        print(f"{place}\n  - {before}\n  + {after}\n  {row[4]} ({seconds} s)", flush=True)
-    if args.csv:
-        new = not args.csv.exists()
-        with args.csv.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerows(rows)
-    survivors = sum(row["noticed by"] == "SURVIVED" for row in rows)
-    print(f"{len(rows)} lines, {survivors} survived (seed {args.seed})")
+    survivors = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for n, mutation in enumerate(draw(args.lines, args.seed), start=1):
+            if args.only and n not in args.only:
+                continue
+            line, before, after = mutation.line((ROOT / mutation.file).read_bytes())
+            print(f"{n}. {mutation.file}:{line}\n  - {before}\n  + {after}", flush=True)
+            if args.list:
+                continue
+            found, seconds = caught_by(mutation, folder)
+            survivors += found is None
+            found = found or "SURVIVED"
+            print(f"  {found}, {seconds:.0f} s", flush=True)
+            if args.report:
+                code = f"``{before}``", f"``{after}``"  # it is a table of the docs
+                row = [args.seed, mutation.file, line, *code, found, round(seconds)]
+                add_to_report(args.report, row)
     sys.exit(bool(survivors))
 
 

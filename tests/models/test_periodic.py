@@ -76,7 +76,7 @@ def _charges_of(model, X):
 @pytest.mark.parametrize("total", [0.0, 1.0])
 def test_charges_of_qeq(make, total):
     atoms = rattled(make(), 1, charge=total)
-    labels = make_targets(charges=[np.zeros(len(atoms))])
+    labels = make_targets(charges=[np.full(len(atoms), total / len(atoms))])
     model = QEqRegressor(sigma_charges=1e9).fit([atoms], labels)
     [q] = model.predict_charges([atoms])
     assert_allclose(q, qeq_charges(atoms, total=total), atol=1e-8)

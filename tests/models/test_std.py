@@ -184,7 +184,8 @@ def test_a_field_that_no_weights_describe(water):
     soap = SOAPFeaturizer(r_cut=3.0, n_max=3, l_max=2, cutoff_width=1.0)
     phi = make_pipeline(soap, CURSparsifier(n_points=2)).fit_transform(X[:3])
     model = KQEqRegressor(hardness=5.0, store_triangles=True, sigma_charges=1e6)
-    model.fit(phi, make_targets(charges=[np.zeros(len(a)) for a in X[:3]]))
+    charges = [np.full(len(a), a.info["charge"] / len(a)) for a in X[:3]]
+    model.fit(phi, make_targets(charges=charges))
     rows, (atoms, solution) = phi[0], (X[0], next(model.solutions(phi[[0]], ["charges"])))
     gram = rows @ rows.T
     np.fill_diagonal(gram, 1.0)

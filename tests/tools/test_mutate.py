@@ -1,7 +1,8 @@
-"""The tool that changes lines of physics: one place at a time, and a test that notices."""
+"""``tools/mutate.py`` changes lines of physics in one place, and sees what tests see."""
 
 import ast
 import importlib.util
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -11,54 +12,99 @@ spec = importlib.util.spec_from_file_location("mutate", ROOT / "tools" / "mutate
 mutate = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(mutate)
 
-SOURCE = '''"""Not -1 here."""
-WIDTH = 2 * 3
+SOURCE = b'''"""Text with 1 + 2 in it."""
+TABLE = 2.0 * 3.0
 
 
-def energy(q, A, n=1 + 1):
-    """Nor q + 1 here."""
-    if n > 2 - 1:
-        raise ValueError(f"{n + 1} is too large")
-    q -= 1.0
-    return 0.5 * q @ A.T[0] - q[:, 1] / -n
+def f(x, i, j=1 + 1):
+    """Text - with 3 * 4."""
+    if x[0] < 0:
+        raise ValueError(f"{x[0] * 2}")
+    max_bytes = 2 * 8
+    y = -x[i, 0] * 1 + 1e-9
+    y += x.T.sum(axis=0)[j] / 0.5
+    return [1] + ["a" + "b"]
 '''
 
 
-def test_every_kind_of_change(tmp_path):
-    path = tmp_path / "physics.py"
-    path.write_text(SOURCE)
-    found = [mutation.lines() for mutation in mutate.candidates(path)]
-    last = "return 0.5 * q @ A.T[0] - q[:, 1] / -n"
-    assert found == [
-        ("q -= 1.0", "q += 1.0"),
-        (last, "return 1.5 * q @ A.T[0] - q[:, 1] / -n"),
-        (last, "return 0.5 / q @ A.T[0] - q[:, 1] / -n"),
-        (last, "return 0.5 * q @ A[0] - q[:, 1] / -n"),
-        (last, "return 0.5 * q @ A.T[1] - q[:, 1] / -n"),
-        (last, "return 0.5 * q @ A.T[0] + q[:, 1] / -n"),
-        (last, "return 0.5 * q @ A.T[0] - q[:, 2] / -n"),
-        (last, "return 0.5 * q @ A.T[0] - q[:, 1] * -n"),
-        (last, "return 0.5 * q @ A.T[0] - q[:, 1] / n"),
+@pytest.fixture(scope="module")
+def found():
+    """All mutations there are."""
+    return mutate.candidates()
+
+
+def test_which_lines_are_mutated(tmp_path):
+    mutations = mutate.Finder("f.py", SOURCE).found
+    assert {m.line(SOURCE)[0] for m in mutations} == {10, 11}
+    after = [m.line(SOURCE)[2] for m in mutations]
+    assert after == [
+        "y = -x[i, 0] * 1 - 1e-9",
+        "y = x[i, 0] * 1 + 1e-9",
+        "y = -x[j, 0] * 1 + 1e-9",
+        "y = -x[i, 1] * 1 + 1e-9",
+        "y = -x[i, 0] * 2 + 1e-9",
+        "y -= x.T.sum(axis=0)[j] / 0.5",
+        "y += x.T.sum(axis=0)[j] * 0.5",
+        "y += x.sum(axis=0)[j] / 0.5",
+        "y += x.T.sum(axis=1)[j] / 0.5",
+        "y += x.T.sum(axis=0)[i] / 0.5",
+        "y += x.T.sum(axis=0)[j] / 1.0",
     ]
+    assert len(mutate.Finder("parameters.py", SOURCE).found) == len(after) + 3
 
 
-def test_lines_of_the_package():
-    drawn = mutate.draw(50, seed=0)
-    assert [m.lines() for m in drawn] == [m.lines() for m in mutate.draw(50, seed=0)]
-    assert len({(m.path, m.line) for m in drawn}) == 50
-    for mutation in drawn:
-        ast.parse(mutation.changed)
-        before, after = (s.splitlines() for s in (mutation.source, mutation.changed))
-        assert sum(a != b for a, b in zip(before, after, strict=True)) == 1
+def test_mutations_are_python_and_of_one_place(found):
+    files = {file for file, _ in found}
+    for part in ("electrostatics", "response", "models", "solvers", "_pythran", "spectra"):
+        assert any(part in file for file in files)
+    assert len(found) > 500
+    for file in files:
+        source = (ROOT / file).read_bytes()
+        lines = [mutations for (name, _), mutations in sorted(found.items()) if name == file]
+        for mutations in lines:
+            assert len(set(mutations)) == len(mutations)
+            for m in mutations:
+                before = source[m.start : m.stop]
+                assert before != m.text and b"\n" not in before
+                assert m.apply(source) == source[: m.start] + m.text + source[m.stop :]
+        # One of each line at a time, from the last line to the first.
+        for together in zip_longest(*reversed(lines)):
+            mutated = source
+            for mutation in filter(None, together):
+                mutated = mutation.apply(mutated)
+            compile(mutated, file, "exec", ast.PyCF_ONLY_AST)
 
 
-def test_a_wrong_sign_is_noticed():
-    path = ROOT / "skqeq" / "_pythran" / "_coulomb_numpy.py"
-    mutation = next(m for m in mutate.candidates(path) if m.source[m.start : m.stop] == "-")
-    test = ROOT / "tests" / "_pythran" / "test_coulomb.py"
-    try:
-        assert mutate.caught(mutation, [test]).startswith("tests/_pythran/test_coulomb.py::")
-    except RuntimeError as error:
-        if "instead of the copy" not in str(error):
-            raise
-        pytest.skip("an editable installation")
+def test_seed_decides():
+    assert mutate.draw(5, 3) == mutate.draw(5, 3)
+    assert mutate.draw(5, 3) != mutate.draw(5, 4)
+    assert len({(m.file, m.start) for m in mutate.draw(40, 0)}) == 40
+
+
+def test_planted_sign_is_caught(found, tmp_path):
+    """The electronegativity acts with the wrong sign."""
+    file, test = "skqeq/response/_qeq.py", "tests/response/test_qeq.py::test_charges"
+    source = (ROOT / file).read_bytes()
+    [planted] = (
+        mutation
+        for (name, _), mutations in found.items()
+        for mutation in mutations
+        if name == file and "minimise(self._external + chi" in mutation.line(source)[2]
+    )
+    assert mutate.run(tmp_path, planted, [test]) == test
+    assert (ROOT / file).read_bytes() == source
+    assert (tmp_path / "copy" / file).read_bytes() == planted.apply(source)
+    assert mutate.run(tmp_path, None, [test]) is None
+
+
+def test_report_has_the_last_result_of_a_line(tmp_path):
+    path = tmp_path / "report.csv"
+    for found, seconds in (("SURVIVED", 60), ("tests/test_x.py::test_y[a,b]", 2)):
+        mutate.add_to_report(path, [0, "skqeq/x.py", 3, "a + b", "a - b", found, seconds])
+    mutate.add_to_report(path, [1, "skqeq/x.py", 3, "a + b", "a - b", "SURVIVED", 60])
+    header, *rows = path.read_text().splitlines()
+    assert header == "seed,file,line,before,after,caught by,seconds"
+    assert rows == [
+        '0,skqeq/x.py,3,a + b,a - b,"tests/test_x.py::test_y[a,b]",2',
+        "1,skqeq/x.py,3,a + b,a - b,SURVIVED,60",
+    ]
