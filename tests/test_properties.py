@@ -35,7 +35,7 @@ settings.register_profile(
     derandomize=True,
     deadline=None,
     database=None,
-    max_examples=50,
+    max_examples=60,
     suppress_health_check=list(HealthCheck),
 )
 settings.load_profile("same")

@@ -305,3 +305,22 @@ def test_few_weights_find_the_least_loss():
 
     best = minimize_scalar(loss, bounds=(-5.0, 5.0), method="bounded")
     assert loss(0.0) <= best.fun * (1 + 1e-3)
+
+
+def test_the_solver_is_chosen_for_all_rows(problem, monkeypatch):
+    """Charges take one solution, and their response one for every number of the labels."""
+    rows, v = problem
+    asked, equilibrium = [], KQEqRegressor._equilibrium
+
+    def counted(model, structure, i, n_solutions=1):
+        asked.append(n_solutions)
+        return equilibrium(model, structure, i, n_solutions)
+
+    monkeypatch.setattr(KQEqRegressor, "_equilibrium", counted)
+    list(rows.linearize(v))
+    structures = list(rows.features.structures)
+    # An energy, forces, and where there is a cell a stress.
+    assert asked == [1 + 1 + 3 * len(s) + 6 * s.periodic for s in structures]
+    asked.clear()
+    list(rows.linearize(v, response=False))
+    assert asked == [1] * len(structures)

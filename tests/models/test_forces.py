@@ -1,12 +1,9 @@
 """Energies of charge equilibration, and forces against their differences."""
 
-import warnings
-
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
 from numpy.testing import assert_allclose
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import FeatureUnion, make_pipeline
 
 from skqeq import (
@@ -158,23 +155,3 @@ def test_unions():
         for one, other in zip(found, pulled, strict=True):
             assert_allclose(np.ravel(one), np.ravel(other), rtol=0, atol=1e-9)
     assert_allclose(gradient.contract(q[None]), q[None] @ features[0], rtol=0, atol=1e-9)
-
-
-def test_solver_is_told_how_many_derivatives_of_charges_follow(monkeypatch):
-    """It chooses by that; the weights would be the same."""
-    told, solutions = [], KQEqRegressor._solutions
-
-    def spy(self, features, coef, gradients=False, *args, n_rows=None, **kwargs):
-        if gradients and n_rows is not None:
-            told.append(list(n_rows))
-        return solutions(self, features, coef, gradients, *args, n_rows=n_rows, **kwargs)
-
-    X = [CASES["crystal"], CASES["ion in a field"]]
-    soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=1, cutoff_width=1.0)
-    phi = make_pipeline(soap, CURSparsifier(n_points=2)).fit_transform(X)
-    y = make_targets(energy=[0.0, 1.0], forces=[None, np.zeros((len(X[1]), 3))])
-    monkeypatch.setattr(KQEqRegressor, "_solutions", spy)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        KQEqRegressor(hardness=5.0, max_iter=2).fit(phi, y)
-    assert [1 + 3 * len(X[1])] in told
