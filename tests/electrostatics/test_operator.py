@@ -101,6 +101,20 @@ def test_what_must_not_matter(kind):
     assert_allclose(moved.gradient(q, p)[0], gradient, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_far_from_the_origin(kind):
+    """Only the positions are rounded, by 1e-11 Angstrom, and no squares of the heights of slabs."""
+    atoms = geometry(kind, 2)
+    q, p = vectors(len(atoms))
+    other = atoms.copy()
+    other.positions += [3e4, -5e4, 1e5]
+    for make in (hardness_matrix, HardnessOperator):
+        expected, found = make(atoms) @ q, make(other) @ q
+        assert_allclose(found, expected, rtol=0, atol=1e-8)
+    expected, found = (HardnessOperator(x).gradient(q, p)[0] for x in (atoms, other))
+    assert_allclose(found, expected, rtol=0, atol=1e-8)
+
+
 @pytest.mark.parametrize("bands", [(1.0,), (3.0,)])
 @pytest.mark.parametrize("kind", ["slab", "molecule"])
 def test_derivatives_are_those_of_the_products(kind, bands, divided):
