@@ -169,10 +169,10 @@ class XYZFile:
                         f"{path}, line {line}: {text!r} is no number of atoms of structure "
                         f"{len(places)}"
                     )
-                # More than the file has bytes are too many, however many more.
-                n_atoms = min(int(first[:20]), size)
+                n_atoms = int(first[:20])
                 places.append(place)
-                frame = list(islice(file, n_atoms + 1))
+                # More than the file has bytes are too many, however many more.
+                frame = list(islice(file, min(n_atoms, size) + 1))
                 if len(frame) != n_atoms + 1:
                     raise ValueError(
                         f"{path} ends in structure {len(places) - 1}, which begins in line {line} "

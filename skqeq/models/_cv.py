@@ -498,7 +498,7 @@ class _Rows:
         residuals = left * (U.T @ self.spectrum.r) @ U.T
         errors = np.full_like(residuals, np.nan)
         for part in _batches(self._members(self.kept), verbose):
-            errors[:, part] = _solved(_products(U[part], left), residuals[:, part])
+            errors[:, part] = _solved(U[part], left, residuals[:, part])
         return errors, residuals
 
     def _one_by_one(self, ratios, sigmas, verbose):
@@ -513,8 +513,7 @@ class _Rows:
             residuals = r - coefficients @ Z.T
             errors = np.full_like(residuals, np.nan)
             for part in _batches(self._members(block), verbose):
-                left = np.eye(part.shape[1]) - _products(Z[part], weights)
-                errors[:, part] = _solved(left, residuals[:, part])
+                errors[:, part] = _solved(Z[part], weights, residuals[:, part], complement=True)
             found.append((errors, residuals))
         return [np.concatenate(part, axis=1) for part in zip(*found, strict=True)]
 
@@ -530,7 +529,8 @@ class _Rows:
         gram, right = self._normal(ratios)
         everything, of_all = sum(gram.values()), sum(right.values())
         weights = {}
-        for f in _progress([*_numbers(self.folds).tolist(), NOTHING], verbose):
+        folds = [*_numbers(self.folds).tolist(), NOTHING]
+        for f in tqdm(folds, "folds", disable=not verbose, leave=False):
             rest, b = everything - gram.get(f, 0.0), of_all - right.get(f, 0.0)
             diagonal, found = np.einsum("ii->i", rest), []
             given = diagonal.copy()
@@ -610,6 +610,32 @@ class _Spectrum:
         return 0.5 * (v @ v + np.sum((self.J @ v - self.r) ** 2) / sigma**2)
 
 
+def _solved(Z, weights, right, complement=False):
+    """Solutions of ``Z diag(w) Z^T x = right``, or ``(1 - Z diag(w) Z^T) x = right``.
+
+    Parameters
+    ----------
+    Z : ndarray of shape (n_folds, k, n)
+    weights : ndarray of shape (n_weights, n)
+    right : ndarray of shape (n_weights, n_folds, k)
+    complement : bool
+
+    Returns
+    -------
+    x : ndarray of shape (n_weights, n_folds, k)
+    """
+    x, k = np.empty_like(right), Z.shape[1]
+    # Of large folds only one matrix at a time is held.
+    step = len(weights) if k <= len(weights) else 1
+    for start in range(0, len(weights), step):
+        some = slice(start, start + step)
+        blocks = _products(Z, weights[some])
+        if complement:
+            blocks = np.eye(k) - blocks
+        x[some] = np.linalg.solve(blocks, right[some, ..., None])[..., 0]
+    return x
+
+
 def _products(Z, weights):
     """``Z diag(w) Z^T`` of every fold and every w of the weights.
 
@@ -637,21 +663,15 @@ def _products(Z, weights):
     return products
 
 
-def _solved(blocks, right):
-    """Solutions (n, n_folds, k) of the blocks (n, n_folds, k, k)."""
-    return np.linalg.solve(blocks, right[..., None])[..., 0]
-
-
-def _progress(folds, verbose):
-    return tqdm(folds, "folds", disable=not verbose, leave=False)
-
-
 def _batches(parts, verbose):
     """Folds of the same number of rows together: arrays (n_folds, n_rows), not too large ones."""
     sizes = {}
-    for part in _progress(parts, verbose):
+    for part in parts:
         sizes.setdefault(len(part), []).append(part)
-    for size, members in sizes.items():
-        step = max(1, BATCH_ROWS // size)
-        for start in range(0, len(members), step):
-            yield np.array(members[start : start + step])
+    with tqdm(total=len(parts), desc="folds", disable=not verbose, leave=False) as bar:
+        for size, members in sizes.items():
+            step = max(1, BATCH_ROWS // size)
+            for start in range(0, len(members), step):
+                batch = np.array(members[start : start + step])
+                yield batch
+                bar.update(len(batch))

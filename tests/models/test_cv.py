@@ -232,3 +232,16 @@ def test_bad_labels(data, monkeypatch):
     found = KQEqRegressorCV(sigmas=[0.05]).fit(X, y["dipole"]).left_out_["dipole"]
     model = KQEqRegressor(sigma_dipole=0.05)
     assert_allclose(found, cross_val_predict(model, X, y["dipole"], cv=LeaveOneOut()), atol=1e-6)
+
+
+@pytest.mark.parametrize("complement", [False, True])
+@pytest.mark.parametrize("k", [2, 7])  # fewer and more rows in a fold than noises
+def test_blocks_of_folds(k, complement):
+    rng = np.random.default_rng(0)
+    Z, weights = rng.normal(size=(3, k, 9)), rng.uniform(0.01, 0.02, size=(4, 9))
+    right = rng.normal(size=(4, 3, k))
+    found = _cv._solved(Z, weights, right, complement)
+    for w, f in np.ndindex(4, 3):
+        block = Z[f] @ np.diag(weights[w]) @ Z[f].T
+        block = np.eye(k) - block if complement else block
+        assert_allclose(block @ found[w, f], right[w, f], rtol=1e-9, atol=1e-12)
