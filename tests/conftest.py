@@ -1,5 +1,7 @@
 """Small molecules with labels that a charge model can learn, and small estimators."""
 
+import os
+
 import numpy as np
 import pytest
 from ase.build import molecule
@@ -12,6 +14,12 @@ NAMES = (
     "CH3OH CH3CH2OH CH3OCH3 H2CO CH3CHO HCOOH CH2OCH2 H2CCO OCHCHO CH3COOH HCOOCH3 CH3COCH3"
 ).split()
 ELECTRONEGATIVITY = {1: 2.2, 6: 2.55, 8: 3.44}
+
+
+def pytest_configure(config):
+    """Give every worker of pytest-xdist one thread, or they wait for each other's threads."""
+    if config.getoption("numprocesses", None):
+        os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 
 def made_up_charges(atoms):
