@@ -22,6 +22,7 @@ from skqeq import (
     targets_from_atoms,
 )
 from skqeq.datasets import load_molecules, open_structures
+from skqeq.structures import _collection
 from skqeq.structures._collection import collect
 
 
@@ -129,10 +130,12 @@ def test_any_sequence_is_read_one_by_one(data, path):
     assert_array_equal(pipeline().fit(reader, y["dipole"]).predict(reader), expected)
 
 
-def test_few_reads(data):
+@pytest.mark.parametrize(("n_kept", "most"), [(10**9, 1), (10, 4), (0, 4)])
+def test_few_reads(n_kept, most, data, monkeypatch):
     """Of a fit to dipoles: one to look at all, two to choose environments, and that of the fit."""
     X, y, _ = data
-
+    sizes = [structure.n_bytes for structure in check_structures(X)]
+    monkeypatch.setattr(_collection, "KEPT_BYTES", sum(sizes[:n_kept]))
     counts = np.zeros(len(X), dtype=int)
 
     class Counting:
@@ -143,8 +146,19 @@ def test_few_reads(data):
             counts[i] += 1
             return X[i]
 
-    pipeline().fit(Counting(), y["dipole"])
-    assert counts.max() <= 4
+    fitted = pipeline().fit(Counting(), y["dipole"])
+    assert counts.max() <= most
+    assert (counts[:n_kept] == 1).all()
+    expected = pipeline().fit(X, y["dipole"])
+    assert_array_equal(fitted[-1].coef_, expected[-1].coef_)
+
+
+def test_what_was_read_does_not_travel(path):
+    structures = collect(open_structures(path))
+    small = len(pickle.dumps(structures))
+    assert [structures[i] is structures[i] for i in range(len(structures))] == [True] * 40
+    assert structures[3:][0] is structures[3]
+    assert len(pickle.dumps(structures)) - small < 40 * 100  # the outline
 
 
 def test_labels_of_atoms_are_checked(data, path):

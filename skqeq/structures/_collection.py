@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # A walk over fewer structures is not worth several processes.
 MIN_SHARED = 1000
+# Memory for structures that were read once, bytes; those after them are read each time.
+KEPT_BYTES = 2**26
 
 
 class Outline(NamedTuple):
@@ -55,7 +57,7 @@ class Structures:
     Attributes
     ----------
     lazy : bool
-        Whether structures are read, and checked, each time they are asked for.
+        Whether structures are read, and checked, when they are asked for.
     outline : Outline
         Sizes, atomic numbers and which are periodic.
 
@@ -171,10 +173,11 @@ class Structures:
 
 
 class LazyStructures(Structures):
-    """A sequence of `Structure` that are read, and checked, each time they are asked for.
+    """A sequence of `Structure` that are read, and checked, when they are asked for.
 
-    The outline takes one walk over all of them, in which all are checked, and which is shared by
-    several processes if `joblib.parallel_config` says so.
+    The first ones are kept, in bounded memory, as every fit reads them a few times. The outline
+    takes one walk over all of them, in which all are checked, and which is shared by several
+    processes if `joblib.parallel_config` says so.
 
     Parameters
     ----------
@@ -186,22 +189,28 @@ class LazyStructures(Structures):
         Returns the outline of these.
     verbose : bool, default=False
         Whether that walk shows its progress.
+    kept : Kept, default=None
+        Structures that have been read, which all selections share.
     """
 
     lazy = True
 
-    def __init__(self, reader, index=None, outline=None, verbose=False):
+    def __init__(self, reader, index=None, outline=None, verbose=False, kept=None):
         self.reader, self.verbose = reader, verbose
         self.index = np.arange(len(reader)) if index is None else index
         self._known = outline
+        self._kept = Kept() if kept is None else kept
 
     def __len__(self):
         return len(self.index)
 
     def __getitem__(self, key):
         if not isinstance(key, (int, np.integer)):
-            return LazyStructures(self.reader, self.index[key], lambda: self._selected(key))
+            selected = partial(self._selected, key)
+            return LazyStructures(self.reader, self.index[key], selected, kept=self._kept)
         i = int(self.index[key])
+        if i in self._kept:
+            return self._kept[i]
         try:
             atoms = self.reader[i]
         except Exception as error:  # files and data bases have errors of many kinds
@@ -213,7 +222,7 @@ class LazyStructures(Structures):
             raise TypeError(
                 f"X[{i}] is a {type(atoms).__name__}, but every structure must be an ase.Atoms"
             )
-        return check_one(i, atoms)
+        return self._kept.add(i, check_one(i, atoms))
 
     @cached_property
     def outline(self):
@@ -237,7 +246,20 @@ class LazyStructures(Structures):
 
     def __getstate__(self):
         # Workers get what they need and no more: an outline would go with every task.
-        return self.__dict__ | {"_known": None, "outline": self.outline}
+        return self.__dict__ | {"_known": None, "outline": self.outline, "_kept": Kept()}
+
+
+class Kept(dict):
+    """The structures that were read first, by their number in the reader."""
+
+    n_bytes = 0
+
+    def add(self, i, structure):
+        """The structure, which is kept if there is room for it."""
+        self.n_bytes += structure.n_bytes
+        if self.n_bytes <= KEPT_BYTES:
+            self[i] = structure
+        return structure
 
 
 def _outline_part(reader, index):

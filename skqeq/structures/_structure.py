@@ -23,6 +23,8 @@ SHORTEST_DISTANCE = 0.1
 # Farther from the origin (Angstrom), or in a larger space (Angstrom^3), nothing that one simulates
 # is: it is a number that got into the wrong column, and tables of neighbours would fill the memory.
 FARTHEST, LARGEST_SPACE = 1e6, 1e9
+# Bytes of the objects of a structure without the numbers in its arrays.
+OVERHEAD = 1050
 CHARGE_KEYS = ("charge", "total_charge")
 KEPT_INFO = (*CHARGE_KEYS, "external_field", "potential_points")
 
@@ -98,6 +100,13 @@ class Structure:
     def symbols(self) -> str:
         """The chemical formula in order of the atoms, for messages."""
         return _formula(self.numbers)
+
+    @property
+    def n_bytes(self) -> int:
+        """About the memory that it takes, bytes."""
+        points = 0 if self.potential_points is None else self.potential_points.nbytes
+        arrays = (self.numbers, self.positions, self.cell, self.masses, self.field)
+        return OVERHEAD + points + sum(array.nbytes for array in arrays)
 
     def to_atoms(self) -> Atoms:
         """The stripped `ase.Atoms`.
