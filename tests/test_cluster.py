@@ -62,6 +62,18 @@ def test_the_weights_are_those_of_one_process(cluster, data, serial):
     assert_same(model, serial)
 
 
+def test_energies_and_forces(cluster, data):
+    X, D = open_structures(data[0])[:10], data[1][:10]
+    soap = SOAPFeaturizer(r_cut=3.0, n_max=3, l_max=2)
+    features = make_pipeline(soap, CURSparsifier(n_points=6)).fit_transform(X)
+    y = KQEqRegressor().fit(features, D).predict_targets(features, ["dipole", "energy", "forces"])
+    whole = KQEqRegressor(sigma_forces=0.01).fit(features, y)
+    with joblib.parallel_config(backend="dask"):
+        model = KQEqRegressor(sigma_forces=0.01).fit(features, y)
+    assert model.n_iter_ == whole.n_iter_ > 2
+    assert_allclose(model.coef_, whole.coef_, rtol=0, atol=1e-8 * np.abs(whole.coef_).max())
+
+
 def test_a_worker_dies(cluster, data, serial):
     path, D = data
     cluster, client = cluster

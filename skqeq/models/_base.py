@@ -25,15 +25,15 @@ from ..parameters import per_element, qeq_electronegativities, radii_table
 from ..persistence import Persistent
 from ..response import QEq
 from ..solvers import NonlinearRows, Triangle, fixed_point, gauss_newton
-from ..solvers._gauss_newton import linearized
+from ..solvers._gauss_newton import add_linearized, linearized
 from ..structures import StructureFeatures
 from ..structures._features import check_same_features
 from ..structures._sources import NoFeatures, StackedSource
 from ..targets import TARGETS, Labels, make_targets
 from ..targets._labels import to_form
 from ..targets._observables import ENERGIES, GRADIENTS, ChargeTarget, doubtful
-from ._energies import AMPLITUDE_OFFSET, ENERGY_NOISE, EnergyRows
-from ._reduction import combined, merged, reduce_labels
+from ._energies import AMPLITUDE_OFFSET, ENERGY_NOISE, EnergyRows, SharedEnergyRows
+from ._reduction import Parts, combined, merge_assembled, merged, reduce_labels
 from ._rows import LabelRows, RowList, weighted_label
 from ._solution import Solution
 
@@ -104,15 +104,18 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             If labels do not fit the structures, are all missing, or do not determine the weights.
         """
         features, labels, weights = self._prepare(X, y, sample_weight)
-        several = self.store_triangles or effective_n_jobs(self.n_jobs) > 1
-        if several and self._is_linear(labels):
+        several = effective_n_jobs(self.n_jobs) > 1
+        if (several or self.store_triangles) and self._is_linear(labels):
             triangles = reduce_labels(self, features, labels, weights)
             if self.store_triangles:
                 self._keep(triangles)
-            triangle, nonlinear = combined(self, triangles), []
+            self._solve(combined(self, triangles), [])
+        elif several:
+            n_rows = 3 * int(features.structures.offsets[-1])
+            with Parts(self, features, labels, weights, n_rows) as parts:
+                self._solve(*self._assemble(features, labels, weights, parts))
         else:
-            triangle, nonlinear = self._assemble(features, labels, weights)
-        self._solve(triangle, nonlinear)
+            self._solve(*self._assemble(features, labels, weights))
         self.targets_ = labels.columns
         self.y_form_ = labels.form
         return self
@@ -415,31 +418,54 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             members = zip(block.structures, zip(*learned, strict=True), strict=True)
             yield first, block, [solve(first + s, *member) for s, member in enumerate(members)]
 
-    def _assemble(self, features, labels, weights):
-        """Reduce the rows of all linear targets to a triangle, keep those of the others."""
-        triangle = Triangle(len(self._scale()), penalty=1.0)
+    def _assemble(self, features, labels, weights, parts=None):
+        """Reduce the rows of all linear targets to a triangle, keep those of the others.
+
+        If `parts` is given, its workers do it, and keep the rows of energies.
+        """
+        triangle, nonlinear = Triangle(len(self._scale()), penalty=1.0), []
         noise = self._noise(features.structures, labels, weights)
-        names = [name for name in labels.names if isinstance(TARGETS[name], ChargeTarget)]
-        if self._bias is not None and "charges" not in names:
-            names.append("charges")
-        kept = {name: NonlinearRows(TARGETS[name]) for name in names}
-        kept = {name: rows for name, rows in kept.items() if not TARGETS[name].linear}
-        nonlinear = list(kept.values())
+
+        def energy_rows(names):
+            if parts is None:
+                return EnergyRows(self, features, labels, noise, names)
+            return SharedEnergyRows(parts, noise, names)
+
         if set(labels.names) & set(ENERGIES):
-            nonlinear.append(EnergyRows(self, features, labels, noise, ENERGIES))
+            nonlinear.append(energy_rows(ENERGIES))
+            self._center_energies(nonlinear[0])  # before workers are told of them
         if "born_effective_charges" in labels.names:
             # Linear in the weights, with rows like those of forces.
-            born = EnergyRows(self, features, labels, noise, ["born_effective_charges"])
-            for J, residual in born.linearize(np.zeros(triangle.n_columns)):
-                triangle.update(J, -residual)
-        if not names:
-            return triangle, nonlinear
-        for first, block in features.blocks(verbose=self.verbose, desc="fit"):
+            born = energy_rows(["born_effective_charges"])
+            add_linearized(born, triangle, np.zeros(triangle.n_columns))
+        if self._charge_names(labels):
+            if parts is None:
+                kept = self._assemble_charges(triangle, features, labels, weights)
+            else:
+                kept = merge_assembled(triangle, parts)
+            nonlinear = [rows.gathered() for rows in kept.values()] + nonlinear
+        return triangle, nonlinear
+
+    def _charge_names(self, labels):
+        """The targets of labels that charges alone make, and what they are biased to."""
+        names = [name for name in labels.names if isinstance(TARGETS[name], ChargeTarget)]
+        biased = self._bias is not None and "charges" not in names
+        return names + ["charges"] * biased
+
+    def _assemble_charges(self, triangle, features, labels, weights, first=0):
+        """Add the rows of linear targets of charges to a triangle; those of others, by target.
+
+        The first structure has the number `first`.
+        """
+        noise = self._noise(features.structures, labels, weights, first)
+        names = self._charge_names(labels)
+        kept = {n: NonlinearRows(TARGETS[n]) for n in names if not TARGETS[n].linear}
+        for begin, block in features.blocks(verbose=self.verbose, desc="fit"):
             reduced, pending = RowList(), {name: RowList() for name in kept}
             for i, here, name, value, equilibrium, q_prior in self._charge_labels(
-                block, first, labels, names, weights
+                block, first + begin, labels, names, weights
             ):
-                target, sigma = TARGETS[name], noise[name][i]
+                target, sigma = TARGETS[name], noise[name][i - first]
                 if name in kept:
                     operator, constant = equilibrium.observable(target)
                     rows, reference = equilibrium.rows(operator)
@@ -455,9 +481,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                 triangle.update(J, residual)
             for name, rows in pending.items():
                 kept[name].jacobians += [J for J, _ in self._design(block, rows)]
-        for rows in kept.values():
-            rows.gathered()
-        return triangle, nonlinear
+        return kept
 
     def _linear_rows(self, features, labels, weights, first):
         """Yield `LabelRows` of linear labels, with their noise relative to that of the model.
@@ -506,12 +530,16 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             for name, value in values.items():
                 yield i, block.offsets[s], name, value, equilibrium, q_prior
 
-    def _noise(self, structures, labels, weights):
-        """Standard deviation of every label: dict of arrays (n_structures,)."""
+    def _noise(self, structures, labels, weights, first=0):
+        """Standard deviation of the labels of consecutive structures: dict of arrays.
+
+        The first of them has the number `first`.
+        """
+        here = slice(first, first + len(structures))
         with np.errstate(divide="ignore"):
-            relative = 1.0 / np.sqrt(weights)
+            relative = 1.0 / np.sqrt(weights[here])
         noise = {
-            name: getattr(self, f"sigma_{name}") * labels.relative_sigma(name) * relative
+            name: getattr(self, f"sigma_{name}") * labels.relative_sigma(name)[here] * relative
             for name in labels.names + ["charges"] * (self._bias is not None)
         }
         if "energy" in noise:
@@ -600,8 +628,6 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                 for J, residual in rows.toward_start():
                     guess.update(J, residual)
             v = guess.solve()
-        if energies:
-            self._center_energies(energies[0])
         # Local energies that are learned take up what charges do to the energy beyond the tangent.
         if energies and self.init is None and not self._sizes[2]:
             others = [rows for rows in nonlinear if rows not in energies]

@@ -5,8 +5,10 @@ from copy import copy
 import numpy as np
 
 from ..parameters import qeq_electronegativities
+from ..solvers._gauss_newton import add_linearized
 from ..targets import TARGETS
 from ..targets._observables import GRADIENTS, VOIGT
+from ._reduction import empty
 from ._rows import MAX_ROWS, RowList
 
 # How the noise of an energy grows with the number of atoms.
@@ -52,19 +54,23 @@ class EnergyRows:
     model : ChargeModel
         Prepared for the elements of the structures.
     features : StructureFeatures
-        Of all structures.
+        Of consecutive structures.
     labels : Labels
-        Their labels.
-    noise : dict of {str: ndarray of shape (n_structures,)}
-        Noise of every target; infinite for structures without weight.
+        Of all structures.
+    noise : dict of {str: ndarray of shape (n,)}
+        Noise of every target for these structures; infinite for those without weight.
     names : sequence of str
         The targets to make rows of.
+    first : int, default=0
+        Number, among all, of the first structure of the features.
     """
 
-    def __init__(self, model, features, labels, noise, names):
+    def __init__(self, model, features, labels, noise, names, first=0):
         self.model, self.features, self.labels, self.noise = model, features, labels, noise
+        self.first, self.ease = first, 1.0
+        here = slice(first, first + len(features))
         names = [name for name in labels.names if name in names]
-        known = {name: labels.known(name) & np.isfinite(noise[name]) for name in names}
+        known = {name: labels.known(name)[here] & np.isfinite(noise[name]) for name in names}
         self.names = [[n for n in known if known[n][i]] for i in range(len(features))]
         sloped = np.any([known[n] for n in GRADIENTS if n in known] or [False], axis=0)
         sloped = np.broadcast_to(sloped, len(features))
@@ -78,7 +84,7 @@ class EnergyRows:
         """Rows of predictions, for `sensitivities` only."""
         self = cls.__new__(cls)
         self.model, self.features, self.kept = model, features, {}
-        self.n_bytes = self.max_bytes = 0
+        self.first = self.n_bytes = self.max_bytes = 0
         self.names = [
             [name for name in names if TARGETS[name].defined(s).any()] for s in features.structures
         ]
@@ -186,9 +192,13 @@ class EnergyRows:
         """
         if len(self.sloped) and "energy" in self.noise:
             for factor in EASE:
-                rows = copy(self)
-                rows.noise = self.noise | {"energy": factor * self.noise["energy"]}
-                yield rows
+                yield self.with_ease(factor)
+
+    def with_ease(self, factor):
+        """The same rows with more noise of energies."""
+        rows = copy(self)
+        rows.ease, rows.noise = factor, self.noise | {"energy": factor * self.noise["energy"]}
+        return rows
 
     def start(self):
         """Electronegativities, V, and reference charges, e, of the elements to start from.
@@ -205,7 +215,7 @@ class EnergyRows:
                 of_atoms = model._onehot(structure.numbers) @ chi
                 sizes.append(np.abs(of_atoms - of_atoms.mean()).mean())
             else:
-                equilibrium, _, slots = model._equilibrium(structure, i)
+                equilibrium, _, slots = model._equilibrium(structure, self.first + i)
                 sizes.append(np.abs(equilibrium.project(chi[slots])).mean())
         scale = START_CHARGE / max(*sizes, 1e-3 * START_CHARGE)
         return (chi, -scale * chi) if flows else (chi * max(1.0, scale), None)
@@ -229,21 +239,23 @@ class EnergyRows:
         structures, noise = self.features.structures, self.noise["energy"]
         some = [i for i, names in enumerate(self.names) if "energy" in names]
         counts = [self.model._counts(structures[i]) / noise[i] for i in some]
-        return np.array(counts), self.labels.table["energy"][some] / noise[some]
+        labels = self.labels.table["energy"][self.first :][some]
+        return np.array(counts), labels / noise[some]
 
     def _solutions(self, v, index, gradients=False, n_rows=None):
         """Blocks of the structures `index`, and lists of their numbers and solutions."""
         if len(index):
             coef, some = self.model._scale() * v, self.features[index]
-            blocks = self.model._solutions(some, coef, gradients, numbers=index, n_rows=n_rows)
-            for first, block, solutions in blocks:
-                yield block, [(index[first + s], found) for s, found in enumerate(solutions)]
+            numbers = self.first + index
+            blocks = self.model._solutions(some, coef, gradients, numbers=numbers, n_rows=n_rows)
+            for begin, block, solutions in blocks:
+                yield block, [(index[begin + s], found) for s, found in enumerate(solutions)]
 
     def _residual(self, i, solution):
         """Weighted residuals of the labels of structure i, and weights; zero where unknown."""
         residuals, weights = [], []
         for name in self.names[i]:
-            label, noise = self.labels.values(name, i), self.noise[name][i]
+            label, noise = self.labels.values(name, self.first + i), self.noise[name][i]
             weight = np.where(np.isnan(label), 0.0, TARGETS[name].weights / noise)
             residuals.append(weight * np.nan_to_num(TARGETS[name].observe(solution) - label))
             weights.append(weight)
@@ -338,6 +350,58 @@ class EnergyRows:
             self.kept[i] = rows
             self.n_bytes += rows.nbytes
         return rows
+
+
+class SharedEnergyRows(EnergyRows):
+    """The same rows, made and reduced by workers.
+
+    Parameters
+    ----------
+    parts : Parts
+        Of the structures.
+    noise, names
+        As in `EnergyRows`.
+    """
+
+    def __init__(self, parts, noise, names):
+        super().__init__(parts.model, parts.features, parts.labels, noise, names)
+        self.parts, self.targets = parts, tuple(names)
+
+    def _evaluate(self, v):
+        losses, counts, residuals = zip(*self._map(EnergyRows._evaluate, v), strict=True)
+        # Parts without labels of energies have arrays of no shape.
+        counts = [part for part in counts if len(part)] or counts[:1]
+        return sum(losses), np.concatenate(counts), np.concatenate(residuals)
+
+    def add_to(self, triangle, v, **options):
+        """See `skqeq.solvers._gauss_newton.add_linearized`."""
+        gradient, scale = np.zeros_like(v), 0.0
+        for R, n_rows, slope, size in self._map(_reduced_rows, v, options):
+            triangle.merge(R, n_rows)
+            gradient += slope
+            scale += size
+        return gradient, scale
+
+    def _map(self, function, *arguments):
+        budget = self.max_bytes // (self.parts.n_jobs * len(self.parts))
+        return self.parts.map(_on_rows, self.targets, self.ease, budget, function, arguments)
+
+
+def _on_rows(part, names, ease, max_bytes, function, arguments):
+    """Call a function of the rows of a part, which the worker keeps for the next call."""
+    if names not in part.store:
+        model, features, labels, weights, first, _ = part
+        noise = model._noise(features.structures, labels, weights, first)
+        part.store[names] = EnergyRows(model, features, labels, noise, names, first)
+        part.store[names].max_bytes = max_bytes
+    rows = part.store[names]
+    return function(rows if ease == 1.0 else rows.with_ease(ease), *arguments)
+
+
+def _reduced_rows(rows, v, options):
+    triangle = empty(len(v))
+    gradient, scale = add_linearized(rows, triangle, v, **options)
+    return triangle.augmented, triangle.n_rows, gradient, scale
 
 
 def _feature_jacobians(slopes, factors):

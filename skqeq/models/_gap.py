@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..response import NoCharges
+from ..solvers._gauss_newton import add_linearized
 from ..targets._observables import ENERGIES
 from ._base import POSITIVE, ChargeModel, check_featurised, fields
 
@@ -37,6 +38,8 @@ class GAPRegressor(ChargeModel):
         What `sigma_energy` is the noise of, as in `KQEqRegressor`.
     atomic_energies : "fit" or dict of {str: float}, default="fit"
         Energies of the free atoms, eV, as in `KQEqRegressor`.
+    n_jobs : int, default=None
+        Number of processes that reduce labels, as in `KQEqRegressor`.
     store_triangles : bool, default=False
         Whether `fit` keeps what `predict_std` needs.
     verbose : int, default=0
@@ -82,12 +85,10 @@ class GAPRegressor(ChargeModel):
             name: ChargeModel._parameter_constraints[name]
             for name in (
                 *("sigma_energy", "sigma_forces", "sigma_stress"),
-                *("energy_noise", "atomic_energies", "store_triangles", "verbose"),
+                *("energy_noise", "atomic_energies", "n_jobs", "store_triangles", "verbose"),
             )
         },
     }
-
-    n_jobs = None  # energies are not reduced in parts
 
     def __init__(
         self,
@@ -97,6 +98,7 @@ class GAPRegressor(ChargeModel):
         sigma_stress: float = 0.001,
         energy_noise: EnergyNoise = "per_atom",
         atomic_energies: AtomicEnergies = "fit",
+        n_jobs: int | None = None,
         store_triangles: bool = False,
         verbose: int = 0,
     ) -> None:
@@ -106,6 +108,7 @@ class GAPRegressor(ChargeModel):
         self.sigma_stress = sigma_stress
         self.energy_noise = energy_noise
         self.atomic_energies = atomic_energies
+        self.n_jobs = n_jobs
         self.store_triangles = store_triangles
         self.verbose = verbose
 
@@ -124,11 +127,9 @@ class GAPRegressor(ChargeModel):
 
     def _minimise(self, triangle, nonlinear):
         [rows] = nonlinear
-        self._center_energies(rows)
         rows.max_bytes = 0  # they are needed once
         triangle = triangle.copy()
-        for J, residual in rows.linearize(np.zeros(triangle.n_columns), response=False):
-            triangle.update(J, -residual)
+        add_linearized(rows, triangle, np.zeros(triangle.n_columns), response=False)
         v = triangle.solve()
         return v, [{"loss": float(triangle.loss(v)), "gradient": 0.0, "step": 1.0}]
 

@@ -118,8 +118,8 @@ class KQEqRegressor(ChargeModel):
         learned from the same features, or from the block ``"reference"`` of `StructureBlocks`
         beside ``"chi"``.
     n_jobs : int, default=None
-        Number of processes that reduce labels which are linear in the charges; others are fitted in
-        one. None means 1, or what `joblib.parallel_config` says, which may be a cluster.
+        Number of processes that make rows of labels and reduce them. None means 1, or what
+        `joblib.parallel_config` says, which may be a cluster.
     store_triangles : bool, default=False
         Whether `fit` keeps in `triangles_` what `partial_fit` and `refit` need to go on, and
         `predict_std` to say how sure it is; of other labels than linear ones what the latter

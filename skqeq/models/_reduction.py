@@ -1,4 +1,4 @@
-"""Labels reduced to one triangle per target, by one process or many.
+"""Labels reduced to triangles, by one process or many.
 
 A triangle stands for the rows of a target in units that no noise and no amplitude changes: of rows
 over the weights, and their labels, with the noise of each relative to the model's. With the
@@ -7,16 +7,19 @@ be added at any time, and parts of the data can be reduced anywhere, in any orde
 """
 
 import os
-import tempfile
+from contextlib import AbstractContextManager
+from copy import copy
 from functools import lru_cache
 from math import ceil
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import joblib
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from tqdm import tqdm
 
-from ..solvers import Triangle
+from ..solvers import NonlinearRows, Triangle
 
 # A triangle must not start from zero, see `Triangle`. As a penalty this is far below rounding: for
 # a noise s and an amplitude a it is that of a prior 1 / (TINY a / s) times wider.
@@ -28,6 +31,92 @@ PARTS = 4
 def empty(n_columns):
     """A triangle of no rows."""
     return Triangle(n_columns, TINY)
+
+
+class Part(NamedTuple):
+    """What a worker is given: some of the structures of a fit.
+
+    Attributes
+    ----------
+    model : ChargeModel
+        Prepared for the elements of all structures.
+    features : StructureFeatures
+        Of these structures.
+    labels, weights
+        Of all structures.
+    first : int
+        Number of the first one of these.
+    store : dict
+        What the worker knows of this part from earlier calls.
+    """
+
+    model: object
+    features: object
+    labels: object
+    weights: np.ndarray
+    first: int
+    store: dict
+
+
+class Parts(AbstractContextManager):
+    """The structures of a fit, divided among workers.
+
+    What all of them need is written to a folder by the first `map`, and deleted at the end of the
+    context: once on disk instead of once in every task, as the sparse set is large.
+
+    Parameters
+    ----------
+    model : ChargeModel
+        Prepared for the elements of the structures.
+    features : StructureFeatures
+        Of all structures.
+    labels : Labels
+        Their labels.
+    weights : ndarray of shape (n_structures,)
+        Of the structures.
+    n_rows : int
+        About the number of rows that they make.
+    """
+
+    def __init__(self, model, features, labels, weights, n_rows):
+        self.model, self.features, self.labels, self.weights = model, features, labels, weights
+        self.n_jobs = effective_n_jobs(model.n_jobs)
+        # Parts with less rows than unknowns are better not reduced at all.
+        n_parts = min(PARTS * self.n_jobs, ceil(n_rows / (2 * len(model._scale()))))
+        atoms = features.structures.offsets
+        shares = np.linspace(0, atoms[-1], max(self.n_jobs, n_parts) + 1)
+        self.bounds = np.unique([0, *np.searchsorted(atoms, shares[1:-1]), len(features)]).tolist()
+        self._folder = None
+
+    def __len__(self):
+        return len(self.bounds) - 1
+
+    def map(self, function, *arguments):
+        """Yield ``function(part, *arguments)`` of all parts in order."""
+        if self._folder is None:
+            self._folder = TemporaryDirectory(dir=os.environ.get("JOBLIB_TEMP_FOLDER"))
+            model = copy(self.model)
+            model.verbose = 0
+            shared = model, self.features.source, self.labels, self.weights, {}
+            joblib.dump(shared, self._path)
+        task = delayed(_on_part)
+        structures = self.features.structures
+        tasks = (
+            task(function, self._path, structures[a:b], a, arguments)
+            for a, b in zip(self.bounds[:-1], self.bounds[1:], strict=True)
+        )
+        found = _parallel(self.n_jobs)(tasks)
+        silent = not (self.model.verbose or self.features.source.verbose)
+        yield from tqdm(found, "parts", len(self), disable=silent, leave=False)
+
+    @property
+    def _path(self):
+        return os.path.join(self._folder.name, "fit.joblib")
+
+    def __exit__(self, *error):
+        if self._folder is not None:
+            self._folder.cleanup()
+            _load.cache_clear()  # of workers that are threads
 
 
 def reduce_labels(model, features, labels, weights):
@@ -49,24 +138,10 @@ def reduce_labels(model, features, labels, weights):
     triangles : dict of {str: ndarray of shape (n_weights + 1, n_weights + 1)}
         By target.
     """
-    n_jobs = effective_n_jobs(model.n_jobs)
-    if n_jobs == 1:
-        return _reduced(model, features, labels, weights, 0)
-    columns, atoms = len(model._scale()), features.structures.offsets
-    # Parts with less rows than unknowns are better not reduced at all.
-    n_parts = max(n_jobs, min(PARTS * n_jobs, ceil(3 * len(features) / (2 * columns))))
-    ends = np.searchsorted(atoms, np.linspace(0, atoms[-1], n_parts + 1)[1:-1])
-    bounds = np.unique([0, *ends, len(features)]).tolist()
-    parts = list(zip(bounds[:-1], bounds[1:], strict=True))
-    with tempfile.TemporaryDirectory(dir=os.environ.get("JOBLIB_TEMP_FOLDER")) as folder:
-        # Once on disk instead of once in every task: the sparse set is large.
-        path = os.path.join(folder, "fit.joblib")
-        joblib.dump((model, features.source, labels, weights), path)
-        tasks = (delayed(_reduce_part)(path, features.structures[a:b], a) for a, b in parts)
-        found = _parallel(n_jobs)(tasks)
-        silent = not (model.verbose or features.source.verbose)
-        bar = tqdm(found, "parts", len(parts), disable=silent, leave=False)
-        return merge_pairwise(bar)
+    if effective_n_jobs(model.n_jobs) == 1:
+        return _reduced(Part(model, features, labels, weights, 0, {}))
+    with Parts(model, features, labels, weights, 3 * len(features)) as parts:
+        return merge_pairwise(parts.map(_reduced))
 
 
 def _parallel(n_jobs):
@@ -111,22 +186,41 @@ def combined(model, triangles):
     return triangle
 
 
-def _reduced(model, features, labels, weights, first):
+def _reduced(part):
     triangles = {}
-    for rows in model._linear_rows(features, labels, weights, first):
+    rows_of = part.model._linear_rows
+    for rows in rows_of(part.features, part.labels, part.weights, part.first):
         if rows.name not in triangles:
             triangles[rows.name] = empty(rows.J.shape[1])
         triangles[rows.name].update(rows.J, rows.residual)
     return {name: triangle.augmented for name, triangle in triangles.items()}
 
 
-def _reduce_part(path, structures, first):
+def merge_assembled(triangle, parts):
+    """Add the rows of linear targets of charges to a triangle; those of others, by target."""
+    kept = {}
+    for R, n_rows, found in parts.map(_assembled):
+        triangle.merge(R, n_rows)
+        for name, rows in found.items():
+            kept.setdefault(name, NonlinearRows(rows.target)).extend(rows)
+    return kept
+
+
+def _assembled(part):
+    model, features, labels, weights, first, _ = part
+    triangle = empty(len(model._scale()))
+    kept = model._assemble_charges(triangle, features, labels, weights, first)
+    return triangle.augmented, triangle.n_rows, kept
+
+
+def _on_part(function, path, structures, first, arguments):
     """What a worker does."""
     from ..structures import StructureFeatures
 
-    model, source, labels, weights = _load(path)
+    model, source, labels, weights, stores = _load(path)
+    features, store = StructureFeatures(structures, source), stores.setdefault(first, {})
     with parallel_config("sequential"):  # a worker has no workers
-        return _reduced(model, StructureFeatures(structures, source), labels, weights, first)
+        return function(Part(model, features, labels, weights, first, store), *arguments)
 
 
 @lru_cache(maxsize=1)

@@ -3,7 +3,8 @@
 Rows know their `loss` at any weights v, and `linearize` yields pieces of their weighted Jacobian
 (n, n_columns) and residual (n,). Rows that know the rest of their Hessian have a
 `curvature_product`, and rows that know the best of some weights, given the others, have `settled`,
-which returns the weights with these and their loss.
+which returns the weights with these and their loss. Rows that are elsewhere have, instead of
+`linearize`, an `add_to` of their own, see `add_linearized`.
 """
 
 from __future__ import annotations
@@ -164,6 +165,17 @@ class NonlinearRows:
         weight = (self.target.value(m) - self.y) / self.sigma**2
         bent = weight * self.target.curvature_product(m, self.J @ direction)
         return np.tensordot(bent, self.J, axes=2)
+
+    def extend(self, other: NonlinearRows) -> None:
+        """Add the labels that were added to other rows; neither may be `gathered` yet.
+
+        Parameters
+        ----------
+        other : NonlinearRows
+            Of the same target.
+        """
+        self.jacobians += other.jacobians
+        self._entries += other._entries
 
     def toward_start(self) -> Iterator[tuple[Array, Array]]:
         """Linear rows that pull m to the values nearest `m_start` that satisfy the labels.
@@ -351,11 +363,22 @@ def linearized(triangle, rows, v, **options):
     gradient = triangle.gradient(v)
     scale = np.linalg.norm(gradient)
     for r in rows:
-        for jacobian, residual in r.linearize(v, **options):
-            gradient = gradient + jacobian.T @ residual
-            scale += np.linalg.norm(jacobian, axis=1) @ np.abs(residual)
-            local.update(jacobian, -residual)
+        slope, size = add_linearized(r, local, v, **options)
+        gradient = gradient + slope
+        scale += size
     return local, gradient, np.linalg.norm(gradient) / scale if scale > 0 else 0.0
+
+
+def add_linearized(rows, triangle, v, **options):
+    """Add rows at v to a triangle; their gradient, and the size of what cancels in it."""
+    if hasattr(rows, "add_to"):
+        return rows.add_to(triangle, v, **options)
+    gradient, scale = np.zeros_like(v), 0.0
+    for jacobian, residual in rows.linearize(v, **options):
+        gradient += jacobian.T @ residual
+        scale += np.linalg.norm(jacobian, axis=1) @ np.abs(residual)
+        triangle.update(jacobian, -residual)
+    return gradient, scale
 
 
 def _direction(local, rows, v, gradient, forcing, max_steps=30):

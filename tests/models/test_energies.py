@@ -2,6 +2,7 @@
 
 import copy
 
+import joblib
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -324,3 +325,62 @@ def test_the_solver_is_chosen_for_all_rows(problem, monkeypatch):
     asked.clear()
     list(rows.linearize(v, response=False))
     assert asked == [1] * len(structures)
+
+
+def several_targets(truth):
+    """Labels of every kind, some of them missing, and relative noise of some."""
+    X, phi, model, y = truth
+    open_ones = [i for i, atoms in enumerate(X) if not atoms.pbc.any()]
+    noise = np.random.default_rng(5).uniform(0.5, 2.0, len(X))
+    magnitude = np.full(len(X), np.nan)
+    charges, born = [[None] * len(X) for _ in range(2)]
+    magnitude[open_ones] = model.predict_target(phi[open_ones], "dipole_magnitude")
+    for i in open_ones[::3]:
+        charges[i] = model.predict_charges(phi[i : i + 1])[0]
+        born[i] = model.predict_born_effective_charges(phi[i : i + 1])[0]
+    return make_targets(
+        energy=[e if i % 3 else None for i, e in enumerate(y["energy"])],
+        forces=[f if i % 2 else None for i, f in enumerate(y["forces"])],
+        forces_sigma=noise,
+        stress=y["stress"],
+        charges=charges,
+        dipole_magnitude=magnitude,
+        born_effective_charges=born,
+    )
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["energy"],
+        ["forces", "forces_sigma"],
+        ["energy", "forces", "stress", "dipole_magnitude", "born_effective_charges", "charges"],
+    ],
+    ids=lambda names: f"{len(names)} columns",
+)
+def test_several_processes(truth, names, backend):
+    _, phi, _, _ = truth
+    y = several_targets(truth)[names]
+    weights = np.append(np.random.default_rng(1).integers(0, 3, len(phi) - 1), 2.0)
+    bias = {"Na": 0.7, "Cl": -0.7} if "dipole_magnitude" in names else None
+    model = KQEqRegressor(**OPTIONS, charge_bias=bias, store_triangles=True)
+    whole = copy.deepcopy(model).fit(phi, y, weights)
+    with joblib.parallel_config(backend=backend, n_jobs=2):
+        parallel = copy.deepcopy(model).fit(phi, y, weights)
+    assert parallel.n_iter_ == whole.n_iter_
+    size = np.abs(whole.coef_).max()
+    assert_allclose(parallel.coef_, whole.coef_, rtol=0, atol=1e-8 * size)
+    assert_allclose(parallel.atomic_energies_, whole.atomic_energies_, rtol=1e-8)
+    for one, other in zip(parallel.fit_history_, whole.fit_history_, strict=True):
+        assert one == pytest.approx(other, rel=1e-5, abs=1e-8)
+    std = [m.predict_std(phi, ["energy"])["energy"] for m in (parallel, whole)]
+    assert_allclose(*std, rtol=1e-6)
+
+
+def test_messages_of_workers_name_the_structure_among_all(truth):
+    _, phi, _, y = truth
+    labels = make_targets(forces=[None] * 20 + list(y["forces"][20:]))
+    model = KQEqRegressor(hardness=0.0, radius_scale=30.0, n_jobs=2)
+    with pytest.raises(ValueError, match=r"structure 2[0-3] .* not positive definite|Angstrom"):
+        model.fit(phi, labels)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ase.build import molecule
 from numpy.testing import assert_allclose
+from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import FeatureUnion, make_pipeline
@@ -575,3 +576,20 @@ def test_kqeq_is_the_case_without_local_energy():
     alone = KQEqRegressor(**options).fit(chi, y)
     joint = GAPKQEqRegressor(amplitude_gap=1e-9, **options).fit(phi, y)
     assert_allclose(joint.predict(phi)["energy"], alone.predict(chi)["energy"], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["gap", "qeq", "flow"])
+def test_several_processes(kind):
+    rng = np.random.default_rng(0)
+    energies = rng.normal(size=len(TRAINING))
+    forces = [rng.normal(size=(len(a), 3)) for a in TRAINING]
+    y = make_targets(energy=energies, forces=forces)
+    if kind == "gap":
+        phi, model = half(3.5).fit_transform(TRAINING), GAPRegressor()
+    else:
+        options = {"sigma_energy": 0.1, "sigma_forces": 0.3, "tol": 1e-3}
+        phi = blocks().fit_transform(TRAINING)
+        model = GAPKQEqRegressor(**options, response=RESPONSES[kind])
+    whole, parallel = (clone(model).set_params(n_jobs=n).fit(phi, y) for n in (1, 2))
+    assert len(parallel.fit_history_) == len(whole.fit_history_)
+    assert_allclose(parallel.coef_, whole.coef_, rtol=0, atol=1e-8 * np.abs(whole.coef_).max())
