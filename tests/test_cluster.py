@@ -63,7 +63,7 @@ def test_the_weights_are_those_of_one_process(cluster, data, serial):
 
 
 def test_energies_and_forces(cluster, data):
-    X, D = open_structures(data[0])[:10], data[1][:10]
+    X, D = open_structures(data[0])[:30], data[1][:30]
     soap = SOAPFeaturizer(r_cut=3.0, n_max=3, l_max=2)
     features = make_pipeline(soap, CURSparsifier(n_points=6)).fit_transform(X)
     y = KQEqRegressor().fit(features, D).predict_targets(features, ["dipole", "energy", "forces"])
