@@ -20,7 +20,6 @@ import numpy as np
 from ase import units
 from ase.constraints import Hookean
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from sklearn.pipeline import make_pipeline
 
 from skqeq import (
@@ -85,7 +84,9 @@ for name, options in models.items():
     atoms.set_constraint([Hookean(i, wall, 5.0) for i in range(len(atoms)) for wall in walls])
     atoms.calc = KQEqCalculator(model)
     rng = np.random.default_rng(0)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=rng)
+    # A normal distribution of momenta: ASE's function for it changes its name in 3.29.
+    momenta = np.sqrt(atoms.get_masses() * units.kB * 300)[:, None]
+    atoms.set_momenta(momenta * rng.normal(size=(len(atoms), 3)))
     warm = {"temperature_K": 300, "friction": 0.005 / units.fs, "fixcm": False, "rng": rng}
     Langevin(atoms, 0.5 * units.fs, **warm).run(200)
     charges = fragment_charges(atoms.get_charges(), find_fragments(atoms))

@@ -19,6 +19,7 @@ from ._gap import GAPRegressor
 from ._gapkqeq import GAPKQEqRegressor
 from ._kqeq import KQEqRegressor
 from ._qeq import QEqRegressor
+from ._solution import Solution
 
 __all__ = [
     "GAPKQEqRegressor",
@@ -26,6 +27,7 @@ __all__ = [
     "KQEqRegressor",
     "KQEqRegressorCV",
     "QEqRegressor",
+    "Solution",
     "partial_fit",
     "predict_born_effective_charges",
     "predict_charges",

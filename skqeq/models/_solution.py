@@ -1,17 +1,28 @@
 """What a charge model says of one structure."""
 
+from __future__ import annotations
+
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..structures._neighbors import spread_pairs
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .._typing import Array
+    from ..response import Equilibrium
+    from ..structures import Structure
+
 
 class Solution:
     """The charges of one structure, and the energy with its derivatives that go with them.
 
-    The energy is a minimum in the charges, so that their derivatives drop out. With the potential
-    ``u = chi + A q - field . r``, and reference charges where there are any::
+    What ``model.solutions(X)`` yields. The energy is a minimum in the charges, so that their
+    derivatives drop out. With the potential ``u = chi + A q - field . r``, and reference charges
+    where there are any::
 
         E = chi . q + q . A q / 2 - field . sum_i q_i r_i + u . (q_ref - q) / 2 + sum_i e_i
         F_j = -q . dchi/dr_j - q . dA/dr_j q / 2 + q_j field - sum_i de_i/dr_j
@@ -31,33 +42,69 @@ class Solution:
     fields : tuple of ndarray of shape (n_atoms,)
         Electronegativities, V, reference charges, e, or None, and energies of the atoms, eV.
     charges : ndarray of shape (n_atoms,)
-        e.
+        Those of least energy, e.
     slopes : list of (gradient, dual)
         Of each field, the gradient of the features and the dual weights; None where no derivatives
-        are wanted.
+        are wanted, and those of the energy, of the dipole and of the potential are not known.
+
+    Attributes
+    ----------
+    chi, reference, energies : ndarray of shape (n_atoms,)
+        The fields.
+
+    See Also
+    --------
+    KQEqRegressor.solutions : Makes them.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import QEqRegressor, make_targets
+    >>> X = [molecule("H2O"), molecule("NH3")]
+    >>> y = make_targets(charges=[[-0.7, 0.35, 0.35], [-0.9, 0.3, 0.3, 0.3]])
+    >>> model = QEqRegressor().fit(X, y)
+    >>> for solution in model.solutions(X, ["forces"]):
+    ...     print(solution.structure.symbols, solution.chi.shape, solution.forces.shape)
+    H2O (3,) (3, 3)
+    H3N (4,) (4, 3)
     """
 
-    def __init__(self, structure, widths, equilibrium, fields, charges, slopes=None):
+    def __init__(
+        self,
+        structure: Structure,
+        widths: Array,
+        equilibrium: Equilibrium,
+        fields: tuple[Array, Array | None, Array],
+        charges: Array,
+        slopes: Sequence[Any] | None = None,
+    ) -> None:
         self.structure = structure
         self.widths = widths
         self.equilibrium = equilibrium
         self.chi, self.reference, self.energies = fields
         self.charges = charges
-        self.slopes = slopes
+        self._slopes = slopes
+
+    @property
+    def slopes(self) -> Sequence[Any]:
+        """Of each field, the gradient of the features and the dual weights."""
+        if self._slopes is None:
+            raise ValueError("ask for derivatives first: model.solutions(X, ['forces'])")
+        return self._slopes
 
     @cached_property
-    def energy(self):
+    def energy(self) -> float:
         """Total energy, eV."""
         electrostatic = self.equilibrium.energy(self.chi, self.charges, self.reference)
         return electrostatic + float(self.energies.sum())
 
     @cached_property
-    def potential(self):
+    def potential(self) -> Array:
         """``u = chi + A q - field . r``, shape (n_atoms,), V."""
         return self.equilibrium.potential(self.chi, self.charges)
 
     @cached_property
-    def drive(self):
+    def drive(self) -> Array:
         """What a learned reference charge does to the energy, ``u - mean(u)``; (n_atoms,), V."""
         return self.potential - self.potential.mean()
 
@@ -83,34 +130,34 @@ class Solution:
         return gradient, in_plane(self.structure, virial)
 
     @property
-    def forces(self):
-        """Shape (n_atoms, 3), eV/Angstrom."""
+    def forces(self) -> Array:
+        """Negative derivatives of the energy, shape (n_atoms, 3), eV/Angstrom."""
         return -self._derivatives[0]
 
     @property
-    def virial(self):
+    def virial(self) -> Array:
         """Derivatives of the energy with respect to a strain, shape (3, 3), eV."""
         return self._derivatives[1]
 
     @cached_property
-    def polarizability(self):
+    def polarizability(self) -> Array:
         """``R^T P R``: what a field does to the dipole; shape (3, 3), e^2 Angstrom^2 / eV."""
         dipoles = self.equilibrium.dipoles
         of_atoms = 0.0 if dipoles is None else dipoles.polarizability
         return self.equilibrium.lever.T @ self.dipole_response + of_atoms
 
     @property
-    def induced_dipoles(self):
+    def induced_dipoles(self) -> Array | None:
         """Dipoles of the atoms, shape (n_atoms, 3), e*Angstrom; None where there are none."""
         return self.equilibrium.induced(self.charges)
 
     @cached_property
-    def dipole_response(self):
+    def dipole_response(self) -> Array:
         """``V = P R``: the charges that a field moves, shape (n_atoms, 3), e*Angstrom/V."""
         return self.equilibrium.project(np.ascontiguousarray(self.equilibrium.lever))
 
     @cached_property
-    def reference_response(self):
+    def reference_response(self) -> Array | None:
         """``R - A V``: what reference charges do to the dipole, shape (n_atoms, 3), Angstrom.
 
         Up to a constant, which does not matter as their sum is given.
@@ -119,7 +166,7 @@ class Solution:
         return None if over_reference is None else over_reference.T
 
     @cached_property
-    def born_effective_charges(self):
+    def born_effective_charges(self) -> Array:
         """Derivatives ``d mu_a / d r_jb`` of the dipole: shape (n_atoms, 3, 3), e.
 
         The charges change by ``-P du/dr``, u at fixed charges, and of P the dipole sees
@@ -128,7 +175,8 @@ class Solution:
         """
         q, V = self.charges, self.dipole_response
         born = np.multiply.outer(q, np.eye(3)) + V[:, :, None] * self.structure.field
-        for (features, dual), factors in zip(self.slopes, (-V, self.reference_response)):
+        responses: list[Any] = [-V, self.reference_response]
+        for (features, dual), factors in zip(self.slopes, responses):
             for near, slopes in features.slopes(dual):
                 for a in range(3):
                     born[:, a] += near.collect(factors[near.i, a, None] * slopes)[0]
@@ -137,10 +185,10 @@ class Solution:
             moved, along = np.ascontiguousarray(V[:, a]), np.eye(3)[a]
             born[:, a] -= self.equilibrium.coulomb_gradient(moved, q, along)[0]
             if flows is not None:
-                born[:, a] -= flows.gradient(self.reference_response[:, a], self.potential)[0]
+                born[:, a] -= flows.gradient(responses[1][:, a], self.potential)[0]
         return born
 
-    def potential_gradient(self):
+    def potential_gradient(self) -> tuple[Array, Array]:
         """Derivatives of ``u = chi + A q - field . r`` at fixed charges.
 
         Their products with ``dq/dw`` are what the response of the charges adds to the derivatives
@@ -158,10 +206,13 @@ class Solution:
         gradient[own, :, own] -= self.structure.field
         return self._completed(gradient, virial, *self.slopes[0])
 
-    def reference_gradient(self):
+    def reference_gradient(self) -> tuple[Array, Array] | None:
         """Derivatives of ``q_ref - X u`` at fixed u, in the form of `potential_gradient`.
 
-        None where no charge flows.
+        Returns
+        -------
+        gradient, virial : ndarray or None
+            In e/Angstrom and e; None where no charge flows.
         """
         flows = self.equilibrium.flows
         if flows is None:

@@ -155,3 +155,11 @@ def test_unions():
         for one, other in zip(found, pulled, strict=True):
             assert_allclose(np.ravel(one), np.ravel(other), rtol=0, atol=1e-9)
     assert_allclose(gradient.contract(q[None]), q[None] @ features[0], rtol=0, atol=1e-9)
+
+
+def test_derivatives_must_be_asked_for(model):
+    [solution] = model[-1].solutions(model[:-1].transform([CASES["molecule"]]))
+    assert np.isfinite(solution.energy)
+    for name in ("forces", "virial", "born_effective_charges", "slopes"):
+        with pytest.raises(ValueError, match="ask for derivatives first"):
+            getattr(solution, name)
