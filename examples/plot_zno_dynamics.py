@@ -29,12 +29,12 @@ print(f"{len(X)} structures of {min(map(len, X))} to {max(map(len, X))} atoms")
 # A short run
 # -----------
 # Two models differ in how the view of an atom ends: DScribe's edge is a jump, with ``cutoff_width``
-# neighbours fade out. Each moves the particle, which comes from a thermostat of 300 K, for half a
-# picosecond at constant energy.
+# neighbours fade out. Each moves the particle, which comes from a thermostat of 300 K, for a
+# quarter of a picosecond at constant energy.
 for edge, width in zno.EDGES.items():
     model = zno.trained(X, y, width)
-    change, scatter = zno.drift(zno.dynamics(model, particle, 0.5, disable=True))
-    print(f"{edge}: drift {change:+.3f} meV/atom in 0.5 ps, scatter {scatter:.3f} meV/atom")
+    change, scatter = zno.drift(zno.dynamics(model, particle, 0.25, disable=True))
+    print(f"{edge}: drift {change:+.3f} meV/atom in 0.25 ps, scatter {scatter:.3f} meV/atom")
 
 # %%
 # The long run

@@ -111,8 +111,9 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
                 self._keep(triangles)
             self._solve(combined(self, triangles), [])
         elif several:
-            n_rows = 3 * int(features.structures.offsets[-1])
-            with Parts(self, features, labels, weights, n_rows) as parts:
+            sloped = set(labels.names) & set(GRADIENTS)
+            n_centers = features.structures.offsets[-1] if sloped else len(features)
+            with Parts(self, features, labels, weights, 3 * int(n_centers)) as parts:
                 self._solve(*self._assemble(features, labels, weights, parts))
         else:
             self._solve(*self._assemble(features, labels, weights))

@@ -1,11 +1,14 @@
 """Newton's method against plain Gauss-Newton and a general minimiser."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 
 from skqeq.solvers import NonlinearRows, Triangle, gauss_newton
+from skqeq.solvers._gauss_newton import add_linearized
 from skqeq.targets import TARGETS
 
 
@@ -115,3 +118,39 @@ def test_derivatives_of_the_norm():
     # Finite where the dipole vanishes.
     assert np.isfinite(target.derivative(np.zeros((1, 3)))).all()
     assert target.value(np.zeros((1, 3))).item() < 1e-5
+
+
+def test_history_is_that_of_the_loss(problem):
+    """The gradient is relative to the norms of the terms of which it is the sum."""
+    *data, start = problem
+    _, (first, *_), _ = gauss_newton(prior(len(start)), [rows_of(*data)], start, 0, 1e-10)
+    value, gradient, slopes, misfit = loss(start, *data)
+    terms = np.linalg.norm(start) + np.linalg.norm(slopes, axis=1) @ np.abs(misfit)
+    assert_allclose(first["loss"], value, rtol=1e-12)
+    assert_allclose(first["gradient"], np.linalg.norm(gradient) / terms, rtol=1e-10)
+    assert first["step"] == 0.0
+
+
+def test_rows_that_are_elsewhere(problem):
+    """They are told where, and add what they have."""
+    *data, start = problem
+
+    class Elsewhere:
+        def __init__(self):
+            self.rows = rows_of(*data)
+            self.loss = self.rows.loss
+
+        def add_to(self, triangle, v):
+            far = Triangle(len(v), 1e-12)
+            sums = add_linearized(self.rows, far, v)
+            triangle.merge(far.augmented, far.n_rows)
+            return sums
+
+    near = rows_of(*data)
+    # Without their curvature.
+    near = SimpleNamespace(loss=near.loss, linearize=near.linearize)
+    runs = [
+        gauss_newton(prior(len(start)), [rows], start, 200, 1e-8) for rows in (near, Elsewhere())
+    ]
+    assert_allclose(runs[0][0], runs[1][0], rtol=1e-9)
+    assert len(runs[0][1]) == len(runs[1][1])
