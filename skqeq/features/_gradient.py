@@ -24,6 +24,7 @@ is there, so that molecules, slabs and crystals are the same.
 from functools import lru_cache
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from .._pythran import soap_jacobian, soap_pull_back, soap_spectrum
 from ..structures._neighbors import gather_pairs, neighbor_pairs
@@ -144,6 +145,35 @@ class Surroundings:
                 J = soap_jacobian(neighbors, some, exponents, contraction, runs, channel)
                 yield np.concatenate(spans), columns, J
                 start = stop
+
+    def jacobian_of(self, i):
+        """Derivatives of the row of one centre with respect to the geometry.
+
+        Parameters
+        ----------
+        i : int
+            The centre.
+
+        Returns
+        -------
+        J : ndarray of shape (3 n_atoms + 9, n_columns)
+            With respect to the positions, 1/Angstrom, and to a strain.
+        """
+        neighbors, offsets, exponents, contraction = self._arguments
+        n, some = self.n_atoms, offsets[i : i + 1]
+        J = np.zeros((3 * n + 9, self._runs[-1, 3:].sum()))
+        for channel in range(offsets.shape[1] - 1):
+            runs, columns = _restricted(*self._order, channel)
+            dp = soap_jacobian(neighbors, some, exponents, contraction, runs, channel)
+            here = slice(*some[0, channel : channel + 2])
+            j, D = self.j[here], self.D[here]
+            flat = dp.reshape(len(j), 3 * len(columns))
+            ends = np.concatenate([j, np.full_like(j, i)]), np.tile(np.arange(len(j)), 2)
+            moved = csr_array((np.repeat([1.0, -1.0], len(j)), ends), (n, len(j))) @ flat
+            J[: 3 * n, columns] += moved.reshape(3 * n, len(columns))
+            stretched = (D.T @ flat).reshape(3, 3, len(columns)).transpose(1, 0, 2)
+            J[3 * n :, columns] += stretched.reshape(9, len(columns))
+        return J
 
 
 def _pairs(structure, reach):

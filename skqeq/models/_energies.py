@@ -162,7 +162,7 @@ class EnergyRows:
             yield _joined(pieces)
 
     def sensitivities(self, v):
-        """What changes of the weights, and of the fields of the charges alone, do to predictions.
+        """What the weights do to predictions, and variances of what no weights describe.
 
         Yields
         ------
@@ -171,9 +171,8 @@ class EnergyRows:
         solution : Solution
         J : ndarray of shape (n, n_columns)
             Derivatives of its targets, one after the other, with respect to v.
-        fields : list of (gradient, over)
-            For chi, and for the reference charges where there are any: the features of the
-            structure, and derivatives (n, n_atoms) with respect to the field where the atoms are.
+        rest : ndarray of shape (n,)
+            Variances of the targets by the rest of all fields, see `_rest`.
         """
         structures = self.features.structures
         n_rows = [
@@ -181,8 +180,7 @@ class EnergyRows:
         ]
         for _, [(i, solution)] in self._solutions(v, self.sloped, True, n_rows):
             J, over = self._jacobian(i, solution, True)
-            near = [gradient for gradient, _ in solution.slopes]
-            yield i, solution, J * self.model._scale(), list(zip(near, over))
+            yield i, solution, J * self.model._scale(), self._rest(i, solution, over)
 
     def eased(self):
         """Yield the same rows with more noise of energies, less and less of it.
@@ -278,6 +276,44 @@ class EnergyRows:
             blocks += [J, atoms @ onehot]
             fields.append(atoms)
         return np.concatenate([*blocks, self._local_rows(i, solution)], axis=1), fields
+
+    def _rest(self, i, solution, over):
+        """Variances of derivatives of structure i by what no weights describe of the fields.
+
+        A derivative changes by ``sum_j (o_j f_j + c_j df_j/dr)`` with the rests f of a field, which
+        are independent for every atom: o is what `over` has of the fields of the charges, and c
+        the factor of the derivative of the features.
+        """
+        structure, names = solution.structure, self.names[i]
+        n, factors = len(structure), (solution.charges, solution.drive, np.ones(len(structure)))
+        # Which derivative of the fields the rows have, and with what factors of the atoms.
+        which = {"forces": np.arange(3 * n), "stress": 3 * n + np.array(VOIGT_ROWS)}
+        moving = {"forces": [np.tile(-f, (3 * n, 1)) for f in factors]}
+        if "stress" in names:
+            moving["stress"] = [np.tile(f / structure.volume, (6, 1)) for f in factors]
+        if "born_effective_charges" in names:
+            j, a, b = np.indices((n, 3, 3)).reshape(3, -1)
+            which["born_effective_charges"] = 3 * j + b
+            V, R = solution.dipole_response, solution.reference_response
+            R = np.zeros_like(V) if R is None else R
+            moving["born_effective_charges"] = [-V.T[a], R.T[a], np.zeros((len(a), n))]
+        which = np.concatenate([which[name] for name in names])
+        total, known = np.zeros(len(which)), {}
+        for f, (amplitude, (near, _)) in enumerate(
+            zip(self.model._field_amplitudes(), solution.slopes, strict=True)
+        ):
+            if amplitude == 0.0:
+                continue
+            if id(near) not in known:
+                known[id(near)] = near.unexplained()
+            variance, covariances, variances = known[id(near)]
+            o = over[f] if f < len(over) else np.zeros((len(which), n))
+            c = np.concatenate([moving[name][f] for name in names])
+            part = o**2 @ variance
+            part += np.einsum("rj,jr->r", 2.0 * o * c, covariances[:, which])
+            part += np.einsum("rj,jr->r", c**2, variances[:, which])
+            total += amplitude**2 * part
+        return total
 
     def _charge_rows(self, solution, names, response):
         """Of every target and both fields of the charges, what they do to it.

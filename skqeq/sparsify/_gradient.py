@@ -218,6 +218,42 @@ class SparseGradient:
         lead = np.shape(q)[:-1]
         return J.reshape(*lead, 3 * self.n_atoms, -1), virial.reshape(*lead, 9, -1)
 
+    def unexplained(self):
+        """What the features leave of fields of unit prior, and of how those change.
+
+        The rest of the field of a centre has the covariance ``k(x, x') - phi(x) . phi(x')``, of
+        which these are the derivatives at ``x = x'``. Normalised rows make
+        ``d d' k = zeta sum_b w_b |dx_b|^2``.
+
+        Returns
+        -------
+        variance : ndarray of shape (n_atoms,)
+            ``1 - |phi_i|^2``.
+        covariances, variances : ndarray of shape (n_atoms, 3 n_atoms + 9)
+            Of the derivatives of the rest of every centre with respect to the positions and to a
+            strain: with the rest itself, ``-phi_i . dphi_i``, and of their own,
+            ``d d' k - |dphi_i|^2``.
+        """
+        variance = np.zeros(self.n_atoms)
+        covariances, variances = np.zeros((2, self.n_atoms, 3 * self.n_atoms + 9))
+        for group, own in self.centers.items():
+            kernel = self.kernels[group]
+            for i, row, phi in zip(own, range(len(own)), self._features(group), strict=True):
+                slopes = 0.0
+                for b, near, X, norms, columns, cosines in self.blocks:
+                    dx = near.jacobian_of(i)
+                    dx -= np.outer(dx @ X[i], X[i])
+                    dx /= norms[i]
+                    weight = kernel.zeta * kernel.block_weights[b]
+                    variances[i] += weight * np.einsum("rf,rf->r", dx, dx)
+                    part = _dot_points(dx, kernel, columns)
+                    slopes += _slope(kernel, b, cosines[group][row]) * part
+                dphi = kernel.whiten(slopes)
+                variance[i] = 1.0 - phi @ phi
+                covariances[i] = -dphi @ phi
+                variances[i] -= np.einsum("rm,rm->r", dphi, dphi)
+        return variance, covariances, variances
+
 
 def _slope(kernel, b, cosines):
     """Derivative of a block's kernel with respect to ``x . s``."""

@@ -3,8 +3,9 @@
 A source has ``tiles(structures)``, a list of `Tile`, ``boundaries``, the first column of each block
 of columns and the total number, ``row_bytes``, the memory that one atom needs on the way,
 ``signature``, what the columns mean, in plain Python that can be compared (None where nobody
-knows), and ``verbose``, whether walks show their progress. Where features have a derivative, it
-also has ``gradient(structure)`` and ``dual(weights)``, see `StructureFeatures`.
+knows), ``prior_variance``, that of a field of unit amplitude, of which features describe the part
+``|phi|^2``, and ``verbose``, whether walks show their progress. Where features have a derivative,
+it also has ``gradient(structure)`` and ``dual(weights)``, see `StructureFeatures`.
 """
 
 import numpy as np
@@ -20,6 +21,7 @@ NO_GRADIENT = (
 class ArraySource:
     """Features given as arrays, found again by the geometry they belong to."""
 
+    prior_variance = 1.0
     signature = None
     verbose = False
 
@@ -78,6 +80,7 @@ class StackedSource:
         distinct = {id(source): source for source in sources}.values()
         self.n_distinct = sum(source.boundaries[-1] for source in distinct)
         self.row_bytes = sum(source.row_bytes for source in distinct)
+        self.prior_variance = sum(source.prior_variance for source in sources)
         self.verbose = any(source.verbose for source in sources)
         self.signature = tuple(source.signature for source in sources)
         if None in self.signature:
@@ -171,12 +174,17 @@ class StackedGradient:
         found = [part.jacobian(q) for part in self.parts]
         return tuple(np.concatenate(rows, axis=-1) for rows in zip(*found, strict=True))
 
+    def unexplained(self):
+        """Of the sum of the fields of the parts, which are independent."""
+        return tuple(map(sum, zip(*(part.unexplained() for part in self.parts), strict=True)))
+
 
 class NoFeatures:
     """The source of features without columns."""
 
     boundaries = (0, 0)
     row_bytes = 1024
+    prior_variance = 0.0
     signature = ()
     verbose = False
 
@@ -214,6 +222,11 @@ class NoGradient:
     def contract(self, cotangents):
         """No columns."""
         return np.zeros((len(cotangents), 0))
+
+    def unexplained(self):
+        """No field."""
+        n = self.n_atoms
+        return np.zeros(n), *np.zeros((2, n, 3 * n + 9))
 
     def jacobian(self, q):
         """No columns."""

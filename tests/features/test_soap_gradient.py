@@ -300,6 +300,20 @@ def test_jacobians_contain_the_pull_back(name, compression, max_bytes, cutoff_wi
         assert_allclose(found, wanted, rtol=0, atol=1e-12 * np.abs(expected[1]).max() + 1e-15)
 
 
+@pytest.mark.parametrize("compression", MODES)
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_jacobian_of_one_centre(name, compression):
+    near, rows = surroundings(STRUCTURES[name], compression=compression, cutoff_width=2.0)
+    cotangents = cotangents_for(rows)
+    for i in range(min(3, len(rows))):
+        alone = np.zeros_like(cotangents)
+        alone[i] = cotangents[i]
+        gradient, virial = near.pull_back(alone)
+        expected = np.concatenate([gradient.ravel(), virial.ravel()])
+        found = near.jacobian_of(i) @ cotangents[i]
+        assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max() + 1e-15)
+
+
 @pytest.mark.parametrize("cutoff_width", [None, 2.0])
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_compiled_and_twin_agree(name, cutoff_width):
