@@ -29,8 +29,9 @@ the gap is chosen so that they do not reach the next slab.
 import numpy as np
 
 from .._pythran import ewald_matrix_gradient, ewald_pair_matrix, structure_factors
+from ..structures._structure import reduced_cell
 from ._direct import contract
-from ._splitting import EwaldCutoffs, reduced_cell, slab_gap
+from ._splitting import EwaldCutoffs, slab_gap
 from ._waves import half_sphere
 
 
@@ -61,7 +62,7 @@ class EwaldSum:
     def __init__(self, structure, widths, accuracy, sigma=None):
         self.widths, self.normal = widths, None
         width = np.sqrt(2.0) * widths.max()
-        self.cell = reduced_cell(structure)
+        self.cell, _ = reduced_cell(structure)
         if not all(structure.pbc):
             accuracy = accuracy / 2
             self.normal = self.cell[2].copy()

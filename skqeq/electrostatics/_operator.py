@@ -12,8 +12,9 @@ from scipy.sparse import csr_array
 from vesin import NeighborList
 
 from .._pythran import ewald_pair_gradient, ewald_pair_values
+from ..structures._structure import reduced_cell
 from ._levels import Division, Level
-from ._splitting import real_cutoff, reduced_cell, slab_gap, wave_cutoff
+from ._splitting import real_cutoff, slab_gap, wave_cutoff
 
 # Widths of the smooth part in units of that of the pairs, of which the cheapest is taken.
 BANDS = (1.0, 2.0, 3.0, 5.0, 8.0)
@@ -176,7 +177,7 @@ class CrystalOperator(CoulombOperator):
     """C of a crystal: one level of waves, in the cell itself."""
 
     def _place(self, structure):
-        self.vectors = reduced_cell(structure)
+        self.vectors, _ = reduced_cell(structure)
         # The interaction is periodic, so atoms may be moved into the cell.
         self.positions = structure.positions @ np.linalg.inv(self.vectors) % 1.0 @ self.vectors
         self.volume = abs(np.linalg.det(self.vectors))
@@ -198,7 +199,7 @@ class SlabOperator(CoulombOperator):
     """C of a slab: waves in a crystal of slabs, whose interaction is taken away."""
 
     def _place(self, structure):
-        cell = reduced_cell(structure)
+        cell, _ = reduced_cell(structure)
         self.vectors, self.normal = cell[:2], cell[2]
         fractions = structure.positions @ np.linalg.inv(cell)
         fractions[:, :2] %= 1.0

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
-from ase.geometry import minkowski_reduce
 
 # Measured, ns: a pair within the cutoff; a wave vector's share of an element of F F^T.
 PAIR_COST = 11.0
@@ -144,13 +143,6 @@ def lattice_points(vectors):
     d = 0.5 * np.linalg.norm(signs @ vectors, axis=1).max()
     density = {2: np.pi, 3: 4 * np.pi / 3}[n] / np.sqrt(np.linalg.det(vectors @ vectors.T))
     return lambda radius: density * (radius + d) ** n
-
-
-def reduced_cell(structure):
-    """Reduced periodic vectors of a structure; that of a slab has its unit normal at the end."""
-    order = np.argsort([not periodic for periodic in structure.pbc], kind="stable")
-    periodic = [True, True, all(structure.pbc)]
-    return np.array(minkowski_reduce(structure.cell[order], periodic)[0])
 
 
 def slab_gap(vectors, width, accuracy):

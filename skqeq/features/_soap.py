@@ -19,6 +19,7 @@ from ..parameters import per_element
 from ..persistence import Persistent
 from ..structures import StructureFeatures, Tile
 from ..structures._collection import collect
+from ..structures._structure import reduced_cell
 from ._cache import ROWS
 from ._dscribe import dscribe_soap
 from ._gradient import Surroundings
@@ -335,6 +336,7 @@ class PowerSpectrum:
         soap = self._dscribe(structure.species, structure.periodic)
         atoms = structure.to_atoms()
         if structure.periodic:
+            atoms.cell, atoms.pbc = reduced_cell(structure)
             # DScribe takes so many images that atoms in the cell see all neighbours, others not.
             atoms.wrap()
         return soap.create_single(atoms, None if centers is None else centers.tolist())
@@ -342,6 +344,8 @@ class PowerSpectrum:
 
 class SOAPSource:
     """Rows of several power spectra side by side, through the store of rows."""
+
+    prior_variance = 1.0
 
     def __init__(self, spectra, n_jobs, verbose, memory, cache_bytes):
         self.spectra = spectra

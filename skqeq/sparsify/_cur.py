@@ -391,6 +391,8 @@ def tiles_of(source, structure, atoms):
 class SparseSource:
     """Whitened kernel features, computed from the tiles of the descriptor."""
 
+    prior_variance = 1.0
+
     def __init__(self, parent, kernels):
         self.parent = parent
         self.kernels = kernels

@@ -3,6 +3,8 @@
 import numpy as np
 from vesin import NeighborList
 
+from ._structure import reduced_cell
+
 
 def neighbor_pairs(structure, cutoff):
     """All ordered pairs of atoms closer than a cutoff, periodic images among them.
@@ -21,9 +23,9 @@ def neighbor_pairs(structure, cutoff):
     D : ndarray of shape (n_pairs, 3)
         Vectors from i to j, Angstrom.
     """
-    cell = structure.cell if structure.periodic else np.eye(3)
+    cell, pbc = reduced_cell(structure) if structure.periodic else (np.eye(3), structure.pbc)
     neighbors = NeighborList(cutoff=cutoff, full_list=True)
-    i, j, D = neighbors.compute(structure.positions, cell, structure.pbc, "ijD", copy=False)
+    i, j, D = neighbors.compute(structure.positions, cell, pbc, "ijD", copy=False)
     return i.astype(np.int64), j.astype(np.int64), D.copy()
 
 

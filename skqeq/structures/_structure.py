@@ -119,6 +119,17 @@ class Structure:
         return Atoms(self.numbers, self.positions, cell=self.cell, pbc=self.pbc)
 
 
+def reduced_cell(structure):
+    """The shortest vectors of the lattice of a structure, and which of them are periodic.
+
+    That of a slab has its unit normal at the end. Sums over images along other vectors can take
+    any time: those of a cell may be long and askew.
+    """
+    order = np.argsort([not periodic for periodic in structure.pbc], kind="stable")
+    periodic = True, True, all(structure.pbc)
+    return np.array(minkowski_reduce(structure.cell[order], periodic)[0]), periodic
+
+
 def check_structures(X: StructuresLike) -> list[Structure]:
     """Check structures and strip them to what a charge model may look at.
 
@@ -359,6 +370,8 @@ def _check_space(positions, cell, pbc, fail):
     edges = np.ptp(positions, axis=0) + 1.0
     if any(pbc):
         edges = np.maximum(np.linalg.norm(cell, axis=1) * pbc, 1.0)
+        if edges.max() > FARTHEST:
+            fail(f"a cell vector is {edges.max():g} Angstrom long (above {FARTHEST:g})")
     if edges.prod() > LARGEST_SPACE:
         sizes = " x ".join(f"{edge:.3g}" for edge in edges)
         fail(f"takes a space of {sizes} Angstrom (more than {LARGEST_SPACE:g} Angstrom^3)")

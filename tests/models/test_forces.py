@@ -6,6 +6,7 @@ from ase.build import bulk, molecule
 from numpy.testing import assert_allclose
 from sklearn.pipeline import FeatureUnion, make_pipeline
 
+import skqeq
 from skqeq import (
     CURSparsifier,
     KQEqRegressor,
@@ -163,3 +164,24 @@ def test_derivatives_must_be_asked_for(model):
     for name in ("forces", "virial", "born_effective_charges", "slopes"):
         with pytest.raises(ValueError, match="ask for derivatives first"):
             getattr(solution, name)
+
+
+@pytest.mark.parametrize("cutoff_width", [None, 1.0])
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, True, False), (False, True, True)])
+def test_vectors_that_are_long_and_askew(pbc, cutoff_width):
+    """They span the same lattice, and must not take the time and memory of their length."""
+    X = [bulk("NaCl", "rocksalt", a=5.6, cubic=True) for _ in range(3)]
+    for seed, atoms in enumerate(X):
+        atoms.rattle(0.05, seed=seed)
+        atoms.pbc = pbc
+    soap = SOAPFeaturizer(r_cut=3.5, n_max=2, l_max=2, cutoff_width=cutoff_width)
+    model = make_pipeline(soap, CURSparsifier(n_points=3), KQEqRegressor(hardness=1.0))
+    charges = [np.where(a.symbols == "Na", 0.8, -0.8) for a in X]
+    model.fit(X, make_targets(charges=charges))
+    skewed = X[0].copy()
+    first, second = np.flatnonzero(pbc)[:2]
+    skewed.cell[first] += 20_000 * skewed.cell[second]
+    names = ["charges", "energy", "forces"]
+    plain, other = skqeq.predict_targets(model, [X[0], skewed], names)
+    for name in names:
+        assert_allclose(other[name], plain[name], rtol=0, atol=1e-6)
