@@ -1,9 +1,11 @@
 """The page of `skqeq.explore`: what it holds, and what a browser draws of it."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,20 +68,42 @@ def test_wrong_properties(model, molecules, dipoles, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
-def test_a_browser_draws_it(model, molecules, dipoles, tmp_path):
-    mpl = pytest.importorskip("matplotlib.image")
+@pytest.fixture
+def drawn(tmp_path):
+    """What a browser makes of a page: an image of red, green and blue between 0 and 1."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium")
+    read = pytest.importorskip("matplotlib.image").imread
+
+    def draw(page):
+        picture = tmp_path / "page.png"
+        command = [
+            *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+            *("--disable-background-networking", "--use-angle=swiftshader"),
+            *("--disable-sync", "--enable-unsafe-swiftshader"),
+            *(f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,800"),
+            *("--virtual-time-budget=20000", f"--screenshot={picture}", page.as_uri()),
+        ]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        return read(picture)[..., :3]
+
+    return draw
+
+
+def test_a_browser_draws_it(model, molecules, dipoles, tmp_path, drawn):
     page = skqeq.explore(molecules, model.fit(molecules, dipoles), tmp_path / "page.html")
-    picture = tmp_path / "page.png"
-    command = [
-        *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
-        *("--disable-background-networking", "--use-angle=swiftshader"),
-        *("--disable-sync", "--enable-unsafe-swiftshader"),
-        *(f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,800"),
-        *("--virtual-time-budget=20000", f"--screenshot={picture}", page.as_uri()),
-    ]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    pixels = mpl.imread(picture)[..., :3]
+    pixels = drawn(page)
     for half in (pixels[:, :600], pixels[:, 600:]):  # the map, the structure
         coloured = np.ptp(half, axis=-1) > 0.2
         assert coloured.sum() > 300, "nothing is drawn"
+
+
+def test_a_browser_draws_the_documentation(drawn):
+    """Its start page, of the folder that the environment variable SKQEQ_HTML names."""
+    folder = os.environ.get("SKQEQ_HTML")
+    if folder is None:
+        pytest.skip("SKQEQ_HTML does not say where the built pages are")
+    pixels = drawn(Path(folder) / "index.html")
+    dark = pixels.max(axis=-1) < 0.5
+    assert dark.any(axis=1).sum() > 150, "no text is drawn"
+    assert (np.ptp(pixels, axis=-1) > 0.2).sum() > 300, "nothing coloured is drawn"
