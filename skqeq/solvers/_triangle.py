@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg import solve_triangular
+from scipy.linalg.blas import dgemm, dtrsm
 from scipy.linalg.lapack import dgeqrf, dormqr, dtpqrt
 
 if TYPE_CHECKING:
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 # Up to so many rows per column they are kept as they are: they then span few directions, and a
 # factorisation of those is cheaper.
 FEW = 0.6
+# Columns that reflectors are found for at a time, and of LAPACK's blocks among them; columns that
+# are updated at a time.
+PANEL, BLOCK, CHUNK = 192, 16, 1024
+TINY = 1e-300
 UNDEFINED = "the least-squares problem holds infinite or undefined numbers"
 
 
@@ -140,10 +145,7 @@ class Triangle:
         rows = np.empty((n, len(self._R)), order="F")
         rows[:, :-1] = J
         rows[:, -1] = r
-        block = max(1, min(48, n, len(self._R)))
-        self._R, _, _, info = dtpqrt(0, block, self._R, rows, overwrite_a=True, overwrite_b=True)
-        if info:
-            raise ValueError(f"LAPACK tpqrt rejected argument {-info}")
+        rotate(self._R, rows)
 
     def merge(self, R: Array, n_rows: int = 0) -> None:
         """Add all rows that a triangle stands for.
@@ -231,9 +233,9 @@ class Triangle:
         if self._R is None:
             residuals = [J @ v - r for J, r in self._few]
             residual = np.concatenate([self._penalty * v, *residuals])
-            return 0.5 * residual @ residual
+            return float(0.5 * residual @ residual)
         residual = self.residual(v)
-        return 0.5 * (residual @ residual + self.rho2)
+        return float(0.5 * (residual @ residual + self.rho2))
 
     def gradient(self, v: Array) -> Array:
         """Gradient of `loss`.
@@ -304,3 +306,40 @@ class Triangle:
         y[:n, 0] = among_rows.solve()
         v, _, info = dormqr("L", "N", factors, tau, y, lwork=64, overwrite_c=True)
         return v[:, 0] / self._penalty
+
+
+def rotate(R, rows):
+    """Rotate rows into a triangle; both are in Fortran order and overwritten.
+
+    LAPACK's tpqrt does it in blocks of columns, which are either too narrow for the products that
+    update the rest, or so wide that the reflectors themselves take the time. Here it finds those of
+    a panel, with narrow blocks, and the rest of the columns meet them all at once, as
+    ``1 - [1; V] T^T [1; V]^T`` with ``T^-1 = striu(V^T V) + diag(1 / tau)`` (Joffrain et al., ACM
+    Trans. Math. Softw. 32, 169 (2006)).
+
+    Parameters
+    ----------
+    R : ndarray of shape (n, n)
+        Upper triangle.
+    rows : ndarray of shape (m, n)
+        Rows.
+    """
+    n = len(R)
+    for start in range(0, n, PANEL):
+        panel = slice(start, min(start + PANEL, n))
+        width, V = panel.stop - start, rows[:, panel]
+        top = np.asfortranarray(R[panel, panel])
+        R[panel, panel], _, T, info = dtpqrt(0, min(BLOCK, width), top, V, overwrite_b=True)
+        if info:
+            raise ValueError(f"LAPACK tpqrt rejected argument {-info}")
+        # The diagonals of the blocks of T; zero where a column needs no reflector.
+        tau = T[np.arange(width) % len(T), np.arange(width)]
+        inverse = np.triu(dgemm(1.0, V, V, trans_a=True), 1)
+        inverse[np.diag_indices(width)] = 1.0 / np.maximum(tau, TINY)
+        # All by SciPy: NumPy has BLAS threads of its own, which would keep those waiting.
+        for first in range(panel.stop, n, CHUNK):
+            here = slice(first, min(first + CHUNK, n))
+            W = dgemm(1.0, V, rows[:, here], beta=1.0, c=R[panel, here], trans_a=True)
+            W = dtrsm(1.0, inverse, W, trans_a=True, overwrite_b=True)
+            R[panel, here] -= W
+            dgemm(-1.0, V, W, beta=1.0, c=rows[:, here], overwrite_c=True)

@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skqeq.solvers import Triangle
+from skqeq.solvers._triangle import CHUNK, PANEL, rotate
 
 
 def problem(n_rows, n_columns, condition=1e3, seed=0):
@@ -185,3 +186,17 @@ def test_rows_are_counted_through_merges():
     other.update(np.ones((5, 3)), np.ones(5))
     one.merge(other.augmented.copy(), other.n_rows)
     assert (one.n_rows, other.n_rows, one.copy().n_rows) == (8, 5, 8)
+
+
+@pytest.mark.parametrize("m", [1, 5, 300])
+@pytest.mark.parametrize("n", [1, 15, PANEL, PANEL + 1, 2 * PANEL + CHUNK + 7])
+def test_rotations(n, m):
+    rng = np.random.default_rng(n + m)
+    R = np.asfortranarray(np.triu(rng.normal(size=(n, n))) + 3 * np.eye(n))
+    rows = np.asfortranarray(rng.normal(size=(m, n)))
+    if n in (15, PANEL):
+        rows[:, 0] = 0.0  # needs no reflector
+    expected = R.T @ R + rows.T @ rows
+    rotate(R, rows)
+    assert_allclose(np.tril(R, -1), 0.0)
+    assert_allclose(R.T @ R, expected, atol=1e-12 * np.abs(expected).max())
