@@ -18,6 +18,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
+from .._threads import threads_for
 from ..electrostatics._hardness import SOLVERS, hardness_for
 from ..electrostatics._splitting import ACCURACIES
 from ..metrics import target_r2
@@ -409,9 +410,11 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             duals = features.source.split(features.dual(np.concatenate([w, v, u])))
             walk = tqdm(features.structures, "derivatives", disable=not self.verbose, leave=False)
             for i, structure in enumerate(walk):
-                slopes = list(zip(features.gradient(structure).parts, duals, strict=True))
-                learned = [near.field(dual) for near, dual in slopes]
-                yield i, None, [solve(i, structure, learned, slopes)]
+                with threads_for(structure):
+                    slopes = list(zip(features.gradient(structure).parts, duals, strict=True))
+                    learned = [near.field(dual) for near, dual in slopes]
+                    solution = solve(i, structure, learned, slopes)
+                yield i, None, [solution]
             return
         for first, block in features.blocks(verbose=self.verbose, desc="charges"):
             parts = zip(block.split(self._sizes), (w, v, u), strict=True)

@@ -4,6 +4,7 @@ from copy import copy
 
 import numpy as np
 
+from .._threads import threads_for
 from ..parameters import qeq_electronegativities
 from ..solvers._gauss_newton import add_linearized
 from ..targets import TARGETS
@@ -148,8 +149,9 @@ class EnergyRows:
             for i in self.sloped
         ]
         for _, [(i, solution)] in self._solutions(v, self.sloped, True, n_rows):
-            residual, weight = self._residual(i, solution)
-            J, _ = self._jacobian(i, solution, response)
+            with threads_for(solution.structure):
+                residual, weight = self._residual(i, solution)
+                J, _ = self._jacobian(i, solution, response)
             J *= weight[:, None]
             J *= self.model._scale()
             pieces.append((J[weight > 0], residual[weight > 0]))
@@ -179,8 +181,10 @@ class EnergyRows:
             sum(TARGETS[name].size(structures[i]) for name in self.names[i]) for i in self.sloped
         ]
         for _, [(i, solution)] in self._solutions(v, self.sloped, True, n_rows):
-            J, over = self._jacobian(i, solution, True)
-            yield i, solution, J * self.model._scale(), self._rest(i, solution, over)
+            with threads_for(solution.structure):
+                J, over = self._jacobian(i, solution, True)
+                rest = self._rest(i, solution, over)
+            yield i, solution, J * self.model._scale(), rest
 
     def eased(self):
         """Yield the same rows with more noise of energies, less and less of it.

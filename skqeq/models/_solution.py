@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._threads import threads_for
 from ..structures._neighbors import spread_pairs
 
 if TYPE_CHECKING:
@@ -111,6 +112,11 @@ class Solution:
     @cached_property
     def _derivatives(self):
         """Of the energy, with respect to the positions and to a strain."""
+        with threads_for(self.structure):
+            gradient, virial = self._energy_gradient()
+        return gradient, in_plane(self.structure, virial)
+
+    def _energy_gradient(self):
         q = self.charges
         gradient, virial = (0.5 * part for part in self.equilibrium.coulomb_gradient(q))
         gradient = gradient - np.multiply.outer(q, self.structure.field)
@@ -127,7 +133,7 @@ class Solution:
             parts.append(near.field_gradient(np.stack(factors), np.stack(duals)))
         for moved, strained in parts:
             gradient, virial = gradient + moved, virial + strained
-        return gradient, in_plane(self.structure, virial)
+        return gradient, virial
 
     @property
     def forces(self) -> Array:
