@@ -23,15 +23,16 @@ class OneThread(AbstractContextManager):
 
     def __enter__(self):
         with self.lock:
-            self.depth += 1
-            if self.depth == 1:
+            if self.limit is None:
                 self.limit = _controller().limit(limits=1, user_api="blas")
+            self.depth += 1
 
     def __exit__(self, *error):
         with self.lock:
             self.depth -= 1
             if self.depth == 0:
                 self.limit.restore_original_limits()
+                self.limit = None
 
 
 ONE_THREAD = OneThread()

@@ -317,7 +317,7 @@ class EnergyRows:
             part += np.einsum("rj,jr->r", 2.0 * o * c, covariances[:, which])
             part += np.einsum("rj,jr->r", c**2, variances[:, which])
             total += amplitude**2 * part
-        return total
+        return np.maximum(total, 0.0)
 
     def _charge_rows(self, solution, names, response):
         """Of every target and both fields of the charges, what they do to it.

@@ -12,6 +12,7 @@ from copy import copy
 from functools import lru_cache
 from math import ceil
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import NamedTuple
 
 import joblib
@@ -26,6 +27,7 @@ from ..solvers import NonlinearRows, Triangle
 TINY = 1e-12
 # Parts per worker: enough that one that is late or lost costs little, few enough that merging does.
 PARTS = 4
+LOCK = Lock()
 
 
 def empty(n_columns):
@@ -86,10 +88,12 @@ class Parts(AbstractContextManager):
         atoms = features.structures.offsets
         shares = np.linspace(0, atoms[-1], max(self.n_jobs, n_parts) + 1)
         self.bounds = np.unique([0, *np.searchsorted(atoms, shares[1:-1]), len(features)]).tolist()
+        parts = zip(self.bounds[:-1], self.bounds[1:], strict=True)
+        self.structures = [features.structures[a:b] for a, b in parts]
         self._folder = None
 
     def __len__(self):
-        return len(self.bounds) - 1
+        return len(self.structures)
 
     def map(self, function, *arguments):
         """Yield ``function(part, *arguments)`` of all parts in order."""
@@ -100,10 +104,9 @@ class Parts(AbstractContextManager):
             shared = model, self.features.source, self.labels, self.weights, {}
             joblib.dump(shared, self._path)
         task = delayed(_on_part)
-        structures = self.features.structures
         tasks = (
-            task(function, self._path, structures[a:b], a, arguments)
-            for a, b in zip(self.bounds[:-1], self.bounds[1:], strict=True)
+            task(function, self._path, structures, first, arguments)
+            for structures, first in zip(self.structures, self.bounds[:-1], strict=True)
         )
         found = _parallel(self.n_jobs)(tasks)
         silent = not (self.model.verbose or self.features.source.verbose)
@@ -116,7 +119,7 @@ class Parts(AbstractContextManager):
     def __exit__(self, *error):
         if self._folder is not None:
             self._folder.cleanup()
-            _load.cache_clear()  # of workers that are threads
+            _loaded.cache_clear()  # of workers that are threads
 
 
 def reduce_labels(model, features, labels, weights):
@@ -223,6 +226,11 @@ def _on_part(function, path, structures, first, arguments):
         return function(Part(model, features, labels, weights, first, store), *arguments)
 
 
-@lru_cache(maxsize=1)
 def _load(path):
+    with LOCK:  # threads share it
+        return _loaded(path)
+
+
+@lru_cache(maxsize=1)
+def _loaded(path):
     return joblib.load(path)

@@ -234,22 +234,30 @@ class SparseGradient:
             strain: with the rest itself, ``-phi_i . dphi_i``, and of their own,
             ``d d' k - |dphi_i|^2``.
         """
-        variance = np.zeros(self.n_atoms)
+        variance = np.ones(self.n_atoms)
         covariances, variances = np.zeros((2, self.n_atoms, 3 * self.n_atoms + 9))
-        for group, own in self.centers.items():
-            kernel = self.kernels[group]
-            for i, row, phi in zip(own, range(len(own)), self._features(group), strict=True):
-                slopes = 0.0
-                for b, near, X, norms, columns, cosines in self.blocks:
-                    dx = near.jacobian_of(i)
-                    dx -= np.outer(dx @ X[i], X[i])
-                    dx /= norms[i]
-                    weight = kernel.zeta * kernel.block_weights[b]
-                    variances[i] += weight * np.einsum("rf,rf->r", dx, dx)
-                    part = _dot_points(dx, kernel, columns)
-                    slopes += _slope(kernel, b, cosines[group][row]) * part
-                dphi = kernel.whiten(slopes)
-                variance[i] = 1.0 - phi @ phi
+        places = {
+            i: (group, row)
+            for group, own in self.centers.items()
+            for row, i in enumerate(own.tolist())
+        }
+        # The kernels of all groups are alike but for their points; some elements may have none.
+        any_kernel = next(iter(self.source.kernels.values()))
+        for i in range(self.n_atoms):
+            group, row = places.get(i, (None, None))
+            slopes = 0.0
+            for b, near, X, norms, columns, cosines in self.blocks:
+                dx = near.jacobian_of(i)
+                dx -= np.outer(dx @ X[i], X[i])
+                dx /= norms[i]
+                weight = any_kernel.zeta * any_kernel.block_weights[b]
+                variances[i] += weight * np.einsum("rf,rf->r", dx, dx)
+                if group is not None:
+                    part = _dot_points(dx, self.kernels[group], columns)
+                    slopes += _slope(any_kernel, b, cosines[group][row]) * part
+            if group is not None:
+                phi, dphi = self._features(group)[row], self.kernels[group].whiten(slopes)
+                variance[i] -= phi @ phi
                 covariances[i] = -dphi @ phi
                 variances[i] -= np.einsum("rm,rm->r", dphi, dphi)
         return variance, covariances, variances

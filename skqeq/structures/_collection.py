@@ -245,19 +245,22 @@ class LazyStructures(Structures):
         return Outline(self.sizes[key], np.concatenate(numbers), self.periodic[key])
 
     def __getstate__(self):
-        # Workers get what they need and no more: an outline would go with every task.
-        return self.__dict__ | {"_known": None, "outline": self.outline, "_kept": Kept()}
+        # Workers get what they need and no more: an outline would go with every task. They keep
+        # their share, as a worker may get any part.
+        kept = Kept(self._kept.limit * len(self) // max(1, len(self.reader)))
+        return self.__dict__ | {"_known": None, "outline": self.outline, "_kept": kept}
 
 
 class Kept(dict):
     """The structures that were read first, by their number in the reader."""
 
-    n_bytes = 0
+    def __init__(self, limit=None):
+        self.limit, self.n_bytes = KEPT_BYTES if limit is None else limit, 0
 
     def add(self, i, structure):
         """The structure, which is kept if there is room for it."""
         self.n_bytes += structure.n_bytes
-        if self.n_bytes <= KEPT_BYTES:
+        if self.n_bytes <= self.limit:
             self[i] = structure
         return structure
 

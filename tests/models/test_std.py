@@ -304,6 +304,26 @@ def test_derivatives_of_what_no_weights_describe(water, kind):
             assert born**2 == pytest.approx(variance, rel=1e-3)
 
 
+def test_elements_without_sparse_points():
+    """Nothing is known of their fields, and less of forces than with points."""
+    X, _ = load_molecules()
+    others = [i for i, atoms in enumerate(X) if set(atoms.numbers) <= {1, 6}][:4]
+    ethers = [i for i, atoms in enumerate(X) if set(atoms.numbers) == {1, 6, 8}][:4]
+    X = [X[i] for i in others + ethers]
+    std = []
+    for seen in (X, X[:4]):
+        soap = SOAPFeaturizer(
+            r_cut=3.0, n_max=2, l_max=2, cutoff_width=1.0, species=["H", "C", "O"]
+        )
+        sparse = CURSparsifier(n_points=4).fit(soap.fit_transform(seen))
+        model = GAPRegressor(store_triangles=True)
+        phi = sparse.transform(soap.transform(X))
+        model.fit(phi, make_targets(energy=np.zeros(len(X))))
+        std.append(model.predict_std(phi, ["forces"])["forces"][-1])
+    oxygen = X[-1].numbers == 8
+    assert (std[1][oxygen] > std[0][oxygen]).all()
+
+
 def test_stress_of_what_no_weights_describe():
     X = [bulk("NaCl", "rocksalt", a=5.6, cubic=True) for _ in range(3)]
     for seed, atoms in enumerate(X):
