@@ -172,7 +172,8 @@ def test_blocks_of_any_size(features, X, max_bytes):
 
 def test_nothing_is_computed_before_it_is_asked_for():
     class Source:
-        boundaries, row_bytes, signature, verbose = (0, 1), 8, None, False
+        boundaries, row_bytes, prior_variance = (0, 1), 8, 1.0
+        signature, verbose = None, False
 
         def tiles(self, structures):
             raise AssertionError("computed")
