@@ -15,15 +15,18 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
-from itertools import groupby, product
+from itertools import chain, groupby, product
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
+from joblib import effective_n_jobs
 from scipy.linalg import cho_factor, cho_solve
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, RegressorMixin, clone
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.model_selection import check_cv
+from sklearn.pipeline import Pipeline
+from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
@@ -31,9 +34,10 @@ from ..metrics import target_mae, target_r2, target_rmse
 from ..persistence import Persistent
 from ..targets import make_targets
 from ..targets._labels import to_form
+from ._dispatch import predict_std, unwrap
 from ._evidence import maximize_evidence
 from ._kqeq import KQEqRegressor
-from ._reduction import combined, empty, merge_pairwise
+from ._reduction import Part, Parts, combined, empty, merge_pairwise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -61,20 +65,24 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
 
     What `sklearn.linear_model.RidgeCV` is to `Ridge`. Whole structures are left out, never single
     rows: the components of a dipole know each other. The scores are exactly those of fits to
-    the other structures, for the features that X has. If their sparse set was picked from the same
-    structures, it knows those that are left out a little; `GridSearchCV` of a whole pipeline picks
-    it anew in every fold.
+    the other structures.
+
+    At the end of a pipeline it takes the features as they are. If their sparse set was picked from
+    the same structures, it knows those that are left out a little. Around a pipeline,
+    ``KQEqRegressorCV(pipeline, cv=5)``, everything in it is fitted anew in every fold, once for all
+    values of the noise, and the scores are those of `GridSearchCV`.
 
     Parameters
     ----------
-    estimator : KQEqRegressor or QEqRegressor, default=None
-        The model; None means ``KQEqRegressor()``.
+    estimator : KQEqRegressor, QEqRegressor or Pipeline, default=None
+        The model, or a pipeline that ends in one; None means ``KQEqRegressor()``.
     sigmas : array-like of shape (n,) or dict of {str: array-like}, default=None
         Values of the noise of the only target, in its unit, or of several, such as
         ``{"sigma_dipole": [0.002, 0.01], "sigma_charges": [0.02]}``, of which all combinations are
         tried. None means 16 values from 1e-4 to 0.1 for the only target.
     cv : int, cross-validation generator or iterable, default=None
-        Folds, as in `GridSearchCV`; None leaves out every structure on its own.
+        Folds, as in `GridSearchCV`; None leaves out every structure on its own. Around a pipeline
+        it must be given.
     scoring : {"r2", "rmse", "mae"}, default="r2"
         What is best: the largest mean over the targets of R2, or the least error, of several
         targets the mean over them of errors over the standard deviation of the labels. With `cv`,
@@ -88,7 +96,7 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
     Attributes
     ----------
     best_estimator_ : estimator
-        The model with the best noise, fitted to everything.
+        The model, or pipeline, with the best noise, fitted to everything.
     best_params_ : dict of {str: float}
         Its noise.
     best_score_ : float
@@ -103,6 +111,11 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
     left_out_ : ndarray of shape (n,)
         What the best model predicts of every structure when it is left out, in the form of
         `skqeq.make_targets`; NaN where there is no label.
+
+    Notes
+    -----
+    With ``n_jobs`` of the model, rows are made and looked at by several processes, see
+    `KQEqRegressor`.
 
     Examples
     --------
@@ -120,7 +133,7 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
 
     def __init__(
         self,
-        estimator: KQEqRegressor | QEqRegressor | None = None,
+        estimator: KQEqRegressor | QEqRegressor | Pipeline | None = None,
         sigmas: ArrayLike | dict[str, Any] | None = None,
         cv: int | BaseCrossValidator | Iterable[tuple[Any, Any]] | None = None,
         scoring: Metric = "r2",
@@ -167,9 +180,20 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         """
         if self.scoring not in METRICS:
             raise ValueError(f"scoring must be one of {', '.join(METRICS)}, got {self.scoring!r}")
-        model = KQEqRegressor() if self.estimator is None else clone(self.estimator)
+        best = KQEqRegressor() if self.estimator is None else clone(self.estimator)
+        head, model = None, best
+        if isinstance(best, Pipeline):
+            if self.cv is None:
+                raise ValueError(
+                    "cv=None would fit the pipeline once for every structure: give folds, such as "
+                    "cv=5 or cv=GroupKFold(5)"
+                )
+            head, model = best[:-1], best[-1]
         if self.verbose:
             model.set_params(verbose=self.verbose)
+        given = X
+        if head is not None:
+            X = head.fit_transform(X, y)
         if self.optimize_noise:
             names = [f"sigma_{name}" for name in _labelled(model, X, y)]
             model, self.evidence_history_ = maximize_evidence(
@@ -182,19 +206,40 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         else:
             candidates = self._candidates(model, labels.names)
         folds = _folds(self.cv, labels.table, groups)
-        rows = _Rows(model, features, labels, weights, folds)
-        tables = np.empty(len(candidates), dtype=object)
-        excess = np.empty(len(candidates))
-        for index, sigmas in _by_ratio(candidates, labels.names):
-            for c, found in zip(index, rows.left_out(sigmas, bool(self.verbose)), strict=True):
-                tables[c], excess[c] = found
+        if head is None:
+            rows = _Rows(model, features, labels, weights, folds)
+            every = [rows]
+        else:
+            every = self._fitted_anew(head, model, given, y, sample_weight, folds)
+        left_out = [_LeftOut(labels) for _ in candidates]
+        for some in every:
+            for index, sigmas in _by_ratio(candidates, labels.names):
+                found = some.left_out(sigmas, bool(self.verbose))
+                for c, part in zip(index, found, strict=True):
+                    left_out[c].add(some.rows, *part)
+        tables = [found.table for found in left_out]
         self._score(tables, candidates, labels, weights, folds if self.cv is not None else None)
-        self.calibration_ = float(excess[candidates.index(self.best_params_)])
+        self.calibration_ = left_out[candidates.index(self.best_params_)].excess
         model.set_params(**self.best_params_)
-        model._solve(rows.problem(), [])
-        model.targets_, model.y_form_ = labels.columns, labels.form
-        self.best_estimator_ = model
+        if head is None:
+            model._solve(rows.problem(), [])
+            model.targets_, model.y_form_ = labels.columns, labels.form
+            best = model
+        else:
+            model.fit(X, y, sample_weight)
+            # With a memory, head holds fitted copies of the steps.
+            best.steps = [*head.steps, (best.steps[-1][0], model)]
+        self.best_estimator_ = best
         return self
+
+    def _fitted_anew(self, head, model, X, y, sample_weight, folds):
+        """Yield the rows of all structures whose features know nothing of a fold."""
+        for f in tqdm(_numbers(folds), "folds", disable=not self.verbose, leave=False):
+            train = np.flatnonzero(folds != f)
+            known = clone(head).fit(_safe_indexing(X, train), _safe_indexing(y, train))
+            one = clone(model)
+            data = one._prepare(known.transform(X), y, sample_weight)
+            yield _Rows(one, *data, np.where(folds == f, 0, -1))
 
     def _candidates(self, model, names):
         known = [f"sigma_{name}" for name in names]
@@ -289,8 +334,8 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         if not return_std:
             return self.best_estimator_.predict(X)
         y = self.best_estimator_.predict(X)
-        std = self.predict_std(X, self.best_estimator_.targets_)
-        return y, to_form(std, self.best_estimator_.y_form_)
+        model = unwrap(self.best_estimator_)[1]
+        return y, to_form(self.predict_std(X, model.targets_), model.y_form_)
 
     def predict_std(self, X: StructuresLike, names: Sequence[str]) -> Array:
         """Standard deviations by the best model times `calibration_`.
@@ -313,7 +358,7 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
             If the estimator was fitted without ``store_triangles=True``.
         """
         check_is_fitted(self)
-        std = self.best_estimator_.predict_std(X, names)
+        std = predict_std(self.best_estimator_, X, names)
         for name in names:
             for i, value in enumerate(std[name]):
                 std[name][i] = None if value is None else self.calibration_ * value
@@ -383,6 +428,54 @@ def _by_ratio(candidates, names):
         yield index, np.array(sigmas)
 
 
+class _LeftOut:
+    """What is predicted of structures that a fit does not know, and how wrong it is.
+
+    Attributes
+    ----------
+    table : ndarray of shape (n_structures,)
+        Predictions; NaN where there is no label.
+    """
+
+    def __init__(self, labels):
+        self.labels = labels
+        self.table = make_targets(**{name: list(labels.table[name]) for name in labels.names})
+        for name in labels.names:
+            column = self.table[name]
+            if column.dtype == object:
+                column[:] = [None if v is None else np.full(v.shape, np.nan) for v in column]
+            else:
+                column[...] = np.nan
+        self._squares, self._n_rows = 0.0, 0
+
+    @property
+    def excess(self):
+        """Root mean square of the errors in units of their standard deviation."""
+        return float(np.sqrt(max(0.0, self._squares / self._n_rows)))
+
+    def add(self, parts, errors, squares):
+        """Take in errors of the rows `parts`, which are NaN where nothing was left out."""
+        known = ~np.isnan(errors)
+        self._squares += squares[known].sum()
+        self._n_rows += known.sum()
+        start = 0
+        for rows in parts:
+            stop = start + len(rows.residual)
+            wrong, start = errors[start:stop], stop
+            column, labels = self.table[rows.name], self.labels.table[rows.name]
+            numbers, places = np.unique(rows.structures, return_index=True)
+            if column.dtype != object:
+                predicted, found = column[numbers], labels[numbers].astype(float)
+                present = ~np.isnan(found)
+                found[present] -= wrong
+                column[numbers] = np.where(np.isnan(found), predicted, found)
+                continue
+            for i, error in zip(numbers, np.split(wrong, places[1:]), strict=True):
+                if not np.isnan(error).any():
+                    column[i] = np.array(labels[i], dtype=float)
+                    column[i][~np.isnan(column[i])] -= error
+
+
 class _Rows:
     """All rows of a fit, and what it would predict of structures that it does not know.
 
@@ -392,59 +485,74 @@ class _Rows:
     """
 
     def __init__(self, model, features, labels, weights, folds):
-        self.model, self.labels, self.folds = model, labels, folds
-        self.scale, self.names = model._scale(), list(labels.names)
+        self.model, self.names, self.folds = model, list(labels.names), folds
+        self.scale, self.n_jobs = model._scale(), effective_n_jobs(model.n_jobs)
         self.n_columns, self.n_folds = len(self.scale), folds.max() + 1
-        self.parameters = features, labels, weights, 0
+        self.parameters = features, labels, weights
         known = (labels.values(name, i) for name in self.names for i in np.flatnonzero(weights))
-        n_rows = sum(int((~np.isnan(v)).sum()) for v in known if v is not None)
-        kept = 8 * n_rows * self.n_columns <= KEPT_BYTES
-        self.kept = list(model._linear_rows(*self.parameters)) if kept else None
-        self.dual = kept and n_rows <= self.n_columns
+        self.n_rows = sum(int((~np.isnan(v)).sum()) for v in known if v is not None)
+        kept = 8 * self.n_rows * self.n_columns <= KEPT_BYTES
+        self.dual = kept and self.n_rows <= self.n_columns
         # One eigenvalue problem, and blocks of H, cost less than factorisations for every fold and
         # noise unless there are many more rows than weights.
-        many = not kept or 2.5 * n_rows > self.n_folds * self.n_columns
+        many = not kept or 2.5 * self.n_rows > self.n_folds * self.n_columns
         self.by_fold = many and self.n_folds <= FEW_FOLDS
-        # By fold, or of everything, and by target.
-        self.triangles, self.rows, self.spectrum = {}, [], None
-        for rows in self.kept or model._linear_rows(*self.parameters):
-            self.rows.append(rows._replace(J=None))
-            if not self.dual:
-                self._reduce(rows)
-        if not self.dual and not kept and not self.by_fold and self._split_folds():
+        self.kept = None
+        if kept:
+            self.kept = list(chain.from_iterable(self._map(_listed)))
+        # Without their Jacobians; and triangles by fold, or of everything, and target.
+        self.rows, self.triangles, self.spectrum = [], {}, None
+        if self.dual:
+            self.rows = _outlines(self.kept)
+        else:
+            self.triangles = merge_pairwise(self._reduced())
+        if not kept and not self.by_fold:
+            self._check_waiting()
+
+    def _map(self, function, *arguments):
+        """Yield what a function makes of the rows, block by block: of all, or of every part."""
+        if self.kept is not None:
+            yield function([self.kept], *arguments)
+        elif self.n_jobs == 1:
+            yield function(_blocks(Part(self.model, *self.parameters, 0, {})), *arguments)
+        else:
+            with Parts(self.model, *self.parameters, self.n_rows) as parts:
+                yield from parts.map(_on_blocks, function, *arguments)
+
+    def _reduced(self):
+        """Yield triangles by fold and target; all their rows come to `rows`."""
+        owners = self.folds if self.by_fold else np.zeros_like(self.folds)
+        for rows, triangles in self._map(_reduced, owners):
+            self.rows += rows
+            yield triangles
+
+    def _check_waiting(self):
+        """Refuse folds whose rows come so far apart that too many must wait for the others."""
+        folds = np.concatenate([self.folds[rows.structures] for rows in self.rows])
+        blocks = np.repeat([rows.block for rows in self.rows], [len(r.weight) for r in self.rows])
+        last = np.zeros(self.n_folds)
+        np.maximum.at(last, folds[folds >= 0], blocks[folds >= 0])
+        waiting = blocks < np.where(folds >= 0, last[folds], -1.0)
+        if 8 * waiting.sum() * self.n_columns > KEPT_BYTES:
             raise ValueError(
-                "groups that are not next to each other need all rows at once, for which they are "
-                f"too many; use folds, up to {FEW_FOLDS} of them"
+                "groups whose structures are far from each other need their rows at once, for "
+                f"which they are too many; sort X by group, or use up to {FEW_FOLDS} folds"
             )
-
-    def _split_folds(self):
-        """Whether a fold is spread over several blocks of rows."""
-        blocks = {}
-        for rows in self.rows:
-            for f in _numbers(self.folds[rows.structures]):
-                blocks.setdefault(int(f), set()).add(rows.block)
-        return any(len(found) > 1 for found in blocks.values())
-
-    def _reduce(self, rows):
-        folds = self.folds[rows.structures] if self.by_fold else np.zeros(len(rows.residual), int)
-        for f in np.unique(folds).tolist():
-            triangle = self.triangles.setdefault((f, rows.name), empty(self.n_columns))
-            triangle.update(rows.J[folds == f], rows.residual[folds == f])
 
     def problem(self):
         """Of all rows and the prior, with the noise that the model has now: what solves it."""
         if self.model.store_triangles or not self.dual:
-            for rows in self.kept if self.dual else ():
-                self._reduce(rows)
-            parts = ({name: part.augmented} for (_, name), part in self.triangles.items())
-            found = merge_pairwise(parts)
+            triangles = self.triangles
+            if self.dual:
+                [(_, triangles)] = self._map(_reduced, np.zeros_like(self.folds))
+            found = merge_pairwise({name: R} for (_, name), R in triangles.items())
             if self.model.store_triangles:
                 self.model._keep(found)
             return combined(self.model, found)
         sigmas = np.array([getattr(self.model, f"sigma_{name}") for name in self.names])
-        ratios = self._ratios(sigmas)
-        if self.spectrum is None or self.spectrum.ratios != ratios:
-            self.spectrum = _Spectrum(*self._stacked(self.kept, ratios), ratios)
+        units = self._units(sigmas)
+        if self.spectrum is None or self.spectrum.ratios != units.ratios:
+            self.spectrum = _Spectrum(*units.stacked(self.kept), units.ratios)
         return self.spectrum.problem(sigmas[0])
 
     def left_out(self, sigmas, verbose=False):
@@ -457,76 +565,61 @@ class _Rows:
 
         Returns
         -------
-        found : list of (table, excess)
-            Predictions, an ndarray of shape (n_structures,), and the root mean square of the errors
-            in units of their standard deviation: ``e . (1 - H) e`` over the square of the noise, or
-            that of e and of the residuals of the fit to everything.
+        found : list of (errors, squares)
+            Of every row, in the unit of its label, NaN where it is in no fold. The squares are in
+            units of what the model expects: ``e . (1 - H) e`` over the square of the noise, or that
+            of e and of the residuals of the fit to everything.
         """
-        ratios = self._ratios(sigmas[0])
+        units = self._units(sigmas[0])
         find = self._dual if self.dual else self._by_fold if self.by_fold else self._one_by_one
-        results = []
-        for errors, residual, sigma in zip(*find(ratios, sigmas[:, 0], verbose), sigmas[:, 0]):
-            excess = np.sqrt(max(0.0, np.nanmean(errors * residual))) / sigma
-            results.append((self._table(errors, ratios), excess))
-        return results
+        factors = [rows.weight * units.ratios[rows.name] for rows in self.rows]
+        return [
+            (errors / np.concatenate(factors), errors * residuals / sigma**2)
+            for errors, residuals, sigma in zip(
+                *find(units, sigmas[:, 0], verbose), sigmas[:, 0], strict=True
+            )
+        ]
 
-    def _ratios(self, sigmas):
-        return dict(zip(self.names, (sigmas[0] / sigmas).tolist(), strict=True))
+    def _units(self, sigmas):
+        ratios = (sigmas[0] / sigmas).tolist()
+        return _Units(self.scale, dict(zip(self.names, ratios, strict=True)))
 
-    def _stacked(self, parts, ratios):
-        """Jacobian and labels of several blocks of rows, `_scaled`."""
-        return map(np.concatenate, zip(*(self._scaled(rows, ratios) for rows in parts)))
-
-    def _scaled(self, rows, ratios):
-        """Jacobian and labels of rows whose prior and noise are 1 and that of the first target."""
-        ratio = ratios[rows.name]
-        return rows.J * (self.scale * ratio), rows.residual * ratio
-
-    def _members(self, rows):
-        """Places of those rows that belong to every fold."""
-        folds = np.concatenate([self.folds[part.structures] for part in rows])
-        order = np.argsort(folds, kind="stable")
-        numbers, starts = np.unique(folds[order], return_index=True)
-        parts = np.split(order, starts[1:])
-        return [part for f, part in zip(numbers, parts, strict=True) if f >= 0]
-
-    def _dual(self, ratios, sigmas, verbose):
-        self.spectrum = _Spectrum(*self._stacked(self.kept, ratios), ratios)
+    def _dual(self, units, sigmas, verbose):
+        self.spectrum = _Spectrum(*units.stacked(self.kept), units.ratios)
         U = self.spectrum.U
         # What is left of each direction: 1 - H = U diag(left) U^T.
         left = sigmas[:, None] ** 2 / (self.spectrum.values + sigmas[:, None] ** 2)
         residuals = left * (U.T @ self.spectrum.r) @ U.T
         errors = np.full_like(residuals, np.nan)
-        for part in _batches(self._members(self.kept), verbose):
+        for part in _batches(_members(_folds_of(self.kept, self.folds)), verbose):
             errors[:, part] = _solved(U[part], left, residuals[:, part])
         return errors, residuals
 
-    def _one_by_one(self, ratios, sigmas, verbose):
-        gram, right = self._normal(ratios)
+    def _one_by_one(self, units, sigmas, verbose):
+        gram, right = self._normal(units)
         values, V = np.linalg.eigh(sum(gram.values()))
         weights = 1.0 / (np.maximum(values, 0.0) + sigmas[:, None] ** 2)
         coefficients = weights * (V.T @ sum(right.values()))
-        found = []
-        for block in self._blocks():
-            Z, r = self._stacked(block, ratios)
-            Z = Z @ V
-            residuals = r - coefficients @ Z.T
-            errors = np.full_like(residuals, np.nan)
-            for part in _batches(self._members(block), verbose):
-                errors[:, part] = _solved(Z[part], weights, residuals[:, part], complement=True)
-            found.append((errors, residuals))
-        return [np.concatenate(part, axis=1) for part in zip(*found, strict=True)]
+        errors, residuals, waiting, start = [], [], [], 0
+        sizes = np.bincount(_folds_of(self.rows, self.folds) + 1, minlength=self.n_folds + 1)[1:]
+        arguments = self.folds, sizes, units, V, weights, coefficients
+        shown = verbose and self.n_jobs == 1
+        for some, others, (Z, places) in self._map(_one_by_one, *arguments, shown):
+            errors.append(some)
+            residuals.append(others)
+            waiting.append((Z, start + places))
+            start += some.shape[1]
+        errors, residuals = (np.concatenate(x, axis=1) for x in (errors, residuals))
+        # Folds whose rows are in several parts.
+        Z, places = map(np.concatenate, zip(*waiting, strict=True))
+        folds = _folds_of(self.rows, self.folds)[places]
+        for part in _batches(_members(folds), verbose):
+            right = residuals[:, places[part]]
+            errors[:, places[part]] = _solved(Z[part], weights, right, complement=True)
+        return errors, residuals
 
-    def _blocks(self):
-        """The rows of all targets of one block of structures after the other."""
-        if self.kept is not None:
-            yield self.kept
-            return
-        for _, rows in groupby(self.model._linear_rows(*self.parameters), lambda rows: rows.block):
-            yield list(rows)
-
-    def _by_fold(self, ratios, sigmas, verbose):
-        gram, right = self._normal(ratios)
+    def _by_fold(self, units, sigmas, verbose):
+        gram, right = self._normal(units)
         everything, of_all = sum(gram.values()), sum(right.values())
         weights = {}
         folds = [*_numbers(self.folds).tolist(), NOTHING]
@@ -538,51 +631,130 @@ class _Rows:
                 diagonal[:] = given + sigma**2
                 found.append(cho_solve(cho_factor(rest, lower=True, check_finite=False), b))
             weights[f] = np.array(found).T
-        errors, residuals = [], []
-        for block in self._blocks():
-            for rows in block:
-                J, r = self._scaled(rows, ratios)
-                error, folds = np.full((len(sigmas), len(r)), np.nan), self.folds[rows.structures]
-                for f in _numbers(folds).tolist():
-                    error[:, folds == f] = (r[folds == f, None] - J[folds == f] @ weights[f]).T
-                errors.append(error)
-                residuals.append((r[:, None] - J @ weights[NOTHING]).T)
-        return [np.concatenate(part, axis=1) for part in (errors, residuals)]
+        found = self._map(_by_fold, self.folds, units, weights)
+        return [np.concatenate(part, axis=1) for part in zip(*found, strict=True)]
 
-    def _normal(self, ratios):
-        """Normal equations of every fold, in the units of `_scaled`."""
+    def _normal(self, units):
+        """Normal equations of every fold, in these units."""
         gram, right = {}, {}
-        for (f, name), triangle in self.triangles.items():
-            R = triangle.R * (self.scale * ratios[name])
-            gram[f] = gram.get(f, 0.0) + R.T @ R
-            right[f] = right.get(f, 0.0) + R.T @ (triangle.z * ratios[name])
+        for (f, name), R in self.triangles.items():
+            J, r = units.scaled(name, R[:-1, :-1], R[:-1, -1])
+            gram[f] = gram.get(f, 0.0) + J.T @ J
+            right[f] = right.get(f, 0.0) + J.T @ r
         return gram, right
 
-    def _table(self, errors, ratios):
-        table = make_targets(**{name: list(self.labels.table[name]) for name in self.names})
-        for name in self.names:
-            column = table[name]
-            if column.dtype == object:
-                column[:] = [None if v is None else np.full(v.shape, np.nan) for v in column]
-            else:
-                column[...] = np.nan
-        start = 0
-        for rows in self.rows:
-            stop = start + len(rows.residual)
-            wrong = errors[start:stop] / (rows.weight * ratios[rows.name])
-            start = stop
-            column, labels = table[rows.name], self.labels.table[rows.name]
-            numbers, places = np.unique(rows.structures, return_index=True)
-            if column.dtype != object:
-                predicted = labels[numbers]
-                predicted[~np.isnan(predicted)] -= wrong
-                column[numbers] = predicted
-                continue
-            for i, error in zip(numbers, np.split(wrong, places[1:]), strict=True):
-                if not np.isnan(error).any():
-                    column[i] = np.array(labels[i], dtype=float)
-                    column[i][~np.isnan(column[i])] -= error
-        return table
+
+class _Units(NamedTuple):
+    """Those in which the prior of the weights is 1, and all noise that of the first target.
+
+    Attributes
+    ----------
+    scale : ndarray of shape (n_columns,)
+        Prior standard deviations of the weights.
+    ratios : dict of {str: float}
+        Noise of the first target over that of each.
+    """
+
+    scale: np.ndarray
+    ratios: dict
+
+    def scaled(self, name, J, r):
+        """Jacobian and labels of a target."""
+        return J * (self.scale * self.ratios[name]), r * self.ratios[name]
+
+    def stacked(self, rows):
+        """Jacobian and labels of several sets of rows."""
+        parts = (self.scaled(part.name, part.J, part.residual) for part in rows)
+        return map(np.concatenate, zip(*parts, strict=True))
+
+
+def _blocks(part):
+    """The rows of all targets of one block of structures after the other."""
+    rows = part.model._linear_rows(part.features, part.labels, part.weights, part.first)
+    for _, found in groupby(rows, lambda rows: rows.block):
+        yield list(found)
+
+
+def _on_blocks(part, function, *arguments):
+    return function(_blocks(part), *arguments)
+
+
+def _listed(blocks):
+    return list(chain.from_iterable(blocks))
+
+
+def _outlines(rows):
+    """Rows without their Jacobians."""
+    return [part._replace(J=None) for part in rows]
+
+
+def _folds_of(rows, folds):
+    """The fold of every row."""
+    return np.concatenate([folds[part.structures] for part in rows])
+
+
+def _members(folds):
+    """Places of those rows that belong to every fold."""
+    order = np.argsort(folds, kind="stable")
+    numbers, starts = np.unique(folds[order], return_index=True)
+    parts = np.split(order, starts[1:])
+    return [part for f, part in zip(numbers, parts) if f >= 0]
+
+
+def _reduced(blocks, owners):
+    """Rows without their Jacobians, and triangles by owner of the structure and target."""
+    outlines, triangles = [], {}
+    for block in blocks:
+        outlines += _outlines(block)
+        for rows in block:
+            found = owners[rows.structures]
+            for f in np.unique(found).tolist():
+                triangle = triangles.setdefault((f, rows.name), empty(rows.J.shape[1]))
+                triangle.update(rows.J[found == f], rows.residual[found == f])
+    return outlines, {key: triangle.augmented for key, triangle in triangles.items()}
+
+
+def _one_by_one(blocks, folds, sizes, units, V, weights, coefficients, verbose):
+    """Errors of all rows of folds that are complete, residuals, and the rows of other folds."""
+    solved, residuals, start = [], [], 0
+    Z, right, owners = np.empty((0, len(V))), np.empty((len(weights), 0)), np.empty(0, dtype=int)
+    places = np.empty(0, dtype=int)
+    for block in blocks:
+        J, r = units.stacked(block)
+        more = J @ V
+        residuals.append(r - coefficients @ more.T)
+        # Those that are still waiting come first.
+        Z = np.concatenate([Z, more])
+        right = np.concatenate([right, residuals[-1]], axis=1)
+        owners = np.concatenate([owners, _folds_of(block, folds)])
+        places = np.concatenate([places, np.arange(start, start + len(r))])
+        start += len(r)
+        members = _members(owners)
+        done = [part for part in members if len(part) == sizes[owners[part[0]]]]
+        for part in _batches(done, verbose):
+            found = _solved(Z[part], weights, right[:, part], complement=True)
+            solved.append((places[part], found))
+        waiting = [part for part in members if len(part) < sizes[owners[part[0]]]]
+        wait = np.sort(np.concatenate([np.empty(0, dtype=int), *waiting]))
+        Z, right, owners, places = Z[wait], right[:, wait], owners[wait], places[wait]
+    errors = np.full((len(weights), start), np.nan)
+    for part, found in solved:
+        errors[:, part] = found
+    return errors, np.concatenate(residuals, axis=1), (Z, places)
+
+
+def _by_fold(blocks, folds, units, weights):
+    """Errors of all rows with the weights of their fold, and with those of all folds."""
+    errors, residuals = [], []
+    for rows in chain.from_iterable(blocks):
+        J, r = units.scaled(rows.name, rows.J, rows.residual)
+        owners = folds[rows.structures]
+        error = np.full((weights[NOTHING].shape[1], len(r)), np.nan)
+        for f in _numbers(owners).tolist():
+            error[:, owners == f] = (r[owners == f, None] - J[owners == f] @ weights[f]).T
+        errors.append(error)
+        residuals.append((r[:, None] - J @ weights[NOTHING]).T)
+    return [np.concatenate(part, axis=1) for part in (errors, residuals)]
 
 
 class _Spectrum:

@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
@@ -26,6 +27,7 @@ from skqeq import (
     SOAPFeaturizer,
     make_targets,
     predict_charges,
+    predict_std,
 )
 from skqeq.datasets import load_molecules
 from skqeq.model_selection import TargetScorer
@@ -226,12 +228,130 @@ def test_bad_labels(data, monkeypatch):
     from skqeq.structures import _features
 
     monkeypatch.setattr(_features.StructureFeatures.blocks, "__defaults__", (1, False, ""))
-    with pytest.raises(ValueError, match="not next to each other"):
+    with pytest.raises(ValueError, match="sort X by group"):
         KQEqRegressorCV().fit(X, y["dipole"], groups=groups)
     # One structure at a time is left out of rows that come in many blocks.
     found = KQEqRegressorCV(sigmas=[0.05]).fit(X, y["dipole"]).left_out_["dipole"]
     model = KQEqRegressor(sigma_dipole=0.05)
     assert_allclose(found, cross_val_predict(model, X, y["dipole"], cv=LeaveOneOut()), atol=1e-6)
+
+
+def test_groups_spread_over_blocks(data, monkeypatch):
+    """Rows of a group wait for the others, and little else does."""
+    X, y, groups = data
+    D, folds = y["dipole"], groups.copy()
+    folds[10:] = np.sort(folds[10:])
+    expected = KQEqRegressorCV(sigmas=SIGMAS).fit(X, D, groups=folds)
+    monkeypatch.setattr(_cv, "FEW_FOLDS", 5)
+    monkeypatch.setattr(_cv, "KEPT_BYTES", 4 * D.size * (X.n_features + 4))
+    from skqeq.structures import _features
+
+    monkeypatch.setattr(_features.StructureFeatures.blocks, "__defaults__", (1, False, ""))
+    found = KQEqRegressorCV(sigmas=SIGMAS).fit(X, D, groups=folds)
+    assert_allclose(found.left_out_["dipole"], expected.left_out_["dipole"], atol=1e-9)
+    assert found.calibration_ == pytest.approx(expected.calibration_, rel=1e-9)
+
+
+@pytest.mark.parametrize("few_folds", [5, 20])
+def test_several_processes(regime, monkeypatch, few_folds):
+    """The same as in one process, whether rows are kept, in blocks, or groups are divided."""
+    X, y, groups = regime
+    monkeypatch.setattr(_cv, "FEW_FOLDS", few_folds)
+    monkeypatch.setattr(_cv.Parts, "map", _one_after_the_other)
+    if not _cv.KEPT_BYTES:  # all rows may wait, and none are kept
+        monkeypatch.setattr(_cv._Rows, "_check_waiting", lambda self: None)
+    folds, sigmas = groups % 10, {"sigma_dipole": [0.01, 0.1], "sigma_charges": [0.02, 0.2]}
+    table = make_targets(dipole=y["dipole"], charges=list(y["charges"]))
+    found = [
+        KQEqRegressorCV(KQEqRegressor(n_jobs=n_jobs), sigmas).fit(X, table, groups=folds)
+        for n_jobs in (None, 3)
+    ]
+    one, several = found
+    assert one.best_params_ == several.best_params_
+    assert one.calibration_ == pytest.approx(several.calibration_, rel=1e-8)
+    for name in table.dtype.names:
+        for a, b in zip(one.left_out_[name], several.left_out_[name], strict=True):
+            assert_allclose(a, b, atol=1e-8)
+    assert_allclose(one.best_estimator_.coef_, several.best_estimator_.coef_, atol=1e-8)
+
+
+def _one_after_the_other(parts, function, *arguments):
+    """What `Parts.map` does, without its processes, which `test_reduction` starts."""
+    for first, structures in zip(parts.bounds[:-1], parts.structures, strict=True):
+        features = type(parts.features)(structures, parts.features.source)
+        part = _cv.Part(parts.model, features, parts.labels, parts.weights, first, {})
+        yield function(part, *pickle.loads(pickle.dumps(arguments)))
+
+
+def test_processes(data):
+    X, y, _ = data
+    one, several = (
+        KQEqRegressorCV(KQEqRegressor(n_jobs=n_jobs), SIGMAS, cv=3).fit(X, y["dipole"])
+        for n_jobs in (None, 2)
+    )
+    assert_allclose(several.left_out_["dipole"], one.left_out_["dipole"], atol=1e-8)
+    assert_allclose(several.predict(X), one.predict(X), atol=1e-8)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_pipelines_are_fitted_anew(data, weighted):
+    features, y, groups = data
+    X, D = list(features.structures), y["dipole"].copy()
+    D[7] = np.nan
+    weights = np.random.default_rng(0).uniform(0.5, 2.0, len(X)) if weighted else None
+    pipeline = make_pipeline(
+        SOAPFeaturizer(r_cut=3.0, n_max=3, l_max=2),
+        CURSparsifier(n_points=6),
+        KQEqRegressor(store_triangles=True),
+    )
+    folds = GroupKFold(3)
+    search = KQEqRegressorCV(pipeline, SIGMAS, cv=folds, scoring="rmse")
+    assert search.fit(X, D, groups, sample_weight=weights) is search
+    for sigma, score in zip(SIGMAS, search.cv_results_["rmse_dipole"], strict=True):
+        expected = []
+        for train, test in folds.split(X, D, groups):
+            model = clone(pipeline).set_params(kqeqregressor__sigma_dipole=sigma)
+            known = None if weights is None else weights[train]
+            model.fit([X[i] for i in train], D[train], kqeqregressor__sample_weight=known)
+            errors = model.predict([X[i] for i in test]) - D[test]
+            if sigma == search.best_params_["sigma_dipole"]:
+                present = ~np.isnan(D[test])
+                difference = search.left_out_["dipole"][test] - D[test] - errors
+                assert np.abs(difference[present]).max() < 1e-6
+            w = np.ones(len(test)) if weights is None else weights[test]
+            squares = np.repeat(w[:, None], 3, axis=1) * errors**2
+            expected.append(np.sqrt(np.nansum(squares) / (3 * w[~np.isnan(D[test, 0])].sum())))
+        assert score == pytest.approx(np.mean(expected), rel=1e-6)
+    best = clone(pipeline).set_params(
+        **{f"kqeqregressor__{name}": value for name, value in search.best_params_.items()}
+    )
+    best.fit(X, D, kqeqregressor__sample_weight=weights)
+    assert_allclose(search.predict(X), best.predict(X), atol=1e-9)
+    assert_allclose(search.best_estimator_.predict(X), best.predict(X), atol=1e-9)
+    _, std = search.predict(X[:2], return_std=True)
+    expected = predict_std(best, X[:2], ["dipole"])["dipole"]
+    assert_allclose(std, search.calibration_ * expected, rtol=1e-6)
+    assert len(predict_charges(search, X[:2])) == 2
+    # Given the features of all structures, errors are other ones.
+    given = KQEqRegressorCV(pipeline[-1], SIGMAS, cv=folds, scoring="rmse")
+    given.fit(best[:-1].transform(X), D, groups, sample_weight=weights)
+    assert not np.allclose(given.left_out_["dipole"], search.left_out_["dipole"], equal_nan=True)
+
+
+def test_pipelines_with_a_memory_and_noise_by_evidence(data, tmp_path):
+    features, y, _ = data
+    X, D = list(features.structures), y["dipole"]
+    pipeline = make_pipeline(
+        SOAPFeaturizer(r_cut=3.0, n_max=3, l_max=2), CURSparsifier(n_points=6), KQEqRegressor(),
+        memory=str(tmp_path),
+    )  # fmt: skip
+    search = KQEqRegressorCV(pipeline, cv=3, optimize_noise=True).fit(X, D)
+    assert search.best_params_["sigma_dipole"] == search.best_estimator_[-1].sigma_dipole != 0.002
+    assert np.isfinite(search.best_score_)
+    again = pickle.loads(pickle.dumps(search))
+    assert_array_equal(again.predict(X), search.predict(X))
+    with pytest.raises(ValueError, match="give folds"):
+        KQEqRegressorCV(pipeline).fit(X, D)
 
 
 @pytest.mark.parametrize("complement", [False, True])
