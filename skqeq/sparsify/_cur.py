@@ -262,14 +262,17 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
 
     def _choose(self, rows, labels, rng):
         """The chosen rows of every group, ascending."""
-        members, order = {}, None
-        for group in np.unique(labels):
-            found = np.flatnonzero(labels == group)
-            if len(found) > self.max_environments:
-                if order is None:
-                    order = rows.shuffled(rng)
-                found = np.sort(found[np.argsort(order[found])[: self.max_environments]])
-            members[int(group)] = found
+        members = {int(g): np.flatnonzero(labels == g) for g in np.unique(labels)}
+        most = self.max_environments
+        if max(map(len, members.values())) > most:
+            rank = rows.ranks(rng)
+            # Structures that hold enough of every group, but no more than environments. Those of
+            # frequent groups are spread over them; rare ones are looked for beyond.
+            many = [rank[found] for found in members.values() if len(found) > most]
+            reach = min(most, max(np.partition(places, most)[most] for places in many))
+            for group, found in members.items():
+                order = np.lexsort((rng.random(len(found)), np.maximum(rank[found], reach)))
+                members[group] = np.sort(found[order[:most]])
         short = {g: len(found) for g, found in members.items() if len(found) < self.n_points}
         if short:
             limited = " (max_environments)" if self.max_environments < self.n_points else ""
@@ -324,16 +327,11 @@ class Rows:
         structure = np.searchsorted(self.offsets, rows, side="right") - 1
         return np.stack([structure, rows - self.offsets[structure]], axis=1)
 
-    def shuffled(self, rng):
-        """Places of all environments in a random order that keeps those of a structure together.
-
-        The first ones of every element are in the same few structures.
-        """
+    def ranks(self, rng):
+        """Of every environment, the place of its structure in a random order."""
         if isinstance(self.X, np.ndarray):
             return rng.permutation(self.offsets[-1])
-        n_atoms = self.offsets[-1]
-        structures = np.repeat(rng.permutation(len(self.X)), np.diff(self.offsets))
-        return structures * n_atoms + np.arange(n_atoms)
+        return np.repeat(rng.permutation(len(self.X)), np.diff(self.offsets))
 
     def walk(self, wanted):
         """Yield tiles of the environments `wanted` (ascending), and their places in it."""
