@@ -2,10 +2,10 @@
 
     python benchmarks/repicked.py --data molecules.xyz
 
-Dipoles of molecules, five folds by molecule, double SOAP n_max 8, l_max 6. The error of what is left
-out with the noise that is best for it, once with a sparse set that was picked from all molecules, once
-with one that every fold picks anew; means over three draws of the molecules. Writes
-``results/repicked.csv``.
+Dipoles of molecules, five folds by molecule, double SOAP n_max 8, l_max 6. The error of what is
+left out with the noise that is best for it, once with a sparse set that was picked from all
+molecules, once with one that every fold picks anew; geometric means over three draws of the
+molecules. Writes ``results/repicked.csv``.
 """
 
 import argparse
