@@ -66,8 +66,10 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         Keep elements apart. False mixes all environments, as [2]_ did, with `n_points` in total.
     jitter : float, default=1e-10
         Added to the diagonal of ``K_MM`` (whose diagonal is 1).
-    max_environments : int, default=10000
-        The choice is among this many environments per element, those of random structures.
+    max_environments : int, default=None
+        The choice is among this many random environments per element, of as many random structures
+        at most; those of rarer elements are looked for in all. More make the choice slower, and
+        hardly better. None means 5000, or ``5 * n_points`` if that is more.
     random_state : int or None, default=0
         Seed of the choice.
     dtype : {"float64", "float32"}, default="float64"
@@ -113,7 +115,7 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         "block_weights": ["array-like", None],
         "per_species": ["boolean"],
         "jitter": [Interval(Real, 0.0, None, closed="left")],
-        "max_environments": [Interval(Integral, 1, None, closed="left")],
+        "max_environments": [Interval(Integral, 1, None, closed="left"), None],
         "random_state": [Interval(Integral, 0, None, closed="left"), np.random.RandomState, None],
         "dtype": [StrOptions({"float64", "float32"})],
         "verbose": ["verbose"],
@@ -127,7 +129,7 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         block_weights: ArrayLike | None = None,
         per_species: bool = True,
         jitter: float = 1e-10,
-        max_environments: int = 10_000,
+        max_environments: int | None = None,
         random_state: int | np.random.RandomState | None = 0,
         dtype: Literal["float64", "float32"] = "float64",
         verbose: int = 0,
@@ -263,19 +265,20 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
     def _choose(self, rows, labels, rng):
         """The chosen rows of every group, ascending."""
         members = {int(g): np.flatnonzero(labels == g) for g in np.unique(labels)}
-        most = self.max_environments
+        most = self.max_environments or max(5000, 5 * self.n_points)
         if max(map(len, members.values())) > most:
             rank = rows.ranks(rng)
             # Structures that hold enough of every group, but no more than environments. Those of
             # frequent groups are spread over them; rare ones are looked for beyond.
             many = [rank[found] for found in members.values() if len(found) > most]
-            reach = min(most, max(np.partition(places, most)[most] for places in many))
+            reach = min(most, max(np.partition(r, most - 1)[most - 1] for r in many) + 1)
             for group, found in members.items():
-                order = np.lexsort((rng.random(len(found)), np.maximum(rank[found], reach)))
+                late = np.maximum(rank[found], reach - 1)
+                order = np.lexsort((rng.random(len(found)), late))
                 members[group] = np.sort(found[order[:most]])
         short = {g: len(found) for g, found in members.items() if len(found) < self.n_points}
         if short:
-            limited = " (max_environments)" if self.max_environments < self.n_points else ""
+            limited = " (max_environments)" if most < self.n_points else ""
             warnings.warn(
                 f"n_points={self.n_points}, but there are only "
                 f"{', '.join(f'{n} of {_name(g)}' for g, n in short.items())}{limited}; all of "

@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from skqeq import CURSparsifier, SOAPFeaturizer, StructureFeatures
+from skqeq.sparsify._cur import Rows
 
 from .. import helpers
 
@@ -142,8 +143,36 @@ def test_the_environments_looked_at_are_those_of_few_structures():
     X = [helpers.rattled("CH3OH", seed) for seed in range(50)]
     features = SOAPFeaturizer(n_max=2, l_max=1).fit_transform(X)
     index = CURSparsifier(n_points=3, max_environments=8).fit(features).component_indices_
-    # Eight of C or O are those of eight molecules, and eight of H those of two among them.
+    # Eight of C or O are those of eight molecules, and so are those of H, which are more.
     assert len(set(index[:, 0].tolist())) <= 8
+
+
+def test_what_is_looked_at_is_spread_and_reaches_rare_elements(monkeypatch):
+    """Of frequent elements all structures give some; what is rare is found wherever it is."""
+    X = [helpers.rattled("CH3OH", seed) for seed in range(40)]
+    rare = [7, 31]
+    for i in rare:
+        X[i].symbols[X[i].symbols == "O"] = "N"
+    features = SOAPFeaturizer(n_max=2, l_max=1).fit_transform(X)
+    looked = []
+    sketch = Rows.sketch
+    monkeypatch.setattr(
+        Rows,
+        "sketch",
+        lambda rows, wanted, *args: (
+            looked.append(rows.locate(wanted)) or sketch(rows, wanted, *args)
+        ),
+    )
+    CURSparsifier(n_points=1, max_environments=10).fit(features)
+    [looked] = looked
+    numbers = np.array([X[i].numbers[a] for i, a in looked])
+    counts = {z: int((numbers == z).sum()) for z in (1, 6, 7, 8)}
+    assert counts == {1: 10, 6: 10, 7: 2, 8: 10}
+    few = set(looked[numbers == 6, 0])
+    assert len(few) == 10
+    hydrogens = looked[numbers == 1, 0]
+    assert set(hydrogens) <= few and len(set(hydrogens)) > 4  # four each, ten of three molecules
+    assert set(looked[numbers == 7, 0]) == set(rare)
 
 
 @pytest.mark.parametrize("jitter, warns", [(0.0, True), (1e-8, False)])
