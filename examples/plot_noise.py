@@ -68,11 +68,11 @@ refitted.set_params(**search.best_params_).refit()
 # The error of a prediction
 # -------------------------
 # Its standard deviation has two parts, what labels leave open of the weights, and what the sparse
-# set cannot see. `calibration_` scales it by the errors of what was left out.
+# set cannot see. `calibration_` scales it by the errors of what was left out, and `noise_` is what
+# comes on top of labels.
 
 predicted, std = model.predict(X_test, return_std=True)
-noise = search.calibration_ * search.best_params_["sigma_dipole"]
-expected = np.sqrt(std**2 + noise**2).ravel()
+expected = np.sqrt(std**2 + search.noise_["dipole"] ** 2).ravel()
 errors = np.abs(predicted - D[test]).ravel()
 order = np.argsort(expected)
 bins = np.array_split(order, 8)

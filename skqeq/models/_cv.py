@@ -104,10 +104,13 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
     cv_results_ : dict
         ``"params"``, a list of dict, and arrays over it: ``"score"``, and for every target
         ``"r2_<target>"``, ``"rmse_<target>"`` and ``"mae_<target>"``.
-    calibration_ : float
-        How much larger the errors of what was left out are than the model expects of its noise and
-        amplitudes, whose ratios alone matter for predictions. Standard deviations are multiplied
-        by it.
+    calibration_ : dict of {str: float}
+        By target, how much larger the errors of what was left out are than the model expects of
+        its noise and amplitudes, whose ratios alone matter for predictions. Standard deviations
+        are multiplied by it, those of other targets by the root mean square.
+    noise_ : dict of {str: float}
+        By target, what is to be added to the square of a standard deviation, squared, for the
+        expected error to a label: `calibration_` times the noise.
     left_out_ : ndarray of shape (n,)
         What the best model predicts of every structure when it is left out, in the form of
         `skqeq.make_targets`; NaN where there is no label.
@@ -220,6 +223,10 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         tables = [found.table for found in left_out]
         self._score(tables, candidates, labels, weights, folds if self.cv is not None else None)
         self.calibration_ = left_out[candidates.index(self.best_params_)].excess
+        self.noise_ = {
+            name: ratio * self.best_params_[f"sigma_{name}"]
+            for name, ratio in self.calibration_.items()
+        }
         model.set_params(**self.best_params_)
         if head is None:
             model._solve(rows.problem(), [])
@@ -340,6 +347,8 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
     def predict_std(self, X: StructuresLike, names: Sequence[str]) -> Array:
         """Standard deviations by the best model times `calibration_`.
 
+        Labels scatter around predictions with ``std^2 + noise^2``, see `noise_`.
+
         Parameters
         ----------
         X : StructureFeatures or sequence of ase.Atoms
@@ -359,9 +368,11 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         """
         check_is_fitted(self)
         std = predict_std(self.best_estimator_, X, names)
+        usual = float(np.sqrt(np.mean(np.square(list(self.calibration_.values())))))
         for name in names:
             for i, value in enumerate(std[name]):
-                std[name][i] = None if value is None else self.calibration_ * value
+                ratio = self.calibration_.get(name, usual)
+                std[name][i] = None if value is None else ratio * value
         return std
 
     def score(
@@ -446,22 +457,25 @@ class _LeftOut:
                 column[:] = [None if v is None else np.full(v.shape, np.nan) for v in column]
             else:
                 column[...] = np.nan
-        self._squares, self._n_rows = 0.0, 0
+        self._squares = {name: [0.0, 0] for name in labels.names}  # and of how many rows
 
     @property
     def excess(self):
-        """Root mean square of the errors in units of their standard deviation."""
-        return float(np.sqrt(max(0.0, self._squares / self._n_rows)))
+        """Root mean square of the errors in units of their standard deviation, by target."""
+        return {
+            name: float(np.sqrt(max(0.0, total / max(1, n))))
+            for name, (total, n) in self._squares.items()
+        }
 
     def add(self, parts, errors, squares):
         """Take in errors of the rows `parts`, which are NaN where nothing was left out."""
-        known = ~np.isnan(errors)
-        self._squares += squares[known].sum()
-        self._n_rows += known.sum()
         start = 0
         for rows in parts:
             stop = start + len(rows.residual)
-            wrong, start = errors[start:stop], stop
+            wrong, square, start = errors[start:stop], squares[start:stop], stop
+            known, sums = ~np.isnan(square), self._squares[rows.name]
+            sums[0] += square[known].sum()
+            sums[1] += known.sum()
             column, labels = self.table[rows.name], self.labels.table[rows.name]
             numbers, places = np.unique(rows.structures, return_index=True)
             if column.dtype != object:

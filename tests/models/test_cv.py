@@ -167,7 +167,8 @@ def test_excess(regime):
             covariance = half.T @ half + sigma**2 * np.eye(len(J))
             error = (model.predict(X[test]) - D[test]).ravel()
             total += error @ np.linalg.solve(covariance, error)
-        assert search.calibration_ == pytest.approx(np.sqrt(total / D.size), rel=1e-5)
+        assert search.calibration_["dipole"] == pytest.approx(np.sqrt(total / D.size), rel=1e-5)
+        assert search.noise_["dipole"] == pytest.approx(sigma * search.calibration_["dipole"])
 
 
 def test_weights(data):
@@ -330,7 +331,7 @@ def test_pipelines_are_fitted_anew(data, weighted):
     assert_allclose(search.best_estimator_.predict(X), best.predict(X), atol=1e-9)
     _, std = search.predict(X[:2], return_std=True)
     expected = predict_std(best, X[:2], ["dipole"])["dipole"]
-    assert_allclose(std, search.calibration_ * expected, rtol=1e-6)
+    assert_allclose(std, search.calibration_["dipole"] * expected, rtol=1e-6)
     assert len(predict_charges(search, X[:2])) == 2
     # Given the features of all structures, errors are other ones.
     given = KQEqRegressorCV(pipeline[-1], SIGMAS, cv=folds, scoring="rmse")

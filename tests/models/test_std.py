@@ -90,8 +90,7 @@ def test_errors_are_as_large_as_they_are_said_to_be():
     )
     model = make_pipeline(soap, CURSparsifier(n_points=60), search).fit(X[:n], D[:n])
     predicted, std = model.predict(X[n:], return_std=True)
-    noise = model[-1].calibration_ * model[-1].best_params_["sigma_dipole"]
-    z = (predicted - D[n:]) / np.sqrt(std**2 + noise**2)
+    z = (predicted - D[n:]) / np.sqrt(std**2 + model[-1].noise_["dipole"] ** 2)
     assert std.shape == predicted.shape
     assert_allclose(skqeq.predict_std(model, X[n:], ["dipole"])["dipole"], std)  # calibrated
     assert 0.6 < np.sqrt(np.mean(z**2)) < 1.6
@@ -100,6 +99,29 @@ def test_errors_are_as_large_as_they_are_said_to_be():
     order = np.argsort(size)
     half = len(order) // 2
     assert error[order[half:]].mean() > 1.3 * error[order[:half]].mean()
+
+
+def test_every_target_is_calibrated():
+    """Errors of charges and of dipoles, which are not as large as the noise says, nor alike."""
+    X, y = load_molecules()
+    n, model = 300, KQEqRegressor(sigma_dipole=0.02, sigma_charges=0.02, store_triangles=True)
+    soap = SOAPFeaturizer(r_cut=3.5, n_max=4, l_max=3)
+    search = KQEqRegressorCV(model, sigmas={"sigma_dipole": [0.02]}, cv=5)
+    table = make_targets(dipole=y["dipole"], charges=list(y["charges"]))
+    model = make_pipeline(soap, CURSparsifier(n_points=60), search).fit(X[:n], table[:n])
+    predicted, std = model.predict(X[n:], return_std=True)
+    for name in ("dipole", "charges"):
+        truth, found, s = (np.concatenate(list(t[name])) for t in (table[n:], predicted, std))
+        z = (found - truth) / np.sqrt(s**2 + search.noise_[name] ** 2)
+        assert 0.8 < np.sqrt(np.mean(z**2)) < 1.25
+    # One number for both would be wrong for both.
+    assert search.calibration_["dipole"] > 1.5 * search.calibration_["charges"] > 1.5
+    other, bare = (
+        m.predict_std(model[:-1].transform(X[:3]), ["quadrupole"])["quadrupole"]
+        for m in (search, search.best_estimator_)
+    )
+    a, b = search.calibration_.values()
+    assert_allclose(other / bare, np.sqrt((a**2 + b**2) / 2), rtol=1e-9)
 
 
 def test_forms_and_limits(data):
