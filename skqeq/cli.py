@@ -1,6 +1,7 @@
 """The command line: ``skqeq demo | fit | predict | evaluate``."""
 
 import argparse
+import math
 import sys
 import textwrap
 import traceback
@@ -8,6 +9,8 @@ import warnings
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+
+import ase.units
 
 from . import CURSparsifier, KQEqRegressor, SOAPFeaturizer
 from .targets import TARGETS
@@ -32,12 +35,14 @@ EXAMPLES = {
         skqeq fit train.xyz -o model.skqeq
         skqeq fit train.xyz -o model.skqeq --search --group molecule
         skqeq fit train.xyz -o model.skqeq --targets dipole charges \\
-            --key dipole=dft_dipole charges=mulliken --sigma dipole=0.01 charges=0.05
+            --key dipole=dft_dipole charges=mulliken --unit dipole=Debye \\
+            --sigma dipole=0.01 charges=0.05
         skqeq fit train.xyz -o model.skqeq --targets energy forces --hardness 8 --cutoff-width 1
         """,
     "predict": """
         skqeq predict model.skqeq new.xyz -o charges.xyz
         skqeq predict model.skqeq trajectory.traj@::10 -o charges.xyz.gz
+        skqeq predict model.skqeq new.xyz -o charges.xyz --std    # after skqeq fit --std
         """,
     "evaluate": """
         skqeq evaluate model.skqeq test.xyz
@@ -47,7 +52,8 @@ EXAMPLES = {
 LABELS = """\
 Labels are looked up as `dipole` or `REF_dipole` and so on, in calculator results, atom columns and
 info; --key gives other names. Units: dipole e*Angstrom, charges e, energy eV, forces eV/Angstrom,
-stress eV/Angstrom^3. The total charge is info `charge` or `total_charge`."""
+stress eV/Angstrom^3; --unit says what else they are in. The total charge is info `charge` or
+`total_charge`."""
 
 RESULTS = """\
 The output is extended xyz: order, info and cell stay. Charges are written as results (`charges`,
@@ -199,6 +205,12 @@ def _add_fit(commands):
         help="info key of which equal values stay in one fold, such as copies of one molecule",
     )
     add("--folds", type=int, default=5, metavar="K", help="folds of the search (default: 5)")
+    add(
+        "--std",
+        action="store_true",
+        help="keep what standard deviations of predictions need, for `skqeq predict --std`; makes "
+        "the file larger",
+    )
 
 
 def _add_count(parser, option, default, meaning):
@@ -224,6 +236,12 @@ def _add_predict(commands):
     )
     _add_model(parser, "in.xyz")
     parser.add_argument("-o", "--output", type=output_file, required=True, metavar="out.xyz")
+    parser.add_argument(
+        "--std",
+        action="store_true",
+        help="also write standard deviations, as charges_std, dipole_std and so on; the model must "
+        "have been fitted with --std",
+    )
 
 
 def _add_evaluate(commands):
@@ -269,6 +287,15 @@ def _add_keys(parser):
         metavar="TARGET=KEY",
         help="names of labels in the file",
     )
+    parser.add_argument(
+        "--unit",
+        nargs="+",
+        type=unit,
+        default=[],
+        metavar="TARGET=UNIT",
+        help="units of labels that are not in e, eV and Angstrom: those of ase.units, such as "
+        "dipole=Debye energy=Hartree forces=Hartree/Bohr, or numbers",
+    )
 
 
 def assignment(text):
@@ -288,6 +315,24 @@ def number(text):
         return target, float(value)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{value!r} is not a number") from None
+
+
+def unit(text):
+    """``target=unit`` as a pair of the target and the size of the unit in e, eV and Angstrom."""
+    target, value = assignment(text)
+    sizes = []
+    for name in value.split("/"):
+        size = getattr(ase.units, name, None) if name.isidentifier() else name
+        try:
+            sizes.append(float(size))
+            if not 0 < sizes[-1] < math.inf:
+                raise ValueError
+        except (TypeError, ValueError):
+            raise argparse.ArgumentTypeError(
+                f"{name!r} is neither a number nor a unit of ase.units, such as Debye, Bohr, "
+                "Hartree, kcal or mol"
+            ) from None
+    return target, sizes[0] / math.prod(sizes[1:])
 
 
 def output_file(text):

@@ -127,7 +127,7 @@ def dipole_errors(y_true: ArrayLike, y_pred: ArrayLike) -> dict[str, float]:
         ``mae``, ``median`` and ``rmse`` of the norm; ``rrmse``, the root mean square of the
         error of the norm divided by ``max(|mu|, 1 D)`` (Staacke et al. 2022; Hait and
         Head-Gordon, J. Chem. Theory Comput. 14, 1969 (2018)); and for vectors
-        ``vector_rmse``, the root mean square of the norm of the error.
+        ``vector_mae`` and ``vector_rmse``, of the length of the error.
 
     Examples
     --------
@@ -145,7 +145,9 @@ def dipole_errors(y_true: ArrayLike, y_pred: ArrayLike) -> dict[str, float]:
     truth, predicted = truth[known], predicted[known]
     errors = {}
     if truth.ndim == 2:
-        errors["vector_rmse"] = np.sqrt(np.mean(np.sum((predicted - truth) ** 2, axis=1)))
+        lengths = np.linalg.norm(predicted - truth, axis=1)
+        errors["vector_mae"] = np.mean(lengths)
+        errors["vector_rmse"] = np.sqrt(np.mean(lengths**2))
         truth, predicted = np.linalg.norm(truth, axis=1), np.linalg.norm(predicted, axis=1)
     error = predicted - truth
     errors["mae"] = np.mean(np.abs(error))

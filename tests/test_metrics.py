@@ -22,6 +22,7 @@ def test_dipole_errors_by_hand():
     # Below 1 D errors are relative to 1 D.
     assert_allclose(errors["rrmse"], np.sqrt((1 / 9 + 0.04) / 2), rtol=1e-5)
     assert_allclose(errors["vector_rmse"], np.sqrt((1 + 0.04) / 2), rtol=1e-5)
+    assert_allclose(errors["vector_mae"], (1 + 0.2) / 2, rtol=1e-5)
 
 
 def test_vector_error_sees_the_direction():

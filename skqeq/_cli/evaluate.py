@@ -7,6 +7,7 @@ from ..models._base import with_energy
 from ..models._dispatch import unwrap
 from ..plotting import plot_parity
 from ..targets import TARGETS
+from ..targets._labels import label_keys
 from ..targets._observables import ENERGIES
 from .figures import import_matplotlib, save_figure
 from .files import load_model, read_structures
@@ -20,7 +21,7 @@ def run(args):
         import_matplotlib()
     model = load_model(args.model)
     labelled = read_structures(args.structures)
-    y = labels(labelled, args.targets, args.key, known_targets(model))
+    y = labels(labelled, args.targets, args.key, dict(args.unit), known_targets(model))
     X = strip(labelled)
     # A crystal among molecules has charges and no dipole.
     predicted = predict_targets(model, X, with_energy(y.dtype.names))
@@ -43,19 +44,23 @@ def known_targets(model):
     return [name for name in TARGETS if learns or name not in ENERGIES]
 
 
-def labels(X, targets, keys, known):
+def labels(X, targets, keys, units, known):
     """The named targets, or all of the `known` that the structures carry."""
     if targets is not None:
-        return targets_from_atoms(X, chosen_keys(targets, keys))
+        return targets_from_atoms(X, chosen_keys(targets, keys), units=units)
     columns = []
     for name, key in chosen_keys(known, keys).items():
         try:
-            columns.append(targets_from_atoms(X, {name: key}))
+            unit = {name: units[name]} if name in units else None
+            columns.append(targets_from_atoms(X, {name: key}, units=unit))
         except ValueError:
             if key is not None:
                 raise
     if not columns:
-        raise ValueError(f"no structure has labels; looked for {', '.join(known)}, also with REF_")
+        raise ValueError(
+            f"no structure has labels; looked for {', '.join(known)}, also with REF_; the first "
+            f"structure has {label_keys(X)}, and --key TARGET=KEY gives names of your own"
+        )
     return make_targets(**{y.dtype.names[0]: y[y.dtype.names[0]] for y in columns})
 
 

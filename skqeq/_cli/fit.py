@@ -21,7 +21,8 @@ FACTORS = (0.3, 1.0, 3.0)
 def run(args):
     """Fit and save."""
     labelled = read_structures(args.structures)
-    y = targets_from_atoms(labelled, chosen_keys(args.targets, args.key))
+    keys = chosen_keys(args.targets, args.key)
+    y = targets_from_atoms(labelled, keys, units=dict(args.unit))
     groups = None if args.group is None else group_ids(labelled, args.group)
     X = strip(labelled)
     model = build_model(args)
@@ -29,6 +30,7 @@ def run(args):
     print(f"{len(X)} structures, {sum(map(len, X))} atoms of {', '.join(symbols)}")
     if args.search:
         model.set_params(**search(model, X, y, groups, args))
+    model.set_params(kqeqregressor__store_triangles=args.std)
     start = time.perf_counter()
     fit_with_bar(model, X, y, quiet=args.quiet)
     points = len(model["cursparsifier"].component_indices_)
@@ -147,4 +149,4 @@ def print_search(results, best):
         cells.append(f"{mean:.4f} +- {deviation:.4f}")
         cells += [f"{results[f'mean_test_{name}'][i]:.4f}" for name in maes]
         line = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-        print(line + ("  <- best" if i == best else ""))
+        print(line + ("  <- best R2" if i == best else ""))

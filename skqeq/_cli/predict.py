@@ -9,7 +9,7 @@ from ase.io import write
 from ase.io.formats import open_with_compression
 from tqdm import tqdm
 
-from .. import predict_targets
+from .. import predict_std, predict_targets
 from ..persistence import replacing
 from ..targets import TARGETS
 from ..targets._observables import ENERGIES
@@ -33,11 +33,12 @@ def run(args):
     ):
         with open_with_compression(str(temporary), "wt") as file:
             for block in blocks(iterate_structures(args.structures), BLOCK):
-                label_block(model, block, names, first=n)
+                label_block(model, block, names, first=n, std=args.std)
                 write(file, block, format="extxyz")
                 n += len(block)
                 bar.update(len(block))
-    print(f"wrote {n} structures with {', '.join(names)}, where defined, to {args.output}")
+    what = ", ".join(names) + (" and standard deviations" if args.std else "")
+    print(f"wrote {n} structures with {what}, where defined, to {args.output}")
 
 
 def predicted_names(model):
@@ -46,16 +47,30 @@ def predicted_names(model):
     return tuple(name for name in ("charges", "dipole", *ENERGIES) if name in names)
 
 
-def label_block(model, X, names, first):
+def label_block(model, X, names, first, *, std):
     """Attach predictions; messages count structures from the beginning of the file."""
     try:
         predicted = predict_targets(model, X, names)
+        doubt = predict_std(model, X, names) if std else [None] * len(X)
     except ValueError as error:
         number = re.compile(r"\bstructure (\d+)")
         message = number.sub(lambda match: f"structure {int(match[1]) + first}", str(error))
         raise ValueError(message) from error
-    for atoms, row in zip(X, predicted, strict=True):
+    for atoms, row, unsure in zip(X, predicted, doubt, strict=True):
         attach(atoms, {name: row[name] for name in names})
+        if unsure is not None:
+            attach_std(atoms, {name: unsure[name] for name in names})
+
+
+def attach_std(atoms, results):
+    """Standard deviations as ``<name>_std`` in info or, of every atom, in arrays."""
+    for name, value in results.items():
+        if value is None or np.isnan(value).all():
+            continue
+        if TARGETS[name].shape is None:
+            atoms.set_array(f"{name}_std", value)
+        else:
+            atoms.info[f"{name}_std"] = value
 
 
 def attach(atoms, results):

@@ -769,7 +769,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
         if not hasattr(self, "triangles_") and not hasattr(self, "posterior_"):
             raise ValueError(
                 f"the uncertainty of {type(self).__name__} comes from triangles: fit it with "
-                "store_triangles=True"
+                "store_triangles=True, or by skqeq fit --std"
             )
         for name in names:
             if name not in TARGETS:

@@ -263,7 +263,8 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         strange = sorted(set(sigmas) - set(known))
         if strange or not sigmas:
             raise ValueError(
-                f"sigmas must be for labels of y, {', '.join(known)}; got {', '.join(strange)}"
+                f"the keys of sigmas must be of {', '.join(known)}, the labels of y; got "
+                f"{', '.join(strange) or 'none'}"
             )
         sigmas = {name: np.atleast_1d(np.asarray(s, dtype=float)) for name, s in sigmas.items()}
         for name, values in sigmas.items():

@@ -12,7 +12,7 @@ from ..structures._structure import as_sequence
 from ._observables import TARGETS, VOIGT, doubtful
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from .._typing import Array, Column, LabelsLike, StructuresLike
     from ..structures import Structures
@@ -143,7 +143,11 @@ def _entry(name, i, value):
 
 
 def targets_from_atoms(
-    X: StructuresLike, names: Sequence[str] | dict[str, str], *, verbose: int = 0
+    X: StructuresLike,
+    names: Sequence[str] | dict[str, str],
+    *,
+    units: Mapping[str, float] | None = None,
+    verbose: int = 0,
 ) -> Array:
     """Collect labels that structures carry, wherever a reader has put them.
 
@@ -157,6 +161,9 @@ def targets_from_atoms(
     names : sequence of str, or dict of {str: str}
         Targets, looked up with the prefix ``REF_``, which marks references among predictions,
         and then under their own name; a dict gives the key of each target.
+    units : dict of {str: float}, default=None
+        What one unit of the labels is in that of `make_targets`, such as
+        ``{"dipole": ase.units.Debye, "energy": ase.units.Hartree}``; 1 for all others.
     verbose : int, default=0
         Above 0 a progress bar is shown, for large files.
 
@@ -168,33 +175,57 @@ def targets_from_atoms(
     Raises
     ------
     ValueError
-        If no structure has a label of that name.
+        If no structure has a label of that name, or a unit is no positive number.
 
     Examples
     --------
     >>> from ase.build import molecule
     >>> from skqeq import targets_from_atoms
     >>> atoms = molecule("H2O")
-    >>> atoms.info["mu"] = [0.0, 0.0, -0.39]
-    >>> targets_from_atoms([atoms], {"dipole": "mu"})["dipole"]
+    >>> from ase.units import Debye
+    >>> atoms.info["mu"] = [0.0, 0.0, -1.85]
+    >>> y = targets_from_atoms([atoms], {"dipole": "mu"}, units={"dipole": Debye})
+    >>> y["dipole"].round(2)
     array([[ 0.  ,  0.  , -0.39]])
     """
     if isinstance(names, str):
         names = [names]
     keys = names if isinstance(names, dict) else dict.fromkeys(names)
     places = {n: (f"REF_{n}", n) if key is None else (key,) for n, key in keys.items()}
+    units = _check_units({} if units is None else units, keys)
     columns: dict[str, list[Any]] = {name: [] for name in keys}
     # Once, as they may be read one by one.
     for atoms in tqdm(as_sequence(X), "labels", disable=not verbose, leave=False):
         for name, candidates in places.items():
-            columns[name].append(_find(atoms, candidates))
+            value = _find(atoms, candidates)
+            if value is not None and name in units:
+                value = units[name] * np.asarray(value, dtype=np.float64)
+            columns[name].append(value)
     for name, candidates in places.items():
         if all(value is None for value in columns[name]):
             raise ValueError(
                 f"no structure has {name}: looked for {' or '.join(candidates)} in calc.results, "
-                f"arrays and info; names of your own are given as {{{name!r}: key}}"
+                f"arrays and info, where the first has {label_keys(X)}; names of your own are "
+                f"given as {{{name!r}: key}}, or in a shell by --key {name}=KEY"
             )
     return make_targets(**columns)
+
+
+def label_keys(X):
+    """Names of what could be labels of the first structure, for messages."""
+    atoms = next(iter(as_sequence(X)))
+    results = {} if atoms.calc is None else getattr(atoms.calc, "results", {})
+    keys = [*results, *atoms.arrays, *atoms.info]
+    return ", ".join(k for k in keys if k not in ("numbers", "positions")) or "nothing"
+
+
+def _check_units(units, names):
+    for name, unit in units.items():
+        if name not in names:
+            raise ValueError(f"units name {name}, which is not among {', '.join(names)}")
+        if not (np.isscalar(unit) and np.isreal(unit) and np.isfinite(unit) and unit > 0):
+            raise ValueError(f"the unit of {name} must be a positive number, got {unit!r}")
+    return dict(units)
 
 
 def _find(atoms, candidates):

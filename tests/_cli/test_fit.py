@@ -4,9 +4,11 @@ import joblib
 import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write
+from ase.io import read, write
+from ase.units import Debye
+from numpy.testing import assert_allclose
 
-from skqeq import ChargeFlow, predict_target, targets_from_atoms
+from skqeq import ChargeFlow, load, predict_std, predict_target, targets_from_atoms
 from skqeq.cli import main
 from skqeq.metrics import dipole_errors
 
@@ -112,3 +114,54 @@ def test_fit_explains_what_is_wrong(folder, tmp_path, capsys, options, message):
     argv = ["fit", folder / "train.xyz", "-o", output, "-q", *small, *options]
     assert message in error_of(capsys, *argv)
     assert not list(tmp_path.iterdir())
+
+
+def test_labels_in_other_units_and_standard_deviations(tmp_path, capsys):
+    X = labelled()
+    for atoms in X:
+        atoms.info["mu"] = atoms.info.pop("REF_dipole") / Debye
+    write(tmp_path / "train.xyz", X)
+    command = f"fit {tmp_path}/train.xyz -o {tmp_path}/model.skqeq --key dipole=mu --std"
+    assert main([*command.split(), "--unit", "dipole=Debye", *SMALL]) == 0
+    model = load(tmp_path / "model.skqeq")
+    for atoms in X:
+        atoms.info["REF_dipole"] = atoms.info["mu"] * Debye
+    D = targets_from_atoms(X, ["dipole"])["dipole"]
+    assert dipole_errors(D, predict_target(model, X, "dipole"))["mae"] < 0.3
+    command = f"evaluate {tmp_path}/model.skqeq {tmp_path}/train.xyz --key dipole=mu"
+    capsys.readouterr()
+    assert main([*command.split(), "--unit", f"dipole={Debye}"]) == 0
+    mae = dipole_errors(D, predict_target(model, X, "dipole"))["mae"]
+    assert f"{mae:.4f}" in capsys.readouterr().out
+    for targets in ([], ["--targets", "dipole"]):  # in e*Angstrom they would be 4.8 times as large
+        assert main([*command.split(), *targets, "--unit", "dipole=Debye"]) == 0
+        assert f"{mae:.4f}" in capsys.readouterr().out
+    command = f"predict {tmp_path}/model.skqeq {tmp_path}/train.xyz -o {tmp_path}/out.xyz --std"
+    assert main(command.split()) == 0
+    assert "standard deviations" in capsys.readouterr().out
+    std = predict_std(model, X, ["dipole", "charges"])
+    for atoms, row in zip(read(tmp_path / "out.xyz", ":"), std, strict=True):
+        assert_allclose(atoms.info["dipole_std"], row["dipole"], rtol=1e-6)
+        assert_allclose(atoms.arrays["charges_std"], row["charges"], atol=1e-7)
+
+
+def test_standard_deviations_need_a_fit_that_kept_them(folder, capsys):
+    command = f"predict {folder}/model.joblib {folder}/train.xyz -o {folder}/std.xyz --std"
+    assert main(command.split()) == 2
+    assert "skqeq fit --std" in capsys.readouterr().err
+    assert not (folder / "std.xyz").exists()
+
+
+@pytest.mark.parametrize("unit", ["Debey", "0", "-1", "nan", "Hartree/0", "kg/"])
+def test_units_that_are_none(folder, unit, capsys):
+    command = f"fit {folder}/train.xyz -o {folder}/other.skqeq --unit dipole={unit}"
+    with pytest.raises(SystemExit):
+        main(command.split())
+    assert "neither a number nor a unit of ase.units" in capsys.readouterr().err
+
+
+def test_what_could_be_labels_is_named(folder, capsys):
+    command = f"fit {folder}/train.xyz -o {folder}/other.skqeq --key dipole=mu"
+    assert main(command.split()) == 2
+    message = capsys.readouterr().err
+    assert "the first has" in message and "REF_dipole" in message and "--key dipole=KEY" in message

@@ -257,6 +257,26 @@ def test_absent_labels(X):
         targets_from_atoms(X, ["enthalpy"])
 
 
+def test_units():
+    X = [molecule("H2O"), molecule("NH3"), molecule("CH4")]
+    for i, atoms in enumerate(X[:2]):
+        atoms.info["mu"] = [0, 0, i + 1]
+        atoms.arrays["q"] = np.arange(len(atoms))
+    names = {"dipole": "mu", "charges": "q"}
+    y = targets_from_atoms(X, names, units={"dipole": Debye})
+    assert_allclose(y["dipole"][:2], np.array([[0, 0, 1], [0, 0, 2]]) * Debye)
+    assert np.isnan(y["dipole"][2]).all() and y["charges"][2] is None
+    assert_array_equal(y["charges"][0], [0, 1, 2])
+    assert X[0].info["mu"] == [0, 0, 1]
+    with pytest.raises(ValueError, match="units name energy"):
+        targets_from_atoms(X, names, units={"energy": 1.0})
+    for unit in (0, -1.0, np.nan, "Debye", None, [1.0]):
+        with pytest.raises(ValueError, match="unit of dipole must be a positive number"):
+            targets_from_atoms(X, names, units={"dipole": unit})
+    with pytest.raises(ValueError, match="the first has .*q, .*mu"):
+        targets_from_atoms(X, {"dipole": "dft"})
+
+
 def test_structures_in_any_container(X, dipoles):
     for atoms, mu in zip(X, dipoles):
         atoms.info["dipole"] = mu
