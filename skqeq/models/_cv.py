@@ -543,12 +543,14 @@ class _Rows:
 
     def _check_waiting(self):
         """Refuse folds whose rows come so far apart that too many must wait for the others."""
-        folds = np.concatenate([self.folds[rows.structures] for rows in self.rows])
+        folds = _folds_of(self.rows, self.folds)
         blocks = np.repeat([rows.block for rows in self.rows], [len(r.weight) for r in self.rows])
-        last = np.zeros(self.n_folds)
-        np.maximum.at(last, folds[folds >= 0], blocks[folds >= 0])
-        waiting = blocks < np.where(folds >= 0, last[folds], -1.0)
-        if 8 * waiting.sum() * self.n_columns > KEPT_BYTES:
+        folds, blocks = folds[folds >= 0], blocks[folds >= 0]
+        last = np.zeros(self.n_folds, dtype=int)
+        np.maximum.at(last, folds, blocks)
+        # After each block: rows that came less those whose fold is complete.
+        come, gone = (np.bincount(at, minlength=blocks.max() + 1) for at in (blocks, last[folds]))
+        if 8 * np.cumsum(come - gone).max() * self.n_columns > KEPT_BYTES:
             raise ValueError(
                 "groups whose structures are far from each other need their rows at once, for "
                 f"which they are too many; sort X by group, or use up to {FEW_FOLDS} folds"
