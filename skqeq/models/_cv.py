@@ -733,9 +733,9 @@ def _reduced(blocks, owners):
 
 def _one_by_one(blocks, folds, sizes, units, V, weights, coefficients, verbose):
     """Errors of all rows of folds that are complete, residuals, and the rows of other folds."""
-    solved, residuals, start = [], [], 0
-    Z, right, owners = np.empty((0, len(V))), np.empty((len(weights), 0)), np.empty(0, dtype=int)
-    places = np.empty(0, dtype=int)
+    none = np.empty(0, dtype=int)
+    Z, right, owners, places = np.empty((0, len(V))), np.empty((len(weights), 0)), none, none
+    solved, residuals, start = [], [right], 0
     for block in blocks:
         J, r = units.stacked(block)
         more = J @ V
@@ -752,7 +752,7 @@ def _one_by_one(blocks, folds, sizes, units, V, weights, coefficients, verbose):
             found = _solved(Z[part], weights, right[:, part], complement=True)
             solved.append((places[part], found))
         waiting = [part for part in members if len(part) < sizes[owners[part[0]]]]
-        wait = np.sort(np.concatenate([np.empty(0, dtype=int), *waiting]))
+        wait = np.sort(np.concatenate([none, *waiting]))
         Z, right, owners, places = Z[wait], right[:, wait], owners[wait], places[wait]
     errors = np.full((len(weights), start), np.nan)
     for part, found in solved:
@@ -762,11 +762,12 @@ def _one_by_one(blocks, folds, sizes, units, V, weights, coefficients, verbose):
 
 def _by_fold(blocks, folds, units, weights):
     """Errors of all rows with the weights of their fold, and with those of all folds."""
-    errors, residuals = [], []
+    nothing = np.empty((weights[NOTHING].shape[1], 0))
+    errors, residuals = [nothing], [nothing]
     for rows in chain.from_iterable(blocks):
         J, r = units.scaled(rows.name, rows.J, rows.residual)
         owners = folds[rows.structures]
-        error = np.full((weights[NOTHING].shape[1], len(r)), np.nan)
+        error = np.full((len(nothing), len(r)), np.nan)
         for f in _numbers(owners).tolist():
             error[:, owners == f] = (r[owners == f, None] - J[owners == f] @ weights[f]).T
         errors.append(error)
