@@ -185,6 +185,8 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
             raise ValueError(f"scoring must be one of {', '.join(METRICS)}, got {self.scoring!r}")
         best = KQEqRegressor() if self.estimator is None else clone(self.estimator)
         head, model = None, best
+        if isinstance(best, Pipeline) and len(best) == 1:
+            best = model = best[-1]  # there is nothing before it to fit
         if isinstance(best, Pipeline):
             if self.cv is None:
                 raise ValueError(

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from ase.io import write
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.model_selection import (
@@ -18,6 +19,7 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 
+import skqeq
 from skqeq import (
     ChargeFlow,
     CURSparsifier,
@@ -29,7 +31,7 @@ from skqeq import (
     predict_charges,
     predict_std,
 )
-from skqeq.datasets import load_molecules
+from skqeq.datasets import load_molecules, open_structures
 from skqeq.model_selection import TargetScorer
 from skqeq.models import _cv
 from skqeq.models._reduction import combined
@@ -358,6 +360,28 @@ def test_pipelines_with_a_memory_and_noise_by_evidence(data, tmp_path):
     assert_array_equal(again.predict(X), search.predict(X))
     with pytest.raises(ValueError, match="give folds"):
         KQEqRegressorCV(pipeline).fit(X, D)
+    alone = KQEqRegressorCV(make_pipeline(KQEqRegressor()), [0.1]).fit(features, D)
+    assert alone.best_score_ == KQEqRegressorCV(sigmas=[0.1]).fit(features, D).best_score_
+
+
+def test_pipelines_of_files_and_in_searches(data, tmp_path):
+    features, y, groups = data
+    X, D = list(features.structures), y["dipole"]
+    pipeline = make_pipeline(
+        SOAPFeaturizer(r_cut=3.0, n_max=3, l_max=2), CURSparsifier(n_points=3), KQEqRegressor()
+    )
+    search = KQEqRegressorCV(pipeline, SIGMAS, cv=3, scoring="rmse").fit(X, D)
+    write(tmp_path / "x.xyz", [structure.to_atoms() for structure in X])
+    found = clone(search).fit(open_structures(tmp_path / "x.xyz"), D)
+    assert_allclose(found.left_out_["dipole"], search.left_out_["dipole"], atol=1e-4)
+    found = clone(search).fit(X, [{"dipole": mu} for mu in D])
+    assert_array_equal(found.left_out_["dipole"], search.left_out_["dipole"])
+    skqeq.save(search, tmp_path / "model.skqeq")
+    assert_array_equal(skqeq.load(tmp_path / "model.skqeq").predict(X), search.predict(X))
+    grid = {"estimator__soapfeaturizer__r_cut": [2.0, 3.0]}
+    outer = GridSearchCV(search, grid, cv=GroupKFold(2), error_score="raise")
+    outer.fit(X, D, groups=groups)
+    assert len(predict_charges(outer, X[:1])[0]) == len(X[0])
 
 
 @pytest.mark.parametrize("complement", [False, True])
