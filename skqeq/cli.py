@@ -19,6 +19,11 @@ TRUST = (
     "Model files that end in .skqeq execute nothing when they are loaded. Others are files of "
     "joblib, which execute code: load only trusted ones."
 )
+# Not all names of ase.units: its A is the ampere.
+UNITS = (
+    "Debye", "Bohr", "Ang", "Angstrom", "nm", "eV", "Hartree", "Ha", "Rydberg", "Ry", "kcal", "kJ",
+    "mol", "GPa", "C", "m",
+)  # fmt: skip
 EXAMPLES = {
     "main": """
         skqeq demo
@@ -293,8 +298,8 @@ def _add_keys(parser):
         type=unit,
         default=[],
         metavar="TARGET=UNIT",
-        help="units of labels that are not in e, eV and Angstrom: those of ase.units, such as "
-        "dipole=Debye energy=Hartree forces=Hartree/Bohr, or numbers",
+        help="units of labels that are not in e, eV and Angstrom, such as dipole=Debye "
+        f"energy=Hartree forces=Hartree/Bohr: of numbers and {', '.join(UNITS)}",
     )
 
 
@@ -322,15 +327,13 @@ def unit(text):
     target, value = assignment(text)
     sizes = []
     for name in value.split("/"):
-        size = getattr(ase.units, name, None) if name.isidentifier() else name
         try:
-            sizes.append(float(size))
+            sizes.append(getattr(ase.units, name) if name in UNITS else float(name))
             if not 0 < sizes[-1] < math.inf:
                 raise ValueError
-        except (TypeError, ValueError):
+        except ValueError:
             raise argparse.ArgumentTypeError(
-                f"{name!r} is neither a number nor a unit of ase.units, such as Debye, Bohr, "
-                "Hartree, kcal or mol"
+                f"{name!r} is neither a positive number nor one of {', '.join(UNITS)}"
             ) from None
     return target, sizes[0] / math.prod(sizes[1:])
 

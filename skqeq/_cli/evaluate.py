@@ -61,6 +61,9 @@ def labels(X, targets, keys, units, known):
             f"no structure has labels; looked for {', '.join(known)}, also with REF_; the first "
             f"structure has {label_keys(X)}, and --key TARGET=KEY gives names of your own"
         )
+    missing = set(units) - {y.dtype.names[0] for y in columns}
+    if missing:
+        raise ValueError(f"--unit names {', '.join(sorted(missing))}, of which there are no labels")
     return make_targets(**{y.dtype.names[0]: y[y.dtype.names[0]] for y in columns})
 
 

@@ -58,19 +58,19 @@ def label_block(model, X, names, first, *, std):
         raise ValueError(message) from error
     for atoms, row, unsure in zip(X, predicted, doubt, strict=True):
         attach(atoms, {name: row[name] for name in names})
-        if unsure is not None:
-            attach_std(atoms, {name: unsure[name] for name in names})
+        attach_std(atoms, {name: None if unsure is None else unsure[name] for name in names})
 
 
 def attach_std(atoms, results):
     """Standard deviations as ``<name>_std`` in info or, of every atom, in arrays."""
     for name, value in results.items():
+        key = f"{name}_std"
+        # None of another model may stay.
+        atoms.arrays.pop(key, None)
+        atoms.info.pop(key, None)
         if value is None or np.isnan(value).all():
             continue
-        if TARGETS[name].shape is None:
-            atoms.set_array(f"{name}_std", value)
-        else:
-            atoms.info[f"{name}_std"] = value
+        (atoms.arrays if TARGETS[name].shape is None else atoms.info)[key] = value
 
 
 def attach(atoms, results):

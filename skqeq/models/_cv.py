@@ -34,6 +34,7 @@ from ..metrics import target_mae, target_r2, target_rmse
 from ..persistence import Persistent
 from ..targets import make_targets
 from ..targets._labels import to_form
+from ._base import ChargeModel
 from ._dispatch import predict_std, unwrap
 from ._evidence import maximize_evidence
 from ._kqeq import KQEqRegressor
@@ -86,7 +87,8 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
     scoring : {"r2", "rmse", "mae"}, default="r2"
         What is best: the largest mean over the targets of R2, or the least error, of several
         targets the mean over them of errors over the standard deviation of the labels. With `cv`,
-        scores are means over the folds; otherwise all that was left out is one set.
+        scores are means over the folds that have labels; otherwise all that was left out is one
+        set.
     optimize_noise : bool, default=False
         Whether to find the noise by the evidence, with `skqeq.model_selection.maximize_evidence`,
         instead of trying `sigmas`. The scores of `cv` are then those of what was found.
@@ -96,7 +98,8 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
     Attributes
     ----------
     best_estimator_ : estimator
-        The model, or pipeline, with the best noise, fitted to everything.
+        The model, or pipeline, with the best noise, fitted to everything; of a pipeline of nothing
+        but a model, the model.
     best_params_ : dict of {str: float}
         Its noise.
     best_score_ : float
@@ -107,10 +110,12 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
     calibration_ : dict of {str: float}
         By target, how much larger the errors of what was left out are than the model expects of
         its noise and amplitudes, whose ratios alone matter for predictions. Standard deviations
-        are multiplied by it, those of other targets by the root mean square.
+        are multiplied by it, those of other targets by the root mean square. A noise far below the
+        best one makes it too large.
     noise_ : dict of {str: float}
         By target, what is to be added to the square of a standard deviation, squared, for the
-        expected error to a label: `calibration_` times the noise.
+        expected error to a label: `calibration_` times the noise. It is that of labels whose own
+        is 1: with ``<target>_sigma`` multiply by that, with `sample_weight` divide by its root.
     left_out_ : ndarray of shape (n,)
         What the best model predicts of every structure when it is left out, in the form of
         `skqeq.make_targets`; NaN where there is no label.
@@ -177,6 +182,8 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
 
         Raises
         ------
+        TypeError
+            If the estimator is no charge model, and no pipeline that ends in one.
         ValueError
             If there are labels of energies or norms of dipoles, or `sigmas`, `cv` or `scoring` do
             not suit the labels.
@@ -194,10 +201,15 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
                     "cv=5 or cv=GroupKFold(5)"
                 )
             head, model = best[:-1], best[-1]
+        if not isinstance(model, ChargeModel):
+            raise TypeError(
+                f"estimator must be a charge model, or a pipeline that ends in one, got {model!r}"
+            )
         if self.verbose:
             model.set_params(verbose=self.verbose)
         given = X
         if head is not None:
+            fresh = clone(head)  # fits may change the state of random numbers
             X = head.fit_transform(X, y)
         if self.optimize_noise:
             names = [f"sigma_{name}" for name in _labelled(model, X, y)]
@@ -211,19 +223,20 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         else:
             candidates = self._candidates(model, labels.names)
         folds = _folds(self.cv, labels.table, groups)
+        tested = self._tested(labels, weights, folds)
         if head is None:
             rows = _Rows(model, features, labels, weights, folds)
             every = [rows]
         else:
-            every = self._fitted_anew(head, model, given, y, sample_weight, folds)
+            every = self._fitted_anew(fresh, model, given, y, sample_weight, folds)
         left_out = [_LeftOut(labels) for _ in candidates]
         for some in every:
             for index, sigmas in _by_ratio(candidates, labels.names):
                 found = some.left_out(sigmas, bool(self.verbose))
                 for c, part in zip(index, found, strict=True):
                     left_out[c].add(some.rows, *part)
-        tables = [found.table for found in left_out]
-        self._score(tables, candidates, labels, weights, folds if self.cv is not None else None)
+            del some  # before those of the next fold are made
+        self._score([found.table for found in left_out], candidates, labels, weights, tested)
         self.calibration_ = left_out[candidates.index(self.best_params_)].excess
         self.noise_ = {
             name: ratio * self.best_params_[f"sigma_{name}"]
@@ -279,12 +292,24 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
             for values in product(*sigmas.values())
         ]
 
-    def _score(self, tables, candidates, labels, weights, folds):
+    def _tested(self, labels, weights, folds):
+        """By target, those structures of every fold that have a label of it."""
+        tested = {}
+        for name in labels.names:
+            known = np.flatnonzero((folds >= 0) & (weights > 0) & labels.known(name))
+            parts = [known] if self.cv is None else [known[part] for part in _members(folds[known])]
+            if not len(known):
+                raise ValueError(f"cv leaves out no structure that has a label of {name}")
+            if self.scoring == "r2" and min(map(len, parts)) < 2:
+                raise ValueError(
+                    f"folds of one structure with a label of {name} have no R2: use "
+                    "scoring='rmse', or fewer folds"
+                )
+            tested[name] = parts
+        return tested
+
+    def _score(self, tables, candidates, labels, weights, tested):
         """Fill in the attributes that compare candidates."""
-        used = np.flatnonzero(weights > 0)
-        parts = [used]
-        if folds is not None:
-            parts = [used[folds[used] == f] for f in _numbers(folds[used])]
         results, ranks = {"params": candidates}, []
         for name in labels.names:
             truth = labels.table[name]
@@ -293,7 +318,7 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
                 warnings.simplefilter("ignore", UndefinedMetricWarning)
                 for metric, function in METRICS.items():
                     scores = [
-                        [function(truth[p], table[name][p], weights[p]) for p in parts]
+                        [function(truth[p], table[name][p], weights[p]) for p in tested[name]]
                         for table in tables
                     ]
                     results[f"{metric}_{name}"] = np.mean(scores, axis=1)
@@ -302,11 +327,6 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
                 known = np.concatenate([np.ravel(v) for v in truth if v is not None])
                 ranks[-1] = -ranks[-1] / (np.nanstd(known) if len(labels.names) > 1 else 1.0)
         results["score"] = np.mean(ranks, axis=0)
-        if np.isnan(results["score"]).all():
-            raise ValueError(
-                "folds without two labelled structures of every target have no R2: use "
-                "scoring='rmse', or fewer folds"
-            )
         best = int(np.nanargmax(results["score"]))
         self.cv_results_, self.best_score_ = results, float(results["score"][best])
         self.best_params_ = candidates[best]
@@ -465,10 +485,17 @@ class _LeftOut:
     @property
     def excess(self):
         """Root mean square of the errors in units of their standard deviation, by target."""
-        return {
-            name: float(np.sqrt(max(0.0, total / max(1, n))))
-            for name, (total, n) in self._squares.items()
-        }
+        squares = dict(self._squares)
+        for name, (total, n) in squares.items():
+            # The sum of all targets is positive, as 1 - H is, but not that of each.
+            if total <= 0.0:
+                squares[name] = np.sum(list(self._squares.values()), axis=0)
+                warnings.warn(
+                    f"what the errors of {name} are over what is expected of them cannot be told "
+                    f"from its {n} labels; that of all targets is taken",
+                    stacklevel=3,
+                )
+        return {name: float(np.sqrt(total / n)) for name, (total, n) in squares.items()}
 
     def add(self, parts, errors, squares):
         """Take in errors of the rows `parts`, which are NaN where nothing was left out."""
@@ -552,11 +579,21 @@ class _Rows:
         np.maximum.at(last, folds, blocks)
         # After each block: rows that came less those whose fold is complete.
         come, gone = (np.bincount(at, minlength=blocks.max() + 1) for at in (blocks, last[folds]))
-        if 8 * np.cumsum(come - gone).max() * self.n_columns > KEPT_BYTES:
+        most = KEPT_BYTES / (8 * self.n_columns)
+        if np.cumsum(come - gone).max() > most:
             raise ValueError(
                 "groups whose structures are far from each other need their rows at once, for "
                 f"which they are too many; sort X by group, or use up to {FEW_FOLDS} folds"
             )
+        if self.n_jobs > 1:
+            bounds = Parts(self.model, *self.parameters, self.n_rows).bounds
+            parts = np.searchsorted(bounds, blocks, "right")
+            first, last = np.full(self.n_folds, len(bounds)), np.zeros(self.n_folds, dtype=int)
+            np.minimum.at(first, folds, parts)
+            np.maximum.at(last, folds, parts)
+            # Folds that are divided among workers wait for the end of all of them.
+            if np.sum((first < last)[folds]) > most:
+                self.n_jobs = 1
 
     def problem(self):
         """Of all rows and the prior, with the noise that the model has now: what solves it."""

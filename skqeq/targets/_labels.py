@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ase import Atoms
 from tqdm import tqdm
 
 from ..structures._structure import as_sequence
@@ -198,8 +199,6 @@ def targets_from_atoms(
     for atoms in tqdm(as_sequence(X), "labels", disable=not verbose, leave=False):
         for name, candidates in places.items():
             value = _find(atoms, candidates)
-            if value is not None and name in units:
-                value = units[name] * np.asarray(value, dtype=np.float64)
             columns[name].append(value)
     for name, candidates in places.items():
         if all(value is None for value in columns[name]):
@@ -208,12 +207,16 @@ def targets_from_atoms(
                 f"arrays and info, where the first has {label_keys(X)}; names of your own are "
                 f"given as {{{name!r}: key}}, or in a shell by --key {name}=KEY"
             )
-    return make_targets(**columns)
+    y = make_targets(**columns)
+    for name, unit in units.items():
+        for i, value in enumerate(y[name]):
+            y[name][i] = None if value is None else unit * value
+    return y
 
 
 def label_keys(X):
     """Names of what could be labels of the first structure, for messages."""
-    atoms = next(iter(as_sequence(X)))
+    atoms = next(iter(as_sequence(X)), Atoms())
     results = {} if atoms.calc is None else getattr(atoms.calc, "results", {})
     keys = [*results, *atoms.arrays, *atoms.info]
     return ", ".join(k for k in keys if k not in ("numbers", "positions")) or "nothing"

@@ -70,6 +70,8 @@ def test_evaluate_without_labels(folder, tmp_path, capsys):
     assert "no structure has dipole" in error_of(capsys, *argv)
     argv[-2:] = ["--key", "dipole=mu"]
     assert "no structure has dipole: looked for mu" in error_of(capsys, *argv)
+    argv = ["evaluate", folder / "model.joblib", folder / "train.xyz", "--unit", "potential=2"]
+    assert "--unit names potential, of which there are no labels" in error_of(capsys, *argv)
 
 
 def test_missing_matplotlib_is_said_first(folder, tmp_path, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 import warnings
 
+import ase.units
 import joblib
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from ase.units import Debye
 from numpy.testing import assert_allclose
 
 from skqeq import ChargeFlow, load, predict_std, predict_target, targets_from_atoms
-from skqeq.cli import main
+from skqeq.cli import UNITS, main, unit
 from skqeq.metrics import dipole_errors
 
 from .common import SMALL, error_of, labelled, leftovers, with_energies
@@ -143,6 +144,11 @@ def test_labels_in_other_units_and_standard_deviations(tmp_path, capsys):
     for atoms, row in zip(read(tmp_path / "out.xyz", ":"), std, strict=True):
         assert_allclose(atoms.info["dipole_std"], row["dipole"], rtol=1e-6)
         assert_allclose(atoms.arrays["charges_std"], row["charges"], atol=1e-7)
+    # Those of an earlier prediction do not stay.
+    command = f"predict {tmp_path}/model.skqeq {tmp_path}/out.xyz -o {tmp_path}/out.xyz"
+    assert main(command.split()) == 0
+    for atoms in read(tmp_path / "out.xyz", ":"):
+        assert not {"dipole_std", "charges_std"} & {*atoms.info, *atoms.arrays}
 
 
 def test_standard_deviations_need_a_fit_that_kept_them(folder, capsys):
@@ -152,12 +158,18 @@ def test_standard_deviations_need_a_fit_that_kept_them(folder, capsys):
     assert not (folder / "std.xyz").exists()
 
 
-@pytest.mark.parametrize("unit", ["Debey", "0", "-1", "nan", "Hartree/0", "kg/"])
-def test_units_that_are_none(folder, unit, capsys):
-    command = f"fit {folder}/train.xyz -o {folder}/other.skqeq --unit dipole={unit}"
+@pytest.mark.parametrize("name", ["Debey", "0", "-1", "nan", "Hartree/0", "kJ/", "eV/A"])
+def test_units_that_are_none(folder, name, capsys):
+    command = f"fit {folder}/train.xyz -o {folder}/other.skqeq --unit dipole={name}"
     with pytest.raises(SystemExit):
         main(command.split())
-    assert "neither a number nor a unit of ase.units" in capsys.readouterr().err
+    assert "neither a positive number nor one of Debye" in capsys.readouterr().err
+
+
+def test_units_are_those_of_ase():
+    for name in UNITS:
+        assert unit(f"energy={name}") == ("energy", getattr(ase.units, name))
+    assert unit("forces=Hartree/Bohr") == ("forces", ase.units.Hartree / ase.units.Bohr)
 
 
 def test_what_could_be_labels_is_named(folder, capsys):

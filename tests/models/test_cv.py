@@ -8,6 +8,7 @@ import pytest
 from ase.io import write
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
+from sklearn.linear_model import Ridge
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
@@ -217,6 +218,56 @@ def test_bad_parameters(data, options, message):
         KQEqRegressorCV(**options).fit(X, y["dipole"])
 
 
+@pytest.mark.parametrize("scoring", ["r2", "rmse"])
+def test_folds_without_labels_of_a_target(regime, scoring):
+    """Scores are means over the folds that have some."""
+    X, y, _ = regime
+    D, q, folds = y["dipole"].copy(), list(y["charges"]), np.arange(len(X)) // 10
+    D[folds == 0], q[20:] = np.nan, [None] * (len(X) - 20)
+    sigmas = {"sigma_dipole": [0.05], "sigma_charges": [0.02]}
+    search = KQEqRegressorCV(sigmas=sigmas, cv=LeaveOneGroupOut(), scoring=scoring)
+    table = make_targets(dipole=D, charges=q)
+    search.fit(X, table, groups=folds)
+    for name, present in (("dipole", (1, 2)), ("charges", (0, 1))):
+        scores = [
+            _cv.METRICS[scoring](table[name][folds == f], search.left_out_[name][folds == f])
+            for f in present
+        ]
+        expected = search.cv_results_[f"{scoring}_{name}"][0]
+        assert np.mean(scores) == pytest.approx(expected, rel=1e-9)
+
+
+def test_targets_that_are_left_out_of_no_fit(data):
+    X, y, _ = data
+    D, half = y["dipole"].copy(), np.arange(len(X)) < 15
+    cv = [(np.flatnonzero(half), np.flatnonzero(~half))]
+    q = [value if known else None for value, known in zip(y["charges"], half, strict=True)]
+    search = KQEqRegressorCV(sigmas={"sigma_dipole": [0.05]}, cv=cv, scoring="rmse")
+    with pytest.raises(ValueError, match="no structure that has a label of charges"):
+        search.fit(X, make_targets(dipole=D, charges=q))
+    assert np.isfinite(search.fit(X, D).best_score_)
+    D[~half] = np.nan
+    with pytest.raises(ValueError, match="no structure that has a label of dipole"):
+        search.fit(X, D)
+
+
+def test_excess_of_a_target_that_is_not_positive(data):
+    X, y, _ = data
+    table = make_targets(dipole=y["dipole"], charges=list(y["charges"]))
+    labels = clone(KQEqRegressor())._prepare(X, table, None)[1]
+    found = _cv._LeftOut(labels)
+    found._squares = {"dipole": [-1.0, 3], "charges": [10.0, 6]}
+    with pytest.warns(UserWarning, match="errors of dipole .* its 3 labels"):
+        assert found.excess == {"dipole": 1.0, "charges": np.sqrt(10 / 6)}
+
+
+def test_other_estimators(data):
+    X, y, _ = data
+    for model in (Ridge(), make_pipeline(CURSparsifier()), make_pipeline(CURSparsifier(), Ridge())):
+        with pytest.raises(TypeError, match="must be a charge model"):
+            KQEqRegressorCV(model, cv=3).fit(X, y["dipole"])
+
+
 def test_bad_labels(data, monkeypatch):
     X, y, groups = data
     magnitudes = make_targets(dipole_magnitude=np.linalg.norm(y["dipole"], axis=1))
@@ -283,6 +334,31 @@ def test_several_processes(regime, monkeypatch, few_folds):
     assert_allclose(one.best_estimator_.coef_, several.best_estimator_.coef_, atol=1e-8)
 
 
+def test_groups_that_would_all_come_back_from_workers(data, monkeypatch):
+    """Many rows are looked at in one process, where they wait for each other only for a while."""
+    X, y, _ = data
+    from skqeq.structures import _features
+
+    monkeypatch.setattr(_features.StructureFeatures.blocks, "__defaults__", (1, False, ""))
+    monkeypatch.setattr(_cv, "FEW_FOLDS", 5)
+    divided = []
+
+    def on_parts(parts, function, *arguments):
+        divided.append(arguments[0].__name__)
+        return _one_after_the_other(parts, function, *arguments)
+
+    monkeypatch.setattr(_cv.Parts, "map", on_parts)
+    model, groups = KQEqRegressor(n_jobs=10), np.arange(len(X)) // 2
+    groups[1::2] = np.roll(groups[1::2], 1)  # neighbours wait for neighbours
+    expected = KQEqRegressorCV(sigmas=SIGMAS).fit(X, y["dipole"], groups=groups).left_out_
+    for rows, maps in ((12, ["_reduced"]), (89, ["_reduced", "_one_by_one"])):
+        divided.clear()
+        monkeypatch.setattr(_cv, "KEPT_BYTES", 8 * rows * (X.n_features + 4))
+        search = KQEqRegressorCV(model, SIGMAS).fit(X, y["dipole"], groups=groups)
+        assert_allclose(search.left_out_["dipole"], expected["dipole"], atol=1e-8)
+        assert divided == maps
+
+
 def _one_after_the_other(parts, function, *arguments):
     """What `Parts.map` does, without its processes, which `test_reduction` starts."""
     for first, structures in zip(parts.bounds[:-1], parts.structures, strict=True):
@@ -344,6 +420,22 @@ def test_pipelines_are_fitted_anew(data, weighted):
     given = KQEqRegressorCV(pipeline[-1], SIGMAS, cv=folds, scoring="rmse")
     given.fit(best[:-1].transform(X), D, groups, sample_weight=weights)
     assert not np.allclose(given.left_out_["dipole"], search.left_out_["dipole"], equal_nan=True)
+
+
+def test_states_of_random_numbers_are_those_of_a_grid_search(data):
+    features, y, _ = data
+    X, D = list(features.structures), y["dipole"]
+    soap = SOAPFeaturizer(r_cut=3.0, n_max=3, l_max=2)
+
+    def pipeline():
+        state = np.random.RandomState(3)
+        return make_pipeline(soap, CURSparsifier(n_points=6, random_state=state), KQEqRegressor())
+
+    found = KQEqRegressorCV(pipeline(), SIGMAS, cv=3, scoring="rmse").fit(X, D)
+    grid = {"kqeqregressor__sigma_dipole": SIGMAS}
+    grid = GridSearchCV(pipeline(), grid, cv=3, scoring=TargetScorer("dipole", "rmse")).fit(X, D)
+    expected = grid.cv_results_["mean_test_score"]
+    assert_allclose(found.cv_results_["score"], expected, rtol=1e-6)
 
 
 def test_pipelines_with_a_memory_and_noise_by_evidence(data, tmp_path):

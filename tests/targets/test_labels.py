@@ -268,6 +268,10 @@ def test_units():
     assert np.isnan(y["dipole"][2]).all() and y["charges"][2] is None
     assert_array_equal(y["charges"][0], [0, 1, 2])
     assert X[0].info["mu"] == [0, 0, 1]
+    X[1].info["mu"] = "large"
+    with pytest.raises(ValueError, match="structure 1: dipole = 'large' is not numeric"):
+        targets_from_atoms(X, names, units={"dipole": Debye})
+    del X[1].info["mu"]
     with pytest.raises(ValueError, match="units name energy"):
         targets_from_atoms(X, names, units={"energy": 1.0})
     for unit in (0, -1.0, np.nan, "Debye", None, [1.0]):
@@ -275,6 +279,8 @@ def test_units():
             targets_from_atoms(X, names, units={"dipole": unit})
     with pytest.raises(ValueError, match="the first has .*q, .*mu"):
         targets_from_atoms(X, {"dipole": "dft"})
+    with pytest.raises(ValueError, match="the first has nothing"):
+        targets_from_atoms([], ["dipole"])
 
 
 def test_structures_in_any_container(X, dipoles):
