@@ -49,6 +49,7 @@ VALUES = [
     *([1, 2], [[1, 2, 3]], [1, 2, "x"], {"a": 1}, object(), np.zeros((0, 3)), np.zeros((2, 3, 1))),
     *(np.array("x"), np.array([1.0, np.nan, 0.0]), 1j, np.ma.masked, lambda: 0, [1e200, 0, 0]),
 ]
+UNITS = ("1", "Debye", "1e-3", "Hartree/Bohr", "-1", "nan", "A", "1e400", "/", "=", "1e300")
 KEYS = ("charge", "total_charge", "external_field", "potential_points", "dipole", "REF_energy")
 
 
@@ -75,7 +76,7 @@ class Inputs:
         model = make_pipeline(
             SOAPFeaturizer(r_cut=2.5, n_max=2, l_max=1, species=["H", "O"]),
             CURSparsifier(n_points=2),
-            KQEqRegressor(),
+            KQEqRegressor(store_triangles=True),
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -134,17 +135,27 @@ class Inputs:
         self.broken_text(rng)
         out = self.folder / "out.xyz"
         out.unlink(missing_ok=True)
-        argv = ["predict", str(self.folder / "model.skqeq"), str(self.path), "-o", str(out), "-q"]
-        if rng.integers(2):
-            argv = ["fit", str(self.path), "-o", str(out), "--targets", "charges", "-q"]
+        model, path = str(self.folder / "model.skqeq"), str(self.path)
+        argv = [
+            ["predict", model, path, "-o", str(out), "-q"],
+            ["fit", path, "-o", str(out), "--targets", "charges", "-q"],
+            ["evaluate", model, path],
+        ][rng.integers(3)]
+        if argv[0] != "evaluate" and rng.integers(2):
+            argv.append("--std")
+        if argv[0] != "predict" and rng.integers(2):
+            argv += ["--unit", f"charges={UNITS[rng.integers(len(UNITS))]}"]
         with contextlib.redirect_stderr(io.StringIO()) as said:
-            with contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.redirect_stdout(io.StringIO()) as shown:
                 try:
                     code = command_line(argv)
                 except SystemExit as end:
                     code = end.code
         if not code:
-            assert out.exists(), "no error, and no output"
+            assert out.exists() or argv[0] == "evaluate", "no error, and no output"
+            assert argv[0] != "evaluate" or "nan" not in shown.getvalue(), (
+                "errors that are no number"
+            )
             return "accepted"
         assert said.getvalue().strip() or isinstance(code, str), "an error without a message"
         assert not out.exists(), "an error, and an output"
