@@ -39,6 +39,7 @@ EXAMPLES = {
     "fit": """
         skqeq fit train.xyz -o model.skqeq
         skqeq fit train.xyz -o model.skqeq --search --group molecule
+        skqeq fit train.xyz@:800 -o model.skqeq --search-r-cut
         skqeq fit train.xyz -o model.skqeq --targets dipole charges \\
             --key dipole=dft_dipole charges=mulliken --unit dipole=Debye \\
             --sigma dipole=0.01 charges=0.05
@@ -51,6 +52,7 @@ EXAMPLES = {
         """,
     "evaluate": """
         skqeq evaluate model.skqeq test.xyz
+        skqeq evaluate model.skqeq train.xyz@800:     # after skqeq fit train.xyz@:800
         skqeq evaluate model.skqeq test.xyz --targets dipole --worst 20 --plot parity.png
         """,
 }
@@ -204,6 +206,11 @@ def _add_fit(commands):
     noise = {"nargs": "+", "type": number, "default": [], "metavar": "TARGET=SIGMA"}
     add("--sigma", **noise, help=f"noise of the labels, in their units {_default(known)}")
     add("--search", action="store_true", help="choose sigma around --sigma by cross-validation")
+    add(
+        "--search-r-cut",
+        action="store_true",
+        help="choose cutoffs around --r-cut as well, which takes three times as long",
+    )
     add(
         "--group",
         metavar="KEY",

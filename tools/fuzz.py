@@ -49,7 +49,7 @@ VALUES = [
     *([1, 2], [[1, 2, 3]], [1, 2, "x"], {"a": 1}, object(), np.zeros((0, 3)), np.zeros((2, 3, 1))),
     *(np.array("x"), np.array([1.0, np.nan, 0.0]), 1j, np.ma.masked, lambda: 0, [1e200, 0, 0]),
 ]
-UNITS = ("1", "Debye", "1e-3", "Hartree/Bohr", "-1", "nan", "A", "1e400", "/", "=", "1e300")
+UNITS = ("1", "Debye", "1e-3", "Hartree/Bohr", "-1", "nan", "A", "1e400", "/", "=", "1e30")
 KEYS = ("charge", "total_charge", "external_field", "potential_points", "dipole", "REF_energy")
 
 

@@ -12,10 +12,12 @@ from .. import ChargeFlow, CURSparsifier, KQEqRegressor, SOAPFeaturizer, strip, 
 from ..metrics import target_mae
 from ..model_selection import LabelledKFold
 from .files import read_structures, save_model
-from .report import is_known, print_errors, quantities
+from .report import is_known, print_errors, print_labels, quantities
 
-# Candidates of the search in units of --sigma.
-FACTORS = (0.3, 1.0, 3.0)
+# Candidates of the search in units of --sigma and --r-cut.
+SIGMAS = (0.3, 1.0, 3.0)
+CUTOFFS = (0.8, 1.0, 1.25)
+R_CUT = "soapfeaturizer__r_cut"
 
 
 def run(args):
@@ -28,7 +30,8 @@ def run(args):
     model = build_model(args)
     symbols = sorted({symbol for atoms in X for symbol in atoms.symbols})
     print(f"{len(X)} structures, {sum(map(len, X))} atoms of {', '.join(symbols)}")
-    if args.search:
+    print_labels(y, X)
+    if args.search or args.search_r_cut:
         model.set_params(**search(model, X, y, groups, args))
     model.set_params(kqeqregressor__store_triangles=args.std)
     start = time.perf_counter()
@@ -88,10 +91,12 @@ def fit_with_bar(model, X, y, *, quiet):
 
 
 def search(model, X, y, groups, args):
-    """The sigmas of the best cross-validated R2, as parameters of the pipeline."""
+    """Sigmas, and cutoffs if asked for, of the best cross-validated R2, as parameters."""
     names = [f"kqeqregressor__sigma_{name}" for name in y.dtype.names]
     defaults = model.get_params()
-    grid = {name: [factor * defaults[name] for factor in FACTORS] for name in names}
+    grid = {name: [factor * defaults[name] for factor in SIGMAS] for name in names}
+    if args.search_r_cut:
+        grid[R_CUT] = [tuple(factor * r for r in defaults[R_CUT]) for factor in CUTOFFS]
     folds = LabelledKFold(y.dtype.names[0], args.folds, shuffle=True, random_state=0)
     results = grid_search(model, grid, folds, errors_of_fold, X, y, groups=groups, quiet=args.quiet)
     best = int(np.argmax(results["mean_test_r2"]))
@@ -100,9 +105,12 @@ def search(model, X, y, groups, args):
     for name, value in results["params"][best].items():
         if value in (grid[name][0], grid[name][-1]):
             short = name.removeprefix("kqeqregressor__sigma_")
+            what, option = f"sigma of {short}", f"--sigma {short}={{}}"
+            if name == R_CUT:
+                what, option = "cutoff", "--r-cut {}"
             print(
-                f"the best sigma of {short} is at the end of its range: search again with "
-                f"--sigma {short}={value:.3g}"
+                f"the best {what} is at the end of its range: search again with "
+                f"{option.format(shown(value))}"
             )
     return results["params"][best]
 
@@ -137,16 +145,21 @@ def errors_of_fold(estimator, X, y):
 
 def print_search(results, best):
     """Print a line per candidate: mean and deviation of R2, MAE of every quantity."""
-    sigmas = [name.removeprefix("param_kqeqregressor__") for name in results if "param_" in name]
+    names = [name.split("__")[1] for name in results["params"][0]]
     maes = [name.removeprefix("mean_test_") for name in results if name.startswith("mean_test_")]
     maes.remove("r2")
-    titles = [*sigmas, "R2", *(f"MAE {name}" for name in maes)]
+    titles = [*names, "R2", *(f"MAE {name}" for name in maes)]
     widths = [max(len(title), 16) + 2 for title in titles]
     print("".join(f"{title:>{width}}" for title, width in zip(titles, widths, strict=True)))
     for i, candidate in enumerate(results["params"]):
         mean, deviation = results["mean_test_r2"][i], results["std_test_r2"][i]
-        cells = [f"{value:.3g}" for value in candidate.values()]
+        cells = [shown(value) for value in candidate.values()]
         cells.append(f"{mean:.4f} +- {deviation:.4f}")
         cells += [f"{results[f'mean_test_{name}'][i]:.4f}" for name in maes]
         line = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
         print(line + ("  <- best R2" if i == best else ""))
+
+
+def shown(value):
+    """A number, or some."""
+    return " ".join(f"{number:.3g}" for number in np.atleast_1d(value))

@@ -42,6 +42,18 @@ def quantities(y, predicted, X):
         yield "energy per atom" if name == "energy" else name, unit, truth, prediction
 
 
+def print_labels(y, X):
+    """Print how many labels there are, and how large they are: in a wrong unit, that shows."""
+    found = {}
+    for name, unit, truth, _ in quantities(y, y, X):
+        known = [np.ravel(value) for value in truth if is_known(value)]
+        if known:
+            median = np.nanmedian(np.abs(np.concatenate(known)))
+            found[name] = f"{name} {len(known)}, {median:.3g} {unit}"
+    found.pop("dipole components", None)
+    print(f"labels, and the median of their size: {'; '.join(found.values())}")
+
+
 def print_errors(y, predicted, X):
     """Print one line of errors per quantity."""
     print(f"{'quantity':<18}{'unit':<14}{'labelled':>10}", end="")
@@ -49,13 +61,13 @@ def print_errors(y, predicted, X):
     for name, unit, truth, prediction in quantities(y, predicted, X):
         known = [i for i, value in enumerate(truth) if is_known(value)]
         errors = np.concatenate([np.ravel(np.abs(truth[i] - prediction[i])) for i in known])
-        r2 = target_r2(truth, prediction) if len(known) > 1 else np.nan
-        columns = (
+        columns = [
             target_mae(truth, prediction),
             np.nanmedian(errors),
             target_rmse(truth, prediction),
-            r2,
-        )
+        ]
+        if len(known) > 1:
+            columns.append(target_r2(truth, prediction))
         print(f"{name:<18}{unit:<14}{len(known):>10}", end="")
         print("".join(f" {value:>9.4f}" for value in columns))
 

@@ -330,6 +330,14 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         best = int(np.nanargmax(results["score"]))
         self.cv_results_, self.best_score_ = results, float(results["score"][best])
         self.best_params_ = candidates[best]
+        for name, value in self.best_params_.items():
+            tried = np.unique([candidate[name] for candidate in candidates])
+            if len(tried) > 2 and value in (tried[0], tried[-1]):
+                more = "smaller" if value == tried[0] else "larger"
+                warnings.warn(
+                    f"the best {name}, {value:.3g}, is at the end of sigmas: try {more} ones",
+                    stacklevel=3,
+                )
         # Arrays and lists of them go into any file.
         best = {name: tables[best][name].copy() for name in tables[best].dtype.names}
         self._left_out = {n: list(c) if c.dtype == object else c for n, c in best.items()}

@@ -208,10 +208,13 @@ def targets_from_atoms(
                 f"given as {{{name!r}: key}}, or in a shell by --key {name}=KEY"
             )
     y = make_targets(**columns)
-    for name, unit in units.items():
-        for i, value in enumerate(y[name]):
-            y[name][i] = None if value is None else unit * value
-    return y
+    if not units:
+        return y
+    with np.errstate(over="ignore"):  # what is infinite then is refused
+        for name, unit in units.items():
+            for i, value in enumerate(y[name]):
+                y[name][i] = None if value is None else unit * value
+    return make_targets(**{name: y[name] for name in y.dtype.names})
 
 
 def label_keys(X):

@@ -84,6 +84,24 @@ def test_search_of_energies_from_results_of_a_calculator(tmp_path, capsys):
     assert any(model.sigma_forces == factor * 0.5 for factor in (0.3, 1.0, 3.0))
 
 
+def test_search_of_cutoffs_on_a_part_of_a_file(tmp_path, capsys):
+    write(tmp_path / "all.xyz", labelled())
+    command = f"fit {tmp_path}/all.xyz@:14 -o {tmp_path}/model.joblib --search-r-cut --folds 2 -q"
+    assert main([*command.split(), *SMALL]) == 0
+    out = capsys.readouterr().out
+    D = np.array([atoms.info["REF_dipole"] for atoms in labelled()[:14]]) / Debye
+    median = np.median(np.linalg.norm(D, axis=1))
+    assert f"labels, and the median of their size: |dipole| 14, {median:.3g} D\n" in out
+    assert out.count("<- best") == 1
+    [best] = [line.split() for line in out.splitlines() if "<- best" in line]
+    model = joblib.load(tmp_path / "model.joblib")
+    assert [f"{model[-1].sigma_dipole:.3g}", f"{model[0].r_cut[0]:.3g}"] == best[:2]
+    assert out.count("  2.4  ") == out.count("  3.75  ") == 3
+    assert ("--r-cut" in out) == (model[0].r_cut != (3.0,))
+    assert main(["evaluate", f"{tmp_path}/model.joblib", f"{tmp_path}/all.xyz@14:"]) == 0
+    assert "7 structures" in capsys.readouterr().out
+
+
 def test_fit_shows_warnings_in_one_line(folder, tmp_path, capsys):
     argv = ["fit", f"{folder}/train.xyz", "-o", f"{tmp_path}/m.joblib", "-q", *SMALL[:-1], "10000"]
     with warnings.catch_warnings():

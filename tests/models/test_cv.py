@@ -261,6 +261,15 @@ def test_excess_of_a_target_that_is_not_positive(data):
         assert found.excess == {"dipole": 1.0, "charges": np.sqrt(10 / 6)}
 
 
+@pytest.mark.parametrize("sigmas, said", [([1e-6, 2e-6, 3e-6], "larger"), ([5, 6, 7], "smaller")])
+def test_best_noise_at_the_end_of_what_was_tried(data, sigmas, said):
+    X, y, _ = data
+    with pytest.warns(
+        UserWarning, match=f"best sigma_dipole, .*, is at the end .* try {said} ones"
+    ):
+        KQEqRegressorCV(sigmas=sigmas, scoring="rmse").fit(X, y["dipole"])
+
+
 def test_other_estimators(data):
     X, y, _ = data
     for model in (Ridge(), make_pipeline(CURSparsifier()), make_pipeline(CURSparsifier(), Ridge())):

@@ -271,6 +271,9 @@ def test_units():
     X[1].info["mu"] = "large"
     with pytest.raises(ValueError, match="structure 1: dipole = 'large' is not numeric"):
         targets_from_atoms(X, names, units={"dipole": Debye})
+    X[1].info["mu"] = [0, 0, 1e10]
+    with pytest.raises(ValueError, match="structure 1: dipole is infinite"):
+        targets_from_atoms(X, names, units={"dipole": 1e300})
     del X[1].info["mu"]
     with pytest.raises(ValueError, match="units name energy"):
         targets_from_atoms(X, names, units={"energy": 1.0})
