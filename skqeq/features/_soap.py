@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import chain, islice
+from itertools import islice, pairwise
 from numbers import Integral, Real
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -334,12 +334,19 @@ class PowerSpectrum:
             rows = Surroundings(self, structure).rows()
             return rows if centers is None else rows[centers]
         soap = self._dscribe(structure.species, structure.periodic)
-        atoms = structure.to_atoms()
-        if structure.periodic:
-            atoms.cell, atoms.pbc = reduced_cell(structure)
-            # DScribe takes so many images that atoms in the cell see all neighbours, others not.
-            atoms.wrap()
+        atoms = _prepared(structure)
         return soap.create_single(atoms, None if centers is None else centers.tolist())
+
+
+@lru_cache(maxsize=8)
+def _prepared(structure):
+    """The `ase.Atoms` for DScribe, which does not change them; all cutoffs share it."""
+    atoms = structure.to_atoms()
+    if structure.periodic:
+        atoms.cell, atoms.pbc = reduced_cell(structure)
+        # DScribe takes so many images that atoms in the cell see all neighbours, others not.
+        atoms.wrap()
+    return atoms
 
 
 class SOAPSource:
@@ -358,7 +365,8 @@ class SOAPSource:
         self.signature = tuple(s.signature for s in spectra)
 
     def tiles(self, structures):
-        """One tile per power spectrum for all structures made of the same elements."""
+        """Tiles per power spectrum and element, for all structures made of the same elements."""
+        numbers = np.concatenate([s.numbers for s in structures])
         offsets = np.concatenate([[0], np.cumsum([len(s) for s in structures])])
         groups = {}
         for s, structure in enumerate(structures):
@@ -367,9 +375,18 @@ class SOAPSource:
         tiles = []
         for present, members in groups.items():
             atoms = np.concatenate([np.arange(offsets[s], offsets[s + 1]) for s in members])
-            values = _stacked(islice(rows, len(members)), len(atoms))
+            if len(members) == 1:
+                parts, values = [slice(None)], next(rows)  # which are not copied
+            else:
+                # By element, as kernels want them.
+                order = np.argsort(numbers[atoms], kind="stable")
+                values = _stacked(islice(rows, len(members)), np.argsort(order))
+                atoms = atoms[order]
+                edges = np.searchsorted(numbers[atoms], [*present, np.inf])
+                parts = [slice(start, stop) for start, stop in pairwise(edges)]
             for spectrum, first, array in zip(self.spectra, self.boundaries, values):
-                tiles.append(Tile(atoms, spectrum.columns(present, first), array))
+                columns = spectrum.columns(present, first)
+                tiles += [Tile(atoms[part], columns, array[part]) for part in parts]
         return tiles
 
     @property
@@ -422,21 +439,19 @@ class SOAPSource:
         return lambda *task: found[task[-1]] if task[-1] in found else function(*task)
 
 
-def _stacked(rows, n):
-    """What a list of arrays per structure is below each other: a list of arrays of n rows.
+def _stacked(rows, places):
+    """Arrays of all atoms, of which `rows` has a list per structure; `places` are where they go.
 
     Rows go to their place one structure at a time, so that they are in memory once.
     """
-    first = next(rows)
-    if len(first[0]) == n:
-        return first
-    arrays = [np.empty((n, part.shape[1])) for part in first]
-    start = 0
-    for parts in chain([first], rows):
-        stop = start + len(parts[0])
+    arrays, start = None, 0
+    for parts in rows:
+        if arrays is None:
+            arrays = [np.empty((len(places), part.shape[1])) for part in parts]
+        here = places[start : start + len(parts[0])]
         for array, part in zip(arrays, parts, strict=True):
-            array[start:stop] = part
-        start = stop
+            array[here] = part
+        start += len(here)
     return arrays
 
 

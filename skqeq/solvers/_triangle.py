@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 
 # Up to so many rows per column they are kept as they are: they then span few directions, and a
-# factorisation of those is cheaper.
+# factorisation of those is cheaper. Later ones wait until they are so many, as the triangle is
+# read and written for those that come together.
 FEW = 0.6
+MANY = 2048
 # Columns that reflectors are found for at a time, and of LAPACK's blocks among them; columns that
 # are updated at a time.
 PANEL, BLOCK, CHUNK = 192, 16, 1024
@@ -32,7 +34,7 @@ class Triangle:
                       [0  rho]      so that   |J v - r|^2 = |R v - z|^2 + rho^2,
 
     whatever the number of rows. Unlike normal equations this does not square the condition
-    number, and unlike a QR of everything it holds one block of rows and one triangle. Rows that
+    number, and unlike a QR of everything it holds some thousand rows and one triangle. Rows that
     come first are kept until they are a good part of the number of unknowns; if no more come, the
     solution is found among their combinations.
 
@@ -66,7 +68,7 @@ class Triangle:
     def __init__(self, n_columns: int, penalty: float | Array = 0.0) -> None:
         self._penalty = np.full(n_columns, penalty, dtype=np.float64)
         self._R: Array | None = None
-        self._few: list[tuple[Array, Array]] = []
+        self._waiting: list[tuple[Array, Array]] = []
         self.n_rows = 0
 
     @classmethod
@@ -121,11 +123,13 @@ class Triangle:
         if n == 0:
             return
         self.n_rows += n
-        if self._R is None and self.n_rows <= FEW * self.n_columns:
-            self._few.append((np.array(J, dtype=np.float64, order="C"), np.array(r)))
+        few = FEW * self.n_columns if self._R is None else 0
+        if n + sum(len(r) for _, r in self._waiting) <= max(few, MANY):
+            J, r = np.array(J, dtype=np.float64, order="C"), np.array(r)
+            self._waiting.append((J, r))
             return
+        self._waiting.append((J, r))
         self._reduced()
-        self._reduce(J, r)
 
     def _reduced(self):
         """The triangle with all rows in it."""
@@ -135,17 +139,15 @@ class Triangle:
             self._R = np.zeros((self.n_columns + 1, self.n_columns + 1), order="F")
             diagonal = np.arange(self.n_columns)
             self._R[diagonal, diagonal] = self._penalty
-            few, self._few = self._few[::-1], []
-            while few:
-                self._reduce(*few.pop())
+        if self._waiting:
+            stop = sum(len(r) for _, r in self._waiting)
+            rows = np.empty((stop, len(self._R)), order="F")
+            while self._waiting:
+                J, r = self._waiting.pop()
+                here = slice(stop - len(r), stop)
+                rows[here, :-1], rows[here, -1], stop = J, r, here.start
+            rotate(self._R, rows)
         return self._R
-
-    def _reduce(self, J, r):
-        n = len(r)
-        rows = np.empty((n, len(self._R)), order="F")
-        rows[:, :-1] = J
-        rows[:, -1] = r
-        rotate(self._R, rows)
 
     def merge(self, R: Array, n_rows: int = 0) -> None:
         """Add all rows that a triangle stands for.
@@ -182,7 +184,7 @@ class Triangle:
         """
         other = Triangle(self.n_columns, self._penalty)
         other._R = None if self._R is None else self._R.copy(order="F")
-        other._few, other.n_rows = list(self._few), self.n_rows
+        other._waiting, other.n_rows = list(self._waiting), self.n_rows
         return other
 
     def centered(self, v: Array) -> Triangle:
@@ -231,7 +233,7 @@ class Triangle:
             ``|J v - r|^2 / 2``.
         """
         if self._R is None:
-            residuals = [J @ v - r for J, r in self._few]
+            residuals = [J @ v - r for J, r in self._waiting]
             residual = np.concatenate([self._penalty * v, *residuals])
             return float(0.5 * residual @ residual)
         residual = self.residual(v)
@@ -282,7 +284,8 @@ class Triangle:
         ValueError
             If the rows do not determine them.
         """
-        if self._R is None and self._few and self._penalty.all():
+        few = 0 < self.n_rows <= FEW * self.n_columns
+        if self._R is None and few and self._penalty.all():
             return self._solve_few()
         self.check()
         return solve_triangular(self.R, self.z, check_finite=False)
@@ -293,7 +296,7 @@ class Triangle:
         In units of the penalty, ``J = L Q`` with n orthonormal rows Q, and ``v = Q^T y``: whatever
         is orthogonal to the rows only costs penalty.
         """
-        J, r = (np.concatenate(part) for part in zip(*self._few, strict=True))
+        J, r = (np.concatenate(part) for part in zip(*self._waiting, strict=True))
         J /= self._penalty
         if not (np.isfinite(J).all() and np.isfinite(r).all()):
             raise ValueError(UNDEFINED)

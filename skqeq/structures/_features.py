@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 # Size of a block if its rows were dense; the tiles in memory are usually half of that.
-BLOCK_BYTES = 2**28
+BLOCK_BYTES = 2**27
 
 
 class StructureFeatures:

@@ -53,8 +53,10 @@ class Tile(NamedTuple):
         Returns
         -------
         tile : Tile
-            With the same columns.
+            With the same columns; this one if they are all.
         """
+        if rows.dtype == bool and rows.all():
+            return self
         return self._replace(atoms=self.atoms[rows], values=self.values[rows])
 
     def pieces(self) -> Iterator[tuple[slice, slice]]:

@@ -208,13 +208,10 @@ def targets_from_atoms(
                 f"given as {{{name!r}: key}}, or in a shell by --key {name}=KEY"
             )
     y = make_targets(**columns)
-    if not units:
-        return y
     with np.errstate(over="ignore"):  # what is infinite then is refused
         for name, unit in units.items():
-            for i, value in enumerate(y[name]):
-                y[name][i] = None if value is None else unit * value
-    return make_targets(**{name: y[name] for name in y.dtype.names})
+            columns[name] = [None if value is None else unit * value for value in y[name]]
+    return make_targets(**columns) if units else y
 
 
 def label_keys(X):

@@ -86,7 +86,7 @@ def test_errors_are_as_large_as_they_are_said_to_be():
     D, n = y["dipole"], 300
     soap = SOAPFeaturizer(r_cut=3.5, n_max=4, l_max=3)
     search = KQEqRegressorCV(
-        KQEqRegressor(store_triangles=True), sigmas=np.geomspace(0.003, 0.3, 9), scoring="rmse"
+        KQEqRegressor(store_triangles=True), sigmas=np.geomspace(0.0003, 0.3, 13), scoring="rmse"
     )
     model = make_pipeline(soap, CURSparsifier(n_points=60), search).fit(X[:n], D[:n])
     predicted, std = model.predict(X[n:], return_std=True)

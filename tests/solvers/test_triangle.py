@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skqeq.solvers import Triangle
+from skqeq.solvers import Triangle, _triangle
 from skqeq.solvers._triangle import CHUNK, PANEL, rotate
 
 
@@ -37,6 +37,12 @@ def extended_solution(J, r):
             if i != k:
                 matrix[i] -= matrix[i, k] / matrix[k, k] * matrix[k]
     return (matrix[:, -1] / np.diag(matrix)).astype(float)
+
+
+@pytest.fixture(params=[0, 10, 2048], autouse=True)
+def many(request, monkeypatch):
+    """How many rows wait for others: none, some, or all of these tests."""
+    monkeypatch.setattr(_triangle, "MANY", request.param)
 
 
 @pytest.mark.parametrize("block", [1, 7, 20, 60, 100])
