@@ -6,7 +6,7 @@ Twenty noises of dipoles, every structure left out on its own or five folds by g
 over four cutoffs by twenty noises, by group; pipelines from structures to weights, double
 SOAP n_max 8, l_max 6. Each is the fastest of two runs with an empty store of descriptors. Writes
 ``results/cv_speed.csv``: seconds, and their ratio to a fit with one noise; those of the grid to the
-mean over the cutoffs of such a fit.
+mean over the cutoffs of such a fit. Memory that was freed is kept by the process.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from fit_predict import L_MAX, N_MAX, best_of, molecules
+from floor import keep_memory
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 
@@ -71,6 +72,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", help="extxyz with dipoles, instead of the bundled molecules")
     args = parser.parse_args()
+    keep_memory()
     warnings.simplefilter("ignore")
     rows = []
     for n, n_points in ((300, 1000), (1000, 200), (1000, 1000)):

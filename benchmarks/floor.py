@@ -5,6 +5,8 @@ flops of the kernel, the whitening and the reduction at the rate of NumPy's matr
 of it is measured in the run that it is compared with, because machines differ and are shared.
 """
 
+import os
+import sys
 import time
 from collections import Counter
 
@@ -22,6 +24,28 @@ def gemm_rate(n=2048, repeats=5):
         a @ a
         best = min(best, time.perf_counter() - start)
     return 2 * n**3 / best
+
+
+def sustained_rate(seconds=10.0, n=2048):
+    """Mean rate of square matrix products, flops per second: clocks fall while cores are busy."""
+    a = np.random.default_rng(0).normal(size=(n, n))
+    start, done = time.perf_counter(), 0
+    while time.perf_counter() < start + seconds:
+        a @ a
+        done += 1
+    return 2 * n**3 * done / (time.perf_counter() - start)
+
+
+def keep_memory(gibibytes=4):
+    """Run this program again such that it keeps the memory that it frees, and touch some.
+
+    A virtual machine may give free pages back to its host. New ones then cost 4 s per GiB, ten
+    times as long as others, and whatever comes first pays for them.
+    """
+    settings = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+    if any(os.environ.get(name) != value for name, value in settings.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | settings)
+    np.ones(gibibytes * 2**27)
 
 
 def soap_seconds(X, r_cut, n_max, l_max, restricted):
