@@ -7,8 +7,8 @@ file, without fluorine, of which a thousand have too few atoms for a thousand po
 n_max 8, l_max 6, 1000 points per element, dipoles. Every size is fitted in a
 process of its own, whose peak memory is its own. The floor is that of ``fit_predict.py``, measured
 on a sample of the structures, plus nothing for reading them; *sustained* is the ratio to the same
-flops at the rate that matrix products keep up for ten seconds. The choice of the sparse set looks at
-a bounded number of environments. The table is printed and written to
+flops at the rate that matrix products keep up for ten seconds. The choice of the sparse set looks
+at a bounded number of environments. The table is printed and written to
 ``results/streaming.csv``.
 """
 
