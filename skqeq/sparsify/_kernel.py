@@ -7,10 +7,12 @@ from functools import cached_property
 from itertools import groupby
 
 import numpy as np
-from scipy.linalg import solve_triangular
 from sklearn.exceptions import ConvergenceWarning
 
 from ._mixed import MixedProducts, products
+
+# Columns that are whitened at a time.
+COLUMNS = 128
 
 
 class SparseKernel:
@@ -86,8 +88,16 @@ class SparseKernel:
         return K
 
     def whiten(self, K):
-        """Solve ``phi L^T = K`` in place."""
-        return solve_triangular(self.chol, K.T, lower=True, overwrite_b=True, check_finite=False).T
+        """Solve ``phi L^T = K`` in place, some columns after the other.
+
+        By NumPy, like the products before and after: SciPy has BLAS threads of its own, and either
+        go on waiting for work for a while, in which they keep the cores from the other.
+        """
+        for start in range(0, len(self.chol), COLUMNS):
+            here = slice(start, start + COLUMNS)
+            K[:, here] -= K[:, :start] @ self.chol[here, :start].T
+            K[:, here] = np.linalg.solve(self.chol[here, here], K[:, here].T).T
+        return K
 
 
 def column_blocks(tile, boundaries):
