@@ -19,8 +19,8 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from .._threads import threads_for
-from ..electrostatics._hardness import SOLVERS, hardness_for
-from ..electrostatics._splitting import ACCURACIES
+from ..electrostatics import ACCURACIES, SOLVERS
+from ..electrostatics import make_hardness as hardness_for
 from ..metrics import target_r2
 from ..parameters import per_element, qeq_electronegativities, radii_table
 from ..persistence import Persistent
