@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.decomposition import PCA
 
-from .models._dispatch import unwrap
+from .models import unwrap
 from .parameters import DEBYE
 from .persistence import replacing
 from .structures import check_structures

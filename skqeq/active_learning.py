@@ -23,7 +23,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from tqdm import tqdm
 
 from .calculator import KQEqCalculator
-from .models._dispatch import unwrap
+from .models import unwrap
 from .persistence import replacing
 from .sparsify._cur import ALL, MAX_SKETCH, Rows, SparseSource
 from .sparsify._kernel import SparseKernel, normalize_blocks

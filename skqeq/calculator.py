@@ -15,11 +15,11 @@ from ase.calculators.calculator import (
 from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
-from .models._dispatch import unwrap
+from .models import unwrap
 from .response import NoCharges
 from .structures._structure import CHARGE_KEYS
 from .targets import TARGETS
-from .targets._observables import GRADIENTS
+from .targets import GRADIENTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,8 +10,8 @@ from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold, St
 
 from .metrics import target_mae, target_r2, target_rmse
 from .models import predict_targets
-from .models._base import check_defined, check_weights, with_energy
-from .models._evidence import Evidence, log_evidence, maximize_evidence
+from .models import check_defined, check_weights, with_energy
+from .models import Evidence, log_evidence, maximize_evidence
 from .structures._collection import collect
 from .targets import TARGETS, Labels
 from .targets._labels import as_table

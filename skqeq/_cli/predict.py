@@ -12,7 +12,7 @@ from tqdm import tqdm
 from .. import predict_std, predict_targets
 from ..persistence import replacing
 from ..targets import TARGETS
-from ..targets._observables import ENERGIES
+from ..targets import ENERGIES
 from .evaluate import known_targets
 from .files import blocks, iterate_structures, load_model
 

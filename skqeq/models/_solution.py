@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .._threads import blas_threads_for
-from ..structures import in_plane, spread_pairs
+from ..electrostatics import in_plane
+from ..structures import spread_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,7 +145,7 @@ class Solution:
                 duals = np.stack([field.dual for field in fields])
                 moved, strained = fields[0].features.field_gradient(factors, duals)
                 gradient, virial = gradient + moved, virial + strained
-        return gradient, in_plane(self.structure, virial)
+        return gradient, in_plane(virial, self.structure)
 
     @property
     def forces(self) -> Array:
@@ -207,4 +208,4 @@ class Solution:
                     moved, strained = spread_pairs(i, j, D, pair_gradients, n)
                     gradient += moved
                     virial += strained
-        return gradient, in_plane(self.structure, virial.transpose(2, 0, 1)).transpose(1, 2, 0)
+        return gradient, in_plane(virial, self.structure)

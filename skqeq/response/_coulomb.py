@@ -5,7 +5,7 @@ from __future__ import annotations
 from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sklearn.utils._param_validation import Interval, StrOptions
+from .._sklearn import Interval, StrOptions
 
 from ..electrostatics import ACCURACIES, SOLVERS, make_hardness
 from ..parameters import per_element, radii_table

@@ -1,6 +1,30 @@
-"""Targets: what is observed of a structure's charges, and the table of labels y."""
+"""Targets: observables of structures, and the table of their labels y."""
 
-from ._labels import Labels, make_targets, targets_from_atoms
-from ._observables import TARGETS, Target
+from ._labels import Labels, as_table, label_keys, make_targets, targets_from_atoms, to_form
+from ._observables import (
+    ENERGIES,
+    GRADIENTS,
+    TARGETS,
+    VOIGT,
+    ChargeTarget,
+    DipoleMagnitude,
+    Target,
+    possibly_undefined,
+)
 
-__all__ = ["TARGETS", "Labels", "Target", "make_targets", "targets_from_atoms"]
+__all__ = [
+    "ENERGIES",
+    "GRADIENTS",
+    "TARGETS",
+    "VOIGT",
+    "ChargeTarget",
+    "DipoleMagnitude",
+    "Labels",
+    "Target",
+    "as_table",
+    "label_keys",
+    "make_targets",
+    "possibly_undefined",
+    "targets_from_atoms",
+    "to_form",
+]
