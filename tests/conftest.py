@@ -7,7 +7,16 @@ import pytest
 from ase.build import molecule
 from sklearn.pipeline import make_pipeline
 
-from skqeq import CURSparsifier, KQEqRegressor, QEqRegressor, SOAPFeaturizer, make_targets
+from skqeq import (
+    CURSparsifier,
+    KQEqRegressor,
+    QEq,
+    QEqRegressor,
+    SOAPFeaturizer,
+    get_memory_budget,
+    make_targets,
+    set_memory_budget,
+)
 from skqeq.features import _cache
 
 NAMES = (
@@ -57,7 +66,7 @@ def dipoles(molecules, charges):
 @pytest.fixture
 def energies(molecules, charges):
     """Energies and forces of a model with other charges and widths than the default ones."""
-    model = QEqRegressor(hardness=8.0).fit(molecules, make_targets(charges=charges))
+    model = QEqRegressor(response=QEq(hardness=8.0)).fit(molecules, make_targets(charges=charges))
     model.atomic_energies_ = np.array([-13.0, -1030.0, -2040.0])
     return model.predict_targets(molecules, ["energy", "forces"])
 
@@ -89,3 +98,11 @@ def empty_cache():
     _cache.ROWS.clear()
     yield
     _cache.ROWS.clear()
+
+
+@pytest.fixture
+def memory_budget():
+    """The function that sets the memory budget, which is restored after the test."""
+    before = get_memory_budget()
+    yield set_memory_budget
+    set_memory_budget(before)

@@ -23,7 +23,16 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 
-from skqeq import CURSparsifier, KQEqRegressor, QEqRegressor, SOAPFeaturizer, make_targets, strip
+from skqeq import (
+    CURSparsifier,
+    KQEqRegressor,
+    QEq,
+    QEqRegressor,
+    SOAPFeaturizer,
+    get_memory_budget,
+    make_targets,
+    strip,
+)
 from skqeq.features import _cache, _soap
 from skqeq.metrics import target_mae
 
@@ -85,19 +94,23 @@ def test_cutoff_widths(counted, model, molecules, table):
     assert len(set(search.cv_results_["mean_test_score"])) == 3
 
 
-def test_without_cache_rows_are_computed_again(counted, model, molecules, table):
-    model.set_params(soapfeaturizer__cache_bytes=0)
+def test_without_memory_rows_are_computed_again(
+    counted, memory_budget, model, molecules, table
+):
+    memory_budget(0)
     model.fit(molecules, table).predict(molecules)
     # Rows of atoms alone, from which the sparse set was chosen, are not counted.
     assert len(counted) == 2 * len(molecules)
     assert len(_cache.ROWS) == 0
 
 
-def test_a_small_cache_changes_nothing(counted, model, molecules, table, reference):
+def test_a_small_memory_budget_changes_nothing(
+    counted, memory_budget, model, molecules, table, reference
+):
     _cache.ROWS.clear()
     row_bytes = _soap.SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=2).fit_transform(molecules)[4].nbytes
-    small = clone(model).set_params(soapfeaturizer__cache_bytes=4 * row_bytes)
-    search = GridSearchCV(small, GRID, cv=KFold(3)).fit(molecules, table)
+    memory_budget(4 * row_bytes)
+    search = GridSearchCV(model, GRID, cv=KFold(3)).fit(molecules, table)
     assert 0 < _cache.ROWS.nbytes <= 4 * row_bytes
     assert_same_search(search, reference)
 
@@ -224,7 +237,10 @@ def test_randomised_search_over_tuples(model, molecules, dipoles):
 
 
 def test_search_over_tables_of_elements(molecules, dipoles):
-    grid = {"radii": ["qeq", "covalent", {"H": 0.4, "C": 0.8, "O": 0.7}], "hardness": [0.0, 5.0]}
+    grid = {
+        "response__radii": ["qeq", "covalent", {"H": 0.4, "C": 0.8, "O": 0.7}],
+        "response__hardness": [0.0, 5.0],
+    }
     search = GridSearchCV(QEqRegressor(), grid, cv=KFold(2)).fit(molecules, dipoles)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     assert np.ptp(search.cv_results_["mean_test_score"]) > 0
