@@ -71,7 +71,11 @@ class Posterior:
         return combined(self.layout, self._triangles, self._sigmas).R
 
     def variances(
-        self, forward: ForwardModel, features: StructureFeatures, weights: Array, names: Sequence[str]
+        self,
+        forward: ForwardModel,
+        features: StructureFeatures,
+        weights: Array,
+        names: Sequence[str],
     ) -> Iterator[tuple[int, str, Structure, Array]]:
         """Yield the variances of predictions.
 

@@ -109,7 +109,7 @@ class Predictions:
                 "with store_triangles=True, or by skqeq fit --std"
             )
         check_names(names)
-        features = self._checked_features(X)
+        features = self._checked_features(X, self.response_)
         columns: dict[str, list[Any]] = {name: [None] * len(features) for name in names}
         for i, name, structure, variances in self.posterior_.variances(
             self._forward(), features, self._weights(), names

@@ -136,7 +136,7 @@ class Problem:
 
     @property
     def is_linear(self) -> bool:
-        """Whether all labels are linear in the charges, with nothing but `sigmas` as their noise."""
+        """Whether all labels are linear in the charges, and none is a bias."""
         targets = [TARGETS[name] for name in self.labels.names]
         return self.bias is None and all(isinstance(t, ChargeTarget) and t.linear for t in targets)
 
