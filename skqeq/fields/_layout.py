@@ -180,7 +180,8 @@ class FieldLayout:
         values : dict of {str: ndarray of shape (n_atoms,)}
             By the place where fields enter, the sum of those that enter there.
         """
-        slots, total = self.slots(numbers), {}
+        slots = self.slots(numbers)
+        total: dict[str, Array] = {}
         for place, mean, (_, constants), part in zip(
             self.enters, self.means, self.columns, learned, strict=True
         ):

@@ -60,7 +60,7 @@ class Posterior:
         sigmas: dict[str, float] | None = None,
     ) -> None:
         self.layout = layout
-        self._factor, self._triangles, self._sigmas = factor, triangles, sigmas
+        self._factor, self._triangles, self._sigmas = factor, triangles or {}, sigmas or {}
 
     @property
     def factor(self) -> Array:

@@ -218,7 +218,7 @@ def linearized(
         of_term, size = term.add_to(local, v, response)
         gradient = gradient + of_term
         scale += size
-    return local, gradient, np.linalg.norm(gradient) / scale if scale > 0 else 0.0
+    return local, gradient, float(np.linalg.norm(gradient) / scale) if scale > 0 else 0.0
 
 
 def _direction(local, curved, v, gradient, forcing):
