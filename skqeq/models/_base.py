@@ -14,11 +14,11 @@ from joblib import effective_n_jobs
 from scipy.linalg import solve_triangular
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
-from .._threads import threads_for
+from .._sklearn import Interval, StrOptions
+from .._threads import blas_threads_for
 from ..electrostatics._hardness import SOLVERS, hardness_for
 from ..electrostatics._splitting import ACCURACIES
 from ..metrics import target_r2
@@ -27,9 +27,7 @@ from ..persistence import Persistent
 from ..response import QEq
 from ..solvers import NonlinearRows, Triangle, fixed_point, gauss_newton
 from ..solvers._gauss_newton import add_linearized, linearized
-from ..structures import StructureFeatures
-from ..structures._features import check_same_features
-from ..structures._sources import NoFeatures, StackedSource
+from ..structures import NoFeatures, StackedSource, StructureFeatures, check_same_features
 from ..targets import TARGETS, Labels, make_targets
 from ..targets._labels import to_form
 from ..targets._observables import ENERGIES, GRADIENTS, ChargeTarget, doubtful
@@ -410,7 +408,7 @@ class ChargeModel(Persistent, RegressorMixin, BaseEstimator):
             duals = features.source.split(features.dual(np.concatenate([w, v, u])))
             walk = tqdm(features.structures, "derivatives", disable=not self.verbose, leave=False)
             for i, structure in enumerate(walk):
-                with threads_for(structure):
+                with blas_threads_for(structure):
                     slopes = list(zip(features.gradient(structure).parts, duals, strict=True))
                     learned = [near.field(dual) for near, dual in slopes]
                     solution = solve(i, structure, learned, slopes)

@@ -4,7 +4,7 @@ from copy import copy
 
 import numpy as np
 
-from .._threads import threads_for
+from .._threads import blas_threads_for
 from ..parameters import qeq_electronegativities
 from ..solvers._gauss_newton import add_linearized
 from ..targets import TARGETS
@@ -149,7 +149,7 @@ class EnergyRows:
             for i in self.sloped
         ]
         for _, [(i, solution)] in self._solutions(v, self.sloped, True, n_rows):
-            with threads_for(solution.structure):
+            with blas_threads_for(solution.structure):
                 residual, weight = self._residual(i, solution)
                 J, _ = self._jacobian(i, solution, response)
             J *= weight[:, None]
@@ -181,7 +181,7 @@ class EnergyRows:
             sum(TARGETS[name].size(structures[i]) for name in self.names[i]) for i in self.sloped
         ]
         for _, [(i, solution)] in self._solutions(v, self.sloped, True, n_rows):
-            with threads_for(solution.structure):
+            with blas_threads_for(solution.structure):
                 J, over = self._jacobian(i, solution, True)
                 rest = self._rest(i, solution, over)
             yield i, solution, J * self.model._scale(), rest
@@ -309,7 +309,7 @@ class EnergyRows:
             if amplitude == 0.0:
                 continue
             if id(near) not in known:
-                known[id(near)] = near.unexplained()
+                known[id(near)] = near.residual_variances()
             variance, covariances, variances = known[id(near)]
             o = over[f] if f < len(over) else np.zeros((len(which), n))
             c = np.concatenate([moving[name][f] for name in names])

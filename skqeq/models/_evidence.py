@@ -332,7 +332,7 @@ def _log_evidence(model, X, y, sample_weight):
             if weights[i] > 0 and values:
                 sigmas = {name: noise[name][i] for name in values}
                 pieces.append(
-                    _Rows(model, i, structure, values, sigmas, [part.own(s) for part in parts])
+                    _Rows(model, i, structure, values, sigmas, [part.rows_of(s) for part in parts])
                 )
         if not pieces:
             continue

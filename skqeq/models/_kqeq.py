@@ -6,8 +6,8 @@ from numbers import Real
 from typing import TYPE_CHECKING
 
 from sklearn.base import clone
-from sklearn.utils._param_validation import HasMethods, Interval
 
+from .._sklearn import HasMethods, Interval
 from ..response import QEq
 from ._base import POSITIVE, ChargeModel, check_featurised, fields
 
@@ -254,7 +254,7 @@ class KQEqRegressor(ChargeModel):
     def _features(self, X, response):
         X = check_featurised(X, type(self).__name__)
         chi = reference = X.source
-        if getattr(X.source, "names", None):
+        if X.source.names:
             chi, reference = self._sources(X)
         return fields(X.structures, chi, reference if response.learns_reference else None)
 
@@ -263,7 +263,7 @@ class KQEqRegressor(ChargeModel):
 
         Charge equilibration leaves the block of the reference charges alone.
         """
-        names = getattr(X.source, "names", None) or ()
+        names = X.source.names
         needed = ["chi", *others]
         if sorted(names) not in (sorted(needed), sorted([*needed, "reference"])):
             found = f"blocks {', '.join(names)}" if names else "features without names"

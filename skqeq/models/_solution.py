@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._threads import threads_for
-from ..structures._neighbors import spread_pairs
+from .._threads import blas_threads_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,7 +111,7 @@ class Solution:
     @cached_property
     def _derivatives(self):
         """Of the energy, with respect to the positions and to a strain."""
-        with threads_for(self.structure):
+        with blas_threads_for(self.structure):
             gradient, virial = self._energy_gradient()
         return gradient, in_plane(self.structure, virial)
 
@@ -183,9 +182,9 @@ class Solution:
         born = np.multiply.outer(q, np.eye(3)) + V[:, :, None] * self.structure.field
         responses: list[Any] = [-V, self.reference_response]
         for (features, dual), factors in zip(self.slopes, responses):
-            for near, slopes in features.slopes(dual):
+            for neighborhood, g in features.pair_gradients(dual):
                 for a in range(3):
-                    born[:, a] += near.collect(factors[near.i, a, None] * slopes)[0]
+                    born[:, a] += neighborhood.gather(factors[neighborhood.i, a, None] * g)[0]
         flows = self.equilibrium.flows
         for a in range(3):
             moved, along = np.ascontiguousarray(V[:, a]), np.eye(3)[a]
@@ -231,8 +230,8 @@ class Solution:
     def _completed(self, gradient, virial, features, dual):
         """Add the derivatives of a field of every atom, and flatten both."""
         n = len(self.charges)
-        for near, slopes in features.slopes(dual):
-            moved, strained = spread_pairs(near.i, near.j, near.D, slopes, n)
+        for neighborhood, g in features.pair_gradients(dual):
+            moved, strained = neighborhood.gather_by_center(g)
             gradient += moved
             virial += strained
         virial = in_plane(self.structure, virial.transpose(2, 0, 1)).transpose(1, 2, 0)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval
 
+from .._sklearn import Interval
 from ..electrostatics import HardnessOperator
 from ..parameters import covalent_radii, per_element
 from ..structures._neighbors import gather_pairs, neighbor_pairs, spread_pairs

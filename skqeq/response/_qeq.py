@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval
 
+from .._sklearn import Interval
 from ..electrostatics import HardnessOperator, hardness_gradient, potential_gradient
 from ..electrostatics._hardness import hardness_for
 from ..structures import check_structures
