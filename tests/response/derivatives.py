@@ -116,7 +116,7 @@ def check_fields(solved):
         dq, du = (one - other for one, other in zip(at(1.0)[:2], at(0.0)[:2]))
         assert_allclose(rows_of_charges[name] @ step, Y @ dq, rtol=0, atol=1e-9)
         assert_allclose(rows[name] @ step, Y @ dq + W @ du, rtol=0, atol=1e-8)
-        slope = difference(lambda h: at(h)[2])  # noqa: B023
+        slope = difference(lambda h: at(h)[2])
         assert_allclose(derivatives[name] @ step, slope, rtol=0, atol=1e-7)
 
 
@@ -157,14 +157,10 @@ def check_weights(response, atoms, weights, solved):
     found = Y @ dq if W is None else Y @ dq + W @ du
     derivatives = equilibrium.energy_derivatives(solved.charges, **solved.fields)
     for name in solved.fields:
-        gradient, virial = (
-            (a - b) / 2 for a, b in zip(one.gradients[name], other.gradients[name])
-        )
+        gradient, virial = ((a - b) / 2 for a, b in zip(one.gradients[name], other.gradients[name]))
         found[:-9] += (gradient @ derivatives[name]).ravel()
         found[-9:] += (virial @ derivatives[name]).ravel()
-    gradient, virial = (
-        (a - b) / 2 for a, b in zip(one.energy_gradient(), other.energy_gradient())
-    )
+    gradient, virial = ((a - b) / 2 for a, b in zip(one.energy_gradient(), other.energy_gradient()))
     scale = max(1.0, np.abs(gradient).max())
     assert_allclose(found[:-9].reshape(n, 3), gradient, rtol=0, atol=1e-8 * scale)
     if atoms.pbc.all():

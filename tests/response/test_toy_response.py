@@ -30,7 +30,7 @@ class LocalCharges(Response):
 
 
 class LocalEquilibrium(Equilibrium):
-    """``q_i = r_i + (Q - sum_j r_j) / n``; the energy is that of the charges in each other's field."""
+    """``q_i = r_i + (Q - sum_j r_j) / n``; the energy is Coulombic."""
 
     fields = ("reference",)
 
