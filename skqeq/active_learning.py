@@ -19,18 +19,21 @@ from ase.md.langevin import Langevin
 from ase.neighborlist import natural_cutoffs, neighbor_list
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_scalar
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from tqdm import tqdm
 
+from ._sklearn import HasMethods, Interval, StrOptions
 from .calculator import KQEqCalculator
 from .models import unwrap
 from .persistence import replacing
-from .sparsify._cur import ALL, MAX_SKETCH, Rows, SparseSource
-from .sparsify._kernel import SparseKernel, normalize_blocks
-from .sparsify._selection import leverage_scores
-from .structures import StructureFeatures, check_structures, strip
-from .structures._collection import collect, concatenate
-from .structures._sources import StackedSource
+from .sparsify import SparseSource, leverage_scores
+from .structures import (
+    StackedSource,
+    StructureFeatures,
+    check_structures,
+    collect,
+    concatenate,
+    strip,
+)
 from .targets import Labels, make_targets, targets_from_atoms
 
 if TYPE_CHECKING:
@@ -47,11 +50,9 @@ __all__ = ["ActiveLearner", "LangevinDynamics", "select_novel", "select_uncertai
 LOGGER = logging.getLogger(__name__)
 PER_ATOM = ("charges", "forces")
 # What may differ when a run is resumed, because no result depends on it.
-FREE = ("directory", "verbose", "n_jobs", "memory", "cache_bytes")
+FREE = ("directory", "verbose", "n_jobs", "memory")
 # Of a process that was killed while it wrote, see `replacing`.
 LEFTOVERS = (".*-parameters.json", "round_*/.*-*.xyz", "round_*/.*-model.joblib")
-# Added to the kernel of environments of which several may be the same.
-JITTER = 1e-8
 
 
 class ActiveLearner(BaseEstimator):
@@ -612,9 +613,7 @@ def select_novel(
     offsets = structures.offsets
     sketches = []
     for part in sparse_blocks(candidates):
-        parent = part.source.parent
-        rows = Rows(StructureFeatures(structures, parent), offsets, parent.boundaries, verbose=0)
-        sketches.append(rows.sketch(np.arange(offsets[-1]), MAX_SKETCH, rng))
+        sketches.append(part.source.sketch(structures, rng))
     atoms = np.concatenate(sketches, axis=1)
     means = np.add.reduceat(atoms, offsets[:-1]) / np.diff(offsets)[:, None]
     known, rest = np.split(means, [len(data)])
@@ -633,8 +632,7 @@ def select_novel(
 
 def sparse_blocks(phi):
     """The features of every sparse set; features without one are refused."""
-    source = getattr(phi, "source", None)
-    sources = getattr(source, "sources", [source])
+    sources = phi.source.sources if isinstance(phi, StructureFeatures) else [None]
     if not all(isinstance(source, SparseSource) for source in sources):
         raise TypeError("active learning needs a pipeline of SOAPFeaturizer and CURSparsifier")
     return [StructureFeatures(phi.structures, source) for source in sources]
@@ -642,19 +640,9 @@ def sparse_blocks(phi):
 
 def _extended(source, structure):
     """The source whose sparse sets also hold the environments of a structure."""
-    if isinstance(source, StackedSource):
-        return StackedSource([_extended(part, structure) for part in source.sources], source.names)
-    rows = StructureFeatures([structure], source.parent)[0]
-    rows = normalize_blocks(rows, source.parent.boundaries)
-    kernels = {}
-    for group, kernel in source.kernels.items():
-        new = rows if group == ALL else rows[structure.numbers == group]
-        points = np.concatenate([kernel.points, new])
-        larger = SparseKernel(
-            points, kernel.boundaries, kernel.block_weights, kernel.zeta, kernel.dtype
-        )
-        kernels[group] = larger.factorize(max(JITTER, kernel.jitter), f"group {group}")
-    return SparseSource(source.parent, kernels)
+    return StackedSource(
+        [part.with_environments(structure) for part in source.sources], source.names
+    )
 
 
 # ---- files --------------------------------------------------------------------------------------

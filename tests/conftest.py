@@ -7,17 +7,9 @@ import pytest
 from ase.build import molecule
 from sklearn.pipeline import make_pipeline
 
-from skqeq import (
-    CURSparsifier,
-    KQEqRegressor,
-    QEq,
-    QEqRegressor,
-    SOAPFeaturizer,
-    get_memory_budget,
-    make_targets,
-    set_memory_budget,
-)
-from skqeq.features import _cache
+import skqeq
+from skqeq import CURSparsifier, KQEqRegressor, QEq, QEqRegressor, SOAPFeaturizer, make_targets
+from skqeq.features import ROWS
 
 NAMES = (
     "CH3OH CH3CH2OH CH3OCH3 H2CO CH3CHO HCOOH CH2OCH2 H2CCO OCHCHO CH3COOH HCOOCH3 CH3COCH3"
@@ -95,14 +87,14 @@ def model(soap):
 @pytest.fixture
 def empty_cache():
     """Forget rows that other tests have computed."""
-    _cache.ROWS.clear()
+    ROWS.clear()
     yield
-    _cache.ROWS.clear()
+    ROWS.clear()
 
 
 @pytest.fixture
 def memory_budget():
-    """The function that sets the memory budget, which is restored after the test."""
-    before = get_memory_budget()
-    yield set_memory_budget
-    set_memory_budget(before)
+    """Set the budget, bytes, for one test."""
+    before = skqeq.get_memory_budget()
+    yield skqeq.set_memory_budget
+    skqeq.set_memory_budget(before)

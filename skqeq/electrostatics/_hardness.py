@@ -189,6 +189,27 @@ class Hardness(ABC):
             ``n_iterations`` counts the products with A that it took.
         """
 
+    def screened(self, screening: Array) -> Hardness:
+        """A hardness matrix less the screening by polarisable atoms.
+
+        Parameters
+        ----------
+        screening : ndarray of shape (n_atoms, n_atoms)
+            What polarisable dipoles take off A, eV/e^2.
+
+        Returns
+        -------
+        hardness : Hardness
+            It multiplies with and solves with ``A - screening``; its derivatives with respect to
+            the geometry remain those of A.
+
+        Raises
+        ------
+        TypeError
+            If the form stores no matrix.
+        """
+        raise TypeError(f"{type(self).__name__} stores no matrix from which to subtract another")
+
     @cached_property
     def _sum(self):
         """The sum over all pairs for the boundary conditions of the structure, without k_e."""
@@ -231,19 +252,6 @@ class DenseHardness(Hardness):
         return A
 
     def screened(self, screening: Array) -> DenseHardness:
-        """The same object with another matrix, ``A - screening``.
-
-        Parameters
-        ----------
-        screening : ndarray of shape (n_atoms, n_atoms)
-            What polarisable dipoles take off A, see `skqeq.response`; eV/e^2.
-
-        Returns
-        -------
-        hardness : DenseHardness
-            It multiplies with and solves with the new matrix; its derivatives with respect to the
-            geometry remain those of A.
-        """
         hardness = copy(self)
         hardness.__dict__["matrix"] = self.matrix - screening
         return hardness

@@ -14,19 +14,21 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._sklearn import Interval, StrOptions
 from ..fields import ElementTable, Field, FieldLayout
-from ..parameters import per_element, qeq_electronegativities
+from ..parameters import per_element
 from ..persistence import Persistent
 from ..response import QEq, Response, check_response
 from ..solvers import linearized
-from ..structures import NoFeatures, StackedSource, StructureFeatures, check_same_features
-from ..targets import ENERGIES, GRADIENTS, TARGETS, Labels
+from ..structures import StructureFeatures, check_same_features
+from ..targets import GRADIENTS, TARGETS, Labels
 from ._checks import (
     check_defined,
     check_featurised,
     check_predictable,
     check_start,
+    check_targets,
     check_weights,
 )
+from ._fields import element_lookup, stacked_features
 from ._forward import ForwardModel
 from ._minimise import assembled, minimise, start_weights
 from ._posterior import Posterior
@@ -65,7 +67,7 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
         "atomic_energies": [StrOptions({"fit"}), dict],
         "charge_bias": [dict, None],
         "amplitude_baseline": [POSITIVE],
-        "response": [Response, None],
+        "response": "no_validation",  # by `check_response`, which names what is missing
         "algorithm": [StrOptions({"gauss_newton", "fixed_point"})],
         "init": ["array-like", None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -211,7 +213,8 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
             raise ValueError(self._no_triangles())
         self._validate_params()
         self._check_rows_unchanged()
-        self._set_layout(self._checked_response(), self.layout_.sizes)
+        lookup = element_lookup(self.elements_)
+        self._set_layout(self._checked_response(), self.layout_.sizes, lookup)
         self.solve_triangles(self.triangles_, self._sigmas(), store=True)
         return self
 
@@ -241,13 +244,11 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
         """
         self._validate_params()
         response = self._checked_response()
-        features = self._features(X, response)
-        if continued:
-            self._check_features(features)
+        features = (self._checked_features if continued else self._features)(X, response)
         labels = Labels(y, features.structures)
         if not labels.names:
             raise ValueError(f"all labels are missing: y holds no value of {labels.columns}")
-        self._check_targets(labels.names, response)
+        check_targets(labels.names, response, type(self).__name__)
         weights = check_weights(sample_weight, len(features))
         labels.names = [n for n in labels.names if (labels.known(n) & (weights > 0)).any()]
         if not labels.names:
@@ -261,7 +262,12 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
             self.elements_ = np.unique(features.structures.numbers).astype(int)
             self.features_ = features.source.signature
         fits_offsets = "energy" in labels.names and self.atomic_energies == "fit"
-        self._set_layout(response, features.source.sizes, features.structures, fits_offsets)
+        lookup = element_lookup(self.elements_, features.structures)
+        self._set_layout(response, features.source.sizes, lookup, fits_offsets)
+        bias = None
+        if self.charge_bias is not None:
+            table = per_element(self.charge_bias, "charge_bias", -np.inf)
+            bias = lookup(table, "charge in `charge_bias`")
         self.targets_, self.y_form_ = labels.columns, labels.form
         return Problem(
             self._forward(),
@@ -270,7 +276,7 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
             weights,
             self._sigmas(),
             self.energy_noise,
-            self._bias(features.structures),
+            bias,
             fits_offsets,
             self.n_jobs,
         )
@@ -335,8 +341,9 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
 
     def _checked_response(self):
         """A copy of the response whose parameters are valid."""
-        response = self._default_response() if self.response is None else clone(self.response)
+        response = self._default_response() if self.response is None else self.response
         check_response(response)
+        response = clone(response)
         response._validate_params()
         if self.algorithm == "fixed_point" and response.fields != ("chi",):
             raise ValueError(
@@ -345,18 +352,8 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
             )
         return response
 
-    def _set_layout(self, response, sizes, structures=None, fits_offsets=False):
-        """Look up what the elements need: of the response, and prior means of the fields."""
-
-        def lookup(table, name):
-            missing = self.elements_[np.isnan(table[self.elements_])]
-            if len(missing):
-                where = ""
-                if structures is not None:
-                    where = f"{structures.name(structures.first_with(missing[0]))}: "
-                raise ValueError(f"{where}no {name} for {chemical_symbols[missing[0]]}")
-            return table[self.elements_]
-
+    def _set_layout(self, response, sizes, lookup, fits_offsets=False):
+        """Look up the parameters of the elements: of the response, and means of the fields."""
         self.response_ = response.prepare(self.elements_, lookup)
         atoms = Field("atoms", "energy", baseline=AMPLITUDE_OFFSET if fits_offsets else 0.0)
         if self.atomic_energies != "fit":
@@ -366,55 +363,26 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
         fields = [*self._fields(response), atoms]
         self.layout_ = FieldLayout(fields, sizes, self.elements_, lookup)
 
-    def _bias(self, structures):
-        """Charge of every element toward which atoms are pulled; None for no bias."""
-        if self.charge_bias is None:
-            return None
-        given = per_element(self.charge_bias, "charge_bias", -np.inf)[self.elements_]
-        if np.isnan(given).any():
-            number = self.elements_[np.isnan(given).argmax()]
-            raise ValueError(
-                f"{structures.name(structures.first_with(number))}: no charge in `charge_bias` for "
-                f"{chemical_symbols[number]}"
-            )
-        return given
-
     def _features(self, X, response):
         """Features of all fields side by side, in the order of the layout."""
         structures, blocks = self._blocks(X)
-        wanted = [field.blocks for field in self._fields(response)]
-        required = list(dict.fromkeys(names[0] for names in wanted if len(names) == 1))
-        optional = {"reference", *(name for names in wanted for name in names)}
-        absent = [names for names in wanted if names and not set(names) & set(blocks)]
-        if absent or not set(blocks) <= optional:
-            named = isinstance(X, StructureFeatures) and X.source.names
-            got = f"blocks {', '.join(blocks)}" if named else "features without names"
-            raise ValueError(
-                f"{type(self).__name__} takes the blocks {' and '.join(required)}, and reference "
-                f"if its response is ChargeFlow, got {got}; make them by StructureBlocks([(name, "
-                "make_pipeline(SOAPFeaturizer(), CURSparsifier())), ...])"
-            )
-        sources = [
-            next((blocks[name] for name in names if name in blocks), NoFeatures())
-            for names in [*wanted, ()]
-        ]
-        return StructureFeatures(structures, StackedSource(sources))
+        named = isinstance(X, StructureFeatures) and bool(X.source.names)
+        fields, estimator = self._fields(response), type(self).__name__
+        return stacked_features(structures, blocks, fields, estimator, named)
 
-    def _checked_features(self, X):
+    def _checked_features(self, X, response):
         """Features of X, which must be those of `fit`, of elements that were in the fit."""
-        features = self._features(X, self.response_)
-        self._check_features(features)
-        return features
-
-    def _check_features(self, features):
-        found, name = features.source.n_distinct, type(self).__name__
-        if found != self.n_features_in_:
+        features, name = self._features(X, response), type(self).__name__
+        n_features = features.source.n_distinct
+        if n_features != self.n_features_in_:
             raise ValueError(
-                f"X has {found} features, but {name} was fitted with {self.n_features_in_}"
+                f"X has {n_features} features, but {name} was fitted with {self.n_features_in_}"
             )
         check_same_features(features, self.features_, name)
-        known = ", ".join(chemical_symbols[z] for z in self.elements_)
-        features.structures.check_elements(self.elements_, f", not in the training data ({known})")
+        symbols = ", ".join(chemical_symbols[z] for z in self.elements_)
+        where = f", not in the training data ({symbols})"
+        features.structures.check_elements(self.elements_, where)
+        return features
 
     def _forward(self):
         return ForwardModel(self.layout_, self.response_, bool(self.verbose))
@@ -431,16 +399,7 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
             if name.startswith("sigma_")
         }
 
-    # ---- checks -----------------------------------------------------------------------------
-
-    def _check_targets(self, names, response):
-        """Refuse targets of the charges if the model has none."""
-        unknown = [name for name in names if name not in ENERGIES]
-        if unknown and not response.fields:
-            raise ValueError(
-                f"{type(self).__name__} has no charges and does not predict {unknown[0]}; its "
-                f"targets are {', '.join(ENERGIES)}"
-            )
+    # ---- triangles ----------------------------------------------------------------------------
 
     def _no_triangles(self):
         why = "fit it with store_triangles=True"
@@ -492,8 +451,8 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
             If a periodic structure has none of the targets.
         """
         check_is_fitted(self)
-        features = self._checked_features(X)
-        self._check_targets(names, self.response_)
+        features = self._checked_features(X, self.response_)
+        check_targets(names, self.response_, type(self).__name__)
         check_predictable(features.structures, names)
         start = check_start(start, features.structures)
         gradients = any(name in GRADIENTS for name in names)
@@ -514,40 +473,3 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
         tags.target_tags.required = True
         tags.no_validation = True
         return tags
-
-
-def charge_fields(
-    response: Response,
-    amplitude_chi: float,
-    amplitude_baseline: float,
-    baseline: bool = True,
-    blocks: tuple[str, ...] = ("chi",),
-) -> list[Field]:
-    """The fields of a response: the electronegativity, and those that are the response's own.
-
-    Parameters
-    ----------
-    response : Response
-        Says which fields it takes.
-    amplitude_chi, amplitude_baseline : float
-        Prior standard deviations of the electronegativity, V.
-    baseline : bool, default=True
-        Whether elements have a constant electronegativity around that of QEq.
-    blocks : tuple of str, default=("chi",)
-        Feature blocks of the electronegativity. A field of another name may have a block of its
-        name, and else has these.
-
-    Returns
-    -------
-    fields : list of Field
-    """
-    fields = []
-    for name in response.fields:
-        if name == "chi":
-            mean = ElementTable(qeq_electronegativities(), "QEq electronegativity")
-            constants = (amplitude_baseline, mean) if baseline else (0.0, None)
-            fields.append(Field("chi", "chi", blocks, amplitude_chi, *constants))
-        else:
-            own_blocks = (name, *blocks) if blocks else ()
-            fields.append(Field(name, name, own_blocks, *response.prior(name)))
-    return fields

@@ -300,7 +300,9 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         tested = {}
         for name in labels.names:
             known = np.flatnonzero((folds >= 0) & (weights > 0) & labels.known(name))
-            parts = [known] if self.cv is None else [known[part] for part in members_of(folds[known])]
+            parts = (
+                [known] if self.cv is None else [known[part] for part in members_of(folds[known])]
+            )
             if not len(known):
                 raise ValueError(f"cv leaves out no structure that has a label of {name}")
             if self.scoring == "r2" and min(map(len, parts)) < 2:

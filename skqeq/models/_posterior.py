@@ -60,7 +60,7 @@ class Posterior:
         sigmas: dict[str, float] | None = None,
     ) -> None:
         self.layout = layout
-        self._factor, self._triangles, self._sigmas = factor, triangles, sigmas
+        self._factor, self._triangles, self._sigmas = factor, triangles or {}, sigmas or {}
 
     @property
     def factor(self) -> Array:
@@ -71,7 +71,11 @@ class Posterior:
         return combined(self.layout, self._triangles, self._sigmas).R
 
     def variances(
-        self, forward: ForwardModel, features: StructureFeatures, weights: Array, names: Sequence[str]
+        self,
+        forward: ForwardModel,
+        features: StructureFeatures,
+        weights: Array,
+        names: Sequence[str],
     ) -> Iterator[tuple[int, str, Structure, Array]]:
         """Yield the variances of predictions.
 

@@ -17,18 +17,35 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from .._typing import Array, Column, LabelsLike, StructuresLike, Values
-    from ..structures import Structure
+    from ..response import Response
+    from ..structures import Structure, StructureFeatures
     from ..targets import Target
+    from ._forward import ForwardModel
+    from ._posterior import Posterior
     from ._solution import Solution
 
 
 class Predictions:
-    """The methods of a charge model that predict, all of them by `solutions`."""
+    """The methods of a charge model that predict, all of them by its `solutions`."""
 
-    def solutions(
-        self, X: StructuresLike, names: Sequence[str] = ("energy",), start: Column | None = None
-    ) -> Iterator[Solution]:
-        raise TypeError(f"{type(self).__name__} does not solve structures")
+    targets_: list[str]
+    y_form_: str
+    response_: Response
+    posterior_: Posterior
+
+    if TYPE_CHECKING:  # defined by `ChargeModel`
+
+        def solutions(
+            self, X: StructuresLike, names: Sequence[str] = ..., start: Column | None = ...
+        ) -> Iterator[Solution]: ...
+
+        def _features(self, X: StructuresLike, response: Response) -> StructureFeatures: ...
+
+        def _checked_features(self, X: StructuresLike, response: Response) -> StructureFeatures: ...
+
+        def _forward(self) -> ForwardModel: ...
+
+        def _weights(self) -> Array: ...
 
     def predict(self, X: StructuresLike, return_std: bool = False) -> Any:
         """Predict the targets that `fit` was given.
@@ -109,7 +126,7 @@ class Predictions:
                 "with store_triangles=True, or by skqeq fit --std"
             )
         check_names(names)
-        features = self._checked_features(X)
+        features = self._checked_features(X, self.response_)
         columns: dict[str, list[Any]] = {name: [None] * len(features) for name in names}
         for i, name, structure, variances in self.posterior_.variances(
             self._forward(), features, self._weights(), names
