@@ -535,10 +535,16 @@ def test_bad_parameters_of_responses(name, response, molecules, dipoles):
 
 def test_bad_tables_of_elements(molecules, dipoles):
     cases = [
-        (QEqRegressor(response=QEq(hardness={"Xy": 1.0})), "hardness names 'Xy', which is not an element"),
+        (
+            QEqRegressor(response=QEq(hardness={"Xy": 1.0})),
+            "hardness names 'Xy', which is not an element",
+        ),
         (QEqRegressor(response=QEq(radii={999: 1.0})), "radii names 999, which is not an element"),
         (QEqRegressor(response=QEq(radii={"H": 0.3, "C": -0.5, "O": 0.5})), r"radii.*C.*-0\.5"),
-        (QEqRegressor(response=QEq(hardness={"H": 0.3, "C": -0.5, "O": 0.5})), r"hardness.*C.*-0\.5"),
+        (
+            QEqRegressor(response=QEq(hardness={"H": 0.3, "C": -0.5, "O": 0.5})),
+            r"hardness.*C.*-0\.5",
+        ),
         (QEqRegressor(response=QEq(hardness={"H": 0.3, "C": np.nan, "O": 0.5})), r"hardness.*C"),
     ]
     for model, message in cases:

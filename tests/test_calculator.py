@@ -98,9 +98,7 @@ def model():
     return make_pipeline(
         SOAPFeaturizer(r_cut=4.0, n_max=4, l_max=3),
         CURSparsifier(n_points=25),
-        KQEqRegressor(
-            sigma_forces=0.05, tol=1e-4, response=QEq(hardness=8.0, radius_scale=0.35)
-        ),
+        KQEqRegressor(sigma_forces=0.05, tol=1e-4, response=QEq(hardness=8.0, radius_scale=0.35)),
     ).fit(X, make_targets(energy=energy, forces=forces))
 
 

@@ -26,7 +26,6 @@ from sklearn.pipeline import make_pipeline
 from skqeq import (
     CURSparsifier,
     KQEqRegressor,
-    QEq,
     QEqRegressor,
     SOAPFeaturizer,
     make_targets,

@@ -127,6 +127,11 @@ def test_every_kind_of_target_is_learned(target):
     assert student.score(X, y) > 0.998
 
 
+def neutral(charges):
+    """Charges without their mean."""
+    return charges - charges.mean()
+
+
 def test_without_softness_reference_charges_are_the_charges():
     X = [pair(d) for d in (2.5, 4.0, 8.0)]
     y = make_targets(charges=[0.1 * np.cos(np.arange(len(a))) for a in X])

@@ -186,9 +186,7 @@ def test_vondrak_equation_30(train, test, labels, per_species, method):
     model = make_pipeline(
         SOAPFeaturizer(**SOAP),
         CURSparsifier(n_points=n_points, per_species=per_species, jitter=0.0, method=method),
-        KQEqRegressor(
-            sigma_dipole=sigma_dipole, baseline=False, response=QEq(radius_scale=0.35)
-        ),
+        KQEqRegressor(sigma_dipole=sigma_dipole, baseline=False, response=QEq(radius_scale=0.35)),
     ).fit(train, np.array(labels["dipole"]))
     firsts = np.cumsum([0] + [len(atoms) for atoms in train])
     sparse = [firsts[s] + a for s, a in model[1].component_indices_]

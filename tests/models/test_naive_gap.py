@@ -429,9 +429,7 @@ def test_born_charges_of_the_class_are_learned(train, test, solver):
         KQEqRegressor(
             sigma_dipole=1e-5,
             sigma_born_effective_charges=1e-5,
-            response=QEq(
-                hardness=HARDNESS, radius_scale=SCALE, solver=solver, accuracy=1e-10
-            ),
+            response=QEq(hardness=HARDNESS, radius_scale=SCALE, solver=solver, accuracy=1e-10),
         ),
     )
     pipeline[:-1].fit(train)
