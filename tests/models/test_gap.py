@@ -7,7 +7,7 @@ import joblib
 import numpy as np
 import pytest
 from ase.build import molecule
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold
@@ -397,6 +397,15 @@ def test_local_energies_have_no_charges(model):
         local.predict_polarizability(phi)
     with pytest.raises(ValueError, match=f"{message} dipole"):
         GAPRegressor().fit(phi, make_targets(dipole=np.zeros((len(phi), 3))))
+    for solution in local.solutions(phi[:6], ["forces"]):
+        n = len(solution.structure)
+        assert solution.induced_dipoles is None
+        assert_array_equal(solution.polarizability, np.zeros((3, 3)))
+        assert_array_equal(solution.born_effective_charges, np.zeros((n, 3, 3)))
+        assert_array_equal(solution.charges, np.zeros(n))
+        assert_array_equal(solution.potential, np.zeros(n))
+        with pytest.raises(ValueError, match="the model has no electronegativities"):
+            solution.chi  # noqa: B018
     atoms = CASES["molecule"].copy()
     atoms.calc = KQEqCalculator(make_pipeline(half(3.5), GAPRegressor()).fit(TRAINING, y))
     assert atoms.get_potential_energy() == pytest.approx(0.0, abs=1e-8)

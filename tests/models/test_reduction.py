@@ -20,7 +20,7 @@ from skqeq import (
     make_targets,
 )
 from skqeq.datasets import load_molecules
-from skqeq.models._workers import empty_triangle, merge_pairwise
+from skqeq.models._workers import _load_cached, empty_triangle, merge_pairwise
 from skqeq.solvers import Triangle
 
 
@@ -97,6 +97,25 @@ def test_several_processes(model, data, backend):
         parallel = copy.deepcopy(model).fit(X, y, w)
     assert not hasattr(parallel, "triangles_")
     assert_allclose(parallel.coef_, whole.coef_, rtol=0, atol=1e-8 * np.abs(whole.coef_).max())
+
+
+def test_workers_drop_the_last_fit(data):
+    """The sparse set is large, and workers of joblib live on after the fit."""
+    X, y = data
+    energies = make_targets(energy=np.zeros(len(X)))
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        for fit in (
+            lambda: KQEqRegressor().fit(X, y),
+            lambda: GAPRegressor().fit(X[:20], energies[:20]),
+        ):
+            fit()
+            # Every worker gets some of these tasks.
+            loaded = joblib.delayed(_load_cached.cache_info)
+            infos = joblib.Parallel(pre_dispatch="all")(loaded() for _ in range(16))
+            assert [info.currsize for info in infos] == [0] * 16
+    with joblib.parallel_config(backend="threading", n_jobs=2):
+        KQEqRegressor().fit(X, y)
+    assert _load_cached.cache_info().currsize == 0
 
 
 def test_a_stored_reduction_is_not_changed(data):
