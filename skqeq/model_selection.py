@@ -13,8 +13,7 @@ from .models import predict_targets
 from .models import check_defined, check_weights, with_energy
 from .models import Evidence, log_evidence, maximize_evidence
 from .structures._collection import collect
-from .targets import TARGETS, Labels
-from .targets._labels import as_table
+from .targets import TARGETS, Labels, as_table, column_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,7 +175,7 @@ class LabelledKFold(BaseCrossValidator):
             If y has no column of the target, or fewer labels, or groups with labels, than folds.
         """
         table, _ = as_table(y)
-        names = table.dtype.names
+        names = column_names(table)
         if self.target not in names:
             raise ValueError(f"y has no column {self.target!r}, only {', '.join(names)}")
         known = np.array([v is not None and not np.isnan(v).all() for v in table[self.target]])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.linalg import solve_triangular
 
 from .._threads import blas_threads_for
 from ..fields import AtomRows
-from ..targets import GRADIENTS, TARGETS, ChargeTarget
+from ..targets import GRADIENTS, TARGETS, ChargeTarget, DipoleMagnitude
 from ._jacobian import TargetJacobian
 from ._workers import combined
 
@@ -179,12 +179,12 @@ class Posterior:
                 yield i, name, structure, part
 
 
-def _target_rows(target, solution: Solution) -> dict[str, Array]:
+def _target_rows(target: Any, solution: Solution) -> dict[str, Array]:
     """Derivatives of a target by the values of the fields on the atoms."""
     if not isinstance(target, ChargeTarget):
         return {place: d[None] for place, d in solution.energy_derivatives.items()}
     operator, constant = solution.equilibrium.observable(target)
-    if not target.linear:
+    if isinstance(target, DipoleMagnitude):
         operator = target.derivative(operator @ solution.charges + constant) @ operator
     return solution.equilibrium.rows(operator)
 

@@ -1,6 +1,14 @@
 """Targets: observables of structures, and the table of their labels y."""
 
-from ._labels import Labels, as_table, label_keys, make_targets, targets_from_atoms, to_form
+from ._labels import (
+    Labels,
+    as_table,
+    column_names,
+    label_keys,
+    make_targets,
+    targets_from_atoms,
+    to_form,
+)
 from ._observables import (
     ENERGIES,
     GRADIENTS,
@@ -22,6 +30,7 @@ __all__ = [
     "Labels",
     "Target",
     "as_table",
+    "column_names",
     "label_keys",
     "make_targets",
     "possibly_undefined",

@@ -287,7 +287,7 @@ class Labels:
         self.table, self.form = as_table(y)
         if len(self.table) != len(structures):
             raise ValueError(f"X holds {len(structures)} structures, but y {len(self.table)}")
-        self.columns = [n for n in self.table.dtype.names if not n.endswith("_sigma")]
+        self.columns = [n for n in column_names(self.table) if not n.endswith("_sigma")]
         ragged = [name for name in self.columns if name in RAGGED]
         charge_check = _ChargeCheck()
         for i, structure in enumerate(structures if ragged else ()):
@@ -368,7 +368,7 @@ class Labels:
             1 where the table has no value.
         """
         column = f"{name}_sigma"
-        if column not in self.table.dtype.names:
+        if column not in column_names(self.table):
             return np.ones(len(self.table))
         return np.where(np.isnan(self.table[column]), 1.0, self.table[column])
 
@@ -418,7 +418,22 @@ class _ChargeCheck:
             )
 
 
-def as_table(y: LabelsLike) -> tuple[Array, str]:
+def column_names(table: Array) -> tuple[str, ...]:
+    """Names of the columns of a structured array.
+
+    Parameters
+    ----------
+    table : ndarray
+        Structured array.
+
+    Returns
+    -------
+    names : tuple of str
+    """
+    return table.dtype.names or ()
+
+
+def as_table(y: Any) -> tuple[Array, str]:
     """Labels as a structured array, and the name of their form.
 
     Parameters
@@ -478,7 +493,7 @@ def to_form(table: Array, form: str) -> Any:
     -------
     y : ndarray, list of dict or DataFrame
     """
-    names = table.dtype.names
+    names = column_names(table)
     if form == "array" and names == ("dipole",):
         return table["dipole"].copy()
     if form == "dicts":

@@ -19,7 +19,7 @@ stress
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -379,7 +379,7 @@ ALL = (
     Stress(),
     BornEffectiveCharges(),
 )
-TARGETS = {target.name: target for target in ALL}
+TARGETS: dict[str, Any] = {target.name: target for target in ALL}
 ENERGIES = ("energy", "forces", "stress")
 # Targets that need derivatives by the geometry.
 GRADIENTS = ("forces", "stress", "born_effective_charges")
