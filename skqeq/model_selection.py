@@ -19,7 +19,7 @@ from .models import (
     with_energy,
 )
 from .structures import collect
-from .targets import TARGETS, Labels, as_table
+from .targets import TARGETS, Labels, as_table, column_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -183,7 +183,7 @@ class LabelledKFold(BaseCrossValidator):
             with labels, than folds.
         """
         table, _ = as_table(y)
-        names = table.dtype.names
+        names = column_names(table)
         if self.target not in names:
             raise ValueError(f"y has no column {self.target!r}, only {', '.join(names)}")
         labelled = np.array([has_label(value) for value in table[self.target]])

@@ -3,50 +3,63 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import zipfile
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ._typing import Model, PathType
 
 
 __all__ = ["TRUSTED_TYPES", "load", "save"]
 
-FORMAT = 5
+FORMAT = 6
 
 SUFFIX = ".skqeq"
-# The members of a file of `save`.
+# Members of a file of `save`.
 ABOUT, MODEL = "about.json", "model.skops"
+# Member of `MODEL` in which skops describes the object, by types and their content.
+SCHEMA = "schema.json"
 PACKAGES = ("skqeq", "numpy", "scipy", "scikit-learn", "dscribe", "ase")
 
-# What fitted models hold beside arrays, plain Python and estimators of scikit-learn.
-TRUSTED_TYPES = [
-    "skqeq.features._blocks.StructureBlocks",
-    "skqeq.features._soap.PowerSpectrum",
-    "skqeq.features._soap.SOAPFeaturizer",
-    "skqeq.model_selection.LabelledKFold",
-    "skqeq.model_selection.TargetScorer",
-    "skqeq.models._cv.KQEqRegressorCV",
-    "skqeq.models._gap.GAPRegressor",
-    "skqeq.models._gapkqeq.GAPKQEqRegressor",
-    "skqeq.models._kqeq.KQEqRegressor",
-    "skqeq.models._qeq.QEqRegressor",
-    "skqeq.response._flow.ChargeFlow",
-    "skqeq.response._qeq.QEq",
-    "skqeq.sparsify._cur.CURSparsifier",
-    "skqeq.sparsify._kernel.SparseKernel",
-]
+# Types of this package that fitted models hold. The key is the name in files; it never changes, or
+# older files could not be read. The value is the name under which the type can be imported now: if
+# a type is moved or renamed, change the value.
+TYPES = {
+    name: name
+    for name in (
+        "skqeq.CURSparsifier",
+        "skqeq.ChargeFlow",
+        "skqeq.GAPKQEqRegressor",
+        "skqeq.GAPRegressor",
+        "skqeq.KQEqRegressor",
+        "skqeq.KQEqRegressorCV",
+        "skqeq.QEq",
+        "skqeq.QEqRegressor",
+        "skqeq.SOAPFeaturizer",
+        "skqeq.StructureBlocks",
+        "skqeq.features.PowerSpectrum",
+        "skqeq.fields.FieldLayout",
+        "skqeq.model_selection.LabelledKFold",
+        "skqeq.model_selection.TargetScorer",
+        "skqeq.models.Posterior",
+        "skqeq.response.NoCharges",
+        "skqeq.sparsify.SparseKernel",
+    )
+}
+TRUSTED_TYPES = sorted(TYPES)
 
 
 class Persistent:
-    """Write a format version into pickles and refuse those of a newer package.
+    """Write a format version into pickles, and refuse those of another format.
 
     scikit-learn stamps its own version on its own classes only, so estimators of other packages
     must bring theirs.
@@ -97,7 +110,7 @@ def save(model: Model, path: PathType) -> None:
     """
     import skops.io  # half a second, and not everybody saves models
 
-    data = skops.io.dumps(model)
+    data = _with_names(skops.io.dumps(model), _public_names().get)
     strange = sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED_TYPES))
     if strange:
         raise TypeError(
@@ -166,11 +179,51 @@ def load(path: PathType) -> Any:
     if hashlib.sha256(data).hexdigest() != checksum:
         raise ValueError(f"{path} is damaged: its checksum is that of another model")
     try:
-        return skops.io.loads(data, trusted=TRUSTED_TYPES)
+        return skops.io.loads(_with_names(data, TYPES.get), trusted=list(TYPES.values()))
     except UntrustedTypesFoundException as error:
         raise ValueError(f"{path} was not made by skqeq.save: {error}") from error
     except Exception as error:  # whatever a file that was made by hand leads to
         raise ValueError(f"{path} holds no model: {error!r}") from error
+
+
+def _public_names():
+    """Names in files of the types in `TYPES`, by the names that the types have in memory."""
+    names = {}
+    for name, importable in TYPES.items():
+        module, _, attribute = importable.rpartition(".")
+        cls = getattr(import_module(module), attribute)
+        names[f"{cls.__module__}.{cls.__name__}"] = name
+    return names
+
+
+def _with_names(data: bytes, renamed: Callable[[str], str | None]) -> bytes:
+    """A file of skops in which types have other names, where `renamed` returns one.
+
+    skops stores the module in which a type is defined. That is private, and changes whenever code
+    is moved from one file to another.
+    """
+    result = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(result, "w") as target:
+        for member in source.infolist():
+            content = source.read(member)
+            if member.filename == SCHEMA:
+                schema = json.loads(content)
+                _rename(schema, renamed)
+                content = json.dumps(schema, indent=2).encode()
+            target.writestr(member, content)
+    return result.getvalue()
+
+
+def _rename(node, renamed):
+    """Rename types in place, in a node of the schema and all nodes below it."""
+    nodes = [node]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, dict):
+            name = f"{node.get('__module__')}.{node.get('__class__')}"
+            if (new := renamed(name)) is not None:
+                node["__module__"], _, node["__class__"] = new.rpartition(".")
+        nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
 
 
 def _check_format(found, what):
@@ -178,7 +231,8 @@ def _check_format(found, what):
     if found < FORMAT:
         raise ValueError(
             f"{what} was saved in format {found} by an older skqeq, but the installed one reads "
-            f"format {FORMAT}; fit the model again"
+            f"format {FORMAT}; fit the model again (the table 'Old and new names' of the changelog "
+            "lists what parameters are called now)"
         )
     if found > FORMAT:
         raise ValueError(

@@ -135,7 +135,7 @@ def test_few_reads(n_kept, most, data, monkeypatch):
     """Of a fit to dipoles: one to look at all, two to choose environments, and that of the fit."""
     X, y, _ = data
     sizes = [structure.n_bytes for structure in check_structures(X)]
-    monkeypatch.setattr(_collection, "KEPT_BYTES", sum(sizes[:n_kept]))
+    monkeypatch.setattr(_collection, "STORE_BYTES", sum(sizes[:n_kept]))
     counts = np.zeros(len(X), dtype=int)
 
     class Counting:

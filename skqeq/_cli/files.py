@@ -8,7 +8,7 @@ from ase.io import iread
 from sklearn.exceptions import NotFittedError
 
 from ..datasets import open_structures
-from ..models._dispatch import unwrap
+from ..models import unwrap
 from ..persistence import SUFFIX, load, replacing, save
 
 

@@ -11,9 +11,9 @@ import joblib
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_scalar
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from tqdm import tqdm
 
+from .._sklearn import HasMethods, Interval, StrOptions
 from ..models import unwrap
 from ..structures import check_structures, collect, strip
 from ..targets import Labels, make_targets, targets_from_atoms

@@ -6,17 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..sparsify._cur import ALL, MAX_SKETCH, Rows, SparseSource
-from ..sparsify._kernel import SparseKernel, normalize_blocks
-from ..sparsify._selection import leverage_scores
+from ..sparsify import SparseSource, leverage_scores
 from ..structures import StackedSource, StructureFeatures, concatenate
 
 if TYPE_CHECKING:
     from .._typing import Array
-
-# Least jitter of a sparse set to which whole structures are added: it may then hold the same
-# environment several times.
-JITTER = 1e-8
 
 
 def uncertainty(phi: StructureFeatures) -> Array:
@@ -117,7 +111,7 @@ def select_uncertain(
         if computed_at[best] == len(picked):
             picked.append(best)
             bounds[best] = -1.0
-            phi = StructureFeatures(phi.structures, _extended(phi.source, phi.structures[best]))
+            phi = _with_environments(phi, phi.structures[best])
         else:
             [bounds[best]] = uncertainty(phi[[best]])
             computed_at[best] = len(picked)
@@ -169,7 +163,7 @@ def select_novel(
     structures = concatenate([data.structures, candidates.structures])
     offsets = structures.offsets
     atoms = np.concatenate(
-        [_sketch(block.source, structures, rng) for block in sparse_blocks(candidates)], axis=1
+        [block.source.sketch(structures, rng) for block in sparse_blocks(candidates)], axis=1
     )
     means = np.add.reduceat(atoms, offsets[:-1]) / np.diff(offsets)[:, None]
     labelled, rest = np.split(means, [len(data)])
@@ -191,32 +185,13 @@ def sparse_blocks(phi):
 
     Raises TypeError for features that do not come from a CURSparsifier.
     """
-    source = getattr(phi, "source", None)
-    sources = getattr(source, "sources", [source])
+    sources = phi.source.sources if isinstance(phi, StructureFeatures) else [None]
     if not all(isinstance(source, SparseSource) for source in sources):
         raise TypeError("active learning needs a pipeline of SOAPFeaturizer and CURSparsifier")
     return [StructureFeatures(phi.structures, source) for source in sources]
 
 
-def _sketch(source, structures, rng):
-    """Random projection of the normalised descriptors of all atoms: (n_atoms, width)."""
-    features = StructureFeatures(structures, source.parent)
-    rows = Rows(features, structures.offsets, source.parent.boundaries, verbose=0)
-    return rows.sketch(np.arange(structures.offsets[-1]), MAX_SKETCH, rng)
-
-
-def _extended(source, structure):
-    """The source with the environments of a structure added to its sparse sets."""
-    if isinstance(source, StackedSource):
-        return StackedSource([_extended(part, structure) for part in source.sources], source.names)
-    rows = StructureFeatures([structure], source.parent)[0]
-    rows = normalize_blocks(rows, source.parent.boundaries)
-    kernels = {}
-    for group, kernel in source.kernels.items():
-        new = rows if group == ALL else rows[structure.numbers == group]
-        points = np.concatenate([kernel.points, new])
-        larger = SparseKernel(
-            points, kernel.boundaries, kernel.block_weights, kernel.zeta, kernel.dtype
-        )
-        kernels[group] = larger.factorize(max(JITTER, kernel.jitter), f"group {group}")
-    return SparseSource(source.parent, kernels)
+def _with_environments(phi, structure):
+    """Features whose sparse sets also hold the environments of a structure."""
+    sources = [source.with_environments(structure) for source in phi.source.sources]
+    return StructureFeatures(phi.structures, StackedSource(sources, phi.source.names))

@@ -13,7 +13,7 @@ from ase.io import read, write
 from ..persistence import replacing
 
 # These parameters may differ when a run is resumed, because no result depends on them.
-IGNORED_PARAMETERS = ("directory", "verbose", "n_jobs", "memory", "cache_bytes")
+IGNORED_PARAMETERS = ("directory", "verbose", "n_jobs", "memory")
 # Temporary files of `replacing`, left by a process that was killed while it wrote.
 LEFTOVERS = (".*-parameters.json", "round_*/.*-*.xyz", "round_*/.*-model.joblib")
 

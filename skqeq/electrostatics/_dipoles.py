@@ -34,6 +34,7 @@ from vesin import NeighborList
 
 from ..parameters import COULOMB
 from ._ewald import EwaldSum
+from ._plane import project_strain
 
 # Up to c_3.
 ORDER = 3
@@ -124,13 +125,13 @@ class DipoleSum:
     """
 
     def __init__(self, structure, widths, dipole_widths, accuracy=1e-8):
-        self._plane = np.eye(3)
+        self._normal = None
         if structure.periodic:
             lattice = _lattice(structure, np.maximum(widths, dipole_widths), accuracy)
             pairs, sigma = _images(lattice), lattice.cutoffs.sigma
             self._parts = [_Pairs(*pairs, widths, dipole_widths, sigma), _Waves(lattice)]
             if lattice.normal is not None:
-                self._plane = np.eye(3) - np.outer(lattice.normal, lattice.normal)
+                self._normal = lattice.normal
                 self._parts.append(_Sheets(lattice))
         else:
             i, j = np.nonzero(~np.eye(len(structure), dtype=bool))
@@ -191,8 +192,8 @@ class DipoleSum:
             # Nothing changes if all atoms move.
             slope[k, :, k] -= np.moveaxis(slope.sum(axis=0), 1, 0)
         strains = [
-            np.einsum("ac,cd...,db->ab...", self._plane, 0.5 * (s + s.swapaxes(0, 1)), self._plane)
-            for s in slopes[2:]
+            project_strain(0.5 * (strain + strain.swapaxes(0, 1)), self._normal)
+            for strain in slopes[2:]
         ]
         return *slopes[:2], *strains
 

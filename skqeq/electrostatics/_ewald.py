@@ -29,8 +29,9 @@ the gap is chosen so that they do not reach the next slab.
 import numpy as np
 
 from .._pythran import ewald_matrix_gradient, ewald_pair_matrix, structure_factors
-from ..structures._structure import reduced_cell
+from ..structures import reduced_cell
 from ._direct import contract
+from ._plane import project_strain
 from ._splitting import EwaldCutoffs, slab_gap
 from ._waves import half_sphere
 
@@ -157,10 +158,7 @@ class EwaldSum:
             mean += 4 * np.pi / self.volume * self.z * (self.z @ q)
         # In proportion to 1 / V.
         virial -= np.multiply.outer(np.eye(3), mean)
-        if self.normal is not None:
-            plane = np.eye(3) - np.outer(self.normal, self.normal)
-            virial = np.einsum("ac,cdi,db->abi", plane, virial, plane)
-        return virial
+        return project_strain(virial, self.normal)
 
     def _pairs(self):
         """What the kernels want to know of the sum over pairs."""

@@ -8,243 +8,48 @@ A charge ``q_i`` of width ``alpha_i`` has the density
 
 (Vondrak, Reuter, Margraf, J. Chem. Phys. 159, 054109 (2023), eqs. 9-11). Staacke et al. (2022)
 write ``erf(r / sqrt(a_i^2 + a_j^2))``; their ``a`` is ``sqrt(2) alpha``.
+
+A has two forms with the same methods: `DenseHardness` stores it and factorises it,
+`HardnessOperator` only multiplies with it. Users of A need not know which form they have.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from abc import ABC, abstractmethod
+from copy import copy
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ase.data import chemical_symbols
 
-from .._pythran import gaussian_coulomb
-from ..parameters import COULOMB, per_element, radii_table
-from ..structures import Structure, check_structures
+from ..parameters import COULOMB
+from ._arguments import check_arguments, check_charges, check_hardness
 from ._direct import DirectSum
 from ._ewald import EwaldSum
-from ._levels import has_finufft
 from ._operator import coulomb_operator
 from ._screening import Screening
-from ._splitting import check_accuracy
+from ._solvers import Cholesky, ConjugateGradients, FlowCholesky, FlowConjugateGradients
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import ArrayLike
+    from scipy.sparse import csr_array
 
-    from .._typing import Array, PerElement, Radii, StructureLike
+    from .._typing import Array, PerElement, StructureLike
 
 
-DEFAULT_RADIUS_SCALE = 0.2
-SOLVERS = ("auto", "dense", "iterative")
-# Measured, ns: a multiply-add of the factorisation; for molecules and for periodic structures an
-# element assembled, an atom of the operator, and an atom in one solution.
-FACTOR = 0.005
-ASSEMBLY, SETUP, SOLUTION = (15.0, 60.0), (100e3, 30e3), (150e3, 50e3)
-# Broader Gaussians in a small cell would overlap so many images that the sum takes hours; Angstrom.
-MAX_WIDTH = 10.0
-# Measured, without and with a period: beyond so many atoms neighbours and waves are faster than all
-# pairs, or need much less room.
+# Number of atoms, without and with periodic axes, above which the operator computes the gradient
+# faster than the sum over all pairs, or in much less memory (measured).
 MAX_DENSE_GRADIENT = 2000, 800
-# Three matrices of this size are held at a time.
-MAX_DENSE_BYTES = 2**31
 
 
-def gaussian_widths(
-    numbers: Array, radii: Radii = "qeq", radius_scale: float = DEFAULT_RADIUS_SCALE
-) -> Array:
-    """Widths ``alpha = radius_scale * R`` of the Gaussian charges.
+class Hardness(ABC):
+    """The hardness matrix A of one structure: a molecule, a slab or a crystal.
 
-    Parameters
-    ----------
-    numbers : ndarray of shape (n_atoms,)
-        Atomic numbers.
-    radii : {"qeq", "covalent"} or dict, default="qeq"
-        See `skqeq.parameters.radii_table`.
-    radius_scale : float, default=0.2
-        Factor on the radii.
-
-    Returns
-    -------
-    widths : ndarray of shape (n_atoms,)
-        Angstrom.
-
-    Raises
-    ------
-    ValueError
-        If an element has no radius.
-
-    Examples
-    --------
-    >>> from skqeq.electrostatics import gaussian_widths
-    >>> gaussian_widths([8, 1, 1]).round(4)
-    array([0.1338, 0.0742, 0.0742])
-    """
-    return radius_scale * lookup(radii_table(radii), numbers, "radius")
-
-
-def lookup(table, numbers, name):
-    """Entries of a per-element table, complaining about the first missing element."""
-    values = table[numbers]
-    missing = np.isnan(values)
-    if missing.any():
-        raise ValueError(f"no {name} for {chemical_symbols[numbers[missing.argmax()]]}")
-    return values
-
-
-def hardness_matrix(
-    atoms: StructureLike,
-    widths: ArrayLike | None = None,
-    hardness: PerElement | ArrayLike = 0.0,
-    accuracy: float = 1e-8,
-) -> Array:
-    """Hardness matrix of one structure: a molecule, a slab or a crystal.
-
-    A charged crystal is neutralised by a uniform background; nothing depends on the choice of the
-    cell vectors, nor on the vector that leaves a slab, which may be absent.
-
-    Parameters
-    ----------
-    atoms : ase.Atoms
-        Without periodic axes, with two of them, or with three.
-    widths : array-like of shape (n_atoms,), default=None
-        Widths of the Gaussian charges, Angstrom; None means `gaussian_widths`.
-    hardness : float, array-like of shape (n_atoms,) or dict, default=0.0
-        Added to the diagonal, eV/e^2; a dict gives a value per element.
-    accuracy : float, default=1e-8
-        The error of every element of a periodic A is at most `accuracy` times
-        ``k_e / Angstrom = 14.4 eV/e^2``, from 1e-12 to 1e-2. It decides all cutoffs.
-
-    Returns
-    -------
-    A : ndarray of shape (n_atoms, n_atoms)
-        Symmetric, eV/e^2. Positive definite for non-negative hardness; that of a slab only for
-        charges that sum to zero.
-
-    Raises
-    ------
-    ValueError
-        If the structure or an argument is unusable.
-
-    Examples
-    --------
-    >>> from ase.build import molecule
-    >>> from skqeq.electrostatics import hardness_matrix
-    >>> hardness_matrix(molecule("N2")).round(2)
-    array([[56.81, 12.74],
-           [12.74, 56.81]])
-    """
-    structure, widths = _check_arguments(atoms, widths, accuracy)
-    A = _coulomb_sum(structure, widths, accuracy).matrix()
-    A *= COULOMB
-    A[np.diag_indices_from(A)] += _check_hardness(hardness, structure)
-    return A
-
-
-def hardness_gradient(
-    atoms: StructureLike,
-    q: ArrayLike,
-    p: ArrayLike,
-    widths: ArrayLike | None = None,
-    accuracy: float = 1e-8,
-) -> tuple[Array, Array]:
-    """Derivatives of ``q^T A p`` with respect to the geometry.
-
-    With ``p = q``, half of it is the derivative of the Coulomb energy at fixed charges.
-
-    Parameters
-    ----------
-    atoms : ase.Atoms
-        As in `hardness_matrix`.
-    q, p : array-like of shape (n_atoms,)
-        Any two sets of charges, e.
-    widths : array-like of shape (n_atoms,), default=None
-        Widths of the Gaussian charges, Angstrom; None means `gaussian_widths`.
-    accuracy : float, default=1e-8
-        As in `hardness_matrix`; it decides the same cutoffs.
-
-    Returns
-    -------
-    gradient : ndarray of shape (n_atoms, 3)
-        With respect to the positions, eV/Angstrom.
-    virial : ndarray of shape (3, 3)
-        With respect to a symmetric strain of positions and cell, eV. For a slab only strains in
-        its plane count, and the rest is zero.
-
-    Raises
-    ------
-    ValueError
-        If the structure or an argument is unusable.
-
-    Examples
-    --------
-    >>> from ase.build import molecule
-    >>> from skqeq.electrostatics import hardness_gradient
-    >>> gradient, virial = hardness_gradient(molecule("N2"), [1, -1], [1, -1])
-    >>> gradient[:, 2].round(2)
-    array([ 22.55, -22.55])
-    """
-    structure, widths = _check_arguments(atoms, widths, accuracy)
-    if len(structure) > MAX_DENSE_GRADIENT[structure.periodic]:
-        return HardnessOperator(structure, widths, accuracy=accuracy).gradient(q, p)
-    q, p = (_check_charges(*x, len(structure)) for x in (("q", q), ("p", p)))
-    gradient, virial = _coulomb_sum(structure, widths, accuracy).gradient(q, p)
-    return COULOMB * gradient, COULOMB * virial
-
-
-def potential_gradient(
-    atoms: StructureLike, q: ArrayLike, widths: ArrayLike | None = None, accuracy: float = 1e-8
-) -> tuple[Array, Array]:
-    """Derivatives of the potential ``A q`` at fixed charges with respect to the geometry.
-
-    Multiplied with charges y, they are `hardness_gradient` of y and q; as matrices they serve many
-    such y, at a few times the cost of `hardness_matrix`. The hardness does not enter.
-
-    Parameters
-    ----------
-    atoms : ase.Atoms
-        As in `hardness_matrix`.
-    q : array-like of shape (n_atoms,)
-        Charges, e.
-    widths : array-like of shape (n_atoms,), default=None
-        Widths of the Gaussian charges, Angstrom; None means `gaussian_widths`.
-    accuracy : float, default=1e-8
-        As in `hardness_matrix`; it decides the same cutoffs.
-
-    Returns
-    -------
-    gradient : ndarray of shape (n_atoms, 3, n_atoms)
-        With respect to the position of atom j, of the potential on atom i, at ``[j, :, i]``;
-        V/Angstrom.
-    virial : ndarray of shape (3, 3, n_atoms)
-        With respect to a symmetric strain of positions and cell, V. For a slab only strains in
-        its plane count, and the rest is zero.
-
-    Raises
-    ------
-    ValueError
-        If the structure or an argument is unusable.
-
-    Examples
-    --------
-    >>> from ase.build import molecule
-    >>> from skqeq.electrostatics import potential_gradient
-    >>> gradient, virial = potential_gradient(molecule("N2"), [1, -1])
-    >>> gradient[:, 2].round(2)
-    array([[ 11.28, -11.28],
-           [-11.28,  11.28]])
-    """
-    structure, widths = _check_arguments(atoms, widths, accuracy)
-    q = COULOMB * _check_charges("q", q, len(structure))
-    return _coulomb_sum(structure, widths, accuracy).potential_gradient(q)
-
-
-class HardnessOperator:
-    """The hardness matrix as a linear operator, which stores nothing of its size.
-
-    The part of close pairs is a sparse matrix; the rest acts through sums over waves, by structure
-    factors or, where finufft is installed and pays, by non-uniform FFTs, so that the cost of large
-    systems is nearly proportional to the number of atoms.
+    Whatever its form, it multiplies from both sides (``A @ q`` and ``rows @ A``), has derivatives
+    with respect to the geometry, and makes the solvers that minimise ``q . A q / 2 - V . q``. The
+    sum over pairs or the Ewald sum behind it is set up once, when it is first needed.
 
     Parameters
     ----------
@@ -259,8 +64,251 @@ class HardnessOperator:
 
     Attributes
     ----------
-    shape : tuple of int
-        ``(n_atoms, n_atoms)``
+    structure : Structure
+        The structure, with its total charge and field.
+    widths : ndarray of shape (n_atoms,)
+        Widths of the Gaussian charges, Angstrom.
+    hardness : ndarray of shape () or (n_atoms,)
+        What is added to the diagonal, eV/e^2.
+    accuracy : float
+        Bound of the error of every element, in units of ``k_e / Angstrom``.
+    diagonal : ndarray of shape (n_atoms,)
+        Self-interaction of the isolated atoms, ``k_e / (sqrt(pi) alpha) + J``; eV/e^2.
+
+    See Also
+    --------
+    DenseHardness : Stores the matrix.
+    HardnessOperator : Multiplies with it, and stores nothing of its size.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq.electrostatics import DenseHardness, HardnessOperator
+    >>> for form in (DenseHardness, HardnessOperator):
+    ...     A = form(molecule("N2"))
+    ...     print(A.shape, (A @ [1.0, -1.0]).round(2), ([[1.0, 1.0]] @ A).round(2))
+    (2, 2) [ 44.07 -44.07] [[69.56 69.56]]
+    (2, 2) [ 44.07 -44.07] [[69.56 69.56]]
+    """
+
+    # NumPy then leaves ``rows @ A`` to `__rmatmul__`.
+    __array_ufunc__ = None
+
+    def __init__(
+        self,
+        atoms: StructureLike,
+        widths: ArrayLike | None = None,
+        hardness: PerElement | ArrayLike = 0.0,
+        accuracy: float = 1e-8,
+    ) -> None:
+        self.structure, self.widths = check_arguments(atoms, widths, accuracy)
+        self.hardness = check_hardness(hardness, self.structure)
+        self.accuracy = accuracy
+        self.diagonal = COULOMB / (np.sqrt(np.pi) * self.widths) + self.hardness
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n_atoms, n_atoms)``."""
+        return len(self.widths), len(self.widths)
+
+    @abstractmethod
+    def __matmul__(self, q: ArrayLike) -> Array:
+        """``A q`` for charges of shape (n_atoms,); V."""
+
+    @abstractmethod
+    def __rmatmul__(self, rows: ArrayLike) -> Array:
+        """``rows A`` for rows of shape (k, n_atoms)."""
+
+    @abstractmethod
+    def gradient(self, q: ArrayLike, p: ArrayLike) -> tuple[Array, Array]:
+        """Derivatives of ``q^T A p`` with respect to the geometry.
+
+        Parameters
+        ----------
+        q, p : array-like of shape (n_atoms,)
+            Any two sets of charges, e.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_atoms, 3)
+            With respect to the positions, eV/Angstrom.
+        virial : ndarray of shape (3, 3)
+            With respect to a symmetric strain, eV, see `hardness_gradient`.
+        """
+
+    def potential_gradient(self, q: ArrayLike) -> tuple[Array, Array]:
+        """Derivatives of the potential ``A q`` at fixed charges with respect to the geometry.
+
+        Parameters
+        ----------
+        q : array-like of shape (n_atoms,)
+            Charges, e.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_atoms, 3, n_atoms)
+            With respect to the position of atom j, of the potential on atom i, at ``[j, :, i]``;
+            V/Angstrom. A new array, which the caller may change.
+        virial : ndarray of shape (3, 3, n_atoms)
+            With respect to a symmetric strain, V, see `potential_gradient`.
+        """
+        q = check_charges("q", q, len(self.widths))
+        return self._sum.potential_gradient(COULOMB * q)
+
+    @abstractmethod
+    def solver(self, name: str) -> Any:
+        """A solver that minimises ``q . A q / 2 - V . q`` over charges of a given sum.
+
+        Parameters
+        ----------
+        name : str
+            The structure in error messages.
+
+        Returns
+        -------
+        solver : object
+            ``minimise(V, total=0.0, start=None)`` returns the charges, e, for V of shape
+            (n_atoms,) or (n_atoms, k); ``n_iterations`` counts the products with A that it took.
+        """
+
+    @abstractmethod
+    def flow_solver(self, laplacian: csr_array, name: str) -> Any:
+        """A solver for charges that flow at a cost, see `skqeq.response.FlowEquilibrium`.
+
+        Parameters
+        ----------
+        laplacian : sparse array of shape (n_atoms, n_atoms)
+            ``X = F F^T``, the Laplacian of the softness, e/V.
+        name : str
+            The structure in error messages.
+
+        Returns
+        -------
+        solver : object
+            ``project(V, start=None)`` returns ``F (1 + F^T A F)^-1 F^T V``, e;
+            ``n_iterations`` counts the products with A that it took.
+        """
+
+    def screened(self, screening: Array) -> Hardness:
+        """A hardness matrix less the screening by polarisable atoms.
+
+        Parameters
+        ----------
+        screening : ndarray of shape (n_atoms, n_atoms)
+            What polarisable dipoles take off A, eV/e^2.
+
+        Returns
+        -------
+        hardness : Hardness
+            It multiplies with and solves with ``A - screening``; its derivatives with respect to
+            the geometry remain those of A.
+
+        Raises
+        ------
+        TypeError
+            If the form stores no matrix.
+        """
+        raise TypeError(f"{type(self).__name__} stores no matrix from which to subtract another")
+
+    @cached_property
+    def _sum(self):
+        """The sum over all pairs for the boundary conditions of the structure, without k_e."""
+        if self.structure.periodic:
+            return EwaldSum(self.structure, self.widths, self.accuracy)
+        return DirectSum(self.structure, self.widths)
+
+
+class DenseHardness(Hardness):
+    """The hardness matrix as an array, which solvers factorise.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        Without periodic axes, with two of them, or with three.
+    widths : array-like of shape (n_atoms,), default=None
+        Widths of the Gaussian charges, Angstrom; None means `gaussian_widths`.
+    hardness : float, array-like of shape (n_atoms,) or dict, default=0.0
+        Added to the diagonal, eV/e^2; a dict gives a value per element.
+    accuracy : float, default=1e-8
+        As in `hardness_matrix`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase.build import molecule
+    >>> from skqeq.electrostatics import DenseHardness
+    >>> A = DenseHardness(molecule("N2"))
+    >>> q = A.solver("N2").minimise(np.array([1.0, -1.0]))
+    >>> (A @ q).round(2)
+    array([ 1., -1.])
+    """
+
+    @cached_property
+    def matrix(self) -> Array:
+        """A of shape (n_atoms, n_atoms), eV/e^2; computed when it is first read."""
+        A = self._sum.matrix()
+        A *= COULOMB
+        A[np.diag_indices_from(A)] += self.hardness
+        return A
+
+    def screened(self, screening: Array) -> DenseHardness:
+        hardness = copy(self)
+        hardness.__dict__["matrix"] = self.matrix - screening
+        return hardness
+
+    def __matmul__(self, q: ArrayLike) -> Array:
+        return self.matrix @ np.asarray(q)
+
+    def __rmatmul__(self, rows: ArrayLike) -> Array:
+        return np.asarray(rows) @ self.matrix
+
+    def gradient(self, q: ArrayLike, p: ArrayLike) -> tuple[Array, Array]:
+        n = len(self.widths)
+        if n > MAX_DENSE_GRADIENT[self.structure.periodic]:
+            return self._operator.gradient(q, p)
+        q, p = check_charges("q", q, n), check_charges("p", p, n)
+        gradient, virial = self._sum.gradient(q, p)
+        return COULOMB * gradient, COULOMB * virial
+
+    def solver(self, name: str) -> Cholesky:
+        A, pbc = self.matrix, self.structure.pbc
+        if any(pbc) and not all(pbc):
+            # Between the charged sheets of a slab the potential falls without end, so that A need
+            # not be positive definite. A constant c added to all of its elements adds c Q^2 / 2 to
+            # the energy, which changes no charges; this c leaves no element below the largest one
+            # of A.
+            A = A + (np.abs(A).max() - min(A.min(), 0.0))
+        return Cholesky(A, name)
+
+    def flow_solver(self, laplacian: csr_array, name: str) -> FlowCholesky:
+        return FlowCholesky(self.matrix, laplacian.toarray(), name)
+
+    @cached_property
+    def _operator(self):
+        """The other form of A, for the gradient of a large structure."""
+        return HardnessOperator(self.structure, self.widths, accuracy=self.accuracy)
+
+
+class HardnessOperator(Hardness):
+    """The hardness matrix as a linear operator, which stores nothing of its size.
+
+    The part of close pairs is a sparse matrix; the rest acts through sums over waves, by structure
+    factors or, where finufft is installed and faster, by non-uniform FFTs, so that the cost of
+    large systems is nearly proportional to the number of atoms.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        Without periodic axes, with two of them, or with three.
+    widths : array-like of shape (n_atoms,), default=None
+        Widths of the Gaussian charges, Angstrom; None means `gaussian_widths`.
+    hardness : float, array-like of shape (n_atoms,) or dict, default=0.0
+        Added to the diagonal, eV/e^2; a dict gives a value per element.
+    accuracy : float, default=1e-8
+        As in `hardness_matrix`.
+
+    Attributes
+    ----------
     accuracy : float
         Bound of the error of every element, in units of ``k_e / Angstrom``.
     diagonal : ndarray of shape (n_atoms,)
@@ -288,34 +336,20 @@ class HardnessOperator:
         hardness: PerElement | ArrayLike = 0.0,
         accuracy: float = 1e-8,
     ) -> None:
-        structure, widths = _check_arguments(atoms, widths, accuracy)
-        self.shape = (len(structure), len(structure))
-        self.accuracy = accuracy
-        self.hardness = _check_hardness(hardness, structure)
-        self.diagonal = COULOMB / (np.sqrt(np.pi) * widths) + self.hardness
-        self._coulomb = coulomb_operator(structure, widths, accuracy)
+        super().__init__(atoms, widths, hardness, accuracy)
+        self._coulomb = coulomb_operator(self.structure, self.widths, accuracy)
 
     def __matmul__(self, q: ArrayLike) -> Array:
-        """``A q`` for charges of shape (n_atoms,); V."""
-        q = _check_charges("q", q, len(self.diagonal))
+        q = check_charges("q", q, len(self.widths))
         return COULOMB * (self._coulomb @ q) + self.hardness * q
 
+    def __rmatmul__(self, rows: ArrayLike) -> Array:
+        # A is symmetric.
+        return np.stack([self @ row for row in np.asarray(rows)])
+
     def gradient(self, q: ArrayLike, p: ArrayLike) -> tuple[Array, Array]:
-        """Derivatives of ``q^T A p`` with respect to the geometry.
-
-        Parameters
-        ----------
-        q, p : array-like of shape (n_atoms,)
-            Any two sets of charges, e.
-
-        Returns
-        -------
-        gradient : ndarray of shape (n_atoms, 3)
-            With respect to the positions, eV/Angstrom.
-        virial : ndarray of shape (3, 3)
-            With respect to a symmetric strain, eV, see `hardness_gradient`.
-        """
-        q, p = (_check_charges(*x, len(self.diagonal)) for x in (("q", q), ("p", p)))
+        n = len(self.widths)
+        q, p = check_charges("q", q, n), check_charges("p", p, n)
         gradient, virial = self._coulomb.gradient(q, p)
         return COULOMB * gradient, COULOMB * virial
 
@@ -329,123 +363,8 @@ class HardnessOperator:
         """
         return Screening(self._coulomb, self.diagonal)
 
+    def solver(self, name: str) -> ConjugateGradients:
+        return ConjugateGradients(self, name)
 
-def hardness_for(structure, widths, hardness, accuracy, solver, n_solutions=1, factorisations=1.0):
-    """The hardness matrix in the form that a solver takes.
-
-    Parameters
-    ----------
-    structure : Structure
-        A molecule, a slab or a crystal.
-    widths, hardness, accuracy
-        As in `hardness_matrix`.
-    solver : {"auto", "dense", "iterative"}
-        "auto" takes what is estimated to be faster.
-    n_solutions : int, default=1
-        For how many right-hand sides charges are wanted.
-    factorisations : float, default=1.0
-        How many factorisations a direct solution costs.
-
-    Returns
-    -------
-    A : ndarray or HardnessOperator
-        eV/e^2
-    """
-    if solver not in SOLVERS:
-        raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
-    if solver == "auto":
-        iterative = is_iterative(structure, n_solutions, factorisations)
-        solver = "iterative" if iterative else "dense"
-    make = HardnessOperator if solver == "iterative" else hardness_matrix
-    return make(structure, widths, hardness, accuracy)
-
-
-def is_iterative(structure, n_solutions, factorisations=1.0):
-    """Whether iterations are faster than a factorisation, or that does not fit."""
-    n, kind = len(structure), int(structure.periodic)
-    dense = ASSEMBLY[kind] * n**2 + FACTOR * n**2 * (factorisations * n + 3 * n_solutions)
-    iterative = n * (SETUP[kind] + SOLUTION[kind] * n_solutions)
-    if not has_finufft():
-        iterative *= 5
-    return dense > iterative or 8 * n**2 > MAX_DENSE_BYTES
-
-
-def _coulomb_sum(structure, widths, accuracy):
-    """The sum over all pairs for the boundary conditions of a structure."""
-    if structure.periodic:
-        return EwaldSum(structure, widths, accuracy)
-    return DirectSum(structure, widths)
-
-
-def _check_hardness(hardness, structure):
-    if isinstance(hardness, dict):
-        return lookup(per_element(hardness, "hardness"), structure.numbers, "hardness")
-    values = np.asarray(hardness)
-    shapes = (), (len(structure),)
-    if values.dtype.kind not in "fiu" or values.shape not in shapes or np.isnan(values).any():
-        raise ValueError(f"hardness must be one number or {len(structure)}, got {hardness!r}")
-    return values.astype(np.float64)
-
-
-def _check_arguments(atoms, widths, accuracy):
-    [structure] = [atoms] if isinstance(atoms, Structure) else check_structures([atoms])
-    check_accuracy(accuracy)
-    if widths is None:
-        widths = gaussian_widths(structure.numbers)
-    widths = np.ascontiguousarray(widths, dtype=np.float64)
-    usable = np.isfinite(widths) & (widths > 0)
-    if widths.shape != (len(structure),) or not usable.all():
-        raise ValueError(f"widths must be {len(structure)} positive numbers, got {widths!r}")
-    if structure.periodic and widths.max() > MAX_WIDTH:
-        raise ValueError(
-            f"widths of a periodic structure must be at most {MAX_WIDTH:g} Angstrom, got "
-            f"{widths.max():g}"
-        )
-    return structure, widths
-
-
-def _check_charges(name, charges, n_atoms):
-    charges = np.ascontiguousarray(charges, dtype=np.float64)
-    if charges.shape != (n_atoms,) or not np.isfinite(charges).all():
-        raise ValueError(f"{name} must be {n_atoms} finite charges: {charges!r}")
-    return charges
-
-
-def potential_matrix(points: ArrayLike, structure: Structure, widths: Array) -> Array:
-    """Potential at points per unit of each Gaussian charge.
-
-    Parameters
-    ----------
-    points : ndarray of shape (n_points, 3)
-        Angstrom.
-    structure : Structure
-        A molecule.
-    widths : ndarray of shape (n_atoms,)
-        Widths of the charges, Angstrom.
-
-    Returns
-    -------
-    V : ndarray of shape (n_points, n_atoms)
-        V/e.
-
-    Raises
-    ------
-    ValueError
-        If the structure is periodic.
-
-    Examples
-    --------
-    >>> from ase.build import molecule
-    >>> from skqeq import check_structures
-    >>> from skqeq.electrostatics import gaussian_widths, potential_matrix
-    >>> [water] = check_structures([molecule("H2O")])
-    >>> V = potential_matrix([[0.0, 0.0, 5.0]], water, gaussian_widths(water.numbers))
-    >>> V.round(2)
-    array([[2.95, 2.6 , 2.6 ]])
-    """
-    if structure.periodic:
-        raise ValueError(
-            f"{structure.symbols} has pbc = {structure.pbc}; the potential is that of molecules"
-        )
-    points = np.ascontiguousarray(points, dtype=np.float64)
-    return COULOMB * gaussian_coulomb(points, np.zeros(len(points)), structure.positions, widths)
+    def flow_solver(self, laplacian: csr_array, name: str) -> FlowConjugateGradients:
+        return FlowConjugateGradients(self, laplacian, name)

@@ -12,8 +12,9 @@ from scipy.sparse import csr_array
 from vesin import NeighborList
 
 from .._pythran import ewald_pair_gradient, ewald_pair_values
-from ..structures._structure import reduced_cell
+from ..structures import reduced_cell
 from ._levels import Division, Level
+from ._plane import project_strain
 from ._splitting import real_cutoff, slab_gap, wave_cutoff
 
 # Widths of the smooth part in units of that of the pairs, of which the cheapest is taken.
@@ -246,8 +247,7 @@ class SlabOperator(CoulombOperator):
         return -2 * factor * np.outer(slope, self.normal), -(q @ self._mean(p)) * np.eye(3)
 
     def _strain(self, virial, gradient):
-        plane = np.eye(3) - np.outer(self.normal, self.normal)
-        return plane @ virial @ plane
+        return project_strain(virial, self.normal)
 
 
 class MoleculeOperator(CoulombOperator):

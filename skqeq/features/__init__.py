@@ -1,6 +1,10 @@
 """Features: per-atom descriptors of structures."""
 
 from ._blocks import StructureBlocks
+from ._cache import ROWS
+from ._neighborhood import SOAPNeighborhood
 from ._soap import SOAPFeaturizer
+from ._source import SOAPSource
+from ._spectrum import PowerSpectrum
 
 __all__ = ["SOAPFeaturizer", "StructureBlocks"]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from sklearn.pipeline import FeatureUnion
-
+from .._sklearn import NamedUnion
 from ..structures import StructureFeatures
 
 if TYPE_CHECKING:
     from .._typing import StructuresLike
 
 
-class StructureBlocks(FeatureUnion, auto_wrap_output_keys=None):  # type: ignore[call-arg]  # of a mixin without types
+class StructureBlocks(NamedUnion, auto_wrap_output_keys=None):  # type: ignore[call-arg]  # of a mixin without types
     """Features of the same structures in blocks that keep their names.
 
     A `FeatureUnion` whose result remembers which columns came from which transformer, so that a
@@ -119,6 +118,5 @@ class StructureBlocks(FeatureUnion, auto_wrap_output_keys=None):  # type: ignore
                 "model, or block_weights of CURSparsifier"
             )
 
-    def _hstack(self, Xs):
-        # Called by `transform` and `fit_transform` of scikit-learn 1.8 and 1.9.
-        return StructureFeatures.beside(dict(zip([name for name, *_ in self._iter()], Xs)))
+    def _join(self, results):
+        return StructureFeatures.beside(results)

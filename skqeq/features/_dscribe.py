@@ -1,4 +1,4 @@
-"""DScribe's descriptors, each made once."""
+"""DScribe's SOAP descriptors, each made once."""
 
 from functools import lru_cache
 
@@ -7,7 +7,24 @@ from ase.data import chemical_symbols
 
 @lru_cache(maxsize=256)
 def dscribe_soap(species, r_cut, n_max, l_max, sigma, compression, weights, periodic):
-    from dscribe.descriptors import SOAP  # 3 s, most of them numba
+    """A `dscribe.descriptors.SOAP` with GTO basis; all arguments can be hashed.
+
+    Parameters
+    ----------
+    species : tuple of int
+        Atomic numbers, ascending.
+    r_cut, n_max, l_max, sigma, compression
+        As of `skqeq.SOAPFeaturizer`; one number each.
+    weights : tuple of (int, float) or None
+        Weight of each element.
+    periodic : bool
+        Whether structures have periodic images.
+
+    Returns
+    -------
+    soap : dscribe.descriptors.SOAP
+    """
+    from dscribe.descriptors import SOAP  # takes 3 s to import, most of it for numba
 
     if weights is not None:
         weights = {chemical_symbols[z]: weight for z, weight in weights}

@@ -1,10 +1,10 @@
-"""Estimators of charges and what follows from them."""
+"""Estimators of charges, and of dipoles, energies and forces that follow from them."""
 
-from ._base import check_defined as check_defined
-from ._base import check_weights as check_weights
-from ._base import with_energy as with_energy
+from ._checks import check_defined, check_weights, with_energy
 from ._cv import KQEqRegressorCV
-from ._dispatch import (
+from ._evidence import Evidence, log_evidence
+from ._evidence_search import maximize_evidence
+from ._functions import (
     partial_fit,
     predict_born_effective_charges,
     predict_charges,
@@ -17,24 +17,28 @@ from ._dispatch import (
     predict_target,
     predict_targets,
     refit,
+    unwrap,
 )
-from ._dispatch import unwrap as unwrap
-from ._evidence import Evidence as Evidence
-from ._evidence import log_evidence as log_evidence
-from ._evidence import maximize_evidence as maximize_evidence
 from ._gap import GAPRegressor
 from ._gapkqeq import GAPKQEqRegressor
 from ._kqeq import KQEqRegressor
+from ._posterior import Posterior
 from ._qeq import QEqRegressor
 from ._solution import Solution
 
 __all__ = [
+    "Evidence",
     "GAPKQEqRegressor",
     "GAPRegressor",
     "KQEqRegressor",
     "KQEqRegressorCV",
+    "Posterior",
     "QEqRegressor",
     "Solution",
+    "check_defined",
+    "check_weights",
+    "log_evidence",
+    "maximize_evidence",
     "partial_fit",
     "predict_born_effective_charges",
     "predict_charges",
@@ -47,4 +51,6 @@ __all__ = [
     "predict_target",
     "predict_targets",
     "refit",
+    "unwrap",
+    "with_energy",
 ]

@@ -1,46 +1,33 @@
-"""The evidence of a model that is linear in its weights, and what raises it.
+"""The evidence of labels that are linear in the weights, and its gradient.
 
-In units of noise and prior, the labels are normal with covariance ``K = J J^T + 1`` around those of
-the prior mean, from which they differ by r. With the triangle ``R^T R = J^T J + 1``, the weights v
-and the residuals ``alpha = r - J v = K^-1 r``,
+In units of noise and prior, the labels have a normal distribution with the covariance
+``K = J J^T + 1`` around the labels of the prior mean, from which they differ by r. With the triangle
+``R^T R = J^T J + 1``, the weights v and the residuals ``alpha = r - J v = K^-1 r``,
 
     log p(y) = -(|alpha|^2 + |v|^2) / 2 - sum_k log R_kk - sum_i log sigma_i - n log(2 pi) / 2,
     dL/dJ = alpha v^T - Z,    Z = J (R^T R)^-1 = K^-1 J,
     dL/dlog sigma_i = alpha_i^2 - (1 - Z_i . J_i)
 
-(Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), eqs. 2.30 and 5.9). From
-dL/dJ follow the derivatives by the amplitudes, and by whatever changes the response.
+(Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), eqs. 2.30 and 5.9). The
+derivatives with respect to amplitudes and to parameters of the response follow from dL/dJ.
 """
 
 from __future__ import annotations
 
-import warnings
-from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import chemical_symbols
 from scipy.linalg import solve_triangular
-from scipy.optimize import minimize
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
-from tqdm import tqdm
 
-from ..parameters import per_element
-from ..targets import TARGETS
-from ..targets._observables import ChargeTarget
-from ._rows import weighted_label
+from ..solvers import Triangle
+from ._problem import weighted_label
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import ArrayLike
 
-    from .._typing import History, LabelsLike, M, Model, StructuresLike
-
-
-# Of the logarithm of a softness, and of other parameters.
-LARGEST_SOFTENING, LARGEST_CHANGE = np.log(10.0), np.log(1e3)
+    from .._typing import LabelsLike, Model, StructuresLike
 
 
 class Evidence(NamedTuple):
@@ -66,7 +53,7 @@ class Evidence(NamedTuple):
     """
 
     value: float
-    gradient: dict
+    gradient: dict[str, Any]
 
 
 def log_evidence(
@@ -74,13 +61,13 @@ def log_evidence(
 ) -> Evidence:
     """Logarithm of the probability of labels, the weights integrated out, and its derivatives.
 
-    It tells how well noise, amplitudes and response suit the labels without any held-out data, and
-    unlike a cross-validated error it can be climbed: see `maximize_evidence`.
+    It measures how well noise, amplitudes and response suit the labels, without held-out data. It
+    is differentiable, unlike a cross-validated error: `maximize_evidence` climbs it.
 
     Parameters
     ----------
     model : KQEqRegressor, GAPKQEqRegressor, QEqRegressor, or a pipeline of one
-        Need not be fitted, and is left as it is.
+        Fitted or not; it is not changed.
     X : StructureFeatures or sequence of ase.Atoms
         As in `fit`.
     y : labels
@@ -91,7 +78,7 @@ def log_evidence(
     Returns
     -------
     evidence : Evidence
-        The logarithm, and its derivatives by the names of the parameters.
+        The logarithm, and its derivatives by the name of the parameter.
 
     Raises
     ------
@@ -114,185 +101,29 @@ def log_evidence(
     >>> sorted(log_evidence(model, X[:30], y["dipole"][:30]).gradient["response__softness"])
     ['C', 'F', 'H', 'N', 'O']
     """
-    model, X, _ = _featurised(model, X)
-    return _log_evidence(model, X, y, sample_weight)
+    model, X, _ = split_pipeline(model, X)
+    return evidence_of(model, X, y, sample_weight)
 
 
-def maximize_evidence(
-    model: Model,
-    X: StructuresLike,
-    y: LabelsLike,
-    parameters: Sequence[str] | None = None,
-    sample_weight: ArrayLike | None = None,
-    max_iter: int = 20,
-    verbose: int = 0,
-) -> tuple[M, History]:
-    """Choose parameters of a charge model by the evidence of linear labels.
-
-    The logarithms of the parameters are changed by L-BFGS with exact derivatives; each step costs
-    about two fits. Lengths, such as cutoffs and the range of `ChargeFlow`, change what is
-    extrapolated, which no evidence sees: choose them by grouped cross-validation.
+def split_pipeline(model: Any, X: Any) -> tuple[Any, Any, str]:
+    """The charge model of a pipeline, its input, and the prefix of its parameters.
 
     Parameters
     ----------
-    model : KQEqRegressor, GAPKQEqRegressor, QEqRegressor, or a pipeline of one
-        Need not be fitted, and is left as it is.
-    X : StructureFeatures or sequence of ase.Atoms
-        As in `fit`.
-    y : labels
-        As in `log_evidence`.
-    parameters : sequence of str, default=None
-        Names of what `log_evidence` has a derivative for, with or without the name of the step of a
-        pipeline before them. The softness of each element is one parameter, unless it is zero, and
-        changes by a factor of ten at most. None means the noise of all labels, and the softness
-        where charge flows.
-    sample_weight : array-like of shape (n,), default=None
-        As in `fit`.
-    max_iter : int, default=20
-        Largest number of steps.
-    verbose : int, default=0
-        Above 0 a progress bar shows the evidence.
+    model : estimator
+        A charge model, or a pipeline that ends in one.
+    X : sequence
+        Input of `model`.
 
     Returns
     -------
     model : estimator
-        A clone with the best parameters that were found, not fitted. An interrupt of the keyboard
-        ends the search early.
-    history : list of dict
-        Evidence and parameters of every step.
-
-    Raises
-    ------
-    ValueError
-        If the evidence has no derivative by a parameter, if one is zero, or if there are labels of
-        energies or norms of dipoles.
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from skqeq import ChargeFlow, CURSparsifier, KQEqRegressor, SOAPFeaturizer
-    >>> from skqeq.datasets import load_molecules
-    >>> from skqeq.model_selection import maximize_evidence
-    >>> X, y = load_molecules()
-    >>> model = KQEqRegressor(response=ChargeFlow())
-    >>> model = make_pipeline(SOAPFeaturizer(), CURSparsifier(n_points=8), model)
-    >>> better, history = maximize_evidence(model, X[:30], y["dipole"][:30], max_iter=3)
-    >>> history[-1]["evidence"] > history[0]["evidence"]
-    True
+        The charge model.
+    X : object
+        Its input, by clones of the other steps.
+    prefix : str
+        What the pipeline puts before the names of its parameters.
     """
-    regressor, X, prefix = _featurised(model, X)
-    evidence = _log_evidence(regressor, X, y, sample_weight)
-    names = [parameters] if isinstance(parameters, str) else parameters
-    if names is None:
-        names = [n for n in evidence.gradient if n.startswith("sigma") or n.endswith("softness")]
-    names = [name.removeprefix(prefix) for name in names]
-    missing = sorted(set(names) - set(evidence.gradient))
-    if missing:
-        raise ValueError(
-            f"the evidence has no derivative by {', '.join(missing)}; it has by "
-            f"{', '.join(evidence.gradient)}"
-        )
-    given = regressor.get_params()
-    places, start = [], []
-    for name in names:
-        of_elements = evidence.gradient[name]
-        if not isinstance(of_elements, dict):
-            places.append((name, None))
-            start.append(given[name])
-            continue
-        table = per_element(given[name], name)
-        for symbol in of_elements:
-            if table[atomic_numbers[symbol]] > 0:
-                places.append((name, symbol))
-                start.append(table[atomic_numbers[symbol]])
-    start = np.array(start, dtype=np.float64)
-    if not len(start) or not (start > 0).all():
-        zero = ", ".join(names) if not len(start) else places[int((start <= 0).argmax())][0]
-        raise ValueError(f"{zero} is zero, which has no logarithm")
-    history, known = [], {start.tobytes(): evidence}
-
-    def settings(values):
-        found = {}
-        for (name, symbol), value in zip(places, values.tolist(), strict=True):
-            if symbol is None:
-                found[name] = value
-            else:
-                # Elements that do not occur, or have none, keep what they have.
-                table = per_element(given[name], name)
-                others = {
-                    chemical_symbols[z]: float(table[z])
-                    for z in np.flatnonzero(~np.isnan(table))
-                    if isinstance(given[name], dict)
-                    or chemical_symbols[z] in evidence.gradient[name]
-                }
-                found.setdefault(name, others)[symbol] = value
-        return found
-
-    def loss(logarithms):
-        values = start * np.exp(logarithms)
-        if values.tobytes() not in known:
-            trial = clone(regressor).set_params(**settings(values))
-            known[values.tobytes()] = _log_evidence(trial, X, y, sample_weight)
-        found = known[values.tobytes()]
-        history.append({"evidence": found.value, **settings(values)})
-        bar.update()
-        bar.set_postfix(evidence=f"{found.value:.6g}")
-        return -found.value, -np.array([_value(found.gradient, place) for place in places])
-
-    def climb(active, x, steps):
-        """Change some of the logarithms, the first step by at most one."""
-        scale = 1.0 / max(1.0, np.linalg.norm(loss(x)[1][active]))
-
-        def scaled(part):
-            moved = x.copy()
-            moved[active] = part
-            value, gradient = loss(moved)
-            return scale * value, scale * gradient[active]
-
-        box = [(-b, b) for b in bounds[active]]
-        options = {"maxiter": steps, "gtol": 1e-5 * scale}
-        found = minimize(
-            scaled, x[active], jac=True, method="L-BFGS-B", bounds=box, options=options
-        )
-        x = x.copy()
-        x[active] = found.x
-        return x
-
-    softness = np.array([symbol is not None for _, symbol in places])
-    bounds = np.where(softness, LARGEST_SOFTENING, LARGEST_CHANGE)
-    x = np.zeros(len(start))
-    with (
-        tqdm(desc="evidence", disable=not verbose, leave=False) as bar,
-        suppress(KeyboardInterrupt),
-    ):
-        if softness.any() and not softness.all():
-            # With a noise that is far off, the softness is not what the labels say.
-            x = climb(~softness, x, max_iter)
-        x = climb(np.full(len(x), True), x, max_iter)
-    best = max(history, key=lambda step: step["evidence"])
-    ends = np.array([np.log(_value(best, place)) for place in places]) - np.log(start)
-    for (name, symbol), end, bound in zip(places, ends, bounds, strict=True):
-        if abs(end) > 0.99 * bound:
-            of_element = f" of {symbol}" if symbol else ""
-            warnings.warn(
-                f"the best {name}{of_element} that was found is at the end of what was searched, "
-                f"{np.exp(end):.3g} times its start: the labels do not tell it, or the start is "
-                "far off",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-    best = {prefix + name: value for name, value in best.items() if name != "evidence"}
-    return clone(model).set_params(**best), history
-
-
-def _value(step, place):
-    """What a step of the history, or a gradient, holds of a parameter, or of it for an element."""
-    name, symbol = place
-    return step[name] if symbol is None else step[name][symbol]
-
-
-def _featurised(model, X):
-    """The charge model of a pipeline, what X is to it, and what its parameters are called there."""
     if not hasattr(model, "steps"):
         return model, X, ""
     *steps, (name, regressor) = model.steps
@@ -302,109 +133,147 @@ def _featurised(model, X):
     return regressor, X, f"{name}__"
 
 
-def _log_evidence(model, X, y, sample_weight):
-    model = clone(model)
-    features, labels, weights = model._prepare(X, y, sample_weight)
-    unusable = [
-        name
-        for name in labels.names
-        if not (isinstance(TARGETS[name], ChargeTarget) and TARGETS[name].linear)
-    ]
-    if unusable or model._bias is not None:
-        raise ValueError(
-            "the evidence is that of labels that are linear in the charges: dipole, charges, "
-            f"quadrupole and potential, without charge_bias; got {', '.join(labels.names)}"
-        )
-    triangle, _ = model._assemble(features, labels, weights)
-    R, v = triangle.R, triangle.solve()
-    total = -triangle.loss(v) - np.log(np.abs(np.diag(R))).sum()
+def evidence_of(model: Any, X: Any, y: Any, sample_weight: Any) -> Evidence:
+    """The evidence of a charge model, see `log_evidence`."""
+    problem = clone(model).problem(X, y, sample_weight)
+    problem.check_linear("the evidence")
+    triangle = Triangle(problem.layout.n_columns, penalty=1.0)
+    problem.reduce_charge_rows(triangle)
+    gradient = _Gradient(problem, triangle.R, triangle.solve())
+    total = -triangle.loss(gradient.v) - np.log(np.abs(np.diag(triangle.R))).sum()
     total -= 0.5 * triangle.n_rows * np.log(2 * np.pi)
-    noise = model._noise(features.structures, labels, weights)
-    flows = model.response_.learns_reference
-    by_sigma = dict.fromkeys(labels.names, 0.0)
-    by_column, by_range = np.zeros(len(v)), 0.0
-    by_softness = np.zeros(len(model.elements_))
-    for first, block in features.blocks(verbose=model.verbose, desc="evidence"):
-        parts, pieces = block.split(model._sizes)[:2], []
-        for s, structure in enumerate(block.structures):
-            i = first + s
-            values = model._values(labels, labels.names, i, structure)
-            if weights[i] > 0 and values:
-                sigmas = {name: noise[name][i] for name in values}
-                pieces.append(
-                    _Rows(model, i, structure, values, sigmas, [part.own(s) for part in parts])
-                )
-        if not pieces:
-            continue
-        J = np.concatenate([piece.J for piece in pieces])
-        Z = solve_triangular(R, J.T, trans="T", check_finite=False)
-        Z = solve_triangular(R, Z, check_finite=False, overwrite_b=True).T
-        ends = np.cumsum([len(piece.J) for piece in pieces])[:-1]
-        for piece, z in zip(pieces, np.split(Z, ends), strict=True):
-            alpha = piece.residual - piece.J @ v
-            slope = np.multiply.outer(alpha, v) - z
-            total += piece.log_weights
-            by_column += np.einsum("ik,ik->k", slope, piece.J)
-            change = alpha**2 - 1 + np.einsum("ik,ik->i", z, piece.J)
-            for name, part in zip(piece.names, np.split(change, piece.ends), strict=True):
-                by_sigma[name] += part.sum()
-            if flows:
-                by_scale, by_element = piece.softness_slopes(alpha, slope, len(by_softness))
-                by_range += by_scale
-                by_softness += by_element
-    gradient = {f"sigma_{name}": float(value) for name, value in by_sigma.items()}
-    sums = [float(part.sum()) for part in model._unpack(by_column)]
-    fields = ["amplitude_chi", "amplitude_baseline"]
-    fields += ["response__amplitude", "response__amplitude_baseline"] if flows else []
-    parameters = model.get_params()
-    gradient |= {name: x for name, x in zip(fields, sums) if name in parameters}
-    if flows:
-        symbols = [chemical_symbols[z] for z in model.elements_]
-        gradient["response__softness"] = dict(zip(symbols, by_softness.tolist(), strict=True))
-        gradient["response__range"] = by_range
-    return Evidence(float(total), gradient)
+    blocks = problem.features.blocks(verbose=problem.forward.verbose, desc="evidence")
+    for begin, block in blocks:
+        total += gradient.add(begin, block)
+    return Evidence(float(total), gradient.by_parameter(model.get_params()))
 
 
-class _Rows:
-    """The rows of one structure, and what goes into them."""
+class _Gradient:
+    """Derivatives of the evidence, summed over structures.
 
-    def __init__(self, model, i, structure, values, sigmas, features):
-        self.names = list(values)
-        n_rows = sum(TARGETS[name].size(structure) for name in values)
-        self.equilibrium, _, self.slots = model._equilibrium(structure, i, 4 * n_rows)
-        chi = model._chi_0[self.slots]
-        q = self.equilibrium.charges(chi)
-        self.potential = self.equilibrium.potential(chi, q)
-        operators, residuals, all_weights = zip(
-            *(
-                weighted_label(self.equilibrium, TARGETS[name], value, sigmas[name], q)
-                for name, value in values.items()
-            ),
-            strict=True,
-        )
-        self.log_weights = np.log(np.concatenate(all_weights)).sum()
-        sizes = [len(residual) for residual in residuals]
-        self.ends = np.cumsum(sizes)[:-1]
-        self.operator, self.residual = np.concatenate(operators), np.concatenate(residuals)
-        over = [rows for rows in self.equilibrium.rows(self.operator) if rows is not None]
-        onehot, scale = model._onehot(structure.numbers), model._scale()
-        scales = np.split(scale, np.cumsum(model._lengths())[:-1])
-        self.fields = [
-            np.concatenate([own * scales[2 * f], onehot * scales[2 * f + 1]], axis=1)
-            for f, own in enumerate(features[: len(over)])
+    Parameters
+    ----------
+    problem : Problem
+        The labels.
+    R : ndarray of shape (n_weights, n_weights)
+        Triangle of all rows and the prior.
+    v : ndarray of shape (n_weights,)
+        Weights of least loss.
+    """
+
+    def __init__(self, problem, R, v):
+        self.problem, self.R, self.v = problem, R, v
+        self.noise = problem.noise()
+        self._of_noise = dict.fromkeys(problem.labels.names, 0.0)
+        self._of_columns = np.zeros(len(v))
+        self._of_response = {}
+
+    def add(self, begin, block):
+        """Add the structures of a block; returns the sum of ``-log sigma`` of their labels."""
+        parts = block.split(self.problem.layout.sizes)
+        by_structure = {}
+        for label in self.problem.charge_labels(block, begin):
+            by_structure.setdefault(label.number, []).append(label)
+        if not by_structure:
+            return 0.0
+        rows = [
+            _StructureRows(self.problem, labels, self.noise, [part.rows_of(s) for part in parts])
+            for number, labels in by_structure.items()
+            for s in [number - self.problem.first - begin]
         ]
-        parts = [rows @ field for rows, field in zip(over, self.fields, strict=True)]
-        rest = np.zeros((len(self.residual), len(scale) - sum(p.shape[1] for p in parts)))
-        self.J = np.concatenate([*parts, rest], axis=1)
+        J = np.concatenate([of_structure.J for of_structure in rows])
+        Z = solve_triangular(self.R, J.T, trans="T", check_finite=False)
+        Z = solve_triangular(self.R, Z, check_finite=False, overwrite_b=True).T
+        ends = np.cumsum([len(of_structure.J) for of_structure in rows])[:-1]
+        for of_structure, z in zip(rows, np.split(Z, ends), strict=True):
+            self._add_structure(of_structure, z)
+        return sum(of_structure.log_inverse_noise for of_structure in rows)
 
-    def softness_slopes(self, alpha, slope, n_elements):
-        """Derivatives by the logarithms of the range, and of the softness of the elements."""
-        split = self.fields[0].shape[1]
-        chi, reference = slope[:, :split], slope[:, split : split + self.fields[1].shape[1]]
-        H = self.equilibrium.softness_response(
-            self.operator,
-            chi @ self.fields[0].T,
-            reference @ self.fields[1].T,
-            np.multiply.outer(alpha, self.potential),
+    def _add_structure(self, rows, z):
+        alpha = rows.residual - rows.J @ self.v
+        of_J = np.multiply.outer(alpha, self.v) - z
+        self._of_columns += np.einsum("ik,ik->k", of_J, rows.J)
+        of_noise = alpha**2 - 1 + np.einsum("ik,ik->i", z, rows.J)
+        for name, part in zip(rows.names, np.split(of_noise, rows.ends), strict=True):
+            self._of_noise[name] += part.sum()
+        of_response = self.problem.forward.response.parameter_gradient(
+            rows.equilibrium,
+            rows.operator,
+            rows.gradient_by_field(of_J),
+            np.multiply.outer(alpha, rows.potential),
         )
-        return self.equilibrium.flows.derivatives(H, self.slots, n_elements)
+        for name, part in of_response.items():
+            self._of_response[name] = self._of_response.get(name, 0.0) + part
+
+    def by_parameter(self, parameters):
+        """Derivatives by the names of the model's parameters."""
+        layout = self.problem.layout
+        gradient = {f"sigma_{name}": float(value) for name, value in self._of_noise.items()}
+        response = self.problem.forward.response
+        for place, columns in zip(layout.enters, layout.columns, strict=True):
+            if place == "energy":
+                continue
+            names = ("amplitude_chi", "amplitude_baseline")
+            if place != "chi":
+                names = [f"response__{name}" for name in response.prior_parameters.get(place, ())]
+            for name, part in zip(names, columns, strict=True):
+                if name in parameters:
+                    gradient[name] = float(self._of_columns[part].sum())
+        symbols = [chemical_symbols[z] for z in layout.elements]
+        for name, value in self._of_response.items():
+            by_element = np.ndim(value) > 0
+            gradient[f"response__{name}"] = (
+                dict(zip(symbols, value.tolist(), strict=True)) if by_element else float(value)
+            )
+        return gradient
+
+
+class _StructureRows:
+    """The rows of the labels of one structure, and what they are made of.
+
+    Attributes
+    ----------
+    J : ndarray of shape (n, n_weights)
+        Over the weights in units of their prior.
+    residual : ndarray of shape (n,)
+        In units of the noise.
+    operator : ndarray of shape (n, n_atoms)
+        Derivatives with respect to the charges, in units of the noise.
+    ends : ndarray
+        Where the rows of each target but the last end.
+    """
+
+    def __init__(self, problem, labels, noise, features):
+        self.names = [label.name for label in labels]
+        self.equilibrium, layout = labels[0].equilibrium, problem.layout
+        numbers, number = self.equilibrium.structure.numbers, labels[0].number
+        fields = layout.prior_values(numbers)
+        fields.pop("energy", None)
+        self.potential = self.equilibrium.potential(labels[0].prior_charges, **fields)
+        sigmas = [noise[name][number - problem.first] for name in self.names]
+        parts = [weighted_label(*x) for x in zip(labels, sigmas, strict=True)]
+        operators, residuals, inverse_noise = zip(*parts, strict=True)
+        self.log_inverse_noise = np.log(np.concatenate(inverse_noise)).sum()
+        self.ends = np.cumsum([len(residual) for residual in residuals])[:-1]
+        self.operator, self.residual = np.concatenate(operators), np.concatenate(residuals)
+        rows, onehot = self.equilibrium.rows(self.operator), layout.onehot(numbers)
+        # Values of the fields on the atoms by scaled weights, (n_atoms, n_columns).
+        self._values, pieces = [], []
+        for f, of_features in enumerate(features):
+            place, scales = layout.enters[f], [layout.scale[part] for part in layout.columns[f]]
+            constants = onehot if layout.n_constants[f] else np.zeros((len(onehot), 0))
+            values = np.concatenate([of_features * scales[0], constants * scales[1]], axis=1)
+            self._values.append((place, values))
+            zeros = np.zeros((len(self.residual), len(numbers)))
+            pieces.append(rows.get(place, zeros) @ values)
+        self.J = np.concatenate(pieces, axis=1)
+
+    def gradient_by_field(self, of_J):
+        """Derivatives by the rows of each field, (n, n_atoms), from those by J."""
+        gradient, start = {}, 0
+        for place, values in self._values:
+            part = of_J[:, start : start + values.shape[1]]
+            start += values.shape[1]
+            if place != "energy":
+                gradient[place] = gradient.get(place, 0.0) + part @ values.T
+        return gradient

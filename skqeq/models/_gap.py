@@ -1,15 +1,13 @@
-"""The local energy alone: what a model without charges can do."""
+"""A local energy of every atom, without charges."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from ..fields import Field
 from ..response import NoCharges
-from ..solvers._gauss_newton import add_linearized
-from ..targets._observables import ENERGIES
-from ._base import POSITIVE, ChargeModel, check_featurised, fields
+from ._base import POSITIVE, ChargeModel
+from ._checks import check_featurised
 
 if TYPE_CHECKING:
     from .._typing import AtomicEnergies, EnergyNoise
@@ -18,16 +16,17 @@ if TYPE_CHECKING:
 class GAPRegressor(ChargeModel):
     """Gaussian approximation potential: a local energy of every atom, and no charges.
 
-    The short-range half of `GAPKQEqRegressor` alone [1]_, the baseline that charges have to beat::
+    The short-range half of `GAPKQEqRegressor` [1]_, a baseline for models with charges::
 
         E = sum_i e_i,    e_i = e(Z_i) + psi_i . u,    u ~ N(0, amplitude_gap^2)
 
-    It is linear in its weights. Total charges and fields mean nothing to it.
+    The energy is linear in the weights, so that the fit takes one step. It does not depend on the
+    total charge or on a field.
 
     Parameters
     ----------
     amplitude_gap : float, default=1.0
-        Prior standard deviation of the learned part of the energy of an atom, eV.
+        Prior standard deviation of the local energy of an atom, eV.
     sigma_energy : float, default=0.001
         Noise of the energy, eV; by default of the energy per atom.
     sigma_forces : float, default=0.05
@@ -35,27 +34,26 @@ class GAPRegressor(ChargeModel):
     sigma_stress : float, default=0.001
         Noise of the components of the stress, eV/Angstrom^3.
     energy_noise : {"per_atom", "per_structure", "sqrt_n"}, default="per_atom"
-        What `sigma_energy` is the noise of, as in `KQEqRegressor`.
+        Meaning of `sigma_energy`, as in `KQEqRegressor`.
     atomic_energies : "fit" or dict of {str: float}, default="fit"
         Energies of the free atoms, eV, as in `KQEqRegressor`.
     n_jobs : int, default=None
-        Number of processes that reduce labels, as in `KQEqRegressor`.
+        Number of processes, as in `KQEqRegressor`.
     store_triangles : bool, default=False
-        Whether `fit` keeps what `predict_std` needs.
+        Whether to store the triangle that `predict_std` needs.
     verbose : int, default=0
         Above 0 progress bars are shown.
 
     Attributes
     ----------
-    coef_ : ndarray of shape (n_elements + n_features,)
-        Shifts of the electronegativities of `elements_`, which are zero here, then the weights u,
-        eV.
+    coef_ : ndarray of shape (n_features,)
+        The weights u, eV.
     elements_ : ndarray of shape (n_elements,)
         Atomic numbers seen in `fit`.
     atomic_energies_ : ndarray of shape (n_elements,)
-        Energies of their free atoms, eV.
+        Energies of the free atoms of `elements_`, eV.
     targets_ : list of str
-        What `predict` returns.
+        Targets that `predict` returns.
     n_features_in_ : int
         Number of features seen in `fit`.
 
@@ -112,31 +110,15 @@ class GAPRegressor(ChargeModel):
         self.store_triangles = store_triangles
         self.verbose = verbose
 
-    def _features(self, X, response):
+    # Charges are neither biased nor found by iteration.
+    charge_bias = None
+
+    def _fields(self, response):
+        return [Field("gap", "energy", ("gap",), self.amplitude_gap)]
+
+    def _blocks(self, X):
         X = check_featurised(X, type(self).__name__)
-        return fields(X.structures, energy=X.source)
+        return X.structures, {"gap": X.source}
 
-    def _amplitudes(self):
-        return 0.0, 0.0, self.amplitude_gap
-
-    def _prepare_charges(self, lookup):
-        self._chi_0, self._bias = np.zeros(len(self.elements_)), None
-
-    def _equilibrium(self, structure, i, n_solutions=1):
-        return NoCharges(structure), None, np.searchsorted(self.elements_, structure.numbers)
-
-    def _minimise(self, triangle, nonlinear):
-        [rows] = nonlinear
-        rows.max_bytes = 0  # they are needed once
-        triangle = triangle.copy()
-        add_linearized(rows, triangle, np.zeros(triangle.n_columns), response=False)
-        v = triangle.solve()
-        return v, [{"loss": float(triangle.loss(v)), "gradient": 0.0, "step": 1.0}]
-
-    def _check_known(self, names):
-        for name in names:
-            if name not in ENERGIES:
-                raise ValueError(
-                    f"{type(self).__name__} has no charges and knows nothing of {name}; its "
-                    f"targets are {', '.join(ENERGIES)}"
-                )
+    def _checked_response(self):
+        return NoCharges()

@@ -1,107 +1,91 @@
-"""A short-range energy beside kernel charge equilibration."""
+"""Kernel charge equilibration plus a short-range energy."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._base import POSITIVE, check_featurised, fields
+from ..fields import Field
+from ..response import QEq
+from ._base import POSITIVE
 from ._kqeq import KQEqRegressor
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from .._typing import (
-        Algorithm,
-        AtomicEnergies,
-        ByElement,
-        EnergyNoise,
-        PerElement,
-        Radii,
-        Solver,
-    )
-    from ..response import ChargeFlow, QEq
+    from .._typing import Algorithm, AtomicEnergies, ByElement, EnergyNoise
+    from ..response import Response
 
 
 class GAPKQEqRegressor(KQEqRegressor):
-    """Kernel charge equilibration with a local energy of every atom, fitted together.
+    """Kernel charge equilibration and a local energy of every atom, fitted together.
 
     `KQEqRegressor` plus a Gaussian approximation potential (GAP) [1]_, [2]_::
 
         E = sum_i e_i + min_q (chi . q + q . A q / 2 - field . sum_i q_i r_i),
         e_i = e(Z_i) + psi_i . u,    u ~ N(0, amplitude_gap^2)
 
-    The local energy holds what is short-ranged, repulsion and bonds; electrostatics holds what is
-    not, whatever the total charge, also in a field. Both have features of their own, which come
-    side by side from `StructureBlocks`: electronegativities from the block ``"chi"``, energies of
-    atoms from ``"gap"``. Everything else is as in `KQEqRegressor`: one least-squares problem of
-    energies, forces, stress, and whatever says more of the charges.
+    The local energies ``e_i`` describe the short-ranged part, repulsion and bonds. The charges
+    describe the long-ranged part, for any total charge and in a field. Each has its own features,
+    which `StructureBlocks` puts side by side: the block ``"chi"`` for electronegativities, the
+    block ``"gap"`` for local energies. Everything else is as in `KQEqRegressor`.
 
     Parameters
     ----------
     amplitude_gap : float, default=1.0
-        Prior standard deviation of the learned part of the energy of an atom, eV.
+        Prior standard deviation of the local energy of an atom, eV.
     sigma_dipole, sigma_charges, sigma_quadrupole, sigma_potential, sigma_dipole_magnitude : float
         Noise of the labels, as in `KQEqRegressor`.
     sigma_energy, sigma_forces, sigma_stress, sigma_born_effective_charges : float
-        Likewise.
+        Noise of the labels, as in `KQEqRegressor`.
     energy_noise : {"per_atom", "per_structure", "sqrt_n"}, default="per_atom"
-        What `sigma_energy` is the noise of, as in `KQEqRegressor`.
+        Meaning of `sigma_energy`, as in `KQEqRegressor`.
     atomic_energies : "fit" or dict of {str: float}, default="fit"
         Energies of the free atoms, eV, as in `KQEqRegressor`.
     charge_bias : dict of {str: float}, default=None
-        Charges that atoms without labels of charges are pulled to, e, as in `KQEqRegressor`.
+        Charges toward which atoms without labels of charges are pulled, e, as in `KQEqRegressor`.
     amplitude_chi : float, default=1.0
         Prior standard deviation of the learned part of the electronegativity, V.
     baseline : bool, default=True
         Whether each element has a constant electronegativity, as in `KQEqRegressor`.
     amplitude_baseline : float, default=10.0
-        Prior standard deviation of its difference from that of QEq, V.
-    hardness : float or dict of {str: float}, default=2.7
-        As in `KQEqRegressor`, where it is zero by default; 2.7 eV/e^2 is that of [2]_.
-    radius_scale : float, default=0.2
-        Width of the Gaussian charges in units of the atomic radius.
-    radii : {"qeq", "covalent"} or dict of {str: float}, default="qeq"
-        Atomic radii, Angstrom.
-    accuracy : float, default=1e-8
-        As in `skqeq.electrostatics.hardness_matrix`.
-    solver : {"auto", "dense", "iterative"}, default="auto"
-        How charges are found, as in `KQEqRegressor`.
+        Prior standard deviation of the shifts ``b``, V.
     algorithm : {"gauss_newton", "fixed_point"}, default="gauss_newton"
-        How targets that are not linear are fitted, as in `KQEqRegressor`.
+        Iteration for targets that are not linear, as in `KQEqRegressor`.
     init : array-like of shape (n_weights,), default=None
-        Where the iteration starts, in the form of `coef_`, as in `KQEqRegressor`.
+        Weights from which the iteration starts, in the form of `coef_`.
     max_iter : int, default=50
         Largest number of steps.
     tol : float, default=1e-7
-        When the iteration stops, as in `KQEqRegressor`.
-    response : QEq or ChargeFlow, default=None
-        How charges follow from the electronegativities; None means `skqeq.QEq`.
+        Relative gradient at which the iteration stops, as in `KQEqRegressor`.
+    response : Response, default=None
+        How charges follow from the electronegativities, as in `KQEqRegressor`. None means
+        ``QEq(hardness=2.7)``, the hardness of [2]_.
     n_jobs : int, default=None
-        Number of processes that reduce labels, as in `KQEqRegressor`.
+        Number of processes, as in `KQEqRegressor`.
     store_triangles : bool, default=False
-        Whether `fit` keeps what `partial_fit`, `refit` and `predict_std` need.
+        Whether to store the triangles that `partial_fit`, `refit` and `predict_std` need.
     verbose : int, default=0
         Above 0 progress bars are shown.
 
     Attributes
     ----------
     coef_ : ndarray of shape (n_weights,)
-        The weights w of chi, the shifts b of `elements_`, V, as many of reference charges, e, if
-        there are any, and the weights u, eV.
+        The weights w and the shifts b of `elements_`, V; the same for reference charges, e, if
+        there are any; then the weights u, eV.
     elements_ : ndarray of shape (n_elements,)
         Atomic numbers seen in `fit`.
     atomic_energies_ : ndarray of shape (n_elements,)
-        Energies of their free atoms, eV.
+        Energies of the free atoms of `elements_`, eV.
     targets_ : list of str
-        What `predict` returns.
+        Targets that `predict` returns.
     fit_history_ : list of dict
         Penalised loss, relative gradient norm and step length of every iteration.
     n_iter_ : int
-        Its length.
+        Length of `fit_history_`.
     n_features_in_ : int
         Number of features of all blocks.
-    response_ : QEq or ChargeFlow
-        How charges follow.
+    response_ : Response
+        The response, prepared for `elements_`.
 
     See Also
     --------
@@ -158,16 +142,11 @@ class GAPKQEqRegressor(KQEqRegressor):
         amplitude_chi: float = 1.0,
         baseline: bool = True,
         amplitude_baseline: float = 10.0,
-        hardness: PerElement = 2.7,
-        radius_scale: float = 0.2,
-        radii: Radii = "qeq",
-        accuracy: float = 1e-8,
-        solver: Solver = "auto",
         algorithm: Algorithm = "gauss_newton",
         init: ArrayLike | None = None,
         max_iter: int = 50,
         tol: float = 1e-7,
-        response: QEq | ChargeFlow | None = None,
+        response: Response | None = None,
         n_jobs: int | None = None,
         store_triangles: bool = False,
         verbose: int = 0,
@@ -188,11 +167,6 @@ class GAPKQEqRegressor(KQEqRegressor):
         self.amplitude_chi = amplitude_chi
         self.baseline = baseline
         self.amplitude_baseline = amplitude_baseline
-        self.hardness = hardness
-        self.radius_scale = radius_scale
-        self.radii = radii
-        self.accuracy = accuracy
-        self.solver = solver
         self.algorithm = algorithm
         self.init = init
         self.max_iter = max_iter
@@ -202,16 +176,9 @@ class GAPKQEqRegressor(KQEqRegressor):
         self.store_triangles = store_triangles
         self.verbose = verbose
 
-    def _features(self, X, response):
-        X = check_featurised(X, type(self).__name__, BLOCKS)
-        chi, reference, gap = self._sources(X, ["gap"], f"; {BLOCKS}")
-        return fields(X.structures, chi, reference if response.learns_reference else None, gap)
+    def _fields(self, response):
+        gap = Field("gap", "energy", ("gap",), self.amplitude_gap)
+        return [*super()._fields(response), gap]
 
-    def _amplitudes(self):
-        return *super()._amplitudes()[:2], self.amplitude_gap
-
-
-BLOCKS = (
-    "make them by StructureBlocks([('chi', make_pipeline(SOAPFeaturizer(), CURSparsifier())), "
-    "('gap', make_pipeline(SOAPFeaturizer(), CURSparsifier()))])"
-)
+    def _default_response(self):
+        return QEq(hardness=2.7)

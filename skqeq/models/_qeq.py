@@ -4,65 +4,52 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..structures._collection import collect
-from ._base import POSITIVE, ChargeModel, fields
+from ..structures import collect
+from ._base import ChargeModel
+from ._fields import charge_fields
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from .._typing import (
-        Algorithm,
-        AtomicEnergies,
-        ByElement,
-        EnergyNoise,
-        PerElement,
-        Radii,
-        Solver,
-    )
+    from .._typing import Algorithm, AtomicEnergies, ByElement, EnergyNoise
+    from ..response import Response
 
 
 class QEqRegressor(ChargeModel):
     """Charge equilibration with one electronegativity per element: the classical baseline.
 
-    The same model and solver as `KQEqRegressor`, without the part that looks at the
-    surroundings [1]_: ``chi_i = chi_0(Z_i) + b(Z_i)``. It takes structures directly.
+    The electronegativity of an atom is ``chi_i = chi_0(Z_i) + b(Z_i)`` and does not depend on its
+    neighbourhood [1]_. Everything else is as in `KQEqRegressor`. It takes structures directly.
 
     Parameters
     ----------
     sigma_dipole, sigma_charges, sigma_quadrupole, sigma_potential, sigma_dipole_magnitude : float
         Noise of the labels, as in `KQEqRegressor`.
     sigma_energy, sigma_forces, sigma_stress, sigma_born_effective_charges : float
-        Likewise.
+        Noise of the labels, as in `KQEqRegressor`.
     energy_noise : {"per_atom", "per_structure", "sqrt_n"}, default="per_atom"
-        What `sigma_energy` is the noise of, as in `KQEqRegressor`.
+        Meaning of `sigma_energy`, as in `KQEqRegressor`.
     atomic_energies : "fit" or dict of {str: float}, default="fit"
         Energies of the free atoms, eV, as in `KQEqRegressor`.
     charge_bias : dict of {str: float}, default=None
-        Charges that atoms without labels of charges are pulled to, e, as in `KQEqRegressor`.
+        Charges toward which atoms without labels of charges are pulled, e, as in `KQEqRegressor`.
     amplitude_baseline : float, default=10.0
         Prior standard deviation of ``b``, V.
-    hardness : float or dict of {str: float}, default=0.0
-        Hardness J added to the self-interaction of the Gaussian charges, eV/e^2.
-    radius_scale : float, default=0.2
-        Width of the Gaussian charges in units of the atomic radius.
-    radii : {"qeq", "covalent"} or dict of {str: float}, default="qeq"
-        Atomic radii, Angstrom.
-    accuracy : float, default=1e-8
-        As in `skqeq.electrostatics.hardness_matrix`.
-    solver : {"auto", "dense", "iterative"}, default="auto"
-        How charges are found, as in `KQEqRegressor`.
     algorithm : {"gauss_newton", "fixed_point"}, default="gauss_newton"
-        How targets that are not linear are fitted, as in `KQEqRegressor`.
+        Iteration for targets that are not linear, as in `KQEqRegressor`.
     init : array-like of shape (n_weights,), default=None
-        Where the iteration starts, in the form of `coef_`, as in `KQEqRegressor`.
+        Weights from which the iteration starts, in the form of `coef_`.
     max_iter : int, default=50
         Largest number of steps.
     tol : float, default=1e-7
-        When the iteration stops, as in `KQEqRegressor`.
+        Relative gradient at which the iteration stops, as in `KQEqRegressor`.
+    response : Response, default=None
+        How charges follow from the electronegativities, as in `KQEqRegressor`. None means
+        ``QEq()``.
     n_jobs : int, default=None
-        Number of processes that reduce labels, as in `KQEqRegressor`.
+        Number of processes, as in `KQEqRegressor`.
     store_triangles : bool, default=False
-        Whether `fit` keeps what `partial_fit`, `refit` and `predict_std` need.
+        Whether to store the triangles that `partial_fit`, `refit` and `predict_std` need.
     verbose : int, default=0
         Above 0 progress bars are shown.
 
@@ -73,9 +60,9 @@ class QEqRegressor(ChargeModel):
     elements_ : ndarray of shape (n_elements,)
         Atomic numbers seen in `fit`.
     atomic_energies_ : ndarray of shape (n_elements,)
-        Energies of their free atoms, eV.
+        Energies of the free atoms of `elements_`, eV.
     targets_ : list of str
-        What `predict` returns.
+        Targets that `predict` returns.
     fit_history_ : list of dict
         Penalised loss, relative gradient norm and step length of every iteration.
 
@@ -92,11 +79,6 @@ class QEqRegressor(ChargeModel):
     (2, 3)
     """
 
-    _parameter_constraints = {
-        **ChargeModel._parameter_constraints,
-        "amplitude_baseline": [POSITIVE],
-    }
-
     def __init__(
         self,
         sigma_dipole: float = 0.002,
@@ -112,15 +94,11 @@ class QEqRegressor(ChargeModel):
         atomic_energies: AtomicEnergies = "fit",
         charge_bias: ByElement | None = None,
         amplitude_baseline: float = 10.0,
-        hardness: PerElement = 0.0,
-        radius_scale: float = 0.2,
-        radii: Radii = "qeq",
-        accuracy: float = 1e-8,
-        solver: Solver = "auto",
         algorithm: Algorithm = "gauss_newton",
         init: ArrayLike | None = None,
         max_iter: int = 50,
         tol: float = 1e-7,
+        response: Response | None = None,
         n_jobs: int | None = None,
         store_triangles: bool = False,
         verbose: int = 0,
@@ -138,21 +116,17 @@ class QEqRegressor(ChargeModel):
         self.atomic_energies = atomic_energies
         self.charge_bias = charge_bias
         self.amplitude_baseline = amplitude_baseline
-        self.hardness = hardness
-        self.radius_scale = radius_scale
-        self.radii = radii
-        self.accuracy = accuracy
-        self.solver = solver
         self.algorithm = algorithm
         self.init = init
         self.max_iter = max_iter
         self.tol = tol
+        self.response = response
         self.n_jobs = n_jobs
         self.store_triangles = store_triangles
         self.verbose = verbose
 
-    def _features(self, X, response):
-        return fields(collect(X))
+    def _fields(self, response):
+        return charge_fields(response, 0.0, self.amplitude_baseline, blocks=())
 
-    def _amplitudes(self):
-        return 0.0, self.amplitude_baseline, 0.0
+    def _blocks(self, X):
+        return collect(X), {}

@@ -1,61 +1,74 @@
-"""What a charge model says of one structure."""
+"""The charges of one structure, its energy, and their derivatives."""
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .._threads import threads_for
-from ..structures._neighbors import spread_pairs
+from .._threads import blas_threads_for
+from ..electrostatics import in_plane
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._typing import Array
     from ..response import Equilibrium
-    from ..structures import Structure
+    from ..structures import FeatureGradient, Structure
+
+
+class FieldGradient(NamedTuple):
+    """How one field of one structure depends on the geometry.
+
+    Parameters
+    ----------
+    enters : str
+        Where the field enters, see `skqeq.fields.Field`.
+    features : FeatureGradient
+        Gradient of the features of the structure.
+    dual : ndarray
+        Dual weights of the field, see `StructureFeatures.dual`.
+    """
+
+    enters: str
+    features: FeatureGradient
+    dual: Array
 
 
 class Solution:
-    """The charges of one structure, and the energy with its derivatives that go with them.
+    """Charges of least energy of one structure, with the energy and its derivatives.
 
-    What ``model.solutions(X)`` yields. The energy is a minimum in the charges, so that their
-    derivatives drop out. With the potential ``u = chi + A q - field . r``, and reference charges
-    where there are any::
+    ``model.solutions(X)`` yields one for each structure. The energy ``E`` is that of the charges,
+    which depends on the fields f of the response, plus the local energies of the atoms::
 
-        E = chi . q + q . A q / 2 - field . sum_i q_i r_i + u . (q_ref - q) / 2 + sum_i e_i
-        F_j = -q . dchi/dr_j - q . dA/dr_j q / 2 + q_j field - sum_i de_i/dr_j
-              - u . dq_ref/dr_j + u . dX/dr_j u / 2
+        E = E_charges(q, f, r) + sum_i e_i
 
-    The last terms are those of charge that flows, see `skqeq.response.FlowEquilibrium`; without
-    reference charges u is the same for all atoms.
+    Because E is minimal with respect to the charges, forces hold no derivatives of the charges::
+
+        F_j = -dE_charges/dr_j - sum_f sum_i (dE_charges/df_i) df_i/dr_j - sum_i de_i/dr_j
+
+    The terms of E_charges are documented at `skqeq.response.QEq` and `skqeq.response.ChargeFlow`.
 
     Parameters
     ----------
     structure : Structure
-        Geometry, total charge and field.
-    widths : ndarray of shape (n_atoms,)
-        Of the Gaussian charges, Angstrom.
+        Geometry, total charge and external field.
     equilibrium : Equilibrium
-        The charge response.
-    fields : tuple of ndarray of shape (n_atoms,)
-        Electronegativities, V, reference charges, e, or None, and energies of the atoms, eV.
+        The response of the charges.
+    fields : dict of {str: ndarray of shape (n_atoms,)}
+        Values of the fields of the response, such as ``"chi"`` in V.
+    energies : ndarray of shape (n_atoms,)
+        Local energies, eV.
     charges : ndarray of shape (n_atoms,)
-        Those of least energy, e.
-    slopes : list of (gradient, dual)
-        Of each field, the gradient of the features and the dual weights; None where no derivatives
-        are wanted, and those of the energy, of the dipole and of the potential are not known.
-
-    Attributes
-    ----------
-    chi, reference, energies : ndarray of shape (n_atoms,)
-        The fields.
+        Charges of least energy, e.
+    field_gradients : list of FieldGradient, default=None
+        How each field of the model depends on the geometry. None where forces, stress and Born
+        charges are not needed; these then raise an error.
 
     See Also
     --------
-    KQEqRegressor.solutions : Makes them.
+    KQEqRegressor.solutions : Yields solutions.
 
     Examples
     --------
@@ -73,176 +86,124 @@ class Solution:
     def __init__(
         self,
         structure: Structure,
-        widths: Array,
         equilibrium: Equilibrium,
-        fields: tuple[Array, Array | None, Array],
+        fields: dict[str, Array],
+        energies: Array,
         charges: Array,
-        slopes: Sequence[Any] | None = None,
+        field_gradients: Sequence[FieldGradient] | None = None,
     ) -> None:
         self.structure = structure
-        self.widths = widths
         self.equilibrium = equilibrium
-        self.chi, self.reference, self.energies = fields
+        self.fields = fields
+        self.energies = energies
         self.charges = charges
-        self._slopes = slopes
+        self._field_gradients = field_gradients
 
     @property
-    def slopes(self) -> Sequence[Any]:
-        """Of each field, the gradient of the features and the dual weights."""
-        if self._slopes is None:
+    def chi(self) -> Array:
+        """Electronegativities, shape (n_atoms,), V."""
+        if "chi" not in self.fields:
+            raise ValueError("the model has no charges, and so no electronegativities")
+        return self.fields["chi"]
+
+    @property
+    def field_gradients(self) -> Sequence[FieldGradient]:
+        """How each field of the model depends on the geometry."""
+        if self._field_gradients is None:
             raise ValueError("ask for derivatives first: model.solutions(X, ['forces'])")
-        return self._slopes
+        return self._field_gradients
 
     @cached_property
     def energy(self) -> float:
         """Total energy, eV."""
-        electrostatic = self.equilibrium.energy(self.chi, self.charges, self.reference)
+        electrostatic = self.equilibrium.energy(self.charges, **self.fields)
         return electrostatic + float(self.energies.sum())
 
     @cached_property
     def potential(self) -> Array:
         """``u = chi + A q - field . r``, shape (n_atoms,), V."""
-        return self.equilibrium.potential(self.chi, self.charges)
+        return self.equilibrium.potential(self.charges, **self.fields)
 
     @cached_property
-    def drive(self) -> Array:
-        """What a learned reference charge does to the energy, ``u - mean(u)``; (n_atoms,), V."""
-        return self.potential - self.potential.mean()
+    def energy_derivatives(self) -> dict[str, Array]:
+        """By the place where fields enter, ``dE / df_i``, shape (n_atoms,)."""
+        of_charges = self.equilibrium.energy_derivatives(self.charges, **self.fields)
+        return {**of_charges, "energy": np.ones(len(self.structure))}
 
     @cached_property
-    def _derivatives(self):
-        """Of the energy, with respect to the positions and to a strain."""
-        with threads_for(self.structure):
-            gradient, virial = self._energy_gradient()
-        return gradient, in_plane(self.structure, virial)
-
     def _energy_gradient(self):
-        q = self.charges
-        gradient, virial = (0.5 * part for part in self.equilibrium.coulomb_gradient(q))
-        gradient = gradient - np.multiply.outer(q, self.structure.field)
-        parts = []
-        if self.equilibrium.flows is not None:
-            moved, strained = self.equilibrium.flows.gradient(self.potential, self.potential)
-            parts.append((-0.5 * moved, -0.5 * strained))
-        # What a change of each field does to the energy; those of the same features at once.
-        shared = {}
-        for (near, dual), factors in zip(self.slopes, (q, self.drive, np.ones_like(q))):
-            shared.setdefault(id(near), []).append((near, dual, factors))
-        for fields in shared.values():
-            (near, *_), duals, factors = zip(*fields, strict=True)
-            parts.append(near.field_gradient(np.stack(factors), np.stack(duals)))
-        for moved, strained in parts:
-            gradient, virial = gradient + moved, virial + strained
-        return gradient, virial
+        """Derivatives of the energy with respect to the positions and to a strain."""
+        with blas_threads_for(self.structure):
+            gradient, virial = self.equilibrium.energy_gradient(self.charges, **self.fields)
+            # Fields with the same features share one pass over the neighbours.
+            by_features = {}
+            for field in self.field_gradients:
+                by_features.setdefault(id(field.features), []).append(field)
+            for fields in by_features.values():
+                factors = np.stack([self.energy_derivatives[field.enters] for field in fields])
+                duals = np.stack([field.dual for field in fields])
+                moved, strained = fields[0].features.field_gradient(factors, duals)
+                gradient, virial = gradient + moved, virial + strained
+        return gradient, in_plane(virial, self.structure)
 
     @property
     def forces(self) -> Array:
         """Negative derivatives of the energy, shape (n_atoms, 3), eV/Angstrom."""
-        return -self._derivatives[0]
+        return -self._energy_gradient[0]
 
     @property
     def virial(self) -> Array:
         """Derivatives of the energy with respect to a strain, shape (3, 3), eV."""
-        return self._derivatives[1]
+        return self._energy_gradient[1]
 
-    @cached_property
+    @property
     def polarizability(self) -> Array:
-        """``R^T P R``: what a field does to the dipole; shape (3, 3), e^2 Angstrom^2 / eV."""
-        dipoles = self.equilibrium.dipoles
-        of_atoms = 0.0 if dipoles is None else dipoles.polarizability
-        return self.equilibrium.lever.T @ self.dipole_response + of_atoms
+        """Derivatives of the dipole by a uniform field, shape (3, 3), e^2 Angstrom^2 / eV."""
+        return self.equilibrium.polarizability
 
     @property
     def induced_dipoles(self) -> Array | None:
-        """Dipoles of the atoms, shape (n_atoms, 3), e*Angstrom; None where there are none."""
-        return self.equilibrium.induced(self.charges)
-
-    @cached_property
-    def dipole_response(self) -> Array:
-        """``V = P R``: the charges that a field moves, shape (n_atoms, 3), e*Angstrom/V."""
-        return self.equilibrium.project(np.ascontiguousarray(self.equilibrium.lever))
-
-    @cached_property
-    def reference_response(self) -> Array | None:
-        """``R - A V``: what reference charges do to the dipole, shape (n_atoms, 3), Angstrom.
-
-        Up to a constant, which does not matter as their sum is given.
-        """
-        over_reference = self.equilibrium.rows(np.ascontiguousarray(self.equilibrium.lever.T))[1]
-        return None if over_reference is None else over_reference.T
+        """Dipoles of the atoms, shape (n_atoms, 3), e*Angstrom; None without polarizabilities."""
+        return self.equilibrium.induced_dipoles(self.charges)
 
     @cached_property
     def born_effective_charges(self) -> Array:
         """Derivatives ``d mu_a / d r_jb`` of the dipole: shape (n_atoms, 3, 3), e.
 
-        The charges change by ``-P du/dr``, u at fixed charges, and of P the dipole sees
-        ``V = P R``: ``Z*_jab = q_j delta_ab - sum_i V_ia du_i/dr_jb``. Where charge flows, it also
-        follows ``dq_ref/dr - dX/dr u``, of which the dipole sees ``R - A V``.
+        ``Z*_jab`` is the derivative at fixed fields plus ``sum_i (d mu_a / d f_i) df_i / dr_jb``
+        for every field f of the response.
         """
-        q, V = self.charges, self.dipole_response
-        born = np.multiply.outer(q, np.eye(3)) + V[:, :, None] * self.structure.field
-        responses: list[Any] = [-V, self.reference_response]
-        for (features, dual), factors in zip(self.slopes, responses):
-            for near, slopes in features.slopes(dual):
-                for a in range(3):
-                    born[:, a] += near.collect(factors[near.i, a, None] * slopes)[0]
-        flows = self.equilibrium.flows
-        for a in range(3):
-            moved, along = np.ascontiguousarray(V[:, a]), np.eye(3)[a]
-            born[:, a] -= self.equilibrium.coulomb_gradient(moved, q, along)[0]
-            if flows is not None:
-                born[:, a] -= flows.gradient(responses[1][:, a], self.potential)[0]
+        born = self.equilibrium.dipole_gradient(self.charges, **self.fields)
+        by_field = self.equilibrium.dipole_rows
+        for enters, features, dual in self.field_gradients:
+            if enters not in by_field:
+                continue
+            for neighborhood, pair_gradients in features.pair_gradients(dual):
+                for a, factors in enumerate(by_field[enters]):
+                    moved, _ = neighborhood.gather(factors[neighborhood.i, None] * pair_gradients)
+                    born[:, a] += moved
         return born
 
-    def potential_gradient(self) -> tuple[Array, Array]:
-        """Derivatives of ``u = chi + A q - field . r`` at fixed charges.
-
-        Their products with ``dq/dw`` are what the response of the charges adds to the derivatives
-        of forces and virial with respect to the weights.
+    def force_factors(self) -> tuple[Array, Array | None]:
+        """How the derivatives of the energy change with charges and potential.
 
         Returns
         -------
-        gradient : ndarray of shape (3 n_atoms, n_atoms)
-            ``d u_i / d r_ja``, V/Angstrom.
-        virial : ndarray of shape (9, n_atoms)
-            With respect to a strain, V.
+        Y, W : ndarray of shape (3 n_atoms + 9, n_atoms), W may be None
+            The change of ``(dE/dr, dE/dstrain)`` at fixed features is ``Y dq + W du``, see
+            `skqeq.response.Equilibrium.force_factors`.
         """
-        gradient, virial = self.equilibrium.potential_gradient(self.charges)
-        own = np.arange(len(self.charges))
-        gradient[own, :, own] -= self.structure.field
-        return self._completed(gradient, virial, *self.slopes[0])
+        gradients = {place: self._value_gradient(place) for place in self.equilibrium.fields}
+        return self.equilibrium.force_factors(self.charges, gradients, **self.fields)
 
-    def reference_gradient(self) -> tuple[Array, Array] | None:
-        """Derivatives of ``q_ref - X u`` at fixed u, in the form of `potential_gradient`.
-
-        Returns
-        -------
-        gradient, virial : ndarray or None
-            In e/Angstrom and e; None where no charge flows.
-        """
-        flows = self.equilibrium.flows
-        if flows is None:
-            return None
-        gradient, virial = (-part for part in flows.charge_gradient(self.potential))
-        gradient, virial = self._completed(gradient, virial, *self.slopes[1])
-        # Flows keep their sum; the sum of the reference charges is kept by all alike.
-        return tuple(part - part.mean(axis=1, keepdims=True) for part in (gradient, virial))
-
-    def _completed(self, gradient, virial, features, dual):
-        """Add the derivatives of a field of every atom, and flatten both."""
-        n = len(self.charges)
-        for near, slopes in features.slopes(dual):
-            moved, strained = spread_pairs(near.i, near.j, near.D, slopes, n)
-            gradient += moved
-            virial += strained
-        virial = in_plane(self.structure, virial.transpose(2, 0, 1)).transpose(1, 2, 0)
-        return gradient.reshape(3 * n, n), virial.reshape(9, n)
-
-
-def in_plane(structure, virial):
-    """The virial of strains that a structure can have: those of a slab lie in its plane."""
-    if not structure.periodic or all(structure.pbc):
-        return virial
-    normal = structure.cell[structure.pbc.index(False)]
-    plane = np.eye(3) - np.outer(normal, normal)
-    return plane @ virial @ plane
+    def _value_gradient(self, place):
+        """Derivatives of the values that enter at a place by positions and strain."""
+        n = len(self.structure)
+        gradient, virial = np.zeros((n, 3, n)), np.zeros((3, 3, n))
+        for enters, features, dual in self.field_gradients:
+            if enters == place:
+                for neighborhood, pair_gradients in features.pair_gradients(dual):
+                    moved, strained = neighborhood.gather_by_center(pair_gradients)
+                    gradient += moved
+                    virial += strained
+        return gradient, in_plane(virial, self.structure)

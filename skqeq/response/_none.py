@@ -6,20 +6,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ._dipoles import NoDipoles
+from ._equilibrium import Equilibrium
+from ._response import Response
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .._typing import Array
     from ..structures import Structure
+    from ._equilibrium import Observable
 
 
-class NoCharges:
-    """No charges, whatever the electronegativities: the energy is that of the atoms.
+class NoCharges(Response):
+    """No charges: the energy is a sum of local energies, and everything electrostatic is zero.
 
-    It stands where `Equilibrium` does, and its charges are zeros.
+    The response of `GAPRegressor`. It has no latent fields, and ignores the total charge and the
+    field of a structure.
 
-    Parameters
-    ----------
-    structure : Structure
-        Its total charge and field are not looked at.
+    See Also
+    --------
+    QEq : Charge equilibration.
 
     Examples
     --------
@@ -27,137 +34,95 @@ class NoCharges:
     >>> from skqeq import check_structures
     >>> from skqeq.response import NoCharges
     >>> [water] = check_structures([molecule("H2O")])
-    >>> NoCharges(water).charges(None)
+    >>> NoCharges().prepare([1, 8]).equilibrium(water).charges()
     array([0., 0., 0.])
     """
 
-    n_iterations = 0
-    flows = dipoles = None
+    fields = ()
+
+    def equilibrium(
+        self, structure: Structure, name: str | None = None, n_solutions: int = 1
+    ) -> NoChargesEquilibrium:
+        """The charges of one structure, which are zero.
+
+        Parameters
+        ----------
+        structure : Structure
+            Only its number of atoms matters.
+        name : str, default=None
+            Ignored; there is nothing that could fail.
+        n_solutions : int, default=1
+            Ignored; there is nothing to solve.
+
+        Returns
+        -------
+        equilibrium : NoChargesEquilibrium
+        """
+        return NoChargesEquilibrium(structure)
+
+
+class NoChargesEquilibrium(Equilibrium):
+    """A structure without charges: all methods of `Equilibrium` return zeros.
+
+    Parameters
+    ----------
+    structure : Structure
+        Only its number of atoms matters.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import check_structures
+    >>> from skqeq.response import NoChargesEquilibrium
+    >>> [water] = check_structures([molecule("H2O")])
+    >>> equilibrium = NoChargesEquilibrium(water)
+    >>> equilibrium.energy(equilibrium.charges()), equilibrium.polarizability.any()
+    (0.0, np.False_)
+    """
+
+    fields = ()
 
     def __init__(self, structure: Structure) -> None:
-        self.n_atoms = len(structure)
+        # Not that of the base class: there is no hardness matrix.
+        self.structure, self.dipoles = structure, NoDipoles()
+        self.widths = np.ones(len(structure))
+        self.dipole_factors = np.zeros((len(structure), 3))
 
-    def reference(self, learned: Array) -> None:
-        """There are no charges before anything flows.
+    def charges(self, *, start: Array | None = None, **fields: Array) -> Array:
+        """Zeros of shape (n_atoms,)."""
+        return np.zeros(len(self.structure))
 
-        Parameters
-        ----------
-        learned : ndarray
-            Not looked at.
-        """
+    def rows(self, Y: Array, W: Array | None = None) -> dict[str, Array]:
+        """An empty dict: there are no fields."""
+        return {}
 
-    def charges(
-        self, chi: Array, start: Array | None = None, reference: Array | None = None
-    ) -> Array:
-        """Zeros.
+    def potential(self, charges: Array, **fields: Array) -> Array:
+        """Zeros of shape (n_atoms,)."""
+        return np.zeros(len(self.structure))
 
-        Parameters
-        ----------
-        chi, start, reference : ndarray, default=None
-            Not looked at.
-
-        Returns
-        -------
-        charges : ndarray of shape (n_atoms,)
-            Zeros.
-        """
-        return np.zeros(self.n_atoms)
-
-    def potential(self, chi: Array, charges: Array) -> Array:
-        """There is no potential.
-
-        Parameters
-        ----------
-        chi, charges : ndarray
-            Not looked at.
-
-        Returns
-        -------
-        u : ndarray of shape (n_atoms,)
-            Zeros.
-        """
-        return np.zeros(self.n_atoms)
-
-    def energy(self, chi: Array, charges: Array, reference: Array | None = None) -> float:
-        """There is no energy of charges.
-
-        Parameters
-        ----------
-        chi, charges, reference : ndarray, default=None
-            Not looked at.
-
-        Returns
-        -------
-        energy : float
-            Zero.
-        """
+    def energy(self, charges: Array, **fields: Array) -> float:
+        """Zero."""
         return 0.0
 
     def coulomb_gradient(
-        self, q: Array, p: Array | None = None, field: Array | None = None
+        self, q: Array, p: Array, field: Array | None = None
     ) -> tuple[Array, Array]:
-        """Nothing depends on the geometry.
-
-        Parameters
-        ----------
-        q, p, field : ndarray, default=None
-            Not looked at.
-
-        Returns
-        -------
-        gradient : ndarray of shape (n_atoms, 3)
-            Zeros.
-        virial : ndarray of shape (3, 3)
-            Zeros.
-        """
-        return np.zeros((self.n_atoms, 3)), np.zeros((3, 3))
+        """Zeros of shape (n_atoms, 3) and (3, 3)."""
+        return np.zeros((len(self.structure), 3)), np.zeros((3, 3))
 
     def potential_gradient(self, q: Array, field: Array | None = None) -> tuple[Array, Array]:
-        """There is no potential.
-
-        Parameters
-        ----------
-        q, field : ndarray, default=None
-            Not looked at.
-
-        Returns
-        -------
-        gradient : ndarray of shape (n_atoms, 3, n_atoms)
-            Zeros.
-        virial : ndarray of shape (3, 3, n_atoms)
-            Zeros.
-        """
-        n = self.n_atoms
+        """Zeros of shape (n_atoms, 3, n_atoms) and (3, 3, n_atoms)."""
+        n = len(self.structure)
         return np.zeros((n, 3, n)), np.zeros((3, 3, n))
 
-    def project(self, V: Array) -> Array:
-        """Nothing answers to potentials.
+    def force_factors(
+        self, charges: Array, gradients: Mapping[str, tuple[Array, Array]], **fields: Array
+    ) -> tuple[Array, Array | None]:
+        """Zeros of shape (3 n_atoms + 9, n_atoms), and None."""
+        n = len(self.structure)
+        return np.zeros((3 * n + 9, n)), None
 
-        Parameters
-        ----------
-        V : ndarray
-            Any.
-
-        Returns
-        -------
-        charges : ndarray
-            Zeros of the same shape.
-        """
-        return np.zeros_like(V)
-
-    def rows(self, Y: Array, W: Array | None = None) -> tuple[Array, None]:
-        """Nothing depends on electronegativities.
-
-        Parameters
-        ----------
-        Y, W : ndarray, default=None
-            As of `Equilibrium.rows`.
-
-        Returns
-        -------
-        over_chi : ndarray of shape (k, n_atoms)
-            Zeros.
-        over_reference : None
-            There are no reference charges.
-        """
-        return np.zeros_like(Y), None
+    def observable(self, target: Observable) -> tuple[Array, Array]:
+        """The operator of a target, times charges that are zero, and a constant of zeros."""
+        operator = target.operator(self.structure, self.widths)
+        return operator, np.zeros(len(operator))

@@ -2,50 +2,60 @@
 
 from __future__ import annotations
 
-from numbers import Real
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval
 
-from ..electrostatics import HardnessOperator, hardness_gradient, potential_gradient
-from ..electrostatics._hardness import hardness_for
+from ..electrostatics import make_hardness
+from ..parameters import qeq_electronegativities
 from ..structures import check_structures
-from ._dipoles import InducedDipoles, polarizability_table
-from ._solvers import Cholesky, ConjugateGradients
+from ._coulomb import CoulombResponse
+from ._equilibrium import Equilibrium
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import ArrayLike
 
-    from .._typing import Array, Lookup, PerElement, Solver, StructureLike
+    from .._typing import Array, PerElement, Radii, Solver, StructureLike
+    from ..electrostatics import Hardness
     from ..structures import Structure
-    from ..targets._observables import ChargeTarget
-    from ._flow import Flows
+    from ._dipoles import InducedDipoles, NoDipoles
 
 
-class QEq(BaseEstimator):
+class QEq(CoulombResponse):
     """Charge equilibration: any atom exchanges charge with any other at no cost.
 
     The default `response` of the charge models [1]_.
 
     Parameters
     ----------
+    hardness : float or dict of {str: float}, default=0.0
+        Hardness J added to the self-interaction of the Gaussian charges, eV/e^2, for all
+        elements or for each.
+    radius_scale : float, default=0.2
+        Width of the Gaussian charges in units of the atomic radius. The default suits dipoles
+        and charges of several data sets in cross-validation; a search may find a better one.
+    radii : {"qeq", "covalent"} or dict of {str: float}, default="qeq"
+        Atomic radii, Angstrom.
+    accuracy : float, default=1e-8
+        Bound of the error of the interactions in periodic and in large structures, see
+        `skqeq.electrostatics.hardness_matrix`.
+    solver : {"auto", "dense", "iterative"}, default="auto"
+        Factorise the hardness matrix, or use conjugate gradients without storing it. "auto" takes
+        what is estimated to be faster: for more than a few thousand atoms, conjugate gradients.
     polarizability : float or dict of {str: float}, default=None
-        Isotropic polarisability of every atom, or of those of each element, Angstrom^3: charges
-        and the field induce a dipole on each atom, solved for together with the charges, so that
-        flat molecules polarise out of their plane. Dipoles are as wide as their polarisability
-        asks for [2]_, and the energy has a minimum whatever the distances. None means no dipoles.
-        Structures are then solved by factorisation, whatever their size.
+        Isotropic polarisability of every atom, or of the atoms of each element, Angstrom^3.
+        Charges and field then induce a dipole on each atom, which is solved for together with the
+        charges, so that flat molecules polarise out of their plane. The width of a dipole follows
+        from its polarisability [2]_, which keeps the energy bounded at any distance. None means no
+        dipoles. With dipoles, structures of any size are solved by factorisation.
 
     Attributes
     ----------
-    learns_reference : bool
-        Whether atoms have reference charges, which are learned: False.
-    amplitudes : tuple of float
-        Prior standard deviations of their weights.
-    factorisations : float
-        What a direct solution costs, in Cholesky factorisations of the hardness matrix.
+    elements_ : ndarray of shape (n_elements,)
+        Atomic numbers that it was prepared for.
 
     See Also
     --------
@@ -60,71 +70,86 @@ class QEq(BaseEstimator):
     --------
     >>> from skqeq import KQEqRegressor
     >>> from skqeq.response import QEq
-    >>> KQEqRegressor(response=QEq())
-    KQEqRegressor(response=QEq())
+    >>> KQEqRegressor(response=QEq(radius_scale=0.3))
+    KQEqRegressor(response=QEq(radius_scale=0.3))
     """
 
-    learns_reference = False
-    amplitudes = 0.0, 0.0
-    factorisations = 1.0
-    _parameter_constraints = {
-        "polarizability": [Interval(Real, 0.0, None, closed="left"), dict, None]
-    }
-
-    def __init__(self, polarizability: PerElement | None = None) -> None:
+    def __init__(
+        self,
+        hardness: PerElement = 0.0,
+        radius_scale: float = 0.2,
+        radii: Radii = "qeq",
+        accuracy: float = 1e-8,
+        solver: Solver = "auto",
+        polarizability: PerElement | None = None,
+    ) -> None:
+        self.hardness = hardness
+        self.radius_scale = radius_scale
+        self.radii = radii
+        self.accuracy = accuracy
+        self.solver = solver
         self.polarizability = polarizability
 
-    def tables(self, lookup: Lookup) -> tuple[Array, ...]:
-        """Numbers of every element that `equilibrium` wants of every atom.
-
-        Parameters
-        ----------
-        lookup : callable
-            ``lookup(table, name)`` picks the elements out of a table by atomic number, and refuses
-            those that are missing.
-
-        Returns
-        -------
-        tables : tuple of ndarray of shape (n_elements,)
-            The polarisabilities, Angstrom^3, or nothing without them.
-        """
-        return polarizability_table(self.polarizability, lookup)
-
     def equilibrium(
-        self,
-        structure: Structure,
-        A: Array | HardnessOperator,
-        name: str | None,
-        widths: Array,
-        accuracy: float,
-        *polarizability: Array,
-    ) -> Equilibrium:
-        """The response of one structure.
+        self, structure: Structure, name: str | None = None, n_solutions: int = 1
+    ) -> QEqEquilibrium:
+        """The charges of one structure as a function of the electronegativities.
 
         Parameters
         ----------
         structure : Structure
             Geometry, total charge and field.
-        A : ndarray of shape (n_atoms, n_atoms) or HardnessOperator
-            Hardness matrix, eV/e^2.
-        name : str or None
-            What error messages call the structure.
-        widths : ndarray of shape (n_atoms,)
-            Of the Gaussian charges, Angstrom.
-        accuracy : float
-            As in `skqeq.electrostatics.hardness_matrix`.
-        *polarizability : ndarray of shape (n_atoms,)
-            From `tables`, for every atom.
+        name : str, default=None
+            The structure in error messages; None means its formula.
+        n_solutions : int, default=1
+            Number of right-hand sides that will be solved, which decides between solvers.
 
         Returns
         -------
-        equilibrium : Equilibrium
-            The charges as a function of electronegativities.
+        equilibrium : QEqEquilibrium
         """
-        return Equilibrium(structure, A, name, widths, accuracy, *polarizability)
+        name = name or structure.symbols
+        hardness, dipoles = self._interactions(structure, name, n_solutions)
+        return QEqEquilibrium(hardness, name, dipoles)
+
+    def start_fields(self, chi: Array, factor: float) -> dict[str, Array]:
+        """Values of the electronegativities from which fits to energies start.
+
+        Parameters
+        ----------
+        chi : ndarray of shape (n,)
+            Classical electronegativities of elements or of atoms, V.
+        factor : float
+            Size of the charges relative to the classical ones; smaller ones are not made.
+
+        Returns
+        -------
+        fields : dict of {str: ndarray of shape (n,)}
+            ``{"chi": max(1, factor) chi}``
+        """
+        # Electronegativities that hardly differ between elements would have to vary with the
+        # geometry instead, and then nothing is linear.
+        return {"chi": chi * max(1.0, factor)}
+
+    def classical_size(self, equilibrium: Equilibrium) -> float:
+        """Mean size of the classical charges of a structure.
+
+        Parameters
+        ----------
+        equilibrium : QEqEquilibrium
+            Of the structure.
+
+        Returns
+        -------
+        size : float
+            Mean of ``|q|``, e, without the total charge and the field.
+        """
+        chi = qeq_electronegativities()[equilibrium.structure.numbers]
+        [charges] = equilibrium.rows(chi[None])["chi"]
+        return float(np.abs(charges).mean())
 
 
-class Equilibrium:
+class QEqEquilibrium(Equilibrium):
     """The charges of one structure as an affine function of its electronegativities.
 
     Minimising ``chi . q + q . A q / 2 - field . sum_i q_i r_i`` subject to ``1 . q = Q`` gives::
@@ -133,37 +158,16 @@ class Equilibrium:
         q_0 = A^-1 1 Q / (1^T A^-1 1) + P (R field)
 
     ([1]_, and [2]_ for the field). P is symmetric and ``P 1 = 0``: a constant added to chi, or
-    another origin of R, changes nothing.
+    another origin of R, changes nothing. The potential u is the same for all atoms.
 
     Parameters
     ----------
-    structure : Structure
-        Geometry, total charge and field.
-    A : ndarray of shape (n_atoms, n_atoms) or HardnessOperator
-        Hardness matrix, eV/e^2; positive definite, that of a slab for charges of sum zero. A matrix
-        is factorised, with an operator the charges come from conjugate gradients.
+    hardness : Hardness
+        Hardness matrix of the structure; positive definite, for a slab among charges of sum zero.
     name : str, default=None
-        What error messages call the structure; None means its formula.
-    widths : ndarray of shape (n_atoms,), default=None
-        Of the Gaussian charges, Angstrom; for observables and derivatives of A.
-    accuracy : float, default=1e-8
-        Of A, for its derivatives.
-    polarizability : ndarray of shape (n_atoms,), default=None
-        Of the atoms, Angstrom^3; the dipoles that charges and field induce are then part of A and
-        of the energy, see `InducedDipoles`.
-
-    Attributes
-    ----------
-    structure : Structure
-        What it is the response of.
-    lever : ndarray of shape (n_atoms, 3)
-        What a charge does to the dipole: the positions, less what it induces.
-    dipoles : InducedDipoles or None
-
-    Raises
-    ------
-    ValueError
-        If A is not positive definite.
+        The structure in error messages; None means its formula.
+    dipoles : InducedDipoles or NoDipoles, default=None
+        Polarisable atoms, see `Equilibrium`.
 
     References
     ----------
@@ -174,233 +178,56 @@ class Equilibrium:
     --------
     >>> import numpy as np
     >>> from ase.build import molecule
-    >>> from skqeq import check_structures
-    >>> from skqeq.electrostatics import hardness_matrix
-    >>> from skqeq.response import Equilibrium
-    >>> [water] = check_structures([molecule("H2O")])
-    >>> response = Equilibrium(water, hardness_matrix(water))
+    >>> from skqeq.electrostatics import DenseHardness
+    >>> from skqeq.response import QEqEquilibrium
+    >>> equilibrium = QEqEquilibrium(DenseHardness(molecule("H2O")))
     >>> chi = np.array([8.741, 4.528, 4.528])
-    >>> q = response.charges(chi)
+    >>> q = equilibrium.charges(chi=chi)
     >>> q.round(3)
     array([-0.047,  0.023,  0.023])
-    >>> bool(np.ptp(response.potential(chi, q)) < 1e-9)
+    >>> bool(np.ptp(equilibrium.potential(q, chi=chi)) < 1e-9)
     True
     """
 
-    # The graph along which charge flows: none, it goes anywhere.
-    flows: Flows | None = None
+    fields = ("chi",)
 
     def __init__(
         self,
-        structure: Structure,
-        A: Array | HardnessOperator,
+        hardness: Hardness,
         name: str | None = None,
-        widths: Array | None = None,
-        accuracy: float = 1e-8,
-        polarizability: Array | None = None,
+        dipoles: InducedDipoles | NoDipoles | None = None,
     ) -> None:
-        self.structure, self._A, self._widths, self._accuracy = structure, A, widths, accuracy
-        name = name or structure.symbols
-        self.lever, self.dipoles = structure.positions, None
-        if polarizability is not None:
-            if isinstance(A, HardnessOperator):
-                raise ValueError(
-                    f"{name}: induced dipoles are solved for by factorisation: use solver='dense'"
-                )
-            self.dipoles = InducedDipoles(structure, widths, polarizability, accuracy)
-            self._A = A - self.dipoles.screening
-            self.lever = self.lever - self.dipoles.lever
-        self._external = self.lever @ structure.field
-        self._solver = self._make_solver(name)
+        super().__init__(hardness, dipoles)
+        self._name = name or self.structure.symbols
 
-    def _make_solver(self, name):
-        structure, A = self.structure, self._A
-        if isinstance(A, HardnessOperator):
-            return ConjugateGradients(A, name)
-        if structure.periodic and not all(structure.pbc):
-            # Between the charged sheets of a slab the potential falls without end. A constant adds
-            # c Q^2 / 2 to the energy and nothing to the charges; this one leaves no element below
-            # the largest that there was.
-            A = A + (np.abs(A).max() - min(A.min(), 0.0))
-        return Cholesky(A, name)
+    @cached_property
+    def _solver(self):
+        return self.hardness.solver(self._name)
 
-    def reference(self, learned: Array) -> Array | None:
-        """Charges before anything flows: nothing depends on them.
+    @property
+    def n_iterations(self) -> int:  # type: ignore[override]
+        """Iterations of the last solution; 0 for a factorisation."""
+        return self._solver.n_iterations
+
+    def charges(self, *, start: Array | None = None, **fields: Array) -> Array:
+        """Charges for given electronegativities.
 
         Parameters
         ----------
-        learned : ndarray of shape (n_atoms,)
-            Not looked at.
-        """
-
-    def charges(
-        self, chi: Array, start: Array | None = None, reference: Array | None = None
-    ) -> Array:
-        """Charges for electronegativities.
-
-        Parameters
-        ----------
-        chi : ndarray of shape (n_atoms,)
-            Electronegativities, V.
         start : ndarray of shape (n_atoms,), default=None
             Charges of a similar problem, e; they save iterations.
-        reference : ndarray of shape (n_atoms,), default=None
-            Not looked at, see `FlowEquilibrium.charges`.
+        **fields : ndarray of shape (n_atoms,)
+            ``chi``, the electronegativities, V; zero if not given.
 
         Returns
         -------
         charges : ndarray of shape (n_atoms,)
             Charges, e; they sum to the total charge.
         """
-        return self._solver.minimise(self._external - chi, self.structure.charge, start)
-
-    @property
-    def n_iterations(self) -> int:
-        """Iterations of the last solution; 0 for a factorisation."""
-        return self._solver.n_iterations
-
-    def potential(self, chi: Array, charges: Array) -> Array:
-        """What a charge of every atom costs, the same for all atoms in equilibrium.
-
-        Parameters
-        ----------
-        chi : ndarray of shape (n_atoms,)
-            Electronegativities, V.
-        charges : ndarray of shape (n_atoms,)
-            Charges, e.
-
-        Returns
-        -------
-        u : ndarray of shape (n_atoms,)
-            ``chi + A q - field . r``, V.
-        """
-        return chi - self._external + self._A @ charges
-
-    def energy(self, chi: Array, charges: Array, reference: Array | None = None) -> float:
-        """Energy of the charges, in a field about the coordinate origin.
-
-        Parameters
-        ----------
-        chi : ndarray of shape (n_atoms,)
-            Electronegativities, V.
-        charges : ndarray of shape (n_atoms,)
-            Charges, e.
-        reference : ndarray of shape (n_atoms,), default=None
-            Not looked at, see `FlowEquilibrium.energy`.
-
-        Returns
-        -------
-        energy : float
-            ``chi . q + q . A q / 2 - field . sum_i q_i r_i``, eV.
-        """
-        energy = float(charges @ (chi - self._external + 0.5 * (self._A @ charges)))
-        if self.dipoles is not None:
-            field = self.structure.field
-            energy -= 0.5 * float(field @ self.dipoles.polarizability @ field)
-        return energy
-
-    def induced(self, charges: Array, field: Array | None = None) -> Array | None:
-        """Dipoles of the atoms at charges in a field.
-
-        Parameters
-        ----------
-        charges : ndarray of shape (n_atoms,)
-            Charges, e.
-        field : ndarray of shape (3,), default=None
-            Field, V/Angstrom; None means that of the structure.
-
-        Returns
-        -------
-        dipoles : ndarray of shape (n_atoms, 3) or None
-            Dipoles, e*Angstrom; None without `dipoles`.
-        """
-        if self.dipoles is None:
-            return None
-        return self.dipoles.induced(charges, self.structure.field if field is None else field)
-
-    def coulomb_gradient(
-        self, q: Array, p: Array | None = None, field: Array | None = None
-    ) -> tuple[Array, Array]:
-        """Derivatives of ``q . A p`` at fixed charges with respect to positions and strain.
-
-        Where there are dipoles, those of q in `field`, and of p in that of the structure, interact
-        too, and are fixed.
-
-        Parameters
-        ----------
-        q : ndarray of shape (n_atoms,)
-            Charges, e.
-        p : ndarray of shape (n_atoms,), default=None
-            Others; None means q.
-        field : ndarray of shape (3,), default=None
-            Field, V/Angstrom; None means that of the structure.
-
-        Returns
-        -------
-        gradient : ndarray of shape (n_atoms, 3)
-            With respect to the positions, eV/Angstrom.
-        virial : ndarray of shape (3, 3)
-            With respect to a strain, eV, see `skqeq.electrostatics.hardness_gradient`.
-        """
-        charges = q if p is None else p
-        if isinstance(self._A, HardnessOperator):
-            return self._A.gradient(q, charges)
-        found = hardness_gradient(self.structure, q, charges, self._widths, self._accuracy)
-        if self.dipoles is None:
-            return found
-        d, e = self.induced(q, field), self.induced(charges)
-        more = self.dipoles.gradient(q, d, charges, e)
-        return found[0] + more[0], found[1] + more[1]
-
-    def potential_gradient(self, q: Array, field: Array | None = None) -> tuple[Array, Array]:
-        """Derivatives of ``A q`` at fixed q with respect to positions and strain.
-
-        Where there are dipoles, those of q in `field` are part of it, and follow.
-
-        Parameters
-        ----------
-        q : ndarray of shape (n_atoms,)
-            Charges, e.
-        field : ndarray of shape (3,), default=None
-            Field, V/Angstrom; None means that of the structure.
-
-        Returns
-        -------
-        gradient : ndarray of shape (n_atoms, 3, n_atoms)
-            With respect to the positions, V/Angstrom.
-        virial : ndarray of shape (3, 3, n_atoms)
-            With respect to a strain, V, see `skqeq.electrostatics.potential_gradient`.
-        """
-        gradient, virial = potential_gradient(self.structure, q, self._widths, self._accuracy)
-        if self.dipoles is not None:
-            more = self.dipoles.potential_gradient(q, self.induced(q, field))
-            gradient, virial = gradient + more[0], virial + more[1]
-        return gradient, virial
-
-    def observable(self, target: ChargeTarget) -> tuple[Array, Array]:
-        """What a target is of the charges: ``T q`` and a constant.
-
-        Parameters
-        ----------
-        target : Target
-            An observable of the charges.
-
-        Returns
-        -------
-        operator : ndarray of shape (k, n_atoms)
-            The matrix T.
-        constant : ndarray of shape (k,)
-            What the field induces.
-        """
-        operator = target.operator(self.structure, self._widths)
-        if self.dipoles is None:
-            return operator, np.zeros(len(operator))
-        of_dipoles = target.dipole_operator(self.structure, self.dipoles.widths)
-        operator, by_field = self.dipoles.observed(operator, of_dipoles)
-        return operator, by_field @ self.structure.field
+        return self._solver.minimise(-self._linear(fields), self.structure.charge, start)
 
     def project(self, V: Array) -> Array:
-        """Charges that answer to potentials, times -1.
+        """Product with the matrix P, whose negative is the response to electronegativities.
 
         Parameters
         ----------
@@ -414,23 +241,61 @@ class Equilibrium:
         """
         return self._solver.minimise(V)
 
-    def rows(self, Y: Array, W: Array | None = None) -> tuple[Array, Array | None]:
-        """What a change of the electronegativities does to ``Y q + W u``.
+    def rows(self, Y: Array, W: Array | None = None) -> dict[str, Array]:
+        """Derivatives of ``Y q + W u`` with respect to the electronegativities.
 
         Parameters
         ----------
         Y, W : ndarray of shape (k, n_atoms)
-            Factors of the charges and of the potential u; W of rows that sum to zero, None for
-            zeros.
+            Factors of the charges and of the potential u. The rows of W must sum to zero, so that
+            ``W u`` is zero: u is the same for all atoms.
 
         Returns
         -------
-        over_chi : ndarray of shape (k, n_atoms)
-            ``-Y P``: u changes by the same number everywhere.
-        over_reference : None
-            See `FlowEquilibrium.rows`.
+        rows : dict of {str: ndarray of shape (k, n_atoms)}
+            ``{"chi": -Y P}``
         """
-        return -self.project(np.ascontiguousarray(Y.T)).T, None
+        return {"chi": -self.project(np.ascontiguousarray(Y.T)).T}
+
+    def energy_derivatives(self, charges: Array, **fields: Array) -> dict[str, Array]:
+        """Derivatives of the energy with respect to the electronegativities: the charges.
+
+        Parameters
+        ----------
+        charges : ndarray of shape (n_atoms,)
+            Charges, e.
+        **fields : ndarray of shape (n_atoms,)
+            As in `charges`.
+
+        Returns
+        -------
+        derivatives : dict of {str: ndarray of shape (n_atoms,)}
+            ``{"chi": charges}``: the energy is a minimum in the charges.
+        """
+        return {"chi": charges}
+
+    def force_factors(
+        self, charges: Array, gradients: Mapping[str, tuple[Array, Array]], **fields: Array
+    ) -> tuple[Array, Array | None]:
+        """Factors of dq in the change of the energy's derivatives with the weights.
+
+        Parameters
+        ----------
+        charges : ndarray of shape (n_atoms,)
+            Charges, e.
+        gradients : dict of {str: (gradient, virial)}
+            Derivatives of the electronegativities, see `Equilibrium.force_factors`.
+        **fields : ndarray of shape (n_atoms,)
+            As in `charges`.
+
+        Returns
+        -------
+        Y : ndarray of shape (3 n_atoms + 9, n_atoms)
+            Derivatives of the potential at fixed charges.
+        W : None
+            Of the potential only differences would matter, and there are none.
+        """
+        return self._potential_factors(charges, gradients), None
 
 
 def equilibrate(
@@ -460,8 +325,8 @@ def equilibrate(
     accuracy : float, default=1e-8
         As in `skqeq.electrostatics.hardness_matrix`.
     solver : {"auto", "dense", "iterative"}, default="auto"
-        Factorisation of the hardness matrix, or conjugate gradients without storing it; by default
-        the faster one.
+        Factorise the hardness matrix, or use conjugate gradients without storing it; "auto" takes
+        what is estimated to be faster.
     start : array-like of shape (n_atoms,), default=None
         Charges to start iterations from, such as those of a similar geometry; e.
 
@@ -494,5 +359,5 @@ def equilibrate(
         vectors[key] = np.asarray(value, dtype=np.float64)
         if vectors[key].shape != (len(structure),) or not np.isfinite(vectors[key]).all():
             raise ValueError(f"{key} must be {len(structure)} finite numbers, got {value!r}")
-    A = hardness_for(structure, widths, hardness, accuracy, solver)
-    return Equilibrium(structure, A).charges(**vectors)
+    A = make_hardness(structure, widths, hardness, accuracy, solver)
+    return QEqEquilibrium(A).charges(**vectors)

@@ -1,6 +1,7 @@
-"""Solvers: streaming orthogonal least squares and Gauss-Newton on top of it."""
+"""Least squares in blocks of rows, and Gauss-Newton."""
 
-from ._gauss_newton import NonlinearRows, fixed_point, gauss_newton
+from ._gauss_newton import fixed_point, gauss_newton, linearized
+from ._terms import LossTerm, NonlinearRows
 from ._triangle import Triangle
 
-__all__ = ["NonlinearRows", "Triangle", "fixed_point", "gauss_newton"]
+__all__ = ["LossTerm", "NonlinearRows", "Triangle", "fixed_point", "gauss_newton", "linearized"]

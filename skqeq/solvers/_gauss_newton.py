@@ -1,229 +1,58 @@
-"""Least squares of non-linear rows beside a triangle of linear ones.
-
-Rows know their `loss` at any weights v, and `linearize` yields pieces of their weighted Jacobian
-(n, n_columns) and residual (n,). Rows that know the rest of their Hessian have a
-`curvature_product`, and rows that know the best of some weights, given the others, have `settled`,
-which returns the weights with these and their loss. Rows that are elsewhere have, instead of
-`linearize`, an `add_to` of their own, see `add_linearized`.
-"""
+"""Minimisation of a loss with linear and non-linear terms."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg import solve_triangular
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from .._typing import Array, History
-    from ..targets._observables import DipoleMagnitude
+    from ._terms import LossTerm
     from ._triangle import Triangle
 
 
 # Relative error of a loss.
 ROUNDING = 1e-13
-
-
-class NonlinearRows:
-    """Labels ``y = g(m)`` of linear quantities ``m = J v + m_0``, with noise.
-
-    Structures are added one by one, and the Jacobians in blocks of them; `gathered` stacks
-    what was added into the arrays below.
-
-    Parameters
-    ----------
-    target : Target
-        Gives ``g`` (`value`), its `derivative`, and `nearest`.
-
-    Attributes
-    ----------
-    J : ndarray of shape (n, k, n_columns)
-        Derivative of the linear quantities.
-    m_0 : ndarray of shape (n, k)
-        Their values at ``v = 0``.
-    y, sigma : ndarray of shape (n, 1)
-        Labels and their noise.
-    m_start : ndarray of shape (n, k)
-        A guess of the linear quantities.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skqeq.solvers import NonlinearRows
-    >>> from skqeq.targets import TARGETS
-    >>> rows = NonlinearRows(TARGETS["dipole_magnitude"])
-    >>> rows.jacobians.append(np.eye(3))
-    >>> rows.add(np.zeros(3), y=[2.0], sigma=0.1, m_start=np.ones(3))
-    >>> round(float(rows.gathered().loss(np.array([0.0, 0.0, 1.9]))), 6)
-    0.5
-    """
-
-    def __init__(self, target: DipoleMagnitude) -> None:
-        self.target = target
-        self.jacobians: list[Array] = []
-        self._entries: list[Any] = []
-
-    def add(self, m_0: Array, y: Array, sigma: Array, m_start: Array) -> None:
-        """Add the label of one structure.
-
-        Parameters
-        ----------
-        m_0 : ndarray of shape (k,)
-            The linear quantities at ``v = 0``.
-        y, sigma : float or ndarray of shape (1,)
-            Label and noise.
-        m_start : ndarray of shape (k,)
-            A guess of the linear quantities.
-        """
-        self._entries.append((m_0, y, np.full(np.shape(y), sigma), m_start))
-
-    def gathered(self) -> Self:
-        """Stack everything added.
-
-        Returns
-        -------
-        self : NonlinearRows
-            With the arrays of the class.
-        """
-        columns = zip(*self._entries, strict=True)
-        self.m_0, self.y, self.sigma, self.m_start = (np.array(c) for c in columns)
-        self.J = np.concatenate(self.jacobians).reshape(*self.m_0.shape, -1)
-        self.jacobians.clear()
-        self._entries.clear()
-        return self
-
-    def linear(self, v: Array) -> Array:
-        """The linear quantities at weights.
-
-        Parameters
-        ----------
-        v : ndarray of shape (n_columns,)
-            Weights.
-
-        Returns
-        -------
-        m : ndarray of shape (n, k)
-            ``J v + m_0``.
-        """
-        return self.J @ v + self.m_0
-
-    def loss(self, v: Array) -> float:
-        """Half the sum of squared residuals in units of the noise.
-
-        Parameters
-        ----------
-        v : ndarray of shape (n_columns,)
-            Weights.
-
-        Returns
-        -------
-        loss : float
-            Without a unit.
-        """
-        residual = (self.target.value(self.linear(v)) - self.y) / self.sigma
-        return 0.5 * np.sum(residual**2)
-
-    def linearize(self, v: Array, response: bool = True) -> Iterator[tuple[Array, Array]]:
-        """Yield weighted Jacobian and residual.
-
-        Parameters
-        ----------
-        v : ndarray of shape (n_columns,)
-            Weights.
-        response : bool, default=True
-            Not looked at: the linear quantities know the response of the charges.
-
-        Yields
-        ------
-        jacobian : ndarray of shape (n, n_columns)
-            Derivative of the residual.
-        residual : ndarray of shape (n,)
-            In units of the noise.
-        """
-        m = self.linear(v)
-        D = self.target.derivative(m) / self.sigma[..., None]
-        jacobian = (D @ self.J).reshape(-1, self.J.shape[-1])
-        residual = (self.target.value(m) - self.y) / self.sigma
-        yield jacobian, residual.ravel()
-
-    def curvature_product(self, v: Array, direction: Array) -> Array:
-        """What the Hessian of `loss` has beyond ``jacobian^T jacobian``, times a direction.
-
-        Parameters
-        ----------
-        v, direction : ndarray of shape (n_columns,)
-            Weights, and the direction.
-
-        Returns
-        -------
-        product : ndarray of shape (n_columns,)
-            The product.
-        """
-        m = self.linear(v)
-        weight = (self.target.value(m) - self.y) / self.sigma**2
-        bent = weight * self.target.curvature_product(m, self.J @ direction)
-        return np.tensordot(bent, self.J, axes=2)
-
-    def extend(self, other: NonlinearRows) -> None:
-        """Add the labels that were added to other rows; neither may be `gathered` yet.
-
-        Parameters
-        ----------
-        other : NonlinearRows
-            Of the same target.
-        """
-        self.jacobians += other.jacobians
-        self._entries += other._entries
-
-    def toward_start(self) -> Iterator[tuple[Array, Array]]:
-        """Linear rows that pull m to the values nearest `m_start` that satisfy the labels.
-
-        Yields
-        ------
-        rows : ndarray of shape (n k, n_columns)
-            In units of the noise.
-        residual : ndarray of shape (n k,)
-            What they should be.
-        """
-        goal = self.target.nearest(self.m_start, self.y)
-        rows = self.J / self.sigma[..., None]
-        residual = (goal - self.m_0) / self.sigma
-        yield rows.reshape(-1, self.J.shape[-1]), residual.ravel()
+# Largest number of conjugate-gradient steps for one Newton step.
+MAX_CG_STEPS = 30
 
 
 def gauss_newton(
     triangle: Triangle,
-    rows: Sequence[Any],
+    terms: Sequence[LossTerm],
     v: Array,
     max_iter: int,
     tol: float,
     callback: Callable[[Array, dict[str, float]], object] | None = None,
 ) -> tuple[Array, History, bool]:
-    """Minimise the loss of a triangle (linear rows and prior) and of non-linear rows.
+    """Minimise the loss of a triangle (linear rows and prior) plus non-linear terms.
 
-    Steps solve the linearised problem, and are halved until the true loss falls sufficiently
-    (Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 3.1); it never rises.
+    A step solves the linearised problem. It is halved until the true loss falls sufficiently
+    (Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 3.1), so that the loss never
+    rises.
 
-    Gauss-Newton drops the curvature of the non-linear rows and then converges linearly, slowly
-    where residuals are large. Where rows know their curvature, the matrix of the linearised problem
-    preconditions a few conjugate-gradient steps on the true Hessian instead (truncated Newton,
-    algorithm 7.1).
+    Gauss-Newton neglects the curvature of the non-linear terms. It then converges linearly, and
+    slowly where residuals are large. Terms that know their curvature are treated by truncated
+    Newton (algorithm 7.1): a few conjugate-gradient steps on the true Hessian, preconditioned by
+    the matrix of the linearised problem.
 
     Parameters
     ----------
     triangle : Triangle
         Linear rows and the prior.
-    rows : list
-        The others.
+    terms : sequence of LossTerm
+        The other terms.
     v : ndarray of shape (n_columns,)
         Start.
     max_iter : int
         Largest number of steps.
     tol : float
-        Stop when the norm of the gradient is below `tol` times the norms of the rows' terms
-        that cancel in it, and the loss is not expected to fall by more than this part of it.
+        Stop when the norm of the gradient is below `tol` times the norms of the contributions
+        that cancel in it, and the expected decrease of the loss is below `tol` times the loss.
     callback : callable, default=None
         Called as ``callback(v, entry)`` with every entry of the history.
 
@@ -234,7 +63,7 @@ def gauss_newton(
     history : list of dict
         Loss, relative gradient norm and step length of every iteration.
     converged : bool
-        Whether `tol` was reached, or all that the precision of the loss allows.
+        Whether `tol` was reached, or the precision of the loss.
 
     Examples
     --------
@@ -249,33 +78,33 @@ def gauss_newton(
     >>> v.round(3), converged
     (array([2., 0., 0.]), True)
     """
-    curved = [r for r in rows if hasattr(r, "curvature_product")]
+    curved = [term for term in terms if term.has_curvature]
     history, step = [], 0.0
-    v, current = _settled(triangle, rows, v)
+    v, current = _with_best_offsets(triangle, terms, v)
     for iteration in range(max_iter + 1):
-        local, gradient, norm = linearized(triangle, rows, v)
+        local, gradient, norm = linearized(triangle, terms, v)
         history.append({"loss": float(current), "gradient": float(norm), "step": step})
         if callback is not None:
             callback(v, history[-1])
         direction = _direction(local, curved, v, gradient, forcing=min(0.1, np.sqrt(norm)))
-        slope = gradient @ direction
-        # Where the rows' terms are large, a gradient that is small beside them may still lead far.
-        if norm <= tol and -slope <= max(tol, ROUNDING) * current:
+        decrease = -(gradient @ direction)
+        # If large contributions cancel in the gradient, a small one may still lower the loss much.
+        if norm <= tol and decrease <= max(tol, ROUNDING) * current:
             return v, history, True
         if iteration == max_iter:
             break
-        if -slope < ROUNDING * current:
-            # The loss cannot tell the points apart any more; its gradient still can, until it
-            # is rounding too.
+        if decrease < ROUNDING * current:
+            # The change of the loss is below its rounding error; the gradient is still useful
+            # until it is dominated by rounding too.
             if len(history) > 1 and norm > 0.5 * history[-2]["gradient"]:
                 return v, history, True
             v, step = v + direction, 1.0
             continue
         step = 1.0
-        moved, trial = _settled(triangle, rows, v + direction)
-        while not trial <= current + 1e-4 * step * slope and step > 1e-8:
+        moved, trial = _with_best_offsets(triangle, terms, v + direction)
+        while not trial <= current - 1e-4 * step * decrease and step > 1e-8:
             step *= 0.5
-            moved, trial = _settled(triangle, rows, v + step * direction)
+            moved, trial = _with_best_offsets(triangle, terms, v + step * direction)
         if not trial <= current:
             break
         v, current = moved, trial
@@ -284,23 +113,23 @@ def gauss_newton(
 
 def fixed_point(
     triangle: Triangle,
-    rows: Sequence[Any],
+    terms: Sequence[LossTerm],
     v: Array,
     max_iter: int,
     tol: float,
     callback: Callable[[Array, dict[str, float]], object] | None = None,
 ) -> tuple[Array, History, bool]:
-    """Solve the problem linearised at fixed charges, take those of the solution, and repeat.
+    """Solve the problem linearised at fixed charges, take the charges of the solution, and repeat.
 
-    For energies and linear rows this is Gauss-Newton without damping. With rows whose charges
-    respond to the weights it stops elsewhere than at the least loss, and it may never stop.
+    For energies and linear rows this is Gauss-Newton without damping. With forces, whose rows
+    depend on the response of the charges, it does not end at the least loss, and may not converge.
 
     Parameters
     ----------
     triangle : Triangle
         Linear rows and the prior.
-    rows : list
-        The others.
+    terms : sequence of LossTerm
+        The other terms.
     v : ndarray of shape (n_columns,)
         Start.
     max_iter : int
@@ -335,8 +164,8 @@ def fixed_point(
     """
     history, step, converged = [], 0.0, False
     for iteration in range(max_iter + 1):
-        v, current = _settled(triangle, rows, v)
-        local, _, norm = linearized(triangle, rows, v, response=False)
+        v, current = _with_best_offsets(triangle, terms, v)
+        local, _, norm = linearized(triangle, terms, v, response=False)
         history.append({"loss": float(current), "gradient": float(norm), "step": step})
         if callback is not None:
             callback(v, history[-1])
@@ -348,63 +177,74 @@ def fixed_point(
     return v, history, bool(converged)
 
 
-def _settled(triangle, rows, v):
-    """The weights, some of them better, and their loss."""
+def _with_best_offsets(triangle, terms, v):
+    """The weights, of which some are optimised, and the total loss."""
     total = 0.0
-    for r in rows:
-        v, loss = r.settled(v) if hasattr(r, "settled") else (v, r.loss(v))
+    for term in terms:
+        v, loss = term.with_best_offsets(v)
         total += loss
     return v, triangle.loss(v) + total
 
 
-def linearized(triangle, rows, v, **options):
-    """All rows at v in one triangle for the step, their gradient, and its relative norm."""
+def linearized(
+    triangle: Triangle, terms: Sequence[LossTerm], v: Array, response: bool = True
+) -> tuple[Triangle, Array, float]:
+    """Collect all rows at some weights in one triangle.
+
+    Parameters
+    ----------
+    triangle : Triangle
+        Linear rows and the prior.
+    terms : sequence of LossTerm
+        The other terms.
+    v : ndarray of shape (n_columns,)
+        Weights.
+    response : bool, default=True
+        Whether the charges respond to the weights.
+
+    Returns
+    -------
+    local : Triangle
+        All rows, over changes of the weights.
+    gradient : ndarray of shape (n_columns,)
+        Gradient of the loss.
+    norm : float
+        Norm of the gradient over the norms of the contributions that cancel in it.
+    """
     local = triangle.centered(v)
     gradient = triangle.gradient(v)
     scale = np.linalg.norm(gradient)
-    for r in rows:
-        slope, size = add_linearized(r, local, v, **options)
-        gradient = gradient + slope
+    for term in terms:
+        of_term, size = term.add_to(local, v, response)
+        gradient = gradient + of_term
         scale += size
-    return local, gradient, np.linalg.norm(gradient) / scale if scale > 0 else 0.0
+    return local, gradient, float(np.linalg.norm(gradient) / scale) if scale > 0 else 0.0
 
 
-def add_linearized(rows, triangle, v, **options):
-    """Add rows at v to a triangle; their gradient, and the size of what cancels in it."""
-    if hasattr(rows, "add_to"):
-        return rows.add_to(triangle, v, **options)
-    gradient, scale = np.zeros_like(v), 0.0
-    for jacobian, residual in rows.linearize(v, **options):
-        gradient += jacobian.T @ residual
-        scale += np.linalg.norm(jacobian, axis=1) @ np.abs(residual)
-        triangle.update(jacobian, -residual)
-    return gradient, scale
+def _direction(local, curved, v, gradient, forcing):
+    """The step: of the linearised problem, or with the curvature of some terms.
 
-
-def _direction(local, rows, v, gradient, forcing, max_steps=30):
-    """Solve the linearised problem, or that with the curvature of the rows.
-
-    For the latter, ``H d = -gradient``, conjugate gradients are preconditioned with the former.
+    The latter solves ``H d = -gradient`` by conjugate gradients, preconditioned by the former.
     """
-    if not rows:
+    if not curved:
         return local.solve()
     local.check()
     R = local.R
     direction, residual = np.zeros_like(gradient), -gradient
     search, old = None, None
-    for _ in range(max_steps):
+    for _ in range(MAX_CG_STEPS):
         half = solve_triangular(R, residual, trans="T", check_finite=False)
         preconditioned = solve_triangular(R, half, check_finite=False)
         new = residual @ preconditioned
         search = preconditioned if search is None else preconditioned + new / old * search
         old = new
-        curved = R.T @ (R @ search) + sum(r.curvature_product(v, search) for r in rows)
-        curvature = search @ curved
+        product = R.T @ (R @ search) + sum(term.curvature_product(v, search) for term in curved)
+        curvature = search @ product
         if curvature <= 0.0:
-            # Beyond the convex region: what was found so far descends, at least the first step.
+            # Outside the convex region. The direction so far descends, or else the first step.
             return direction if direction.any() else search
         direction = direction + new / curvature * search
-        residual = residual - new / curvature * curved
+        residual = residual - new / curvature * product
         if np.linalg.norm(residual) <= forcing * np.linalg.norm(gradient):
             break
     return direction

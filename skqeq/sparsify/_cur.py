@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from functools import cache
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from ase.data import chemical_symbols
-from scipy import sparse
-from scipy.linalg import solve_triangular
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
-from tqdm import tqdm
 
+from .._sklearn import Interval, StrOptions
 from ..persistence import Persistent
-from ..structures import StructureFeatures, Tile
-from ..structures._features import check_same_features
-from ._kernel import SparseKernel, column_blocks, normalize_blocks, row_norms
-from ._selection import METHODS, sketch_matrix
+from ..structures import StructureFeatures, Tile, check_same_features
+from ._environments import environments_of
+from ._kernel import ALL, SparseKernel, normalize_blocks
+from ._selection import MAX_SKETCH, METHODS
+from ._source import SparseSource
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from .._typing import Array
-
-
-ALL = 0  # key of the one group when elements are mixed
-MAX_SKETCH = 256  # width of the sketch that leverage scores are taken from
 
 
 class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
@@ -67,15 +60,17 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
     jitter : float, default=1e-10
         Added to the diagonal of ``K_MM`` (whose diagonal is 1).
     max_environments : int, default=None
-        The choice is among this many random environments per element, of as many random structures
-        at most; those of rarer elements are looked for in all. More make the choice slower, and
-        hardly better. None means 5000, or ``5 * n_points`` if that is more.
+        Candidates per element: the sparse set is chosen from this many random environments of at
+        most as many random structures. Elements that are too rare for that are looked for in all
+        structures. More candidates make the choice slower and barely better. None means 5000, or
+        ``5 * n_points`` if that is more.
     random_state : int or None, default=0
         Seed of the choice.
     dtype : {"float64", "float32"}, default="float64"
-        Precision of the products of features, most of the work of large fits. With "float32" what
-        environments have in common is still in double precision, and only the rest in single:
-        predictions change by less than 1e-4 of their size. Forces are in double precision.
+        Precision of the products of features, which are most of the work of large fits. With
+        "float32" the part that environments have in common is still multiplied in double
+        precision, and only the rest in single precision: predictions change by less than 1e-4 of
+        their size. Forces are always in double precision.
     verbose : int, default=0
         Above 0 a progress bar is shown.
 
@@ -88,7 +83,7 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
     component_numbers_ : ndarray of shape (n_points_out,)
         Atomic number of each point (0 where elements are mixed, and for array input).
     jitter_ : dict of {int: float}
-        What was added to each element's ``K_MM``.
+        Number that was added to the diagonal of each element's ``K_MM``.
     n_features_in_ : int
         Number of features seen in `fit`.
 
@@ -161,17 +156,16 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
             Fitted.
         """
         self._validate_params()
-        X, ragged = self._check(X, reset=True)
+        X = self._check(X, reset=True)
         seed = self.random_state
         if isinstance(seed, np.random.RandomState):
             seed = seed.randint(2**31)
         rng = np.random.default_rng(seed)
-        boundaries = X.source.boundaries if ragged else (0, X.shape[1])
+        environments = environments_of(X, bool(self.verbose))
+        boundaries = environments.boundaries
         weights = self._weights(len(boundaries) - 1)
-        offsets = X.structures.offsets if ragged else np.array([0, len(X)])
-        rows = Rows(X, offsets, boundaries, self.verbose)
-        chosen = self._choose(rows, self._groups(X, ragged), rng)
-        points = rows.gather(chosen)
+        chosen = self._choose(environments, rng)
+        points = environments.gather(chosen)
         self.kernels_ = {
             group: SparseKernel(
                 normalize_blocks(points[group], boundaries),
@@ -182,9 +176,7 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
             ).factorize(self.jitter, _name(group))
             for group in chosen
         }
-        self.component_indices_ = np.concatenate(list(chosen.values()))
-        if ragged:
-            self.component_indices_ = rows.locate(self.component_indices_)
+        self.component_indices_ = environments.locate(np.concatenate(list(chosen.values())))
         self.component_numbers_ = np.concatenate(
             [np.full(len(index), group) for group, index in chosen.items()]
         )
@@ -196,7 +188,7 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         Parameters
         ----------
         X : StructureFeatures or array-like of shape (n_samples, n_features)
-            What `fit` was given the like of.
+            Of the kind that `fit` was given.
 
         Returns
         -------
@@ -204,8 +196,8 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
             Rows of norm at most one; an atom has non-zero columns for its own element only.
         """
         check_is_fitted(self)
-        X, ragged = self._check(X, reset=False)
-        if ragged:
+        X = self._check(X, reset=False)
+        if isinstance(X, StructureFeatures):
             return StructureFeatures(X.structures, SparseSource(X.source, self.kernels_))
         [kernel] = self.kernels_.values()
         tile = Tile(np.arange(len(X)), (slice(0, X.shape[1]),), X)
@@ -219,7 +211,7 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
 
     @property
     def jitter_(self) -> dict[int, float]:
-        """What was added to the diagonal of each group's kernel matrix."""
+        """Number that was added to the diagonal of each group's kernel matrix."""
         check_is_fitted(self)
         return {group: kernel.jitter for group, kernel in self.kernels_.items()}
 
@@ -228,9 +220,12 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         return len(self.component_indices_)
 
     def _check(self, X, reset):
-        """The input, and whether it is ragged."""
-        if not isinstance(X, StructureFeatures):
-            return validate_data(self, X, dtype=np.float64, reset=reset), False
+        """Check the input, and in `fit` remember what was given."""
+        ragged = isinstance(X, StructureFeatures)
+        if not reset:
+            self._check_kind(X, ragged)
+        if not ragged:
+            return validate_data(self, X, dtype=np.float64, reset=reset)
         if reset:
             self.n_features_in_ = X.n_features
             self.features_ = X.source.signature
@@ -242,7 +237,23 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
             )
         else:
             check_same_features(X, self.features_, type(self).__name__)
-        return X, True
+        return X
+
+    def _check_kind(self, X, ragged):
+        """Refuse an array after a fit to structures, and the reverse: they have no common rows."""
+        fitted_to_structures = self.component_indices_.ndim == 2
+        if ragged and not fitted_to_structures:
+            raise TypeError(
+                "CURSparsifier was fitted with an array of rows, but X are the features of "
+                f"{len(X)} structures; fit it with features of structures, too"
+            )
+        if fitted_to_structures and not ragged:
+            shape = f" of shape {np.shape(X)}" if isinstance(X, np.ndarray) else ""
+            raise TypeError(
+                "CURSparsifier was fitted with the features of structures, but X is a "
+                f"{type(X).__name__}{shape}; pass what SOAPFeaturizer.transform returns, or "
+                "StructureFeatures.from_arrays"
+            )
 
     def _weights(self, n_blocks):
         if self.block_weights is None:
@@ -255,47 +266,33 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
             )
         return weights / weights.sum()
 
-    def _groups(self, X, ragged):
-        """Group of every environment, shape (n,)."""
-        if not ragged:
-            return np.full(len(X), ALL)
-        numbers = X.structures.numbers
-        return numbers if self.per_species else np.full(len(numbers), ALL)
-
-    def _choose(self, rows, labels, rng):
-        """The chosen rows of every group, ascending."""
-        members = {int(g): np.flatnonzero(labels == g) for g in np.unique(labels)}
-        most = self.max_environments or max(5000, 5 * self.n_points)
-        if max(map(len, members.values())) > most:
-            rank = rows.ranks(rng)
-            # Structures that hold enough of every group, but no more than environments. Those of
-            # frequent groups are spread over them; rare ones are looked for beyond.
-            many = [rank[found] for found in members.values() if len(found) > most]
-            reach = min(most, max(np.partition(r, most - 1)[most - 1] for r in many) + 1)
-            for group, found in members.items():
-                late = np.maximum(rank[found], reach - 1)
-                order = np.lexsort((rng.random(len(found)), late))
-                members[group] = np.sort(found[order[:most]])
-        short = {g: len(found) for g, found in members.items() if len(found) < self.n_points}
+    def _choose(self, environments, rng):
+        """The chosen environments of every group, ascending."""
+        groups = environments.groups(self.per_species)
+        members = {int(g): np.flatnonzero(groups == g) for g in np.unique(groups)}
+        max_candidates = self.max_environments or max(5000, 5 * self.n_points)
+        if max(map(len, members.values())) > max_candidates:
+            members = _candidates(members, max_candidates, environments.ranks(rng), rng)
+        short = {g: len(index) for g, index in members.items() if len(index) < self.n_points}
         if short:
-            limited = " (max_environments)" if most < self.n_points else ""
+            limited = " (max_environments)" if max_candidates < self.n_points else ""
             warnings.warn(
                 f"n_points={self.n_points}, but there are only "
                 f"{', '.join(f'{n} of {_name(g)}' for g, n in short.items())}{limited}; all of "
                 "them are used",
                 stacklevel=3,
             )
-        # An exhausted group needs no scores.
-        contested = [found for group, found in members.items() if group not in short]
+        # A group of which all environments are used needs no scores.
+        contested = [index for group, index in members.items() if group not in short]
         if contested:
             contested = np.sort(np.concatenate(contested))
-            sketch = rows.sketch(contested, min(self.n_points + 10, MAX_SKETCH), rng)
+            sketch = environments.sketch(contested, min(self.n_points + 10, MAX_SKETCH), rng)
         chosen = {}
-        for group, found in members.items():
+        for group, index in members.items():
             if group not in short:
-                candidates = sketch[np.searchsorted(contested, found)]
-                found = found[np.sort(METHODS[self.method](candidates, self.n_points, rng))]
-            chosen[group] = found
+                rows = sketch[np.searchsorted(contested, index)]
+                index = index[np.sort(METHODS[self.method](rows, self.n_points, rng))]
+            chosen[group] = index
         return chosen
 
     def __sklearn_tags__(self) -> Any:
@@ -304,153 +301,21 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         return tags
 
 
-class Rows:
-    """The environments of a data set, numbered through, whichever container holds them.
+def _candidates(members, n, ranks, rng):
+    """At most n random environments of every group, of few structures, ascending.
 
-    Parameters
-    ----------
-    X : StructureFeatures or ndarray of shape (n, n_features)
-        Features.
-    offsets : ndarray of shape (n_structures + 1,)
-        First environment of every structure; an array counts as one structure.
-    boundaries : tuple of int
-        Column blocks.
-    verbose : int
-        Whether walks show their progress.
+    The structures whose rank is below `reach` hold n environments of every large group, but there
+    are at most n of them. Environments of these structures are taken first, at random, so that all
+    of them contribute; a group that is too rare there is completed in order of the ranks.
     """
-
-    def __init__(self, X, offsets, boundaries, verbose):
-        self.X = X
-        self.offsets = offsets
-        self.boundaries = boundaries
-        self.verbose = verbose
-
-    def locate(self, rows):
-        """Structure and atom of environments: (n, 2)."""
-        structure = np.searchsorted(self.offsets, rows, side="right") - 1
-        return np.stack([structure, rows - self.offsets[structure]], axis=1)
-
-    def ranks(self, rng):
-        """Of every environment, the place of its structure in a random order."""
-        if isinstance(self.X, np.ndarray):
-            return rng.permutation(self.offsets[-1])
-        return np.repeat(rng.permutation(len(self.X)), np.diff(self.offsets))
-
-    def walk(self, wanted):
-        """Yield tiles of the environments `wanted` (ascending), and their places in it."""
-        if isinstance(self.X, np.ndarray):
-            columns = (slice(0, self.X.shape[1]),)
-            yield np.arange(len(wanted)), Tile(wanted, columns, self.X[wanted])
-            return
-        place = np.full(self.offsets[-1], -1)
-        place[wanted] = np.arange(len(wanted))
-        needed = np.unique(self.locate(wanted)[:, 0])
-        silent = not (self.verbose or self.X.source.verbose)
-        for k in tqdm(needed.tolist(), "sparse set", disable=silent, leave=False):
-            local = place[self.offsets[k] : self.offsets[k + 1]]
-            for tile in tiles_of(self.X.source, self.X.structures[k], np.flatnonzero(local >= 0)):
-                yield local[tile.atoms], tile
-
-    def sketch(self, wanted, width, rng):
-        """Random projection of the normalised environments `wanted`: (len(wanted), width)."""
-        omega = sketch_matrix(self.boundaries[-1], width, rng)
-        # Structures of the same elements share their part of it.
-        part = cache(lambda edges: sparse.vstack([omega[a:b] for a, b in edges], format="csc"))
-        sketch = np.zeros((len(wanted), omega.shape[1]))
-        for places, tile in self.walk(wanted):
-            for _, values, runs in column_blocks(tile, self.boundaries):
-                projected = values @ part(tuple((run.start, run.stop) for run in runs))
-                sketch[places] += projected / row_norms(values)[:, None]
-        return sketch
-
-    def gather(self, chosen):
-        """The chosen rows of every group, dense: (n_points, n_features)."""
-        points = {g: np.zeros((len(rows), self.boundaries[-1])) for g, rows in chosen.items()}
-        wanted = np.concatenate(list(chosen.values()))
-        order = np.argsort(wanted)
-        group = np.repeat(list(chosen), [len(rows) for rows in chosen.values()])[order]
-        place = np.concatenate([np.arange(len(rows)) for rows in chosen.values()])[order]
-        for places, tile in self.walk(wanted[order]):
-            for i, row in zip(places, tile.values, strict=True):
-                point = points[group[i]][place[i]]
-                for columns, piece in tile.pieces():
-                    point[columns] = row[piece]
-        return points
-
-
-def tiles_of(source, structure, atoms):
-    """The tiles of some atoms of a structure.
-
-    They are computed alone where the source can do that, unless the others will be wanted too.
-    """
-    if not getattr(source, "keeps_rows", True):
-        return source.tiles_of(structure, atoms)
-    mine = np.isin(np.arange(len(structure)), atoms)
-    return [tile.take(mine[tile.atoms]) for tile in source.tiles([structure])]
-
-
-class SparseSource:
-    """Whitened kernel features, computed from the tiles of the descriptor."""
-
-    prior_variance = 1.0
-
-    def __init__(self, parent, kernels):
-        self.parent = parent
-        self.kernels = kernels
-        sizes = [len(kernel.points) for kernel in kernels.values()]
-        edges = np.concatenate([[0], np.cumsum(sizes)]).tolist()
-        self.columns = {
-            group: slice(start, stop)
-            for group, start, stop in zip(kernels, edges[:-1], edges[1:], strict=True)
-        }
-        self.boundaries = (0, edges[-1])
-        self.signature = None
-        if parent.signature is not None:
-            self.signature = (
-                parent.signature,
-                *((int(g), kernel.digest) for g, kernel in kernels.items()),
-            )
-        self.row_bytes = parent.row_bytes
-        self.verbose = parent.verbose
-
-    def tiles(self, structures):
-        """One tile per element, with the columns of its sparse points."""
-        numbers = np.concatenate([s.numbers for s in structures])
-        parts = {}
-        for tile in self.parent.tiles(structures):
-            for group, kernel in self.kernels.items():
-                part = tile if group == ALL else tile.take(numbers[tile.atoms] == group)
-                if len(part.atoms):
-                    parts.setdefault(group, []).append((part.atoms, kernel(part)))
-        tiles = []
-        for group, pieces in parts.items():
-            atoms = np.unique(np.concatenate([a for a, _ in pieces]))
-            K = np.zeros((len(atoms), len(self.kernels[group].points)))
-            for part, k in pieces:
-                K[np.searchsorted(atoms, part)] += k
-            tiles.append(Tile(atoms, (self.columns[group],), self.kernels[group].whiten(K)))
-        return tiles
-
-    def gradient(self, structure):
-        """See `StructureFeatures.gradient`."""
-        from ._gradient import SparseGradient  # which builds on this module
-
-        if not hasattr(self.parent, "spectra"):
-            raise TypeError("forces need the features of SOAPFeaturizer before CURSparsifier")
-        return SparseGradient(self, structure)
-
-    def dual(self, weights):
-        """Weights u of the kernel that stand for those of the features: ``phi w = K u``.
-
-        Weights of shape (n_columns,) or (n, n_columns).
-        """
-        dual = np.empty_like(weights)
-        for group, kernel in self.kernels.items():
-            here = self.columns[group]
-            dual[..., here] = solve_triangular(
-                kernel.chol, weights[..., here].T, lower=True, trans=1
-            ).T
-        return dual
+    large = [ranks[index] for index in members.values() if len(index) > n]
+    reach = min(n, max(np.partition(r, n - 1)[n - 1] for r in large) + 1)
+    candidates = dict(members)
+    for group, index in members.items():
+        late = np.maximum(ranks[index], reach - 1)
+        order = np.lexsort((rng.random(len(index)), late))
+        candidates[group] = np.sort(index[order[:n]])
+    return candidates
 
 
 def _name(group):

@@ -4,33 +4,62 @@ For one column block, with ``x = p / |p|`` the normalised row of a centre and s 
 
     d (x . s)^zeta = zeta (x . s)^(zeta - 1) (s - (x . s) x) . dp / |p|.
 
-Backwards, that turns derivatives with respect to the features into one vector per centre, which
-the power spectrum pulls back. Forwards, all sparse points at once, the columns that a neighbour
-changes are multiplied by those of the points: a product of matrices, and nothing of the size
-(centres, atoms, features) is stored.
+Derivatives of one field go backwards: those with respect to the features become one cotangent
+vector per centre, which the descriptor pulls back to the pairs. The Jacobian, for all sparse points
+at once, goes forwards: the columns that a neighbour changes are multiplied by the same columns of
+the points. Both are matrix products, and no array of size (centres, atoms, features) is stored.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from ..features._gradient import Surroundings
-from ._cur import ALL
-from ._kernel import row_norms
+from ..structures import FeatureGradient, Neighborhood
+from ._kernel import ALL, row_norms
 
-# Number of centres whose temporary arrays the processor's cache and the allocator hold well.
+# Centres per matrix product: larger temporary arrays leave the processor's cache, and are given
+# back to the system and cleared each time.
 PIECE = 256
 
 
-class SparseGradient:
-    """The features of one structure and their derivatives.
+class ColumnBlock(NamedTuple):
+    """One column block of the descriptor of one structure.
 
-    Derivatives of a field ``chi = phi w`` are taken at its dual weights, which stand for w in
-    ``chi = K u``, ``L^T u = w``: so nothing is whitened for them.
+    Attributes
+    ----------
+    b : int
+        Number of the block.
+    neighborhood : Neighborhood
+        The pairs that its rows depend on.
+    X : ndarray of shape (n_atoms, n)
+        Normalised rows, columns of the present elements only.
+    norms : ndarray of shape (n_atoms,)
+        Norms of the rows before.
+    columns : ndarray of shape (n,)
+        Where the columns of `X` stand among all columns of the descriptor, ascending.
+    cosines : dict of {int: ndarray of shape (n_centers, n_points)}
+        ``x . s`` for the centres and sparse points of every group.
+    """
+
+    b: int
+    neighborhood: Neighborhood
+    X: np.ndarray
+    norms: np.ndarray
+    columns: np.ndarray
+    cosines: dict[int, np.ndarray]
+
+
+class SparseGradient(FeatureGradient):
+    """The features of one structure and their derivatives, see `FeatureGradient`.
+
+    A field ``phi w`` is evaluated as ``K u`` with dual weights u, ``L^T u = w``, so that neither
+    the kernel nor its derivatives need whitening.
 
     Parameters
     ----------
     source : SparseSource
-        What makes the features, from power spectra.
+        Computes the features.
     structure : Structure
         A molecule, a slab or a crystal.
     """
@@ -38,191 +67,155 @@ class SparseGradient:
     def __init__(self, source, structure):
         self.n_atoms, self.source = len(structure), source
         self.columns, self.n_columns = source.columns, source.boundaries[-1]
+        # Only groups that occur in the structure; `centers` are their atoms.
         self.kernels, self.centers = {}, {}
         for group, kernel in source.kernels.items():
-            own = np.arange(self.n_atoms)
+            atoms = np.arange(self.n_atoms)
             if group != ALL:
-                own = np.flatnonzero(structure.numbers == group)
-            if len(own):
-                self.kernels[group], self.centers[group] = kernel, own
-        self.blocks, self._whitened = [], {}
-        for b, spectrum in enumerate(source.parent.spectra):
-            near = Surroundings(spectrum, structure)
-            X = near.rows()
-            columns = spectrum.columns(structure.species, source.parent.boundaries[b])
-            columns = np.concatenate([np.arange(c.start, c.stop) for c in columns])
-            norms = row_norms(X)
-            X /= norms[:, None]
-            cosines = {
-                group: _dot_points(X[own], self.kernels[group], columns)
-                for group, own in self.centers.items()
-            }
-            self.blocks.append((b, near, X, norms, columns, cosines))
+                atoms = np.flatnonzero(structure.numbers == group)
+            if len(atoms):
+                self.kernels[group], self.centers[group] = kernel, atoms
+        self.blocks = [
+            self._column_block(b, neighborhood)
+            for b, neighborhood in enumerate(source.parent.neighborhoods(structure))
+        ]
+        self._whitened = {}
 
-    def _pieces(self):
-        """Some centres of one group at a time: which, and which of the group they are."""
-        for group, own in self.centers.items():
-            for start in range(0, len(own), PIECE):
-                rows = slice(start, start + PIECE)
-                yield group, own[rows], rows
+    def _column_block(self, b, neighborhood):
+        X = neighborhood.rows()
+        first = self.source.parent.boundaries[b]
+        columns = [np.arange(c.start, c.stop) + first for c in neighborhood.columns]
+        columns = np.concatenate(columns)
+        norms = row_norms(X)
+        X /= norms[:, None]
+        cosines = {
+            group: _dot_points(X[atoms], self.kernels[group], columns)
+            for group, atoms in self.centers.items()
+        }
+        return ColumnBlock(b, neighborhood, X, norms, columns, cosines)
 
     def _kernel(self, group):
-        """K of the centres of a group with its sparse points."""
+        """K of the centres of a group with its sparse points: (n_centers, n_points)."""
         kernel = self.kernels[group]
         return sum(
-            kernel.block_weights[b] * cosines[group] ** kernel.zeta
-            for b, _, _, _, _, cosines in self.blocks
+            kernel.block_weights[block.b] * block.cosines[group] ** kernel.zeta
+            for block in self.blocks
         )
 
     def _features(self, group):
-        """The whitened features of the centres of a group."""
+        """Whitened features of the centres of a group, computed once."""
         if group not in self._whitened:
             self._whitened[group] = self.kernels[group].whiten(self._kernel(group))
         return self._whitened[group]
 
     def field(self, dual):
-        """``chi = phi w`` of every atom, shape (n_atoms,), from the dual weights of w."""
-        chi = np.zeros(self.n_atoms)
-        for group, own in self.centers.items():
-            chi[own] = self._kernel(group) @ dual[self.columns[group]]
-        return chi
+        """The field of every atom, shape (n_atoms,), from dual weights (n_columns,)."""
+        field = np.zeros(self.n_atoms)
+        for group, atoms in self.centers.items():
+            field[atoms] = self._kernel(group) @ dual[self.columns[group]]
+        return field
 
     def contract(self, cotangents):
         """Cotangents of shape (n_rows, n_atoms) times features: (n_rows, n_columns)."""
-        result = np.zeros((len(cotangents), self.n_columns))
-        for group, own in self.centers.items():
-            result[:, self.columns[group]] = cotangents[:, own] @ self._features(group)
-        return result
+        rows = np.zeros((len(cotangents), self.n_columns))
+        for group, atoms in self.centers.items():
+            rows[:, self.columns[group]] = cotangents[:, atoms] @ self._features(group)
+        return rows
 
-    def slopes(self, dual):
-        """Derivatives of the field of every centre with respect to where its neighbours are.
+    def pair_gradients(self, dual):
+        """Yield, for every column block, its neighbourhood and ``d f_i / d D_ij``.
 
-        Parameters
-        ----------
-        dual : ndarray of shape (n_columns,) or (n_atoms, n_columns)
-            Dual weights of the field, or of another field for every centre.
-
-        Yields
-        ------
-        near : Surroundings
-            Of each column block, the pairs of centres and neighbours.
-        slopes : ndarray of shape (n_pairs, 3)
-            ``d chi_i / d D_ij`` of every pair; 1/Angstrom times the unit of the field.
+        `dual` of shape (n_columns,) are the weights of one field, (n_atoms, n_columns) those of
+        another field for every centre.
         """
-        for b, near, X, norms, columns, cosines in self.blocks:
-            given = np.empty_like(X)
-            for group, own, rows in self._pieces():
-                kernel, cosine = self.kernels[group], cosines[group][rows]
-                t = dual[..., self.columns[group]]
-                t = t if dual.ndim == 1 else t[own]
-                t = t * _slope(kernel, b, cosine) / norms[own, None]
-                along = np.einsum("im,im->i", t, cosine)
-                for here, there in _runs(columns):
-                    given[own, here] = t @ kernel.points[:, there] - along[:, None] * X[own, here]
-            yield near, near.slopes(given)
+        for block in self.blocks:
+            cotangents = np.empty_like(block.X)
+            for group, atoms, rows in self._pieces():
+                kernel, cosines = self.kernels[group], block.cosines[group][rows]
+                u = dual[..., self.columns[group]]
+                u = u if dual.ndim == 1 else u[atoms]
+                t = u * _kernel_derivative(kernel, block.b, cosines) / block.norms[atoms, None]
+                # t . (s - (x . s) x), run by run of the columns: points are not copied.
+                along = np.einsum("im,im->i", t, cosines)[:, None]
+                for here, there in _runs(block.columns):
+                    x = block.X[atoms, here]
+                    cotangents[atoms, here] = t @ kernel.points[:, there] - along * x
+            yield block.neighborhood, block.neighborhood.pull_back(cotangents)
 
-    def field_gradient(self, q, dual):
-        """Derivatives of ``sum_f q_f . chi_f`` for fixed q with respect to the geometry.
-
-        Parameters
-        ----------
-        q : ndarray of shape (n_atoms,) or (n_fields, n_atoms)
-            A factor for every atom, such as its charge.
-        dual : ndarray of shape (n_columns,) or (n_fields, n_columns)
-            Dual weights of the fields chi.
-
-        Returns
-        -------
-        gradient : ndarray of shape (n_atoms, 3)
-            With respect to the positions, 1/Angstrom.
-        virial : ndarray of shape (3, 3)
-            With respect to a strain of positions and cell.
-        """
-        return self._collected(np.atleast_2d(q).T @ np.atleast_2d(dual))
-
-    def _collected(self, dual):
-        """Derivatives of the sum over the centres of a field of each."""
-        gradient, virial = np.zeros((self.n_atoms, 3)), np.zeros((3, 3))
-        for near, slopes in self.slopes(dual):
-            parts = near.collect(slopes)
-            gradient += parts[0]
-            virial += parts[1]
-        return gradient, virial
+    def _pieces(self):
+        """Yield a group, some of its centres, and which of the centres of the group they are."""
+        for group, atoms in self.centers.items():
+            for start in range(0, len(atoms), PIECE):
+                rows = slice(start, start + PIECE)
+                yield group, atoms[rows], rows
 
     def pull_back(self, cotangents):
-        """Derivatives of a function of the features with respect to the geometry.
+        """Derivatives of a function of the features, see `FeatureGradient`.
 
-        Parameters
-        ----------
-        cotangents : ndarray of shape (n_atoms, n_columns)
-            Derivatives of the function with respect to the features; of an atom those count
-            that belong to its own element.
-
-        Returns
-        -------
-        gradient, virial
-            As of `field_gradient`.
+        Of an atom only the columns of its own element count.
         """
-        return self._collected(self.source.dual(cotangents))
+        return self._gathered(self.source.dual(cotangents))
 
     def jacobian(self, q):
-        """Derivatives of ``q^T phi`` for fixed q, one row per coordinate.
-
-        Parameters
-        ----------
-        q : ndarray of shape (n_atoms,) or (k, n_atoms)
-            A factor for every atom, such as its charge; several sets share most of the work.
-
-        Returns
-        -------
-        J : ndarray of shape (3 n_atoms, n_columns) or (k, 3 n_atoms, n_columns)
-            With respect to the positions, 1/Angstrom.
-        virial : ndarray of shape (9, n_columns) or (k, 9, n_columns)
-            With respect to a strain of positions and cell.
-        """
+        """Derivatives of ``q^T phi`` for one or several sets q, see `FeatureGradient`."""
         sets = np.atleast_2d(q)
         J = np.zeros((len(sets), self.n_atoms, 3, self.n_columns))
         virial = np.zeros((len(sets), 3, 3, self.n_columns))
-        for b, near, X, norms, columns, cosines in self.blocks:
+        for block in self.blocks:
             factors = {
-                group: _slope(kernel, b, cosines[group]) / norms[self.centers[group], None]
+                group: _kernel_derivative(kernel, block.b, block.cosines[group])
+                / block.norms[self.centers[group], None]
                 for group, kernel in self.kernels.items()
             }
-            for pairs, touched, dp in near.jacobians():
-                i, j, D = near.i[pairs], near.j[pairs], near.D[pairs]
-                for group, kernel in self.kernels.items():
-                    some = np.flatnonzero(np.isin(i, self.centers[group]) & D.any(axis=1))
-                    if not len(some):
-                        continue
-                    row = np.searchsorted(self.centers[group], i[some])
-                    slopes = dp[some].reshape(3 * len(some), -1)
-                    part = _dot_points(slopes, kernel, columns[touched])
-                    part = part.reshape(len(some), 3, -1)
-                    along = np.einsum("paf,pf->pa", dp[some], X[i[some]][:, touched])
-                    part -= along[:, :, None] * cosines[group][row][:, None]
-                    part *= factors[group][row][:, None]
-                    part = part.reshape(len(some), -1)
-                    shape = (self.n_atoms, len(some))
-                    ends = np.concatenate([j[some], i[some]]), np.tile(np.arange(len(some)), 2)
-                    here = self.columns[group]
-                    for k, charges in enumerate(sets):
-                        charge = charges[i[some]]
-                        scatter = csr_array((np.concatenate([charge, -charge]), ends), shape)
-                        J[k][:, :, here] += (scatter @ part).reshape(self.n_atoms, 3, -1)
-                        stretch = ((charge[:, None] * D[some]).T @ part).reshape(3, 3, -1)
-                        virial[k][:, :, here] += stretch.transpose(1, 0, 2)
+            i, D = block.neighborhood.i, block.neighborhood.D
+            for pairs, columns, dp in block.neighborhood.jacobians():
+                for group, atoms in self.centers.items():
+                    # The atom itself, at D = 0, is a neighbour that never moves.
+                    inside = np.isin(i[pairs], atoms) & D[pairs].any(axis=1)
+                    if inside.any():
+                        dK = self._dK(block, group, pairs[inside], columns, dp[inside], factors)
+                        self._add_pairs(J, virial, sets, block, group, pairs[inside], dK)
         J, virial = J.reshape(-1, self.n_columns), virial.reshape(-1, self.n_columns)
+        # Whitening is linear, so it comes last, once for all coordinates.
         for group, kernel in self.kernels.items():
             for rows in (J, virial):
                 rows[:, self.columns[group]] = kernel.whiten(rows[:, self.columns[group]])
         lead = np.shape(q)[:-1]
         return J.reshape(*lead, 3 * self.n_atoms, -1), virial.reshape(*lead, 9, -1)
 
-    def unexplained(self):
-        """What the features leave of fields of unit prior, and of how those change.
+    def _dK(self, block, group, pairs, columns, dp, factors):
+        """Derivatives of the kernel of the centres of pairs with respect to D: (n, 3, n_points).
 
-        The rest of the field of a centre has the covariance ``k(x, x') - phi(x) . phi(x')``, of
-        which these are the derivatives at ``x = x'``. Normalised rows make
+        `dp` (n, 3, n_columns) are those of the rows of the descriptor, in some of their columns.
+        """
+        i = block.neighborhood.i[pairs]
+        row = np.searchsorted(self.centers[group], i)
+        dK = dp.reshape(3 * len(pairs), -1)
+        dK = _dot_points(dK, self.kernels[group], block.columns[columns])
+        dK = dK.reshape(len(pairs), 3, -1)
+        along = np.einsum("paf,pf->pa", dp, block.X[i][:, columns])
+        dK -= along[:, :, None] * block.cosines[group][row][:, None]
+        dK *= factors[group][row][:, None]
+        return dK
+
+    def _add_pairs(self, J, virial, sets, block, group, pairs, dK):
+        """Add ``q_i dK`` of some pairs to the rows of both atoms and to the virial, for each q."""
+        neighborhood, columns = block.neighborhood, self.columns[group]
+        i, j, D = (x[pairs] for x in (neighborhood.i, neighborhood.j, neighborhood.D))
+        ends = np.concatenate([j, i]), np.tile(np.arange(len(pairs)), 2)
+        dK = dK.reshape(len(pairs), -1)
+        for k, q in enumerate(sets):
+            signs = np.concatenate([q[i], -q[i]])
+            scatter = csr_array((signs, ends), (self.n_atoms, len(pairs)))
+            J[k][:, :, columns] += (scatter @ dK).reshape(self.n_atoms, 3, -1)
+            strained = ((q[i][:, None] * D).T @ dK).reshape(3, 3, -1)
+            virial[k][:, :, columns] += strained.transpose(1, 0, 2)
+
+    def residual_variances(self):
+        """Prior variance that the sparse set does not represent, see `FeatureGradient`.
+
+        The residual of the field of a centre has the covariance ``k(x, x') - phi(x) . phi(x')``,
+        and these are its derivatives at ``x = x'``. Because x is normalised,
         ``d d' k = zeta sum_b w_b |dx_b|^2``.
 
         Returns
@@ -230,51 +223,62 @@ class SparseGradient:
         variance : ndarray of shape (n_atoms,)
             ``1 - |phi_i|^2``.
         covariances, variances : ndarray of shape (n_atoms, 3 n_atoms + 9)
-            Of the derivatives of the rest of every centre with respect to the positions and to a
-            strain: with the rest itself, ``-phi_i . dphi_i``, and of their own,
-            ``d d' k - |dphi_i|^2``.
+            ``-phi_i . dphi_i`` and ``d d' k - |dphi_i|^2``.
         """
-        variance = np.ones(self.n_atoms)
-        covariances, variances = np.zeros((2, self.n_atoms, 3 * self.n_atoms + 9))
+        n = self.n_atoms
+        variance = np.ones(n)
+        covariances, variances = np.zeros((n, 3 * n + 9)), np.zeros((n, 3 * n + 9))
         places = {
             i: (group, row)
-            for group, own in self.centers.items()
-            for row, i in enumerate(own.tolist())
+            for group, atoms in self.centers.items()
+            for row, i in enumerate(atoms.tolist())
         }
-        # The kernels of all groups are alike but for their points; some elements may have none.
-        any_kernel = next(iter(self.source.kernels.values()))
-        for i in range(self.n_atoms):
+        for i in range(n):
+            # Elements without sparse points have no features: everything is residual.
             group, row = places.get(i, (None, None))
-            slopes = 0.0
-            for b, near, X, norms, columns, cosines in self.blocks:
-                dx = near.jacobian_of(i)
-                dx -= np.outer(dx @ X[i], X[i])
-                dx /= norms[i]
-                weight = any_kernel.zeta * any_kernel.block_weights[b]
-                variances[i] += weight * np.einsum("rf,rf->r", dx, dx)
-                if group is not None:
-                    part = _dot_points(dx, self.kernels[group], columns)
-                    slopes += _slope(any_kernel, b, cosines[group][row]) * part
+            d_kernel, variances[i] = self._derivatives_of(i, group, row)
             if group is not None:
-                phi, dphi = self._features(group)[row], self.kernels[group].whiten(slopes)
+                phi, dphi = self._features(group)[row], self.kernels[group].whiten(d_kernel)
                 variance[i] -= phi @ phi
                 covariances[i] = -dphi @ phi
                 variances[i] -= np.einsum("rm,rm->r", dphi, dphi)
         return variance, covariances, variances
 
+    def _derivatives_of(self, i, group, row):
+        """Derivatives of the kernel of centre i (3 n + 9, n_points), and ``d d' k`` (3 n + 9,)."""
+        # Kernels of all groups have the same exponent and weights of the column blocks.
+        any_kernel = next(iter(self.source.kernels.values()))
+        d_kernel, prior = 0.0, 0.0
+        for block in self.blocks:
+            x = block.X[i]
+            dx = block.neighborhood.jacobian_of(i)
+            # Normalisation takes out the part along x.
+            dx -= np.outer(dx @ x, x)
+            dx /= block.norms[i]
+            weight = any_kernel.zeta * any_kernel.block_weights[block.b]
+            prior = prior + weight * np.einsum("rf,rf->r", dx, dx)
+            if group is not None:
+                part = _dot_points(dx, self.kernels[group], block.columns)
+                cosines = block.cosines[group][row]
+                d_kernel = d_kernel + _kernel_derivative(any_kernel, block.b, cosines) * part
+        return d_kernel, prior
 
-def _slope(kernel, b, cosines):
-    """Derivative of a block's kernel with respect to ``x . s``."""
+
+def _kernel_derivative(kernel, b, cosines):
+    """Derivative of the kernel of column block b with respect to ``x . s``."""
     return kernel.block_weights[b] * kernel.zeta * cosines ** (kernel.zeta - 1)
 
 
 def _dot_points(rows, kernel, columns):
-    """Rows that hold some columns only, times the same columns of the sparse points."""
+    """Rows that hold only `columns`, times the same columns of the sparse points."""
     return sum(rows[:, here] @ kernel.points[:, there].T for here, there in _runs(columns))
 
 
 def _runs(columns):
-    """Ascending columns as slices, of themselves and of all: no product has to copy the points."""
+    """Ascending columns as pairs of slices: where they stand in `columns`, and what they are.
+
+    Slices of the points are views, while an index array would copy them for every product.
+    """
     edges = [0, *(np.flatnonzero(np.diff(columns) != 1) + 1).tolist(), len(columns)]
     for start, stop in zip(edges[:-1], edges[1:], strict=True):
         first = int(columns[start])

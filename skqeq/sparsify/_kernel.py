@@ -11,6 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ._mixed import MixedProducts, products
 
+# Group of all environments, where elements are not kept apart.
+ALL = 0
 # Columns that are whitened at a time.
 COLUMNS = 128
 

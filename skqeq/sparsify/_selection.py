@@ -3,6 +3,9 @@
 import numpy as np
 from scipy import sparse
 
+# Width of the sketch that leverage scores are taken from.
+MAX_SKETCH = 256
+
 
 def sketch_matrix(n_features, width, random_state):
     """A sparse random sign matrix (n_features, width) that preserves the geometry of rows.

@@ -1,17 +1,25 @@
-"""Structures: the gate for `ase.Atoms` and the ragged container of per-atom features."""
+"""Structures: checks of `ase.Atoms`, and the ragged container of per-atom features."""
 
-from ._collection import Structures
-from ._collection import collect as collect
-from ._collection import concatenate as concatenate
-from ._features import StructureFeatures
-from ._sources import StackedSource as StackedSource
-from ._structure import CHARGE_KEYS as CHARGE_KEYS
-from ._structure import Structure, check_structures, strip
-from ._structure import as_sequence as as_sequence
+from ._base import NO_GRADIENT, FeatureGradient, FeatureSource
+from ._collection import LazyStructures, Structures, collect, concatenate
+from ._features import StructureFeatures, check_same_features
+from ._neighbors import Neighborhood, gather_pairs, neighbor_pairs, spread_pairs
+from ._sources import ArraySource, NoFeatures, StackedSource
+from ._structure import (
+    CHARGE_KEYS,
+    Structure,
+    as_sequence,
+    check_structures,
+    reduced_cell,
+    strip,
+)
 from ._tiles import Block, Tile
 
 __all__ = [
     "Block",
+    "FeatureGradient",
+    "FeatureSource",
+    "Neighborhood",
     "Structure",
     "StructureFeatures",
     "Structures",

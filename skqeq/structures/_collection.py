@@ -11,6 +11,7 @@ from ase.data import chemical_symbols
 from joblib import Parallel, delayed, effective_n_jobs
 from tqdm import tqdm
 
+from .._memory import BUDGET
 from ._structure import Structure, check_one, check_structures
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 # A walk over fewer structures is not worth several processes.
 MIN_SHARED = 1000
-# Memory for structures that were read once, bytes; those after them are read each time.
-KEPT_BYTES = 2**26
+# Most bytes for structures that have been read from a file; those after them are read each time.
+STORE_BYTES = 2**26
 
 
 class Outline(NamedTuple):
@@ -189,17 +190,17 @@ class LazyStructures(Structures):
         Returns the outline of these.
     verbose : bool, default=False
         Whether that walk shows its progress.
-    kept : Kept, default=None
+    store : StructureStore, default=None
         Structures that have been read, which all selections share.
     """
 
     lazy = True
 
-    def __init__(self, reader, index=None, outline=None, verbose=False, kept=None):
+    def __init__(self, reader, index=None, outline=None, verbose=False, store=None):
         self.reader, self.verbose = reader, verbose
         self.index = np.arange(len(reader)) if index is None else index
         self._known = outline
-        self._kept = Kept() if kept is None else kept
+        self._store = StructureStore() if store is None else store
 
     def __len__(self):
         return len(self.index)
@@ -207,10 +208,10 @@ class LazyStructures(Structures):
     def __getitem__(self, key):
         if not isinstance(key, (int, np.integer)):
             selected = partial(self._selected, key)
-            return LazyStructures(self.reader, self.index[key], selected, kept=self._kept)
+            return LazyStructures(self.reader, self.index[key], selected, store=self._store)
         i = int(self.index[key])
-        if i in self._kept:
-            return self._kept[i]
+        if i in self._store.structures:
+            return self._store.structures[i]
         try:
             atoms = self.reader[i]
         except Exception as error:  # files and data bases have errors of many kinds
@@ -222,7 +223,7 @@ class LazyStructures(Structures):
             raise TypeError(
                 f"X[{i}] is a {type(atoms).__name__}, but every structure must be an ase.Atoms"
             )
-        return self._kept.add(i, check_one(i, atoms))
+        return self._store.add(i, check_one(i, atoms))
 
     @cached_property
     def outline(self):
@@ -245,23 +246,33 @@ class LazyStructures(Structures):
         return Outline(self.sizes[key], np.concatenate(numbers), self.periodic[key])
 
     def __getstate__(self):
-        # Workers get what they need and no more: an outline would go with every task. They keep
-        # their share, as a worker may get any part.
-        kept = Kept(self._kept.limit * len(self) // max(1, len(self.reader)))
-        return self.__dict__ | {"_known": None, "outline": self.outline, "_kept": kept}
+        # A worker is sent the outline of its own selection, not that of all structures. Its store
+        # is as large a part of the whole as its selection.
+        store = StructureStore(self._store.limit * len(self) // max(1, len(self.reader)))
+        return self.__dict__ | {"_known": None, "outline": self.outline, "_store": store}
 
 
-class Kept(dict):
-    """The structures that were read first, by their number in the reader."""
+class StructureStore:
+    """The structures that were read first, by their number in the reader.
+
+    Parameters
+    ----------
+    limit : int, default=None
+        Most bytes that they take, by default `STORE_BYTES`. They also count against the memory
+        budget.
+    """
 
     def __init__(self, limit=None):
-        self.limit, self.n_bytes = KEPT_BYTES if limit is None else limit, 0
+        self.limit, self.structures = STORE_BYTES if limit is None else limit, {}
+        self._memory = BUDGET.reservation()
 
     def add(self, i, structure):
         """The structure, which is kept if there is room for it."""
-        self.n_bytes += structure.n_bytes
-        if self.n_bytes <= self.limit:
-            self[i] = structure
+        n_bytes = structure.n_bytes
+        if self._memory.n_bytes + n_bytes <= self.limit and self._memory.claim(n_bytes):
+            self.structures[i] = structure
+        else:
+            self.limit = 0  # full
         return structure
 
 

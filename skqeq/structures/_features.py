@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
 import numpy as np
 from tqdm import tqdm
 
-from ._collection import Structures, collect, concatenate
-from ._sources import NO_GRADIENT, ArraySource, StackedSource
+from ._base import FeatureGradient, FeatureSource
+from ._collection import LazyStructures, Structures, collect, concatenate
+from ._sources import ArraySource, StackedSource
 from ._tiles import Block
 
 if TYPE_CHECKING:
@@ -36,12 +37,8 @@ class StructureFeatures:
     ----------
     structures : Structures or sequence of Structure
         Checked structures.
-    source : object
-        Computes the features: ``source.tiles(structures)`` returns a list of `Tile`,
-        ``source.boundaries`` the first column of each block of columns and the total number,
-        ``source.row_bytes`` the memory that one atom needs on the way, ``source.signature``
-        what the columns mean, in plain Python that can be compared (None where nobody knows),
-        ``source.verbose`` whether walks show their progress.
+    source : FeatureSource
+        Computes the features.
 
     Attributes
     ----------
@@ -57,7 +54,7 @@ class StructureFeatures:
     (2, 2, 3)
     """
 
-    def __init__(self, structures: Structures | Sequence[Structure], source: Any) -> None:
+    def __init__(self, structures: Structures | Sequence[Structure], source: FeatureSource) -> None:
         if not isinstance(structures, Structures):
             structures = Structures(structures)
         self.structures = structures
@@ -111,10 +108,9 @@ class StructureFeatures:
 
     def __repr__(self) -> str:
         n_atoms = self.structures.sizes.sum()
-        names = getattr(self.source, "names", None)
         columns = f"{self.n_features} features"
-        if names:
-            sizes = zip(names, self.source.sizes, strict=True)
+        if self.source.names:
+            sizes = zip(self.source.names, self.source.sizes, strict=True)
             columns = ", ".join(f"{name}: {size} features" for name, size in sizes)
         return f"<StructureFeatures: {len(self)} structures, {n_atoms} atoms, {columns}>"
 
@@ -144,7 +140,7 @@ class StructureFeatures:
     def _block(self, structures):
         return Block(structures, self.source.tiles(structures), self.n_features)
 
-    def gradient(self, structure: Structure) -> Any:
+    def gradient(self, structure: Structure) -> FeatureGradient:
         """Derivatives of the features of one structure with respect to its geometry.
 
         Parameters
@@ -154,43 +150,34 @@ class StructureFeatures:
 
         Returns
         -------
-        gradient : object
-            ``gradient.pull_back(cotangents)`` takes the derivatives of a function with respect to
-            the features, shape (n_atoms, n_features), and returns those with respect to the
-            positions, shape (n_atoms, 3), 1/Angstrom, and to a strain, shape (3, 3). For a
-            function ``chi = phi w`` of the features, `dual` weights of w make
-            ``gradient.field(dual)``, which is chi, and ``gradient.field_gradient(q, dual)``, the
-            derivatives of ``q . chi``, cheap.
+        gradient : FeatureGradient
+            Computes products with the derivatives, which are never stored.
 
         Raises
         ------
         TypeError
-            If the features have no known derivative.
+            If the derivatives of the features are not known.
         """
-        if not hasattr(self.source, "gradient"):
-            raise TypeError(NO_GRADIENT)
         return self.source.gradient(structure)
 
-    def dual(self, weights: Array) -> Any:
-        """Weights in the form that `gradient` uses.
+    def dual(self, weights: Array) -> Array:
+        """Weights in the form that the methods of `gradient` take.
 
         Parameters
         ----------
-        weights : ndarray of shape (n_features,)
+        weights : ndarray of shape (n_features,) or (n, n_features)
             Weights w of a function ``phi w``.
 
         Returns
         -------
-        dual : object
-            For ``gradient.field`` and ``gradient.field_gradient``.
+        dual : ndarray of the same shape
+            See `skqeq.structures.FeatureSource.dual`.
 
         Raises
         ------
         TypeError
-            If the features have no known derivative.
+            If the derivatives of the features are not known.
         """
-        if not hasattr(self.source, "dual"):
-            raise TypeError(NO_GRADIENT)
         return self.source.dual(weights)
 
     def blocks(
@@ -244,8 +231,8 @@ class StructureFeatures:
 
 def check_same_features(features, signature, estimator):
     """Refuse features whose columns mean something else than those of `fit`."""
-    found = features.source.signature
-    if None not in (found, signature) and found != signature:
+    present = features.source.signature
+    if None not in (present, signature) and present != signature:
         raise ValueError(
             f"X has as many features as {estimator} was fitted with, but other ones: the "
             "descriptor or its sparse set has other parameters"
@@ -260,15 +247,18 @@ def _same_columns(first, second):
 
 
 def _same_structures(first, second):
+    """Whether two sequences hold the same structures, without reading files if possible."""
     if first is second:
         return True
-    if first.lazy and second.lazy and first.reader is second.reader:
-        return np.array_equal(first.index, second.index)
+    if isinstance(first, LazyStructures) and isinstance(second, LazyStructures):
+        if first.reader is second.reader:
+            return np.array_equal(first.index, second.index)
     same = (a.digest == b.digest for a, b in zip(first, second))
     return len(first) == len(second) and all(same)
 
 
 def _concatenate(parts, axis=0):
+    """What `np.concatenate` does: structures one after the other, or columns side by side."""
     if not all(isinstance(part, StructureFeatures) for part in parts):
         raise TypeError("StructureFeatures can be concatenated with each other only")
     if axis == 1:
@@ -280,7 +270,8 @@ def _concatenate(parts, axis=0):
     return StructureFeatures(concatenate([part.structures for part in parts]), parts[0].source)
 
 
-def _beside(parts, names=None):
+def _beside(parts, names=()):
+    """Features of the same structures side by side."""
     for name, part in zip(names or range(len(parts)), parts):
         if not isinstance(part, StructureFeatures):
             raise TypeError(

@@ -1,13 +1,132 @@
-"""Pairs of atoms within a distance."""
+"""Pairs of neighbouring atoms, and derivatives that are sums over pairs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import numpy as np
 from vesin import NeighborList
 
 from ._structure import reduced_cell
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .._typing import Array
+
+
+class Neighborhood(ABC):
+    """The neighbours of every atom of one structure, and the features that follow from them.
+
+    A descriptor with derivatives makes one neighbourhood for each of its column blocks. A row of
+    features depends on the geometry only through the vectors D from its atom, the centre, to the
+    neighbours, so that all derivatives are sums over pairs. An image of a neighbour in another
+    cell is a neighbour too, which is why molecules, slabs and crystals need no distinction.
+
+    Attributes
+    ----------
+    n_atoms : int
+        Number of atoms of the structure.
+    i, j : ndarray of shape (n_pairs,)
+        Centre and neighbour of each pair. A pair may occur more than once; then the sum is meant.
+    D : ndarray of shape (n_pairs, 3)
+        Vectors from i to j, Angstrom.
+    columns : tuple of slice
+        The columns of `rows` among all columns of the column block. All others are zero.
+    """
+
+    n_atoms: int
+    i: np.ndarray
+    j: np.ndarray
+    D: np.ndarray
+    columns: tuple[slice, ...]
+
+    @abstractmethod
+    def rows(self) -> Array:
+        """Features of every atom, shape (n_atoms, n_columns)."""
+
+    @abstractmethod
+    def pull_back(self, cotangents: Array) -> Array:
+        """Derivatives of a function of the rows with respect to `D`.
+
+        Parameters
+        ----------
+        cotangents : ndarray of shape (n_atoms, n_columns)
+            Derivatives of the function with respect to `rows`.
+
+        Returns
+        -------
+        g : ndarray of shape (n_pairs, 3)
+            1/Angstrom. `gather` turns them into derivatives with respect to the geometry.
+        """
+
+    @abstractmethod
+    def jacobians(self) -> Iterator[tuple[Array, Array, Array]]:
+        """Derivatives of the rows with respect to `D`, piece by piece.
+
+        Yields
+        ------
+        pairs : ndarray of shape (n,)
+            Indices of pairs.
+        columns : ndarray of shape (m,)
+            Columns of `rows` that these pairs can change.
+        J : ndarray of shape (n, 3, m)
+            ``d rows[i[p], columns] / d D[p]`` for the pairs p; 1/Angstrom.
+        """
+
+    @abstractmethod
+    def jacobian_of(self, i: int) -> Array:
+        """Derivatives of the row of one atom with respect to the geometry.
+
+        Parameters
+        ----------
+        i : int
+            The atom.
+
+        Returns
+        -------
+        J : ndarray of shape (3 n_atoms + 9, n_columns)
+            With respect to the positions, 1/Angstrom, and to a strain.
+        """
+
+    def gather(self, g: Array) -> tuple[Array, Array]:
+        """Turn derivatives with respect to `D` into those with respect to the geometry.
+
+        Parameters
+        ----------
+        g : ndarray of shape (n_pairs, 3)
+            Derivatives of one number.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_atoms, 3)
+            With respect to the positions, 1/Angstrom. It sums to zero.
+        virial : ndarray of shape (3, 3)
+            With respect to a strain e of positions and cell, ``r -> (1 + e) r``.
+        """
+        return gather_pairs(self.i, self.j, self.D, g, self.n_atoms)
+
+    def gather_by_center(self, g: Array) -> tuple[Array, Array]:
+        """Turn derivatives with respect to `D` into gradients of one number per atom.
+
+        Parameters
+        ----------
+        g : ndarray of shape (n_pairs, 3)
+            Pair p holds the derivative of the number of its centre ``i[p]``.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_atoms, 3, n_atoms)
+            ``d number[i] / d r_k`` at ``[k, :, i]``, 1/Angstrom.
+        virial : ndarray of shape (3, 3, n_atoms)
+            With respect to a strain of positions and cell.
+        """
+        return spread_pairs(self.i, self.j, self.D, g, self.n_atoms)
+
 
 def neighbor_pairs(structure, cutoff):
-    """All ordered pairs of atoms closer than a cutoff, periodic images among them.
+    """All ordered pairs of atoms closer than a cutoff, including pairs across cell boundaries.
 
     Parameters
     ----------
@@ -19,46 +138,54 @@ def neighbor_pairs(structure, cutoff):
     Returns
     -------
     i, j : ndarray of shape (n_pairs,)
-        Both atoms; an atom is a pair with its own images, but not with itself.
+        Both atoms. In a cell an atom is paired with its own images, but never with itself.
     D : ndarray of shape (n_pairs, 3)
         Vectors from i to j, Angstrom.
     """
+    # Long, skew cells would need a search over very many images.
     cell, pbc = reduced_cell(structure) if structure.periodic else (np.eye(3), structure.pbc)
     neighbors = NeighborList(cutoff=cutoff, full_list=True)
     i, j, D = neighbors.compute(structure.positions, cell, pbc, "ijD", copy=False)
+    # astype and copy: the arrays are views of memory that the next call of `compute` overwrites.
     return i.astype(np.int64), j.astype(np.int64), D.copy()
 
 
 def gather_pairs(i, j, D, g, n_atoms):
     """Derivatives with respect to positions and strain from those with respect to D.
 
+    With ``D = r_j - r_i`` a derivative g counts for j and, with the other sign, for i.
+
     Parameters
     ----------
     i, j, D
         Pairs, see `neighbor_pairs`.
     g : ndarray of shape (n_pairs, 3)
-        Derivatives of a number.
+        Derivatives of one number with respect to D.
     n_atoms : int
         Number of atoms.
 
     Returns
     -------
     gradient : ndarray of shape (n_atoms, 3)
+        With respect to the positions.
     virial : ndarray of shape (3, 3)
+        With respect to a strain.
     """
+    # bincount is several times faster than np.add.at.
     gradient = [np.bincount(j, g_a, n_atoms) - np.bincount(i, g_a, n_atoms) for g_a in g.T]
-    # Of no pairs bincount makes integers.
+    # Without pairs bincount returns integers.
     return np.stack(gradient, axis=1).astype(np.float64), g.T @ D
 
 
 def spread_pairs(i, j, D, g, n_atoms):
-    """The same for one number per atom i, of which a pair's ``g`` is the derivative of that of i.
+    """Per-atom version of `gather_pairs`: pair p holds the derivative of the number of atom i[p].
 
     Returns
     -------
     gradient : ndarray of shape (n_atoms, 3, n_atoms)
-        With respect to the position of atom k, of the number of atom i, at ``[k, :, i]``.
+        ``d number[i] / d r_k`` at ``[k, :, i]``.
     virial : ndarray of shape (3, 3, n_atoms)
+        With respect to a strain.
     """
     gradient, virial = np.empty((n_atoms, 3, n_atoms)), np.empty((3, 3, n_atoms))
     for a in range(3):

@@ -1,46 +1,41 @@
-"""What makes features: arrays, several sources side by side, and nothing at all.
+"""Sources of features that need no descriptor: arrays, several sources side by side, nothing."""
 
-A source has ``tiles(structures)``, a list of `Tile`, ``boundaries``, the first column of each block
-of columns and the total number, ``row_bytes``, the memory that one atom needs on the way,
-``signature``, what the columns mean, in plain Python that can be compared (None where nobody
-knows), ``prior_variance``, that of a field of unit amplitude, of which features describe the part
-``|phi|^2``, and ``verbose``, whether walks show their progress. Where features have a derivative,
-it also has ``gradient(structure)`` and ``dual(weights)``, see `StructureFeatures`.
-"""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ._base import FeatureGradient, FeatureSource
 from ._tiles import Tile
 
-NO_GRADIENT = (
-    "forces, stress and Born charges need features of known derivative: those of CURSparsifier "
-    "behind SOAPFeaturizer"
-)
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from .._typing import Array, Column
+    from ..structures import Neighborhood, Structure, Structures
 
 
-class ArraySource:
-    """Features given as arrays, found again by the geometry they belong to."""
+class ArraySource(FeatureSource):
+    """Features that the user computed, looked up by geometry.
 
-    prior_variance = 1.0
-    signature = None
-    verbose = False
+    A structure is identified by its digest, so that the features survive a selection or a new
+    order of the structures. That is why equal geometries must have equal features.
 
-    def __init__(self, structures, arrays):
-        self.rows = {}
-        for i, (structure, array) in enumerate(zip(structures, arrays, strict=True)):
-            array = np.array(array, dtype=np.float64)
-            if array.ndim != 2 or len(array) != len(structure):
-                raise ValueError(
-                    f"structure {i} ({structure.symbols}): features of shape {array.shape} for "
-                    f"{len(structure)} atoms"
-                )
-            if not np.isfinite(array).all():
-                raise ValueError(
-                    f"structure {i} ({structure.symbols}): the features hold "
-                    f"{array[~np.isfinite(array)][0]}"
-                )
-            known = self.rows.setdefault(structure.digest, array)
-            if not np.array_equal(known, array):
+    Parameters
+    ----------
+    structures : Structures
+        The structures.
+    arrays : sequence of array-like of shape (n_atoms, n_features)
+        Features of each structure; they are copied.
+    """
+
+    def __init__(self, structures: Structures, arrays: Column) -> None:
+        self.rows: dict[bytes, Array] = {}
+        for i, (structure, given) in enumerate(zip(structures, arrays, strict=True)):
+            array = _checked(given, i, structure)
+            earlier = self.rows.setdefault(structure.digest, array)
+            if not np.array_equal(earlier, array):
                 raise ValueError(
                     f"structure {i} ({structure.symbols}) has the same geometry as an earlier "
                     "one, but other features"
@@ -51,184 +46,227 @@ class ArraySource:
         self.boundaries = (0, widths.pop())
         self.row_bytes = 8 * self.boundaries[-1]
 
-    def tiles(self, structures):
-        """All atoms times all columns."""
+    def tiles(self, structures: Sequence[Structure] | Structures) -> list[Tile]:
+        """One tile: all atoms times all columns."""
         values = np.concatenate([self.rows[s.digest] for s in structures])
         return [Tile(np.arange(len(values)), (slice(0, self.boundaries[-1]),), values)]
 
 
-class StackedSource:
-    """Several sources side by side, as unions of transformers make them.
+def _checked(array, i, structure):
+    """The features of structure i as floats, a copy."""
+    array = np.array(array, dtype=np.float64)
+    name = f"structure {i} ({structure.symbols})"
+    if array.ndim != 2 or len(array) != len(structure):
+        raise ValueError(f"{name}: features of shape {array.shape} for {len(structure)} atoms")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: the features hold {array[~np.isfinite(array)][0]}")
+    return array
 
-    A source may stand more than once; its features are computed once.
+
+class StackedSource(FeatureSource):
+    """Several sources whose columns stand side by side.
+
+    A source that is listed more than once is computed once: the electronegativity and the
+    reference charge of an atom often have the same features.
 
     Parameters
     ----------
-    sources : list
+    sources : sequence of FeatureSource
         Sources of features of the same structures.
-    names : tuple of str, default=None
-        What the parts are called, where that matters.
+    names : sequence of str, default=()
+        Names of the sources, if they are told apart by name.
     """
 
-    def __init__(self, sources, names=None):
-        self.sources, self.names = sources, names
-        self.boundaries = (0,)
-        for source in sources:
-            last = self.boundaries[-1]
-            self.boundaries += tuple(last + b for b in source.boundaries[1:])
-        self.sizes = tuple(source.boundaries[-1] for source in sources)
-        distinct = {id(source): source for source in sources}.values()
+    def __init__(self, sources: Sequence[FeatureSource], names: Sequence[str] = ()) -> None:
+        self._sources, self.names = tuple(sources), tuple(names)
+        boundaries = [0]
+        for source in self.sources:
+            last = boundaries[-1]
+            boundaries += [last + b for b in source.boundaries[1:]]
+        self.boundaries = tuple(boundaries)
+        distinct = {id(source): source for source in self.sources}.values()
         self.n_distinct = sum(source.boundaries[-1] for source in distinct)
         self.row_bytes = sum(source.row_bytes for source in distinct)
-        self.prior_variance = sum(source.prior_variance for source in sources)
-        self.verbose = any(source.verbose for source in sources)
-        self.signature = tuple(source.signature for source in sources)
-        if None in self.signature:
-            self.signature = None
-        elif names is not None:
-            self.signature = (tuple(names), self.signature)
+        self.prior_variance = sum(source.prior_variance for source in self.sources)
+        self.verbose = any(source.verbose for source in self.sources)
+        self.has_gradient = all(source.has_gradient for source in self.sources)
+        self.has_neighborhoods = all(source.has_neighborhoods for source in self.sources)
+        self.signature = self._signature()
 
-    def _each(self, make):
-        """``make(source)`` of every source, made once where one stands more than once."""
-        made = {}
-        for source in self.sources:
-            if id(source) not in made:
-                made[id(source)] = make(source)
-        return [made[id(source)] for source in self.sources]
-
-    def tiles(self, structures):
-        """The tiles of every source, shifted to its columns."""
-        result, first = [], 0
-        for source, tiles in zip(self.sources, self._each(lambda s: s.tiles(structures))):
-            for tile in tiles:
-                columns = tuple(slice(c.start + first, c.stop + first) for c in tile.columns)
-                result.append(tile._replace(columns=columns))
-            first += source.boundaries[-1]
-        return result
+    def _signature(self):
+        signatures = tuple(source.signature for source in self.sources)
+        if None in signatures:
+            return None
+        return (self.names, signatures) if self.names else signatures
 
     @property
-    def spectra(self):
-        """The power spectra of all sources, of which every one is a column block."""
-        return [spectrum for source in self.sources for spectrum in source.spectra]
+    def sources(self) -> Sequence[FeatureSource]:
+        """The sources side by side, in order of their columns."""
+        return self._sources
 
-    def split(self, weights):
-        """Weights of shape (..., n_features) by source."""
+    def _of_sources(self, compute):
+        """``compute(source)`` of every source; the results of a repeated source are one object."""
+        results = {}
+        for source in self.sources:
+            if id(source) not in results:
+                results[id(source)] = compute(source)
+        return [results[id(source)] for source in self.sources]
+
+    def _shifted(self, parts):
+        """The tiles of all sources, moved to the columns of their source."""
+        tiles, first = [], 0
+        for source, part in zip(self.sources, parts, strict=True):
+            for tile in part:
+                columns = tuple(slice(c.start + first, c.stop + first) for c in tile.columns)
+                tiles.append(tile._replace(columns=columns))
+            first += source.boundaries[-1]
+        return tiles
+
+    def tiles(self, structures: Sequence[Structure] | Structures) -> list[Tile]:
+        """The tiles of all sources."""
+        return self._shifted(self._of_sources(lambda s: s.tiles(structures)))
+
+    def tiles_of(self, structure: Structure, atoms: Array) -> list[Tile]:
+        """The tiles of some atoms of a structure, of all sources."""
+        return self._shifted(self._of_sources(lambda s: s.tiles_of(structure, atoms)))
+
+    def split(self, weights: Array) -> list[Array]:
+        """Divide an array along its last axis by source.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (..., n_columns)
+            Such as weights of all columns.
+
+        Returns
+        -------
+        parts : list of ndarray of shape (..., size)
+            Of each source.
+        """
         return np.split(weights, np.cumsum(self.sizes)[:-1], axis=-1)
 
-    def _check_gradient(self):
-        if not all(hasattr(source, "gradient") for source in self.sources):
-            raise TypeError(NO_GRADIENT)
+    def neighborhoods(self, structure: Structure) -> list[Neighborhood]:
+        """The neighbourhoods of all column blocks of all sources."""
+        parts = self._of_sources(lambda s: s.neighborhoods(structure))
+        return [neighborhood for part in parts for neighborhood in part]
 
-    def gradient(self, structure):
-        """See `StructureFeatures.gradient`."""
-        self._check_gradient()
-        return StackedGradient(self._each(lambda s: s.gradient(structure)), self.split)
+    def gradient(self, structure: Structure) -> StackedGradient:
+        """See `FeatureSource.gradient`."""
+        return StackedGradient(self._of_sources(lambda s: s.gradient(structure)), self.split)
 
-    def dual(self, weights):
-        """See `StructureFeatures.dual`."""
-        self._check_gradient()
+    def dual(self, weights: Array) -> Array:
+        """See `FeatureSource.dual`."""
         parts = zip(self.sources, self.split(weights), strict=True)
         return np.concatenate([source.dual(part) for source, part in parts], axis=-1)
 
 
-class StackedGradient:
-    """The derivatives of several features side by side.
+class StackedGradient(FeatureGradient):
+    """The derivatives of the features of several sources side by side.
 
     Parameters
     ----------
-    parts : list
+    parts : list of FeatureGradient
         Gradients of the sources.
     split : callable
         Divides an array along its last axis by source.
     """
 
-    def __init__(self, parts, split):
+    def __init__(self, parts: list[FeatureGradient], split: Callable[[Array], list[Array]]) -> None:
+        self.n_atoms = parts[0].n_atoms
         self.parts, self.split = parts, split
 
-    def field(self, dual):
-        """The sum of the fields of the parts."""
-        return sum(part.field(u) for part, u in zip(self.parts, self.split(dual), strict=True))
+    def _with_parts(self, array):
+        """Every part and its share of the columns of an array."""
+        return zip(self.parts, self.split(array), strict=True)
 
-    def contract(self, cotangents):
-        """Cotangents times features."""
+    def field(self, dual: Array) -> Array:
+        """The sum of the fields of the parts."""
+        return np.sum([part.field(u) for part, u in self._with_parts(dual)], axis=0)
+
+    def contract(self, cotangents: Array) -> Array:
+        """Cotangents times features, side by side."""
         return np.concatenate([part.contract(cotangents) for part in self.parts], axis=1)
 
-    def slopes(self, dual):
-        """Of every column block of every part."""
-        for part, u in zip(self.parts, self.split(dual), strict=True):
-            yield from part.slopes(u)
+    def pair_gradients(self, dual: Array) -> Iterator[tuple[Neighborhood, Array]]:
+        """The pair gradients of every column block of every part."""
+        for part, u in self._with_parts(dual):
+            yield from part.pair_gradients(u)
 
-    def field_gradient(self, q, dual):
-        """The sum of the derivatives of the parts."""
-        found = [p.field_gradient(q, u) for p, u in zip(self.parts, self.split(dual), strict=True)]
-        return sum(g for g, _ in found), sum(v for _, v in found)
+    def pull_back(self, cotangents: Array) -> tuple[Array, Array]:
+        """The sum over the parts."""
+        pulled = [part.pull_back(t) for part, t in self._with_parts(cotangents)]
+        gradients, virials = zip(*pulled, strict=True)
+        return np.sum(gradients, axis=0), np.sum(virials, axis=0)
 
-    def pull_back(self, cotangents):
-        """The sum of what the parts pull back."""
-        cotangents = self.split(cotangents)
-        found = [part.pull_back(t) for part, t in zip(self.parts, cotangents, strict=True)]
-        return sum(g for g, _ in found), sum(v for _, v in found)
+    def jacobian(self, q: Array) -> tuple[Array, Array]:
+        """The Jacobians of the parts, side by side."""
+        jacobians, virials = zip(*(part.jacobian(q) for part in self.parts), strict=True)
+        return np.concatenate(jacobians, axis=-1), np.concatenate(virials, axis=-1)
 
-    def jacobian(self, q):
-        """The columns of the parts."""
-        found = [part.jacobian(q) for part in self.parts]
-        return tuple(np.concatenate(rows, axis=-1) for rows in zip(*found, strict=True))
-
-    def unexplained(self):
-        """Of the sum of the fields of the parts, which are independent."""
-        return tuple(map(sum, zip(*(part.unexplained() for part in self.parts), strict=True)))
+    def residual_variances(self) -> tuple[Array, Array, Array]:
+        """The sum over the parts, whose fields are independent."""
+        variances = zip(*(part.residual_variances() for part in self.parts), strict=True)
+        variance, covariances, of_derivatives = (np.sum(parts, axis=0) for parts in variances)
+        return variance, covariances, of_derivatives
 
 
-class NoFeatures:
-    """The source of features without columns."""
+class NoFeatures(FeatureSource):
+    """The source of features without columns, for a field that is a constant of each element."""
 
     boundaries = (0, 0)
+    # Not 0: blocks of structures are cut by their size in bytes.
     row_bytes = 1024
     prior_variance = 0.0
     signature = ()
-    verbose = False
+    has_gradient = True
 
-    def tiles(self, structures):
-        """Nothing."""
+    def tiles(self, structures: Sequence[Structure] | Structures) -> list[Tile]:
+        """No tiles."""
         return []
 
-    def gradient(self, structure):
-        """Nothing depends on the geometry."""
+    def gradient(self, structure: Structure) -> NoGradient:
+        """Derivatives of no columns."""
         return NoGradient(len(structure))
 
-    def dual(self, weights):
-        """There are none."""
+    def dual(self, weights: Array) -> Array:
+        """The weights, of which there are none."""
         return weights
 
 
-class NoGradient:
-    """Derivatives of features without columns: none."""
+class NoGradient(FeatureGradient):
+    """The derivatives of features without columns: zero, or arrays of no columns.
 
-    def __init__(self, n_atoms):
+    Parameters
+    ----------
+    n_atoms : int
+        Number of atoms of the structure.
+    """
+
+    def __init__(self, n_atoms: int) -> None:
         self.n_atoms = n_atoms
 
-    def field(self, dual):
-        """Nothing."""
+    def field(self, dual: Array) -> Array:
+        """Zero for every atom."""
         return np.zeros(self.n_atoms)
 
-    def field_gradient(self, q, dual):
-        """Nothing moves."""
-        return np.zeros((self.n_atoms, 3)), np.zeros((3, 3))
-
-    def slopes(self, dual):
-        """No neighbour matters."""
-        return []
-
-    def contract(self, cotangents):
+    def contract(self, cotangents: Array) -> Array:
         """No columns."""
         return np.zeros((len(cotangents), 0))
 
-    def unexplained(self):
-        """No field."""
-        n = self.n_atoms
-        return np.zeros(n), *np.zeros((2, n, 3 * n + 9))
+    def pair_gradients(self, dual: Array) -> Iterator[tuple[Neighborhood, Array]]:
+        """No pairs."""
+        return iter(())
 
-    def jacobian(self, q):
+    def pull_back(self, cotangents: Array) -> tuple[Array, Array]:
+        """Zero."""
+        return np.zeros((self.n_atoms, 3)), np.zeros((3, 3))
+
+    def jacobian(self, q: Array) -> tuple[Array, Array]:
         """No columns."""
         lead = np.shape(q)[:-1]
         return np.zeros((*lead, 3 * self.n_atoms, 0)), np.zeros((*lead, 9, 0))
+
+    def residual_variances(self) -> tuple[Array, Array, Array]:
+        """Zero: a constant has no residual."""
+        n = self.n_atoms
+        return np.zeros(n), np.zeros((n, 3 * n + 9)), np.zeros((n, 3 * n + 9))

@@ -133,7 +133,7 @@ class Block:
                 dense[tile.atoms, columns] = tile.values[:, piece]
         return dense
 
-    def own(self, s: int) -> Array:
+    def rows_of(self, s: int) -> Array:
         """The features of the atoms of one structure as a dense array.
 
         Parameters

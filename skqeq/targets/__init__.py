@@ -1,11 +1,38 @@
-"""Targets: what is observed of a structure's charges, and the table of labels y."""
+"""Targets: observables of structures, and the table of their labels y."""
 
-from ._labels import Labels, make_targets, targets_from_atoms
-from ._labels import as_table as as_table
-from ._labels import label_keys as label_keys
-from ._observables import ENERGIES as ENERGIES
-from ._observables import GRADIENTS as GRADIENTS
-from ._observables import TARGETS, Target
-from ._observables import VOIGT as VOIGT
+from ._from_atoms import label_keys, targets_from_atoms
+from ._labels import (
+    Labels,
+    as_table,
+    column_names,
+    make_targets,
+    to_form,
+)
+from ._observables import (
+    ENERGIES,
+    GRADIENTS,
+    TARGETS,
+    VOIGT,
+    ChargeTarget,
+    DipoleMagnitude,
+    Target,
+    possibly_undefined,
+)
 
-__all__ = ["TARGETS", "Labels", "Target", "make_targets", "targets_from_atoms"]
+__all__ = [
+    "ENERGIES",
+    "GRADIENTS",
+    "TARGETS",
+    "VOIGT",
+    "ChargeTarget",
+    "DipoleMagnitude",
+    "Labels",
+    "Target",
+    "as_table",
+    "column_names",
+    "label_keys",
+    "make_targets",
+    "possibly_undefined",
+    "targets_from_atoms",
+    "to_form",
+]

@@ -1,4 +1,4 @@
-"""The table of labels y: one row per structure, one column per target, NaN where unknown."""
+"""The table of labels y: one row per structure, one column per target, NaN for missing labels."""
 
 from __future__ import annotations
 
@@ -6,25 +6,20 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ase import Atoms
-from tqdm import tqdm
 
-from ..structures._structure import as_sequence
-from ._observables import TARGETS, VOIGT, doubtful
+from ._observables import TARGETS, VOIGT, possibly_undefined
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from .._typing import Array, Column, LabelsLike, StructuresLike
+    from .._typing import Array, Column, LabelsLike
     from ..structures import Structures
 
 
 COLUMNS = {name: t.shape for name, t in TARGETS.items()}
-# Charges that sum to another whole number than the total charge, within this, e, are of an ion
-# whose charge was forgotten.
-WHOLE = 0.005
-# Of fewer structures nothing is said of the unit of dipoles.
-FEWEST_DIPOLES = 5
+# Charges whose sum is this close to a whole number other than the total charge, e, belong to an ion
+# whose total charge was not given.
+SUM_TOLERANCE = 0.005
+# Smallest number of structures from which the unit of dipoles is judged.
+MIN_DIPOLES = 5
 RAGGED = [name for name, shape in COLUMNS.items() if shape is None]
 
 
@@ -52,14 +47,14 @@ def make_targets(**columns: Column) -> Array:
         - ``born_effective_charges``, sequence of n array-likes of shape (n_atoms, 3, 3):
           derivatives ``d mu_a / d r_jb`` of the dipole about the coordinate origin, e; or of shape
           (n_atoms, 9), the rows of each tensor one after the other.
-        - ``dipole_sigma``, ``charges_sigma``, ..., array-like of shape (n,): the noise of each
-          label relative to the model's ``sigma_dipole``, ``sigma_charges``, ... (NaN means 1).
+        - ``dipole_sigma``, ``charges_sigma``, ..., array-like of shape (n,): noise of each label
+          relative to ``sigma_dipole``, ``sigma_charges``, ... of the model (NaN means 1).
 
     Returns
     -------
     y : ndarray of shape (n,)
-        Structured array with the given columns. NaN, or None for a whole label, means that a
-        value is not known.
+        Structured array with the given columns. NaN, or None for a whole label, means that the
+        value is missing.
 
     Raises
     ------
@@ -106,7 +101,7 @@ def _dtype(name):
 
 
 def _entry(name, i, value):
-    """One checked label; NaN or None for an unknown one."""
+    """One checked label; NaN or None for a missing one."""
     ragged = name in RAGGED
     if value is None:
         return None if ragged else np.nan
@@ -125,7 +120,7 @@ def _entry(name, i, value):
             return None
         row_shape = TARGETS[name].row_shape
         if len(row_shape) == 2 and array.ndim == 2 and array.shape[1] == np.prod(row_shape):
-            array = array.reshape(-1, *row_shape)  # as files hold it, row by row
+            array = array.reshape(-1, *row_shape)  # files hold the rows of a tensor in one line
         if array.ndim != 1 + len(row_shape) or array.shape[1:] != row_shape:
             expected = f"(n_atoms, {', '.join(map(str, row_shape))})" if row_shape else "1-D"
             raise ValueError(f"structure {i}: {name} must be {expected}, got shape {array.shape}")
@@ -143,103 +138,6 @@ def _entry(name, i, value):
     return array
 
 
-def targets_from_atoms(
-    X: StructuresLike,
-    names: Sequence[str] | dict[str, str],
-    *,
-    units: Mapping[str, float] | None = None,
-    verbose: int = 0,
-) -> Array:
-    """Collect labels that structures carry, wherever a reader has put them.
-
-    Looks in ``atoms.calc.results``, ``atoms.arrays`` and ``atoms.info``, in this order, because
-    ASE's extxyz reader moves some labels into a calculator and leaves others.
-
-    Parameters
-    ----------
-    X : sequence of ase.Atoms
-        Structures with labels.
-    names : sequence of str, or dict of {str: str}
-        Targets, looked up with the prefix ``REF_``, which marks references among predictions,
-        and then under their own name; a dict gives the key of each target.
-    units : dict of {str: float}, default=None
-        What one unit of the labels is in that of `make_targets`, such as
-        ``{"dipole": ase.units.Debye, "energy": ase.units.Hartree}``; 1 for all others.
-    verbose : int, default=0
-        Above 0 a progress bar is shown, for large files.
-
-    Returns
-    -------
-    y : ndarray of shape (n,)
-        As from `make_targets`; structures without a label get NaN or None.
-
-    Raises
-    ------
-    ValueError
-        If no structure has a label of that name, or a unit is no positive number.
-
-    Examples
-    --------
-    >>> from ase.build import molecule
-    >>> from skqeq import targets_from_atoms
-    >>> atoms = molecule("H2O")
-    >>> from ase.units import Debye
-    >>> atoms.info["mu"] = [0.0, 0.0, -1.85]
-    >>> y = targets_from_atoms([atoms], {"dipole": "mu"}, units={"dipole": Debye})
-    >>> y["dipole"].round(2)
-    array([[ 0.  ,  0.  , -0.39]])
-    """
-    if isinstance(names, str):
-        names = [names]
-    keys = names if isinstance(names, dict) else dict.fromkeys(names)
-    places = {n: (f"REF_{n}", n) if key is None else (key,) for n, key in keys.items()}
-    units = _check_units({} if units is None else units, keys)
-    columns: dict[str, list[Any]] = {name: [] for name in keys}
-    # Once, as they may be read one by one.
-    for atoms in tqdm(as_sequence(X), "labels", disable=not verbose, leave=False):
-        for name, candidates in places.items():
-            value = _find(atoms, candidates)
-            columns[name].append(value)
-    for name, candidates in places.items():
-        if all(value is None for value in columns[name]):
-            raise ValueError(
-                f"no structure has {name}: looked for {' or '.join(candidates)} in calc.results, "
-                f"arrays and info, where the first has {label_keys(X)}; names of your own are "
-                f"given as {{{name!r}: key}}, or in a shell by --key {name}=KEY"
-            )
-    y = make_targets(**columns)
-    with np.errstate(over="ignore"):  # what is infinite then is refused
-        for name, unit in units.items():
-            columns[name] = [None if value is None else unit * value for value in y[name]]
-    return make_targets(**columns) if units else y
-
-
-def label_keys(X):
-    """Names of what could be labels of the first structure, for messages."""
-    atoms = next(iter(as_sequence(X)), Atoms())
-    results = {} if atoms.calc is None else getattr(atoms.calc, "results", {})
-    keys = [*results, *atoms.arrays, *atoms.info]
-    return ", ".join(k for k in keys if k not in ("numbers", "positions")) or "nothing"
-
-
-def _check_units(units, names):
-    for name, unit in units.items():
-        if name not in names:
-            raise ValueError(f"units name {name}, which is not among {', '.join(names)}")
-        if not (np.isscalar(unit) and np.isreal(unit) and np.isfinite(unit) and unit > 0):
-            raise ValueError(f"the unit of {name} must be a positive number, got {unit!r}")
-    return dict(units)
-
-
-def _find(atoms, candidates):
-    results = {} if atoms.calc is None else getattr(atoms.calc, "results", {})
-    for key in candidates:
-        for place in (results, atoms.arrays, atoms.info):
-            if place.get(key) is not None:
-                return place[key]
-    return None
-
-
 class Labels:
     """Checked labels of a data set, and the form in which the user gave them.
 
@@ -255,7 +153,7 @@ class Labels:
     table : ndarray of shape (n,)
         The structured array of `make_targets`.
     form : {"array", "table", "dicts", "frame"}
-        What `predict` must return.
+        Form in which `predict` returns its predictions.
     names : list of str
         Targets of which at least one value is known.
 
@@ -275,21 +173,21 @@ class Labels:
         self.table, self.form = as_table(y)
         if len(self.table) != len(structures):
             raise ValueError(f"X holds {len(structures)} structures, but y {len(self.table)}")
-        self.columns = [n for n in self.table.dtype.names if not n.endswith("_sigma")]
+        self.columns = [n for n in column_names(self.table) if not n.endswith("_sigma")]
         ragged = [name for name in self.columns if name in RAGGED]
-        doubts = _Doubts()
+        charge_check = _ChargeCheck()
         for i, structure in enumerate(structures if ragged else ()):
             for name in ragged:
                 self._check_size(name, i, structure)
             if "charges" in ragged:
                 dipole = self.table["dipole"][i] if "dipole" in self.columns else None
-                doubts.compare(i, structure, self.table["charges"][i], dipole)
-        doubts.warn()
+                charge_check.compare(i, structure, self.table["charges"][i], dipole)
+        charge_check.warn()
         partial = [n for n in self.columns if n in ("stress", "born_effective_charges")]
-        for i, structure in doubtful(structures, partial):
+        for i, structure in possibly_undefined(structures, partial):
             for name in partial:
                 value, defined = self.table[name][i], TARGETS[name].defined(structure)
-                # Programs write all components; what a slab does not have means nothing.
+                # Programs write all components, also those that a slab does not have.
                 if value is not None and defined.any():
                     value[~defined.reshape(value.shape)] = np.nan
         self.names = [n for n in self.columns if self.known(n).any()]
@@ -319,7 +217,7 @@ class Labels:
         Returns
         -------
         values : ndarray of shape (k,) or None
-            In the unit of the target; None if nothing of it is known.
+                In the unit of the target; None for a missing label.
         """
         value = self.table[name][i]
         if value is None:
@@ -353,27 +251,27 @@ class Labels:
         Returns
         -------
         sigma : ndarray of shape (n,)
-            1 where the table says nothing.
+            1 where the table has no value.
         """
         column = f"{name}_sigma"
-        if column not in self.table.dtype.names:
+        if column not in column_names(self.table):
             return np.ones(len(self.table))
         return np.where(np.isnan(self.table[column]), 1.0, self.table[column])
 
 
-class _Doubts:
-    """What charges say of the total charge, and of the unit and the sign of dipoles."""
+class _ChargeCheck:
+    """Compares labels of charges with total charges, and with the unit and sign of dipoles."""
 
     def __init__(self):
         self.n_wrong, self.first, self.products = 0, "", []
 
     def compare(self, i, structure, charges, dipole):
-        """Look at the labels of one structure."""
+        """Add the labels of one structure."""
         if charges is None or np.isnan(charges).any():
             return
         total = charges.sum()
         excess = total - structure.charge
-        if round(excess) and abs(excess - round(excess)) < WHOLE:
+        if round(excess) and abs(excess - round(excess)) < SUM_TOLERANCE:
             self.n_wrong += 1
             self.first = self.first or (
                 f"structure {i} ({structure.symbols}), whose total charge is {structure.charge:g} "
@@ -385,29 +283,57 @@ class _Doubts:
         self.products.append((of_charges @ dipole, of_charges @ of_charges, dipole @ dipole))
 
     def warn(self):
-        """Say what is hardly meant."""
+        """Warn about labels that are probably mistakes."""
         if self.n_wrong:
             warnings.warn(
-                f"the charges of {self.n_wrong} structures sum to another whole number than the "
-                f"total charge, first {self.first}; that belongs in atoms.info['charge']",
+                f"in {self.n_wrong} structures the charges sum to a whole number that is not the "
+                f"total charge; the first is {self.first}; set atoms.info['charge'] of ions",
                 stacklevel=5,
             )
-        if len(self.products) < FEWEST_DIPOLES:
+        if len(self.products) < MIN_DIPOLES:
             return
         both, of_charges, of_dipoles = np.sum(self.products, axis=0)
         if abs(both) <= 0.9 * np.sqrt(of_charges * of_dipoles):
             return
         if both < 0 or both > 3.0 * of_charges:
             warnings.warn(
-                f"the dipoles are {both / of_charges:.2g} times those of the charges: they are "
-                "expected in e*Angstrom (Debye times ase.units.Debye), and from negative to "
+                f"the dipoles are {both / of_charges:.2g} times those of the charges; they must be "
+                "in e*Angstrom (multiply Debye by ase.units.Debye) and point from negative to "
                 "positive charge",
                 stacklevel=5,
             )
 
 
-def as_table(y):
-    """The structured array, and the name of the form it came in."""
+def column_names(table: Array) -> tuple[str, ...]:
+    """Names of the columns of a structured array.
+
+    Parameters
+    ----------
+    table : ndarray
+        Structured array.
+
+    Returns
+    -------
+    names : tuple of str
+    """
+    return table.dtype.names or ()
+
+
+def as_table(y: Any) -> tuple[Array, str]:
+    """Labels as a structured array, and the name of their form.
+
+    Parameters
+    ----------
+    y : structured array, array of shape (n, 3), list of dict or DataFrame
+        Labels.
+
+    Returns
+    -------
+    table : ndarray of shape (n,)
+        As from `make_targets`.
+    form : {"array", "table", "dicts", "frame"}
+        The form of y.
+    """
     if isinstance(y, dict):
         raise TypeError(
             "y is a dict of arrays, whose length is its number of keys, so that scikit-learn "
@@ -416,7 +342,7 @@ def as_table(y):
     if hasattr(y, "columns"):
         return make_targets(**{name: y[name].tolist() for name in y.columns}), "frame"
     if isinstance(y, np.ndarray) and y.dtype.names:
-        # Once more through the checks: the table may come from elsewhere, or have been edited.
+        # Checked again, because the table may have been edited.
         return make_targets(**{name: y[name] for name in y.dtype.names}), "table"
     if isinstance(y, (list, tuple)) and y and isinstance(y[0], dict):
         for i, row in enumerate(y):
@@ -439,9 +365,21 @@ def as_table(y):
     return make_targets(dipole=array), "array"
 
 
-def to_form(table, form):
-    """Turn a structured array into the form the user's y had."""
-    names = table.dtype.names
+def to_form(table: Array, form: str) -> Any:
+    """A structured array in the form of the labels that the user gave.
+
+    Parameters
+    ----------
+    table : ndarray of shape (n,)
+        As from `make_targets`.
+    form : {"array", "table", "dicts", "frame"}
+        As from `as_table`.
+
+    Returns
+    -------
+    y : ndarray, list of dict or DataFrame
+    """
+    names = column_names(table)
     if form == "array" and names == ("dipole",):
         return table["dipole"].copy()
     if form == "dicts":

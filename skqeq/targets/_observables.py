@@ -1,32 +1,60 @@
-"""Observables of a structure: of its charges, and its energy with what derives from it.
+"""Observables of a structure: those of its charges, its energy, and derivatives of both.
 
-Observables of the charges are a linear operator, for some followed by a smooth function.
+An observable of the charges is a linear operator, for some observables followed by a smooth
+function.
 
-Conventions: dipoles and quadrupoles are about the centre of mass; the dipole points from minus
-to plus; the quadrupole is traceless, ``Theta_ab = sum_i q_i (3 r_a r_b - r^2 delta_ab) / 2``
-(Buckingham, Q. Rev. Chem. Soc. 13, 183 (1959)), so that the widths of the charges drop out; the
-potential is that of the Gaussian charges, in V; the stress is the derivative of the energy with
-respect to a strain divided by the volume of the cell, positive where the cell wants to shrink, in
-the order of ASE: xx, yy, zz, yz, xz, xy.
+Conventions
+-----------
+dipole
+    About the centre of mass, from minus to plus.
+quadrupole
+    About the centre of mass, traceless: ``Theta_ab = sum_i q_i (3 r_a r_b - r^2 delta_ab) / 2``
+    (Buckingham, Q. Rev. Chem. Soc. 13, 183 (1959)). The widths of the charges drop out.
+potential
+    That of the Gaussian charges, V.
+stress
+    Derivative of the energy with respect to a strain, divided by the volume of the cell. It is
+    positive if the cell tends to shrink. Order of ASE: xx, yy, zz, yz, xz, xy.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..electrostatics import potential_matrix
-from ..electrostatics._dipoles import radial_derivatives
+from ..electrostatics import potential_matrix, radial_derivatives
 from ..parameters import COULOMB
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from .._typing import Array
-    from ..models._solution import Solution
+    from ..response import Equilibrium
     from ..structures import Structure, Structures
 
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+
+
+class Solution(Protocol):
+    """What targets read: the solution of one structure by a charge model."""
+
+    structure: Structure
+    equilibrium: Equilibrium
+    charges: Array
+
+    @property
+    def energy(self) -> float: ...
+
+    @property
+    def forces(self) -> Array: ...
+
+    @property
+    def virial(self) -> Array: ...
+
+    @property
+    def born_effective_charges(self) -> Array: ...
 
 
 class Target:
@@ -35,13 +63,13 @@ class Target:
     Attributes
     ----------
     name : str
-        Column of y.
+        Name of the column of y.
     unit : str
         Unit of the values and of the noise.
     shape : tuple of int or None
-        Shape of the value of one structure; None where it depends on the structure.
+        Shape of the label of one structure; None if it depends on the structure.
     row_shape : tuple of int
-        Where it does, the shape of one of its rows, such as that of an atom.
+        If `shape` is None, the shape of one row of the label, such as that of an atom.
     linear : bool
         Whether the value is linear in the charges.
     extensive : bool
@@ -68,7 +96,7 @@ class Target:
     weights: float | Array = 1.0
 
     def size(self, structure: Structure) -> int:
-        """How many numbers the label of a structure holds.
+        """Number of components of the label of a structure.
 
         Parameters
         ----------
@@ -78,14 +106,14 @@ class Target:
         Returns
         -------
         size : int
-            The product of `shape` where that is fixed.
+            The product of `shape` if that is fixed.
         """
         if self.shape is None:
             raise TypeError(f"{type(self).__name__} does not say what its size is")
         return int(np.prod(self.shape))
 
     def defined(self, structure: Structure) -> Array:
-        """Which numbers of the label have a meaning.
+        """Which components of the label have a meaning.
 
         Parameters
         ----------
@@ -95,32 +123,55 @@ class Target:
         Returns
         -------
         defined : ndarray of bool of shape (k,)
-            False for what a periodic structure does not have.
+            False for components that a periodic structure does not have.
         """
         return np.full(self.size(structure), True)
 
     def comparable(self, values: Array, structures: Structures) -> Array:
-        """Values that can be compared between structures of any size: those of energies per atom.
+        """Values in a form that can be compared between structures: energies per atom.
 
-        The total energies of different compositions differ by so much more than any error that
-        their R2 says nothing.
+        Total energies of different compositions differ by much more than any error, so that their
+        R2 would always be close to 1.
 
         Parameters
         ----------
         values : ndarray of shape (n, ...)
             Labels or predictions.
         structures : Structures
-            What they are of.
+            The structures of the values.
 
         Returns
         -------
         values : ndarray of shape (n, ...)
-            The same, or divided by the numbers of atoms.
+            Divided by the number of atoms if the target is extensive.
         """
         return values / structures.sizes if self.extensive else values
 
+    def as_label(self, structure: Structure, values: Array) -> Any:
+        """Components in the form of a label.
+
+        Parameters
+        ----------
+        structure : Structure
+            The structure of the values.
+        values : ndarray of shape (k,)
+            Components.
+
+        Returns
+        -------
+        label : ndarray or float or None
+            NaN for undefined components; None if all are undefined.
+        """
+        defined = self.defined(structure)
+        if not defined.any():
+            return None
+        values = np.where(defined, values, np.nan)
+        if self.shape is None:
+            return values.reshape(-1, *self.row_shape)
+        return values[0] if self.shape == (1,) else values
+
     def observe(self, solution: Solution) -> Array:
-        """The numbers that a model gives for the label.
+        """The prediction of a model for the label.
 
         Parameters
         ----------
@@ -138,8 +189,8 @@ class Target:
 class ChargeTarget(Target):
     """An observable of the charges.
 
-    Charges have a meaning in any structure. Moments and potentials of a periodic structure depend
-    on which of the images of an atom is meant.
+    By default it is defined for molecules only: moments and potentials of a periodic structure
+    depend on the choice of the image of each atom.
     """
 
     linear = True
@@ -156,7 +207,7 @@ class ChargeTarget(Target):
         raise TypeError(f"{type(self).__name__} defines no operator")
 
     def dipole_operator(self, structure, widths):
-        """What dipoles of the atoms add, for dipoles of these widths: shape (k, n_atoms, 3)."""
+        """The operator of dipoles of the atoms with these widths: shape (k, n_atoms, 3)."""
         raise TypeError(f"{type(self).__name__} defines no operator of dipoles")
 
     def value(self, linear):
@@ -170,7 +221,7 @@ class Dipole(ChargeTarget):
     name, unit, shape = "dipole", "e*Angstrom", (3,)
 
     def defined(self, structure):
-        """The components along Cartesian axes that no periodic vector has a part in."""
+        """The Cartesian components that are orthogonal to all periodic vectors."""
         vectors = structure.cell[np.array(structure.pbc)]
         return (np.abs(vectors) <= 1e-10 * np.abs(vectors).max(initial=0.0)).all(axis=0)
 
@@ -203,7 +254,8 @@ class Quadrupole(ChargeTarget):
     """Traceless quadrupole moment about the centre of mass: xx, yy, zz, yz, xz, xy."""
 
     name, unit, shape = "quadrupole", "e*Angstrom^2", (6,)
-    # Only with both of its off-diagonal elements is the norm of a tensor the same in all frames.
+    # An off-diagonal component stands twice in the tensor. Counting it twice makes the norm of the
+    # label independent of the orientation.
     weights = np.sqrt([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
 
     def operator(self, structure, widths):
@@ -230,19 +282,19 @@ class Potential(ChargeTarget):
     def operator(self, structure, widths):
         if structure.potential_points is None:
             raise ValueError(
-                f"structure {structure.symbols} has no info['potential_points'], where the "
-                "potential could be taken"
+                f"structure {structure.symbols} has no info['potential_points']: give the points "
+                "at which the potential is taken"
             )
         return potential_matrix(structure.potential_points, structure, widths)
 
     def dipole_operator(self, structure, widths):
         u = structure.potential_points[:, None] - structure.positions
-        slope = radial_derivatives(np.einsum("pia,pia->pi", u, u), widths[None])[1]
-        return -COULOMB * slope[:, :, None] * u
+        gradient = radial_derivatives(np.einsum("pia,pia->pi", u, u), widths[None])[1]
+        return -COULOMB * gradient[:, :, None] * u
 
 
 class DipoleMagnitude(Dipole):
-    """Norm of the dipole moment, smoothed where it vanishes.
+    """Norm of the dipole moment, smoothed at zero.
 
     ``|mu| = sqrt(mu . mu + guard^2)`` has a gradient everywhere.
     """
@@ -274,7 +326,7 @@ class DipoleMagnitude(Dipole):
 
 
 class Energy(Target):
-    """Total energy of the structure, the energies of the free atoms included."""
+    """Total energy of the structure, including the energies of the free atoms."""
 
     name, unit, shape = "energy", "eV", (1,)
     extensive = True
@@ -296,16 +348,16 @@ class Forces(Target):
 
 
 class Stress(Target):
-    """Derivatives of the energy with respect to a strain, over the volume: ASE's order and sign."""
+    """Derivatives of the energy by a strain over the volume, in the order and sign of ASE."""
 
     name, unit, shape = "stress", "eV/Angstrom^3", (6,)
-    # As of the quadrupole.
+    # Off-diagonal components count twice, as for the quadrupole.
     weights = Quadrupole.weights
 
     def defined(self, structure):
-        """The components along axes that lie in the periodic directions.
+        """The components along axes in the periodic directions.
 
-        A molecule has no cell, and a slab whose third vector is missing has no volume.
+        A molecule has no cell, and a slab without a third vector has no volume.
         """
         if not structure.periodic or structure.volume == 0.0:
             return np.full(6, False)
@@ -331,7 +383,7 @@ class BornEffectiveCharges(Target):
         return 9 * len(structure)
 
     def defined(self, structure):
-        """Where the dipole has the component a."""
+        """Defined where the dipole has the component a."""
         along = Dipole().defined(structure)
         return np.tile(np.repeat(along, 3), len(structure))
 
@@ -350,19 +402,36 @@ ALL = (
     Stress(),
     BornEffectiveCharges(),
 )
-TARGETS = {target.name: target for target in ALL}
+TARGETS: dict[str, Any] = {target.name: target for target in ALL}
 ENERGIES = ("energy", "forces", "stress")
-# What needs derivatives with respect to the geometry.
+# Targets that need derivatives by the geometry.
 GRADIENTS = ("forces", "stress", "born_effective_charges")
 
 
-def doubtful(structures, names):
-    """Yield indices and structures for which some of these targets may be undefined.
+def possibly_undefined(
+    structures: Structures, names: Sequence[str]
+) -> Iterator[tuple[int, Structure]]:
+    """Yield the structures for which some of the targets may be undefined.
 
-    The others need not be read: only stress takes a cell.
+    All targets of a molecule are defined, except for the stress. Reading only the other structures
+    matters if they are read from a file.
+
+    Parameters
+    ----------
+    structures : Structures
+        All structures.
+    names : sequence of str
+        Targets.
+
+    Yields
+    ------
+    i : int
+        Index of a structure.
+    structure : Structure
+        The structure.
     """
-    some = np.arange(len(structures))
+    index = np.arange(len(structures))
     if "stress" not in names:
-        some = some[structures.periodic] if names else some[:0]
-    for i in some.tolist():
+        index = index[structures.periodic] if names else index[:0]
+    for i in index.tolist():
         yield i, structures[i]

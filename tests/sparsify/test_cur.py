@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from skqeq import CURSparsifier, SOAPFeaturizer, StructureFeatures
-from skqeq.sparsify._cur import Rows
+from skqeq.sparsify._environments import Environments
 
 from .. import helpers
 
@@ -155,12 +155,12 @@ def test_what_is_looked_at_is_spread_and_reaches_rare_elements(monkeypatch):
         X[i].symbols[X[i].symbols == "O"] = "N"
     features = SOAPFeaturizer(n_max=2, l_max=1).fit_transform(X)
     looked = []
-    sketch = Rows.sketch
+    sketch = Environments.sketch
     monkeypatch.setattr(
-        Rows,
+        Environments,
         "sketch",
-        lambda rows, wanted, *args: (
-            looked.append(rows.locate(wanted)) or sketch(rows, wanted, *args)
+        lambda environments, index, *args: (
+            looked.append(environments.locate(index)) or sketch(environments, index, *args)
         ),
     )
     CURSparsifier(n_points=1, max_environments=10).fit(features)

@@ -7,7 +7,6 @@ from numpy.testing import assert_allclose
 from sklearn.pipeline import make_pipeline
 
 from skqeq import CURSparsifier, SOAPFeaturizer
-from skqeq.sparsify._gradient import SparseGradient
 from skqeq.structures import check_structures
 
 from .. import helpers
@@ -40,7 +39,7 @@ def test_derivatives(X, zeta, compression, per_species, cutoff_width, monkeypatc
     features = model.fit_transform(X)
     atoms = X[0]
     [structure] = check_structures([atoms])
-    gradient = SparseGradient(features.source, structure)
+    gradient = features.gradient(structure)
     rng = np.random.default_rng(0)
     q, w = rng.normal(size=len(atoms)), rng.normal(size=features.n_features)
     dq, virial = gradient.pull_back(np.outer(q, w))

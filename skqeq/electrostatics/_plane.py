@@ -1,0 +1,57 @@
+"""Strains that a structure can have: those of a slab lie in its plane."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .._typing import Array
+    from ..structures import Structure
+
+
+def in_plane(virial: Array, structure: Structure) -> Array:
+    """Derivatives with respect to the strains that a structure can have.
+
+    The vector that leaves a slab has no length, so that a strain along it means nothing.
+
+    Parameters
+    ----------
+    virial : ndarray of shape (3, 3, ...)
+        Derivatives with respect to a strain.
+    structure : Structure
+        A molecule, a slab or a crystal.
+
+    Returns
+    -------
+    virial : ndarray of shape (3, 3, ...)
+        Those of a slab with respect to strains in its plane, zero for all others; those of a
+        molecule and of a crystal unchanged.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase.build import fcc111
+    >>> from skqeq import check_structures
+    >>> from skqeq.electrostatics import in_plane
+    >>> [slab] = check_structures([fcc111("Al", (1, 1, 2), vacuum=5.0)])
+    >>> in_plane(np.ones((3, 3)), slab)
+    array([[1., 1., 0.],
+           [1., 1., 0.],
+           [0., 0., 0.]])
+    """
+    if not structure.periodic or all(structure.pbc):
+        return virial
+    return project_strain(virial, structure.cell[structure.pbc.index(False)])
+
+
+def project_strain(virial, normal):
+    """Derivatives (3, 3, ...) with respect to strains in the plane with this unit normal.
+
+    None for the normal is that of a crystal or a molecule: any strain is possible.
+    """
+    if normal is None:
+        return virial
+    plane = np.eye(3) - np.outer(normal, normal)
+    return np.einsum("ac,cd...,db->ab...", plane, virial, plane)

@@ -1,0 +1,323 @@
+"""Charges of least energy, by factorisation or by conjugate gradients.
+
+Two problems are solved, each in both ways. Charge equilibration minimises ``q . A q / 2 - V . q``
+over charges of a given sum. Charge flow adds a cost of the flow; its charges are ``p = P V`` with
+``P = F (1 + F^T A F)^-1 F^T``, where ``X = F F^T`` is the Laplacian of the softness, see
+`skqeq.response.FlowEquilibrium`.
+"""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from numpy.polynomial import Chebyshev
+from scipy.linalg.lapack import dpotrf, dpotrs, dpstrf
+from scipy.sparse.csgraph import connected_components
+
+from ..parameters import COULOMB
+
+MAX_ITERATIONS = 300
+# Number of Chebyshev terms per square root of the condition number, and the largest number.
+SERIES, MAX_TERMS = 1.5, 100
+
+
+class Cholesky:
+    """Minimise ``q . A q / 2 - V . q`` at a given sum of q, by factorisation.
+
+    Parameters
+    ----------
+    A : ndarray of shape (n_atoms, n_atoms)
+        Hardness matrix, eV/e^2; positive definite.
+    name : str
+        The structure in error messages.
+    """
+
+    n_iterations = 0
+
+    def __init__(self, A, name):
+        # The transpose of the C-ordered symmetric matrix is Fortran-ordered, as LAPACK wants it,
+        # without a copy.
+        self._chol, info = dpotrf(A.T, lower=1)
+        if info:
+            raise ValueError(_not_positive(name))
+        self._u = dpotrs(self._chol, np.ones((len(A), 1)), lower=1)[0][:, 0]
+        self._u /= self._u.sum()
+
+    def minimise(self, V, total=0.0, start=None):
+        """Charges of least energy.
+
+        Parameters
+        ----------
+        V : ndarray of shape (n_atoms,) or (n_atoms, k)
+            Potentials, V; each column is a problem of its own.
+        total : float, default=0.0
+            Sum of the charges, e.
+        start : ndarray of shape (n_atoms,), default=None
+            Not needed here, see `ConjugateGradients.minimise`.
+
+        Returns
+        -------
+        q : ndarray of shape (n_atoms,) or (n_atoms, k)
+            Charges, e.
+        """
+        q = dpotrs(self._chol, V, lower=1)[0].reshape(V.shape)
+        # The first pass sets the sum; the second removes the rounding error of the first.
+        for _ in range(2):
+            q = q + np.multiply.outer(self._u, total - q.sum(axis=0))
+        return q
+
+
+class FlowCholesky:
+    """``P = F (1 + F^T A F)^-1 F^T`` by factorisation, where ``F F^T = X``.
+
+    F comes from a pivoted Cholesky factorisation and has as many columns as X has rank, so that no
+    search for connected parts is needed. The matrix in brackets is positive definite for any
+    softness; the equal expression ``X (1 + A X)^-1`` loses digits where the softness is large.
+
+    Parameters
+    ----------
+    A : ndarray of shape (n_atoms, n_atoms)
+        Hardness matrix, eV/e^2; positive definite for charges that sum to zero.
+    X : ndarray of shape (n_atoms, n_atoms)
+        Laplacian of the softness, e/V.
+    name : str
+        The structure in error messages.
+    """
+
+    n_iterations = 0
+
+    def __init__(self, A, X, name):
+        chol, pivots, rank, _ = dpstrf(X, lower=1)
+        F = np.zeros((len(A), rank))
+        F[pivots - 1] = np.tril(chol)[:, :rank]
+        # A flow only moves charge: the columns of F sum to zero, but for rounding errors, which
+        # would create charge.
+        self._F = F - F.mean(axis=0)
+        self._chol, info = dpotrf(np.eye(rank) + self._F.T @ (A @ self._F), lower=1)
+        if info:
+            raise ValueError(_not_positive(name))
+
+    def project(self, V, start=None):
+        """``P V`` for V of shape (n_atoms,) or (n_atoms, k); e. `start` is not needed here."""
+        if not len(self._chol):
+            return np.zeros_like(V)
+        flows = dpotrs(self._chol, self._F.T @ V, lower=1)[0]
+        return self._F @ flows.reshape(-1, *V.shape[1:])
+
+
+class _Iteration(ABC):
+    """Preconditioned conjugate gradients for both problems.
+
+    A search direction d is a potential, V. `_product` turns it into the charges that it moves and
+    into the change of the residual potential; `_precondition` is an approximate inverse.
+
+    Parameters
+    ----------
+    A : HardnessOperator
+        Hardness matrix, eV/e^2; positive definite for charges that sum to zero.
+    name : str
+        The structure in error messages.
+
+    Attributes
+    ----------
+    n_iterations : int
+        Products with A in the last call.
+    """
+
+    advice = "use solver='dense', or ask for less accuracy"
+
+    def __init__(self, A, name):
+        self._A, self._name = A, name
+        if A.diagonal.min() <= 0:
+            raise ValueError(_not_positive(name))
+        self.n_iterations = 0
+
+    @abstractmethod
+    def _precondition(self, residual):
+        """A search direction, the charges that it moves, and the size of the residual, V."""
+
+    @abstractmethod
+    def _product(self, direction):
+        """The search direction, the charges that it moves, and what they take off the residual."""
+
+    def _iterate(self, q, residual, tolerance):
+        """Improve the charges q until the residual potential is as small as the tolerance."""
+        direction, size = 0.0, 1.0
+        for _ in range(MAX_ITERATIONS):
+            preconditioned, charges, error = self._precondition(residual)
+            if error <= tolerance:
+                return q
+            previous, size = size, residual @ charges
+            direction, step, change = self._product(preconditioned + size / previous * direction)
+            self.n_iterations += 1
+            curvature = step @ change
+            if curvature <= 0:
+                raise ValueError(_not_positive(self._name))
+            q = q + size / curvature * step
+            residual = residual - size / curvature * change
+        raise RuntimeError(
+            f"{self._name}: charges did not converge in {MAX_ITERATIONS} iterations (residual "
+            f"{self._precondition(residual)[2]:.1e} V, wanted {tolerance:.1e} V): {self.advice}"
+        )
+
+
+class ConjugateGradients(_Iteration):
+    """Minimise ``q . A q / 2 - V . q`` at a given sum of q, by conjugate gradients.
+
+    The iteration stops when the potential is constant to within the accuracy of A times
+    ``k_e / Angstrom`` times the size of the charges.
+
+    Parameters
+    ----------
+    A : HardnessOperator
+        Hardness matrix, eV/e^2; positive definite for charges that sum to zero.
+    name : str
+        The structure in error messages.
+    """
+
+    advice = "use solver='dense', raise hardness, lower radius_scale, or ask for less accuracy"
+
+    def __init__(self, A, name):
+        super().__init__(A, name)
+        self._inverse = A.preconditioner()
+
+    def minimise(self, V, total=0.0, start=None):
+        """Charges of least energy.
+
+        Parameters
+        ----------
+        V : ndarray of shape (n_atoms,) or (n_atoms, k)
+            Potentials, V; each column is a problem of its own.
+        total : float, default=0.0
+            Sum of the charges, e.
+        start : ndarray of shape (n_atoms,), default=None
+            Charges to start from, e, of any sum; used if V has one column.
+
+        Returns
+        -------
+        q : ndarray of shape (n_atoms,) or (n_atoms, k)
+            Charges, e.
+        """
+        self.n_iterations = 0
+        if V.ndim == 2:
+            return np.stack([self._minimise(v, total, None) for v in V.T], axis=1)
+        return self._minimise(V, total, start)
+
+    def _minimise(self, V, total, start):
+        # The charge that each atom would take on its own estimates the size of the charges.
+        scale = np.abs((V - V.mean()) / self._A.diagonal).max() + abs(total) / len(V)
+        tolerance = self._A.accuracy * COULOMB * scale
+        q = np.zeros(len(V)) if start is None else start
+        q = q + (total - q.sum()) / len(V)
+        return self._iterate(q, _neutral(V - self._A @ q if q.any() else V), tolerance)
+
+    def _precondition(self, residual):
+        charges = _neutral(self._inverse(residual))
+        return charges, charges, np.abs(residual).max()
+
+    def _product(self, direction):
+        # Without the second mean, rounding errors would let the sum of the charges drift.
+        return direction, direction, _neutral(self._A @ direction)
+
+
+class FlowConjugateGradients(_Iteration):
+    """``P V`` by conjugate gradients, with products with A and X alone.
+
+    ``p = P V`` solves ``X^+ p + A p = V`` among the charges ``p = X v`` that flows can make; the
+    iteration keeps v beside p, so that it never needs ``X^+``. The preconditioner is the response
+    of atoms that do not feel each other's charges, with D the diagonal of A::
+
+        (X^+ + D)^-1 = X D^(1/2) (1 + Y)^-1 D^(-1/2),    Y = D^(1/2) X D^(1/2).
+
+    A Chebyshev series approximates the inverse of ``1 + Y``. It needs products with the sparse Y
+    only, which together cost much less than one product with A.
+
+    The iteration stops when the charges that the preconditioner would still move have a potential
+    below the accuracy of A times ``k_e / Angstrom`` times the size of the charges. Differences of
+    the potential between parts that only minute flows connect may remain larger.
+
+    Parameters
+    ----------
+    A : HardnessOperator
+        Hardness matrix, eV/e^2; positive definite for charges that sum to zero.
+    X : sparse array of shape (n_atoms, n_atoms)
+        Laplacian of the softness, e/V.
+    name : str
+        The structure in error messages.
+    """
+
+    advice = "use solver='dense', lower the softness, or ask for less accuracy"
+
+    def __init__(self, A, X, name):
+        super().__init__(A, name)
+        self._X = X
+        n_parts, self._parts = connected_components(X)
+        self._sizes = np.bincount(self._parts, minlength=n_parts)
+        self._root = np.sqrt(A.diagonal)
+        self._Y = X.multiply(self._root[:, None]).multiply(self._root).tocsr()
+        # A bound of the eigenvalues of Y (Gershgorin).
+        self._largest = 2.0 * self._Y.diagonal().max()
+        n_terms = int(np.ceil(SERIES * np.sqrt(1.0 + self._largest)))
+        self._series = _inverse_series(self._largest, min(n_terms, MAX_TERMS))
+
+    def project(self, V, start=None):
+        """``P V`` for V of shape (n_atoms,) or (n_atoms, k); e.
+
+        `start` is a potential v of shape (n_atoms,) to start from, V; used if V has one column.
+        """
+        self.n_iterations = 0
+        if V.ndim == 2:
+            return np.stack([self._project(v, None) for v in V.T], axis=1)
+        return self._project(V, start)
+
+    def _project(self, V, start):
+        V = self._balanced(V)
+        # The charge that each atom would take on its own estimates the size of the charges.
+        tolerance = self._A.accuracy * COULOMB * np.abs(V / self._A.diagonal).max()
+        p, residual = np.zeros_like(V), V
+        if start is not None:
+            p = self._X @ start
+            residual = self._balanced(V - start - self._A @ p)
+        return _neutral(self._iterate(p, residual, tolerance))
+
+    def _precondition(self, residual):
+        v = self._root * self._inverse(residual / self._root)
+        charges = self._X @ v
+        return v, charges, np.abs(self._A.diagonal * charges).max()
+
+    def _product(self, direction):
+        direction = self._balanced(direction)
+        step = self._X @ direction
+        return direction, step, self._balanced(direction + self._A @ _neutral(step))
+
+    def _balanced(self, v):
+        """Take off the mean of each connected part: it drives no flow."""
+        return v - (np.bincount(self._parts, v) / self._sizes)[self._parts]
+
+    def _inverse(self, x):
+        """``(1 + Y)^-1 x`` by the recurrence of Clenshaw."""
+        first, second = 0.0, 0.0
+        for coefficient in self._series[:0:-1]:
+            first, second = coefficient * x + 2.0 * self._shifted(first) - second, first
+        return self._series[0] * x + self._shifted(first) - second
+
+    def _shifted(self, x):
+        """Product with Y, whose eigenvalues are mapped to between -1 and 1."""
+        return x if np.isscalar(x) else 2.0 / self._largest * (self._Y @ x) - x
+
+
+def _inverse_series(largest, n_terms):
+    """Chebyshev coefficients of ``1 / (1 + y)`` for y from 0 to `largest`."""
+    if largest == 0.0:
+        return np.ones(1)
+    return Chebyshev.interpolate(lambda y: 1.0 / (1.0 + y), n_terms, [0.0, largest]).coef
+
+
+def _neutral(x):
+    return x - x.mean()
+
+
+def _not_positive(name):
+    return (
+        f"{name}: the hardness matrix is not positive definite; raise hardness, or lower "
+        "radius_scale"
+    )

@@ -1,0 +1,203 @@
+"""The power spectrum from neighbours, and its derivatives with respect to positions and strain.
+
+In DScribe's basis of Gaussian-type orbitals the density coefficients of centre i are
+
+    c[z, n, l, m] = sum_j w_j sum_k B_lkn exp(-a_lk r_ij^2) r_ij^l Y_lm(r_ij),
+    a_lk = eta alpha_lk / (eta + alpha_lk),   eta = 1 / (2 sigma^2),
+    B_lkn = beta_lnk (pi / (eta + alpha_lk))^(3/2) (eta / (eta + alpha_lk))^l,
+
+summed over the neighbours j of element z, including the atom i itself. The weight w_j is the weight
+of the element, times the cutoff function ``f(r_ij)`` if the cutoff is smooth. The features are
+
+    p[z z', l, n n'] = pi sqrt(8 / (2 l + 1)) sum_m c[z, n, l, m] c[z', n', l, m].
+
+Let t be the derivatives of some L with respect to p. The chain rule runs backwards in three steps:
+from p to c, from c to the sums over j, and from these to the vectors, ``g_ij = dL / dr_ij``. Then
+
+    dL / dr_j = sum_i g_ij - sum_i g_ji,      dL / dstrain = sum_ij g_ij r_ij^T.
+
+Arrays have one entry per pair of neighbours, never one per pair of atoms. An image in another cell
+is one more neighbour, so molecules, slabs and crystals share the code.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from .._pythran import soap_jacobian, soap_pull_back, soap_spectrum
+from ..structures import Neighborhood, neighbor_pairs
+from ._dscribe import dscribe_soap
+
+
+class SOAPNeighborhood(Neighborhood):
+    """The neighbours of all atoms of one structure, as a power spectrum describes them.
+
+    Pairs are sorted by centre, and for each centre by density channel. A channel is an element;
+    the compressions "mu2" and "mu1nu1" also have a channel for the density of all elements.
+
+    Parameters
+    ----------
+    spectrum : PowerSpectrum
+        Which features.
+    structure : Structure
+        A molecule, a slab or a crystal.
+    """
+
+    def __init__(self, spectrum, structure):
+        r_cut, n_max, l_max, sigma, compression = spectrum.options
+        self.n_atoms = len(structure)
+        self.columns = spectrum.columns(structure.species)
+        reach, exponents, contraction = _radial(r_cut, n_max, l_max, sigma)
+        i, j, D = _pairs(structure, reach if spectrum.cutoff_width is None else r_cut)
+        element = np.searchsorted(structure.species, structure.numbers)
+        channel, n_channels = element[j], len(structure.species)
+        if compression == "mu2":
+            channel, n_channels = np.zeros_like(channel), 1
+        elif compression == "mu1nu1":
+            # The density of all elements is one more channel, to which every pair belongs too.
+            channel = np.concatenate([channel, np.full_like(channel, n_channels)])
+            i, j, D = np.tile(i, 2), np.tile(j, 2), np.tile(D, (2, 1))
+            n_channels += 1
+        group = i * n_channels + channel
+        order = np.argsort(group, kind="stable")
+        self.i, self.j, self.D = i[order], j[order], D[order]
+        # Pairs of centre i and channel z are offsets[i, z]:offsets[i, z + 1].
+        ends = np.cumsum(np.bincount(group, minlength=n_channels * self.n_atoms))
+        offsets = np.empty((self.n_atoms, n_channels + 1), dtype=np.int64)
+        offsets[:, 1:] = ends.reshape(self.n_atoms, n_channels)
+        offsets[0, 0], offsets[1:, 0] = 0, offsets[:-1, -1]
+        weights = spectrum.element_weights(structure.species)
+        factors = _cutoff_factors(self.D, r_cut, spectrum.cutoff_width) * weights[element[self.j]]
+        # Kernels take C-contiguous float64 arrays only.
+        pairs = np.ascontiguousarray(np.column_stack([self.D, *factors]))
+        self._arguments = (pairs, offsets, exponents, contraction)
+        self._order = (n_max, l_max, compression, len(structure.species))
+        self._runs = _runs(*self._order)
+
+    def rows(self):
+        """Power spectrum of every atom, shape (n_atoms, n_columns of the present elements)."""
+        return soap_spectrum(*self._arguments, self._runs)
+
+    def pull_back(self, cotangents):
+        """Derivatives of a function of the rows with respect to `D`, see `Neighborhood`."""
+        cotangents = np.ascontiguousarray(cotangents, dtype=np.float64)
+        return soap_pull_back(*self._arguments, self._runs, cotangents)
+
+    def jacobians(self, max_bytes=2**25):
+        """Derivatives of the rows with respect to `D`, see `Neighborhood`.
+
+        A neighbour changes only the features of its own channel, so each piece is of one channel
+        and holds only the columns of that channel.
+
+        Parameters
+        ----------
+        max_bytes : int
+            Size of a piece, which holds at least one centre.
+        """
+        neighbors, offsets, exponents, contraction = self._arguments
+        for channel in range(offsets.shape[1] - 1):
+            runs, columns = _channel_runs(*self._order, channel)
+            sizes = np.cumsum(offsets[:, channel + 1] - offsets[:, channel])
+            max_pairs = max(1, max_bytes // (24 * len(columns)))
+            start = 0
+            while start < self.n_atoms:
+                before = sizes[start - 1] if start else 0
+                stop = int(np.searchsorted(sizes, before + max_pairs, side="right"))
+                stop = max(start + 1, stop)
+                part = offsets[start:stop]
+                pairs = [np.arange(*span) for span in part[:, channel : channel + 2]]
+                J = soap_jacobian(neighbors, part, exponents, contraction, runs, channel)
+                yield np.concatenate(pairs), columns, J
+                start = stop
+
+    def jacobian_of(self, i):
+        """Derivatives of the row of atom i with respect to the geometry, see `Neighborhood`."""
+        neighbors, offsets, exponents, contraction = self._arguments
+        n, part = self.n_atoms, offsets[i : i + 1]
+        J = np.zeros((3 * n + 9, self._runs[-1, 3:].sum()))
+        for channel in range(offsets.shape[1] - 1):
+            runs, columns = _channel_runs(*self._order, channel)
+            dp = soap_jacobian(neighbors, part, exponents, contraction, runs, channel)
+            pairs = slice(*part[0, channel : channel + 2])
+            j, D = self.j[pairs], self.D[pairs]
+            dp = dp.reshape(len(j), 3 * len(columns))
+            # As gather_pairs, for all columns at once: +1 for the neighbour, -1 for the centre.
+            atoms = np.concatenate([j, np.full_like(j, i)])
+            ends = atoms, np.tile(np.arange(len(j)), 2)
+            gradient = csr_array((np.repeat([1.0, -1.0], len(j)), ends), (n, len(j))) @ dp
+            J[: 3 * n, columns] += gradient.reshape(3 * n, len(columns))
+            virial = (D.T @ dp).reshape(3, 3, len(columns)).transpose(1, 0, 2)
+            J[3 * n :, columns] += virial.reshape(9, len(columns))
+        return J
+
+
+def _pairs(structure, reach):
+    """Centres, neighbours and vectors between them; every atom is its own neighbour too."""
+    i, j, D = neighbor_pairs(structure, reach)
+    atoms = np.arange(len(structure))
+    D = np.concatenate([np.zeros((len(atoms), 3)), D])
+    return np.concatenate([atoms, i]), np.concatenate([atoms, j]), D
+
+
+def _cutoff_factors(D, r_cut, width):
+    """The cutoff function of every pair, and its derivative with respect to r, divided by r."""
+    if width is None:
+        return np.stack([np.ones(len(D)), np.zeros(len(D))])
+    r = np.sqrt(np.einsum("pa,pa->p", D, D))
+    y = np.clip((r_cut - r) / width, 0.0, 1.0)
+    derivative = -30 * y**2 * (1 - y) ** 2 / width
+    # At r = 0, the atom itself, the derivative is zero.
+    return np.stack([y**3 * (10 - 15 * y + 6 * y**2), derivative / np.where(r > 0, r, 1.0)])
+
+
+@lru_cache(maxsize=64)
+def _radial(r_cut, n_max, l_max, sigma):
+    """Radius within which DScribe counts neighbours, exponents ``a``, and coefficients ``B``.
+
+    The coefficients contain the prefactor of p, one square root of it in each of both factors c.
+    """
+    soap = dscribe_soap((1,), r_cut, n_max, l_max, sigma, "off", None, False)
+    alphas, betas = soap.get_basis_gto(r_cut, n_max, l_max)
+    eta = 1 / (2 * sigma**2)
+    l = np.arange(l_max + 1)[:, None]
+    scale = (np.pi / (eta + alphas)) ** 1.5 * (eta / (eta + alphas)) ** l
+    scale *= np.sqrt(np.pi * np.sqrt(8 / (2 * l + 1)))
+    contraction = betas.transpose(0, 2, 1) * scale[:, :, None]
+    reach = r_cut + soap.get_cutoff_padding()
+    return reach, eta * alphas / (eta + alphas), np.ascontiguousarray(contraction)
+
+
+@lru_cache(maxsize=256)
+def _runs(n_max, l_max, compression, n_species):
+    """DScribe's order of the features, as products of one column of c with consecutive columns.
+
+    Rows are l, the column, the first of the consecutive columns, the first feature, and the number
+    of features. With z = z' only n' >= n is stored.
+    """
+    elements = range(1 if compression == "mu2" else n_species)
+    pairs = [(z, other) for z in elements for other in elements if other >= z]
+    if compression == "crossover":
+        pairs = [(z, z) for z in elements]
+    elif compression == "mu1nu1":
+        pairs = [(z, n_species) for z in elements]
+    runs, first = [], 0
+    for z, other in pairs:
+        for l in range(l_max + 1):
+            for n in range(n_max):
+                skipped = n if z == other else 0
+                length = n_max - skipped
+                runs.append((l, z * n_max + n, other * n_max + skipped, first, length))
+                first += length
+    return np.array(runs, dtype=np.int64)
+
+
+@lru_cache(maxsize=256)
+def _channel_runs(n_max, l_max, compression, n_species, channel):
+    """The runs that a channel enters, with consecutive features, and the columns of these."""
+    runs = _runs(n_max, l_max, compression, n_species)
+    runs = runs[(runs[:, 1:3] // n_max == channel).any(axis=1)]
+    columns = np.concatenate([first + np.arange(n) for first, n in runs[:, 3:]])
+    renumbered = runs.copy()
+    renumbered[:, 3] = np.cumsum(runs[:, 4]) - runs[:, 4]
+    return renumbered, columns

@@ -1,0 +1,107 @@
+"""The SOAP power spectrum for one cutoff."""
+
+from functools import lru_cache
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from ..structures import reduced_cell
+from ._dscribe import dscribe_soap
+from ._neighborhood import SOAPNeighborhood
+
+
+class PowerSpectrum:
+    """The SOAP power spectrum for one cutoff and a set of elements.
+
+    The rows of a structure hold only the columns of its own elements; all others are zero.
+    `columns` tells which columns they are.
+
+    Parameters
+    ----------
+    species : tuple of int
+        Atomic numbers that can occur, ascending.
+    r_cut, n_max, l_max, sigma, cutoff_width, compression
+        As of `skqeq.SOAPFeaturizer`; one number each. Lengths in Angstrom.
+    weighting : dict of {int: float} or None
+        Weight of the density of each element.
+    """
+
+    def __init__(self, species, r_cut, n_max, l_max, sigma, cutoff_width, compression, weighting):
+        self.species = species
+        self.options = (r_cut, n_max, l_max, sigma, compression)
+        self.cutoff_width = cutoff_width
+        self.weighting = weighting
+        self.n_features = self._dscribe(species, False).get_number_of_features()
+
+    def _weights(self, species):
+        """The weights of some elements as a tuple, which can be compared and hashed."""
+        if self.weighting is None:
+            return None
+        return tuple((z, self.weighting[z]) for z in species)
+
+    def _dscribe(self, species, periodic):
+        return dscribe_soap(species, *self.options, self._weights(species), periodic)
+
+    def element_weights(self, species):
+        """Weights of the densities of some elements, shape (n_elements,)."""
+        if self.weighting is None:
+            return np.ones(len(species))
+        return np.array([self.weighting[z] for z in species])
+
+    @property
+    def signature(self):
+        """What the columns mean: nested tuples that can be compared and stored."""
+        return (self.species, self.options, self.cutoff_width, self._weights(self.species))
+
+    def key(self, structure):
+        """All that the rows of a structure depend on; it ends with the structure.
+
+        Other elements than those of the structure do not matter, so a fold in which an element is
+        missing finds the rows that another fold has computed.
+        """
+        present = structure.species
+        return (self.options, self.cutoff_width, self._weights(present), structure.digest)
+
+    def columns(self, present, first=0):
+        """Columns of the channels of the elements `present`, as slices that start from `first`."""
+        return _columns(self.species, self.options, self._weights(self.species), present, first)
+
+    def rows(self, structure, centers=None):
+        """Power spectra of the atoms `centers`, None for all: (n_centers, n_columns)."""
+        if self.cutoff_width is not None:
+            rows = SOAPNeighborhood(self, structure).rows()
+            return rows if centers is None else rows[centers]
+        soap = self._dscribe(structure.species, structure.periodic)
+        atoms = _atoms_for_dscribe(structure)
+        return soap.create_single(atoms, None if centers is None else centers.tolist())
+
+
+@lru_cache(maxsize=8)
+def _atoms_for_dscribe(structure):
+    """The `ase.Atoms` of a structure; all cutoffs share it, and DScribe does not change it."""
+    atoms = structure.to_atoms()
+    if structure.periodic:
+        atoms.cell, atoms.pbc = reduced_cell(structure)
+        # DScribe makes images enough for atoms inside the cell; others would miss neighbours.
+        atoms.wrap()
+    return atoms
+
+
+@lru_cache(maxsize=4096)
+def _columns(species, options, weights, present, first):
+    """See `PowerSpectrum.columns`; adjacent slices are merged, as fewer mean larger products."""
+    soap = dscribe_soap(species, *options, weights, False)
+    compression = options[-1]
+    if compression == "mu2":
+        return (slice(first, first + soap.get_number_of_features()),)
+    symbols = [chemical_symbols[z] for z in present]
+    pairs = [(a, a) for a in symbols]
+    if compression == "off":
+        pairs = [(a, b) for i, a in enumerate(symbols) for b in symbols[i:]]
+    merged = []
+    for location in (soap.get_location(pair) for pair in pairs):
+        if merged and location.start == merged[-1][1]:
+            merged[-1][1] = location.stop
+        else:
+            merged.append([location.start, location.stop])
+    return tuple(slice(start + first, stop + first) for start, stop in merged)

@@ -1,0 +1,69 @@
+"""One latent field: a number per atom with a Gaussian prior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from .._typing import Array
+
+
+class ElementTable(NamedTuple):
+    """A number for every element.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_numbers,)
+        By atomic number; NaN where an element has none.
+    name : str
+        The name of the quantity in error messages.
+    """
+
+    values: Array
+    name: str
+
+
+@dataclass(frozen=True)
+class Field:
+    """A latent number of every atom, linear in weights with normal priors.
+
+    The value of the field on atom i is::
+
+        f_i = mean(Z_i) + b(Z_i) + phi_i . w,    w ~ N(0, amplitude^2),    b ~ N(0, baseline^2),
+
+    with one weight w per feature and one constant b per element. The electronegativity of `QEq`,
+    the reference charge of `ChargeFlow`, the local energy of `GAPRegressor` and the energies of the
+    free atoms are fields.
+
+    Parameters
+    ----------
+    name : str
+        Name of the field.
+    enters : str
+        Where the field enters: the name of a field of the response, such as ``"chi"``, or
+        ``"energy"`` for a local energy. Fields that enter at the same place are added.
+    blocks : tuple of str, default=()
+        Names of the feature blocks that can describe the field; the first one that is present is
+        used. Empty for a field without features, which is one constant per element.
+    amplitude : float, default=0.0
+        Prior standard deviation of the weights, in the unit of the field.
+    baseline : float or None, default=None
+        Prior standard deviation of the constants, in the unit of the field. None means that the
+        field has no constants; zero keeps them at zero.
+    mean : ElementTable, default=None
+        Prior mean of every element. None means zero.
+
+    Examples
+    --------
+    >>> from skqeq.fields import Field
+    >>> Field("gap", enters="energy", blocks=("gap",), amplitude=1.0).baseline is None
+    True
+    """
+
+    name: str
+    enters: str
+    blocks: tuple[str, ...] = ()
+    amplitude: float = 0.0
+    baseline: float | None = None
+    mean: ElementTable | None = None

@@ -1,0 +1,245 @@
+"""The weights of several fields in one vector."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from .._typing import Array, Lookup
+    from ..structures import Block, Structure
+    from ._field import Field
+    from ._rows import AtomRows
+
+
+class FieldLayout:
+    """Where the weights of several fields stand in one vector, and their priors.
+
+    The vector holds, field after field, the weights w of the features and the constants b of the
+    elements (see `Field`). In units of the prior, ``v = weights / scale``, all weights have the
+    prior N(0, 1).
+
+    Parameters
+    ----------
+    fields : sequence of Field
+        The fields, in the order of the vector.
+    sizes : sequence of int
+        Number of features of every field.
+    elements : ndarray of shape (n_elements,)
+        Atomic numbers, ascending.
+    lookup : callable
+        ``lookup(table, name)`` takes the entries of the elements from a table by atomic number,
+        and raises an error for elements that the table lacks.
+
+    Attributes
+    ----------
+    means : ndarray of shape (n_fields, n_elements)
+        Prior means of the fields.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skqeq.fields import Field, FieldLayout
+    >>> chi = Field("chi", enters="chi", blocks=("chi",), amplitude=1.0, baseline=10.0)
+    >>> layout = FieldLayout([chi], sizes=[3], elements=np.array([1, 8]), lookup=None)
+    >>> layout.scale
+    array([ 1.,  1.,  1., 10., 10.])
+    """
+
+    def __init__(
+        self, fields: Sequence[Field], sizes: Sequence[int], elements: Array, lookup: Lookup
+    ) -> None:
+        self.names = [field.name for field in fields]
+        self.enters = [field.enters for field in fields]
+        self.sizes = [int(size) for size in sizes]
+        self.amplitudes = [float(field.amplitude) for field in fields]
+        self.baselines = [0.0 if f.baseline is None else float(f.baseline) for f in fields]
+        self.n_constants = [0 if f.baseline is None else len(elements) for f in fields]
+        self.elements = elements
+        self.means = np.zeros((len(fields), len(elements)))
+        for mean, field in zip(self.means, fields, strict=True):
+            if field.mean is not None:
+                mean[:] = lookup(field.mean.values, field.mean.name)
+
+    @property
+    def n_columns(self) -> int:
+        """Number of weights."""
+        return sum(self.sizes) + sum(self.n_constants)
+
+    @cached_property
+    def scale(self) -> Array:
+        """Prior standard deviations of the weights, shape (n_columns,)."""
+        deviations = [x for pair in zip(self.amplitudes, self.baselines) for x in pair]
+        lengths = [n for pair in zip(self.sizes, self.n_constants) for n in pair]
+        return np.repeat(deviations, lengths)
+
+    @cached_property
+    def columns(self) -> list[tuple[slice, slice]]:
+        """Where the weights of the features and the constants of every field stand."""
+        places, start = [], 0
+        for size, n_constants in zip(self.sizes, self.n_constants, strict=True):
+            places.append(
+                (slice(start, start + size), slice(start + size, start + size + n_constants))
+            )
+            start += size + n_constants
+        return places
+
+    def entering(self, place: str) -> list[int]:
+        """Indices of the fields that enter at a place.
+
+        Parameters
+        ----------
+        place : str
+            The name of a field of the response, or ``"energy"``.
+
+        Returns
+        -------
+        indices : list of int
+            In ascending order.
+        """
+        return [f for f, enters in enumerate(self.enters) if enters == place]
+
+    def in_prior_units(self, weights: Array) -> Array:
+        """Weights divided by their prior standard deviations.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_columns,)
+            Weights.
+
+        Returns
+        -------
+        v : ndarray of shape (n_columns,)
+            Zero where the prior standard deviation is zero: such a weight is always zero.
+        """
+        return np.divide(weights, self.scale, out=np.zeros_like(weights), where=self.scale > 0)
+
+    def slots(self, numbers: Array) -> Array:
+        """Place of the element of every atom among `elements`.
+
+        Parameters
+        ----------
+        numbers : ndarray of shape (n_atoms,)
+            Atomic numbers.
+
+        Returns
+        -------
+        slots : ndarray of shape (n_atoms,)
+            Indices.
+        """
+        return np.searchsorted(self.elements, numbers)
+
+    def onehot(self, numbers: Array) -> Array:
+        """Indicators of the element of every atom.
+
+        Parameters
+        ----------
+        numbers : ndarray of shape (n_atoms,)
+            Atomic numbers.
+
+        Returns
+        -------
+        onehot : ndarray of shape (n_atoms, n_elements)
+            1 in the column of the element of the atom, else 0.
+        """
+        return np.eye(len(self.elements))[self.slots(numbers)]
+
+    def counts(self, structure: Structure) -> Array:
+        """Number of atoms of every element.
+
+        Parameters
+        ----------
+        structure : Structure
+            Any structure.
+
+        Returns
+        -------
+        counts : ndarray of shape (n_elements,)
+            Numbers of atoms.
+        """
+        return self.onehot(structure.numbers).sum(axis=0)
+
+    def values(self, learned: Sequence[Array], weights: Array, numbers: Array) -> dict[str, Array]:
+        """Values of the fields on the atoms of one structure.
+
+        Parameters
+        ----------
+        learned : sequence of ndarray of shape (n_atoms,)
+            ``phi . w`` of every field.
+        weights : ndarray of shape (n_columns,)
+            Weights, of which this takes the constants.
+        numbers : ndarray of shape (n_atoms,)
+            Atomic numbers.
+
+        Returns
+        -------
+        values : dict of {str: ndarray of shape (n_atoms,)}
+            By the place where fields enter, the sum of those that enter there.
+        """
+        slots = self.slots(numbers)
+        total: dict[str, Array] = {}
+        for place, mean, (_, constants), part in zip(
+            self.enters, self.means, self.columns, learned, strict=True
+        ):
+            constant = mean + weights[constants] if constants.stop > constants.start else mean
+            total[place] = total.get(place, 0.0) + (constant[slots] + part)
+        return total
+
+    def prior_values(self, numbers: Array) -> dict[str, Array]:
+        """Values of the fields where all weights are zero.
+
+        Parameters
+        ----------
+        numbers : ndarray of shape (n_atoms,)
+            Atomic numbers.
+
+        Returns
+        -------
+        values : dict of {str: ndarray of shape (n_atoms,)}
+            As of `values`.
+        """
+        nothing = np.zeros(len(numbers))
+        return self.values([nothing] * len(self.names), np.zeros(self.n_columns), numbers)
+
+    def design(
+        self, block: Block, rows: AtomRows, scaled: bool = True
+    ) -> Iterator[tuple[Array, Array]]:
+        """Turn rows over the fields on atoms into rows over the weights.
+
+        Parameters
+        ----------
+        block : Block
+            Features of all fields side by side, in the order of the fields.
+        rows : AtomRows
+            Rows over the atoms of the block.
+        scaled : bool, default=True
+            Whether the rows are over the weights in units of their prior.
+
+        Yields
+        ------
+        J : ndarray of shape (n_rows, n_columns)
+            Rows of the design matrix.
+        residual : ndarray of shape (n_rows,)
+            Right-hand sides.
+        """
+        onehot, parts = self.onehot(block.numbers), block.split(self.sizes)
+        for factors, residual in rows.chunks(block.n_atoms):
+            pieces = []
+            for part, place, size, n_constants in zip(
+                parts, self.enters, self.sizes, self.n_constants, strict=True
+            ):
+                if place not in factors:
+                    pieces.append(np.zeros((len(residual), size + n_constants)))
+                    continue
+                if size:
+                    pieces.append(part.contract(factors[place]))
+                if n_constants:
+                    pieces.append(factors[place] @ onehot)
+            J = np.concatenate(pieces, axis=1)
+            if scaled:
+                J *= self.scale
+            yield J, residual

@@ -1,0 +1,234 @@
+"""Checks of what the charge models are given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..structures import StructureFeatures
+from ..targets import ENERGIES, TARGETS, possibly_undefined
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike
+
+    from .._typing import Array, Column
+    from ..response import Response
+    from ..structures import Structure, Structures
+    from ..targets import Labels
+
+
+def check_featurised(X: object, estimator: str, advice: str | None = None) -> StructureFeatures:
+    """Features of structures, for an estimator that cannot make its own.
+
+    Parameters
+    ----------
+    X : object
+        What the user gave.
+    estimator : str
+        Name of the estimator.
+    advice : str, default=None
+        How to make the features; None means a pipeline.
+
+    Returns
+    -------
+    X : StructureFeatures
+        The same object.
+
+    Raises
+    ------
+    TypeError
+        If X is something else.
+    """
+    if isinstance(X, StructureFeatures):
+        return X
+    advice = advice or (
+        "use it behind SOAPFeaturizer and CURSparsifier, e.g. "
+        f"make_pipeline(SOAPFeaturizer(), CURSparsifier(), {estimator}())"
+    )
+    raise TypeError(
+        f"{estimator} takes the features of structures, got {type(X).__name__}; {advice}"
+    )
+
+
+def check_weights(sample_weight: ArrayLike | None, n: int) -> Array:
+    """Weights of structures.
+
+    Parameters
+    ----------
+    sample_weight : array-like of shape (n,) or None
+        None means 1.
+    n : int
+        Number of structures.
+
+    Returns
+    -------
+    weights : ndarray of shape (n,)
+        Finite and not negative, some positive.
+
+    Raises
+    ------
+    ValueError
+        For other weights.
+    """
+    if sample_weight is None:
+        return np.ones(n)
+    weights = np.asarray(sample_weight, dtype=np.float64)
+    if weights.shape != (n,):
+        raise ValueError(f"sample_weight has shape {weights.shape}, but there are {n} structures")
+    bad = ~(np.isfinite(weights) & (weights >= 0))
+    if bad.any():
+        raise ValueError(f"sample_weight[{bad.argmax()}] = {weights[bad.argmax()]}")
+    if not weights.any():
+        raise ValueError("sample_weight is zero everywhere")
+    return weights
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse names that are no targets.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of targets.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    """
+    for name in names:
+        if name not in TARGETS:
+            raise ValueError(f"unknown target {name!r}; known: {', '.join(TARGETS)}")
+
+
+def check_targets(names: Sequence[str], response: Response, estimator: str) -> None:
+    """Refuse targets of the charges for a model without charges.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Targets.
+    response : Response
+        The response of the model.
+    estimator : str
+        Name of the model.
+
+    Raises
+    ------
+    ValueError
+        For a target that needs charges.
+    """
+    of_charges = [name for name in names if name not in ENERGIES]
+    if of_charges and not response.fields:
+        raise ValueError(
+            f"{estimator} has no charges and does not predict {of_charges[0]}; its targets are "
+            f"{', '.join(ENERGIES)}"
+        )
+
+
+def check_defined(labels: Labels, structures: Structures) -> None:
+    """Refuse labels that have no meaning for a periodic structure.
+
+    Parameters
+    ----------
+    labels : Labels
+        The labels.
+    structures : Structures
+        Their structures.
+
+    Raises
+    ------
+    ValueError
+        For a label such as the dipole along a periodic axis.
+    """
+    for i, structure in possibly_undefined(structures, labels.names):
+        for name in labels.names:
+            value = labels.values(name, i)
+            if value is not None and (~np.isnan(value) & ~TARGETS[name].defined(structure)).any():
+                raise ValueError(undefined_message(i, structure, name))
+
+
+def check_predictable(structures: Structures, names: Sequence[str]) -> None:
+    """Refuse structures for which none of the targets has a meaning.
+
+    Parameters
+    ----------
+    structures : Structures
+        Structures to predict.
+    names : sequence of str
+        Targets to predict.
+
+    Raises
+    ------
+    ValueError
+        For a periodic structure that has none of the targets.
+    """
+    for i, structure in possibly_undefined(structures, names):
+        defined = np.concatenate([TARGETS[name].defined(structure) for name in names])
+        if len(defined) and not defined.any():
+            raise ValueError(undefined_message(i, structure, " and ".join(names)))
+
+
+def with_energy(names: Sequence[str]) -> list[str]:
+    """Targets to predict so that no structure is refused for having none of `names`.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Targets.
+
+    Returns
+    -------
+    names : list of str
+        The same, and the energy, which every structure has.
+    """
+    return list(dict.fromkeys([*names, "energy"]))
+
+
+def check_start(start: Column | None, structures: Structures) -> list[Array | None]:
+    """Charges from which the iterative solver starts.
+
+    Parameters
+    ----------
+    start : sequence of array-like of shape (n_atoms,) or None
+        One array per structure.
+    structures : Structures
+        The structures.
+
+    Returns
+    -------
+    start : list of ndarray or None
+        One entry per structure.
+
+    Raises
+    ------
+    ValueError
+        If lengths do not fit, or a charge is not finite.
+    """
+    if start is None:
+        return [None] * len(structures)
+    if len(start) != len(structures):
+        raise ValueError(
+            f"start holds {len(start)} arrays, but there are {len(structures)} structures"
+        )
+    charges = [np.asarray(q, dtype=np.float64) for q in start]
+    for i, (q, n) in enumerate(zip(charges, structures.sizes)):
+        if q.shape != (n,) or not np.isfinite(q).all():
+            raise ValueError(
+                f"start[{i}] must be {n} finite charges for {structures.name(i)}, got shape "
+                f"{q.shape}"
+            )
+    return list(charges)
+
+
+def undefined_message(i: int, structure: Structure, what: str) -> str:
+    """Say which targets a periodic structure has."""
+    return (
+        f"structure {i} ({structure.symbols}) has pbc = {structure.pbc}, which leaves {what} "
+        "undefined; periodic structures have charges, energy and forces, crystals have a stress, "
+        "and slabs whose normal is x, y or z have the dipole along it, with its derivatives, and, "
+        "if they have a cell, a stress"
+    )

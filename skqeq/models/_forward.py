@@ -1,0 +1,123 @@
+"""From weights to the charges and energies of structures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from .._threads import blas_threads_for
+from ._solution import FieldGradient, Solution
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from .._typing import Array
+    from ..fields import FieldLayout
+    from ..response import Equilibrium, Response
+    from ..structures import Block, Structure, StructureFeatures
+
+
+class ForwardModel:
+    """Fields that are linear in weights, and the response of the charges to them.
+
+    Parameters
+    ----------
+    layout : FieldLayout
+        The fields and their weights.
+    response : Response
+        How charges follow from the fields, prepared for the elements of the layout.
+    verbose : bool, default=False
+        Whether to show progress bars.
+    """
+
+    def __init__(self, layout: FieldLayout, response: Response, verbose: bool = False) -> None:
+        self.layout, self.response, self.verbose = layout, response, verbose
+
+    def equilibrium(self, structure: Structure, number: int, n_solutions: int = 1) -> Equilibrium:
+        """The response of the charges of one structure.
+
+        Parameters
+        ----------
+        structure : Structure
+            The structure.
+        number : int
+            Its number in error messages.
+        n_solutions : int, default=1
+            Number of right-hand sides that will be solved for; it decides between factorisation
+            and iteration.
+
+        Returns
+        -------
+        equilibrium : Equilibrium
+        """
+        name = f"structure {number} ({structure.symbols})"
+        return self.response.equilibrium(structure, name, n_solutions)
+
+    def solutions(
+        self,
+        features: StructureFeatures,
+        weights: Array,
+        gradients: bool = False,
+        start: Sequence[Array | None] | None = None,
+        numbers: Sequence[int] | None = None,
+        n_rows: Array | None = None,
+    ) -> Iterator[tuple[int, Block | None, list[Solution]]]:
+        """Solve all structures.
+
+        Parameters
+        ----------
+        features : StructureFeatures
+            Features of all fields, in the order of the layout.
+        weights : ndarray of shape (n_columns,)
+            Weights of all fields.
+        gradients : bool, default=False
+            Whether solutions need derivatives with respect to the geometry.
+        start : sequence of ndarray or None, default=None
+            Charges from which the iterative solver starts, e.
+        numbers : sequence of int, default=None
+            Numbers of the structures in error messages; None means consecutive ones.
+        n_rows : ndarray of shape (n_structures,), default=None
+            Number of right-hand sides that each structure will be solved for afterwards.
+
+        Yields
+        ------
+        first : int
+            Index of the first structure of a block.
+        block : Block or None
+            Features of the block; None with `gradients`, which have features of their own.
+        solutions : list of Solution
+            One per structure of the block.
+        """
+        start = [None] * len(features) if start is None else start
+        numbers = range(len(features)) if numbers is None else numbers
+        n_rows = np.zeros(len(features), dtype=int) if n_rows is None else n_rows
+        w = [weights[columns] for columns, _ in self.layout.columns]
+
+        def solve(i, structure, learned, field_gradients=None):
+            equilibrium = self.equilibrium(structure, numbers[i], int(n_rows[i]) + 1)
+            fields = self.layout.values(learned, weights, structure.numbers)
+            energies = fields.pop("energy")
+            charges = equilibrium.charges(start=start[i], **fields)
+            return Solution(structure, equilibrium, fields, energies, charges, field_gradients)
+
+        if gradients:
+            sources = features.source.sources
+            duals = [source.dual(x) for source, x in zip(sources, w, strict=True)]
+            walk = tqdm(features.structures, "derivatives", disable=not self.verbose, leave=False)
+            for i, structure in enumerate(walk):
+                with blas_threads_for(structure):
+                    # Fields with the same source share the gradient of its features.
+                    made = {id(source): source.gradient(structure) for source in sources}
+                    parts = [made[id(source)] for source in sources]
+                    learned = [part.field(dual) for part, dual in zip(parts, duals, strict=True)]
+                    found = zip(self.layout.enters, parts, duals, strict=True)
+                    solution = solve(i, structure, learned, [FieldGradient(*x) for x in found])
+                yield i, None, [solution]
+            return
+        for first, block in features.blocks(verbose=self.verbose, desc="charges"):
+            parts = zip(block.split(self.layout.sizes), w, strict=True)
+            learned = [np.split(part.dot(x), block.offsets[1:-1]) for part, x in parts]
+            members = zip(block.structures, zip(*learned, strict=True), strict=True)
+            yield first, block, [solve(first + s, *member) for s, member in enumerate(members)]

@@ -1,0 +1,235 @@
+"""Derivatives of energies, forces, stress and Born charges with respect to the weights.
+
+A field ``f = phi w`` enters the derivative of a target in two ways: its values f on the atoms
+change the target, directly and through the charges, and its features phi depend on the geometry.
+With ``u = chi + A q - field . r`` and the response ``dq = sum_f G_f df``,
+
+    dE / dw = (dE/df) phi,
+    d(dE/dr) / dw = (Y G_f + W dU_f) phi + (dE/df) dphi/dr,
+    dZ_a / dw = (Y_a G_f + W_a dU_f) phi + (dmu_a/df) dphi/dr,
+
+where (Y, W) are the `force_factors` or `dipole_gradient_factors` of the response, and Z the Born
+charges. For charge equilibration, ``dE/dchi = q``, ``G = -P`` and ``dmu/dchi = -P R``.
+
+The fixed point of Vondrák et al. (J. Chem. Phys. 159, 054109 (2023)) drops the response of the
+charges to the weights, which is the first term of the second line.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..targets import TARGETS, VOIGT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .._typing import Array
+    from ..fields import FieldLayout
+    from ._solution import Solution
+
+# Rows of a 3 x 3 strain that the six components of a stress take.
+VOIGT_ROWS = [3 * a + b for a, b in VOIGT]
+
+
+class TargetJacobian:
+    """Derivatives of some targets of one structure with respect to the weights.
+
+    Parameters
+    ----------
+    layout : FieldLayout
+        The fields and their weights.
+    solution : Solution
+        Charges and gradients of the structure.
+    names : sequence of str
+        Any of energy, forces, stress and born_effective_charges. Rows of the Jacobian follow this
+        order.
+    response : bool, default=True
+        Whether the charges respond to the weights.
+
+    Attributes
+    ----------
+    rows : dict of {str: ndarray of shape (n_rows, n_atoms)}
+        By the place where fields enter, derivatives with respect to the values of the fields on
+        the atoms at fixed features.
+    factors : dict of {str: ndarray of shape (n_rows, n_atoms)}
+        By the same places, for targets that are derivatives: the factor of the derivative of the
+        field on each atom.
+    """
+
+    def __init__(
+        self,
+        layout: FieldLayout,
+        solution: Solution,
+        names: Sequence[str],
+        response: bool = True,
+    ) -> None:
+        self.layout, self.solution, self.names = layout, solution, list(names)
+        self.structure = solution.structure
+        self.sizes = [TARGETS[name].size(self.structure) for name in names]
+        self.rows = self._rows(response)
+
+    def _rows(self, response):
+        """Derivatives with respect to the values of the fields on the atoms."""
+        n, equilibrium = len(self.structure), self.solution.equilibrium
+        zeros = {place: np.zeros((sum(self.sizes), n)) for place in (*equilibrium.fields, "energy")}
+        for name, part in zip(self.names, self._parts(), strict=True):
+            if name == "energy":
+                by_place = {
+                    place: derivative[None]
+                    for place, derivative in self.solution.energy_derivatives.items()
+                }
+            elif name == "born_effective_charges":
+                by_place = equilibrium.rows(*equilibrium.dipole_gradient_factors())
+            else:
+                by_place = self._force_rows(name) if response else {}
+            for place, rows in by_place.items():
+                zeros[place][part] = rows
+        return zeros
+
+    def _force_rows(self, name):
+        """Rows of forces or stress through the charges."""
+        by_place = self._change_of_gradient
+        if name == "forces":
+            return {place: -rows[:-9] for place, rows in by_place.items()}
+        volume = self.structure.volume
+        return {place: rows[-9:][VOIGT_ROWS] / volume for place, rows in by_place.items()}
+
+    @property
+    def _change_of_gradient(self):
+        """Derivatives of ``(dE/dr, dE/dstrain)`` by the values of the fields; made once."""
+        if not hasattr(self, "_gradient_rows"):
+            factors = self.solution.force_factors()
+            self._gradient_rows = self.solution.equilibrium.rows(*factors)
+        return self._gradient_rows
+
+    def _parts(self):
+        """Rows of each target."""
+        ends = np.cumsum(self.sizes)
+        return [slice(end - size, end) for end, size in zip(ends, self.sizes, strict=True)]
+
+    def columns(self, fields: Sequence[int]) -> list[Array]:
+        """Columns of some fields.
+
+        Parameters
+        ----------
+        fields : sequence of int
+            Indices of fields in the layout.
+
+        Returns
+        -------
+        columns : list of ndarray of shape (n_rows, n_columns of the field)
+            Derivatives of the targets with respect to the weights of each field.
+        """
+        onehot = self.layout.onehot(self.structure.numbers)
+        columns = []
+        for f, of_features in zip(fields, self._feature_columns(fields), strict=True):
+            rows = self.rows[self.layout.enters[f]]
+            of_features += self.solution.field_gradients[f].features.contract(rows)
+            n_constants = self.layout.n_constants[f]
+            constants = rows @ onehot if n_constants else np.zeros((len(rows), 0))
+            columns.append(np.concatenate([of_features, constants], axis=1))
+        return columns
+
+    def _feature_columns(self, fields):
+        """The part of the columns that comes from derivatives of the features."""
+        result = [np.zeros((sum(self.sizes), self.layout.sizes[f])) for f in fields]
+        if set(self.names) == {"energy"}:
+            return result
+        # Fields with the same features share one pass over the neighbours.
+        by_features = {}
+        for k, f in enumerate(fields):
+            features = self.solution.field_gradients[f].features
+            by_features.setdefault(id(features), (features, []))[1].append(k)
+        for features, members in by_features.values():
+            sets, owners = [], []
+            for k in members:
+                for name, factors in self._feature_factors(self.layout.enters[fields[k]]).items():
+                    sets += list(factors)
+                    owners += [(k, name, a) for a in range(len(factors))]
+            if not sets:
+                continue
+            moved, strained = features.jacobian(np.stack(sets))
+            for (k, name, a), of_positions, of_strain in zip(owners, moved, strained, strict=True):
+                self._add_feature_rows(result[k], name, a, of_positions, of_strain)
+        return result
+
+    def _feature_factors(self, place):
+        """Sets of factors of the atoms, (k, n_atoms), by which features enter derivatives."""
+        factors = {}
+        if "forces" in self.names or "stress" in self.names:
+            factors["energy"] = self.solution.energy_derivatives[place][None]
+        if "born_effective_charges" in self.names and place != "energy":
+            factors["dipole"] = self.solution.equilibrium.dipole_rows[place]
+        return factors
+
+    def _add_feature_rows(self, columns, kind, a, of_positions, of_strain):
+        """Add the Jacobian of the features for one set of factors."""
+        for name, part in zip(self.names, self._parts(), strict=True):
+            if kind == "energy" and name == "forces":
+                columns[part] -= of_positions
+            elif kind == "energy" and name == "stress":
+                columns[part] += of_strain[VOIGT_ROWS] / self.structure.volume
+            elif kind == "dipole" and name == "born_effective_charges":
+                # Rows are ordered as [j, a, b].
+                n = len(self.structure)
+                born = columns[part].reshape(n, 3, 3, columns.shape[1])
+                born[:, a] += of_positions.reshape(n, 3, -1)
+
+    def residual_variances(self) -> Array:
+        """Variances of derivatives by the part of the fields that features do not describe.
+
+        A target changes by ``sum_j (o_j g_j + c_j dg_j/dr)`` with the remainder g of a field, which
+        is independent for every atom: o are the `rows` of the field, and c the factor of its
+        derivative.
+
+        Returns
+        -------
+        variances : ndarray of shape (n_rows,)
+            Of forces, stress and Born charges.
+        """
+        coordinates = self._coordinates()
+        total, by_features = np.zeros(len(coordinates)), {}
+        for amplitude, field in zip(
+            self.layout.amplitudes, self.solution.field_gradients, strict=True
+        ):
+            if amplitude == 0.0:
+                continue
+            if id(field.features) not in by_features:
+                by_features[id(field.features)] = field.features.residual_variances()
+            variance, covariances, variances = by_features[id(field.features)]
+            o, c = self.rows[field.enters], self._derivative_factors(field.enters)
+            part = o**2 @ variance
+            part += np.einsum("rj,jr->r", 2.0 * o * c, covariances[:, coordinates])
+            part += np.einsum("rj,jr->r", c**2, variances[:, coordinates])
+            total += amplitude**2 * part
+        return np.maximum(total, 0.0)
+
+    def _coordinates(self):
+        """The coordinate or strain component by which each row is a derivative."""
+        n = len(self.structure)
+        born = np.broadcast_to(3 * np.arange(n)[:, None, None] + np.arange(3), (n, 3, 3))
+        coordinates = {
+            "forces": np.arange(3 * n),
+            "stress": 3 * n + np.array(VOIGT_ROWS),
+            "born_effective_charges": born.ravel(),
+        }
+        return np.concatenate([coordinates[name] for name in self.names])
+
+    def _derivative_factors(self, place):
+        """Factor of the derivative of the field on each atom, (n_rows, n_atoms)."""
+        n, parts = len(self.structure), []
+        derivative = self.solution.energy_derivatives[place]
+        for name, size in zip(self.names, self.sizes, strict=True):
+            if name == "forces":
+                parts.append(np.tile(-derivative, (size, 1)))
+            elif name == "stress":
+                parts.append(np.tile(derivative / self.structure.volume, (size, 1)))
+            elif place == "energy":
+                parts.append(np.zeros((size, n)))
+            else:
+                of_dipole = self.solution.equilibrium.dipole_rows[place]
+                parts.append(np.tile(np.repeat(of_dipole, 3, axis=0), (n, 1)))
+        return np.concatenate(parts)

@@ -1,0 +1,219 @@
+"""The weights of least penalised loss."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+from joblib import effective_n_jobs
+from sklearn.exceptions import ConvergenceWarning
+from tqdm import tqdm
+
+from ..solvers import LossTerm, Triangle, fixed_point, gauss_newton
+from ..targets import ENERGIES, GRADIENTS
+from ._derivative_rows import DerivativeRows, SharedDerivativeRows
+from ._workers import Workers, merge_charge_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import ArrayLike
+
+    from .._typing import Array, History
+    from ._problem import Problem
+
+ALGORITHMS = {"gauss_newton": gauss_newton, "fixed_point": fixed_point}
+
+
+@contextmanager
+def assembled(problem: Problem) -> Iterator[tuple[Triangle, list[LossTerm]]]:
+    """Reduce all rows that are linear in the weights, and set up those of the other labels.
+
+    Parameters
+    ----------
+    problem : Problem
+        Labels, fields and response.
+
+    Yields
+    ------
+    triangle : Triangle
+        Linear rows and the prior, in units of the prior.
+    nonlinear : list
+        Rows for `skqeq.solvers.gauss_newton`. With several jobs they belong to workers, which end
+        with the context.
+    """
+    if effective_n_jobs(problem.n_jobs) == 1:
+        yield _assemble(problem, None)
+        return
+    # Each centre has three rows of forces.
+    structures = problem.features.structures
+    with_gradients = set(problem.labels.names) & set(GRADIENTS)
+    n_centers = structures.offsets[-1] if with_gradients else len(structures)
+    with Workers(problem, 3 * int(n_centers)) as workers:
+        yield _assemble(problem, workers)
+
+
+def _assemble(problem, workers):
+    layout, names = problem.layout, problem.labels.names
+    triangle, nonlinear = Triangle(layout.n_columns, penalty=1.0), []
+
+    def derivative_rows(targets):
+        if workers is None:
+            return DerivativeRows(problem, targets)
+        return SharedDerivativeRows(workers, targets)
+
+    if set(names) & set(ENERGIES):
+        rows = derivative_rows(ENERGIES)
+        if problem.fits_offsets:
+            # Before workers are told of them; they must not depend on the start.
+            counts, energies = rows.compositions()
+            layout.means[-1] = np.linalg.lstsq(counts, energies, rcond=1e-10)[0]
+        if rows.is_linear:
+            rows.add_to(triangle, np.zeros(layout.n_columns), response=False)
+        else:
+            nonlinear.append(rows)
+    if "born_effective_charges" in names:
+        # Linear in the weights, though made like rows of forces.
+        derivative_rows(["born_effective_charges"]).add_to(triangle, np.zeros(layout.n_columns))
+    if problem.charge_targets:
+        if workers is None:
+            of_charges = problem.reduce_charge_rows(triangle)
+        else:
+            of_charges = merge_charge_rows(triangle, workers)
+        nonlinear = [rows.gathered() for rows in of_charges.values()] + nonlinear
+    return triangle, nonlinear
+
+
+def minimise(
+    triangle: Triangle,
+    nonlinear: Sequence[LossTerm],
+    start: Array,
+    algorithm: str,
+    max_iter: int,
+    tol: float,
+    callback: Callable[[Array, History], object],
+    verbose: bool = False,
+) -> Array:
+    """Minimise the penalised loss by iteration.
+
+    Parameters
+    ----------
+    triangle : Triangle
+        Linear rows and the prior.
+    nonlinear : list
+        The other rows.
+    start : ndarray of shape (n_weights,)
+        Weights to start from, in units of their prior.
+    algorithm : {"gauss_newton", "fixed_point"}
+        As of `KQEqRegressor`.
+    max_iter : int
+        Largest number of steps.
+    tol : float
+        Relative size of the gradient at which the iteration stops.
+    callback : callable
+        Called as ``callback(v, history)`` after every step. An interrupt therefore loses at most
+        one step.
+    verbose : bool, default=False
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    v : ndarray of shape (n_weights,)
+        Weights in units of their prior.
+    """
+    history: History = []
+
+    def report(v, entry):
+        history.append(entry)
+        callback(v, history)
+        bar.update()
+        bar.set_postfix(loss=f"{entry['loss']:.6g}", gradient=f"{entry['gradient']:.1e}")
+
+    with tqdm(desc=algorithm, disable=not verbose, leave=False) as bar:
+        v, _, converged = ALGORITHMS[algorithm](triangle, nonlinear, start, max_iter, tol, report)
+    callback(v, history)
+    if not converged:
+        warnings.warn(
+            f"{algorithm} stopped after {len(history) - 1} steps at a relative gradient of "
+            f"{history[-1]['gradient']:.1e} (tol={tol:g}); raise max_iter or sigma, or continue "
+            "from these weights with init=coef_",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+    return v
+
+
+def start_weights(
+    problem: Problem, triangle: Triangle, nonlinear: Sequence[LossTerm], init: ArrayLike | None
+) -> Array:
+    """Weights from which the iteration starts.
+
+    They decide the sign of the charges: energies and norms of dipoles are the same for the
+    opposite charges.
+
+    Parameters
+    ----------
+    problem : Problem
+        Labels, fields and response.
+    triangle : Triangle
+        Linear rows and the prior.
+    nonlinear : list
+        The other rows.
+    init : array-like of shape (n_weights - n_elements,) or None
+        Weights that the user gave.
+
+    Returns
+    -------
+    v : ndarray of shape (n_weights,)
+        In units of the prior.
+    """
+    if init is not None:
+        return _given(problem.layout, init)
+    layout = problem.layout
+    energies = [rows for rows in nonlinear if isinstance(rows, DerivativeRows)]
+    fields = problem.forward.response.fields
+    free_constants = all(
+        layout.n_constants[f] and layout.baselines[f] > 0
+        for place in fields
+        for f in layout.entering(place)[:1]
+    )
+    if triangle.n_rows:
+        v = triangle.solve()
+    elif energies and free_constants:
+        v = _at_constants(layout, energies[0].start())
+    else:
+        guess = triangle.copy()
+        for rows in nonlinear:
+            for J, residual in rows.toward_start():
+                guess.update(J, residual)
+        v = guess.solve()
+    # Local energies that are learned absorb the second-order change of the energy with the charges.
+    learns_energies = any(layout.sizes[f] for f in layout.entering("energy"))
+    if energies and not learns_energies:
+        others = [rows for rows in nonlinear if rows is not energies[0]]
+        for rows in energies[0].with_more_energy_noise():
+            v, _, _ = gauss_newton(triangle, [*others, rows], v, max_iter=3, tol=1e-2)
+    return v
+
+
+def _at_constants(layout, values):
+    """Weights whose constants give the fields these values, by place; the others are zero."""
+    weights = np.zeros(layout.n_columns)
+    for place, of_elements in values.items():
+        f = layout.entering(place)[0]
+        weights[layout.columns[f][1]] = of_elements - layout.means[f]
+    return layout.in_prior_units(weights)
+
+
+def _given(layout, init):
+    """Weights of the user, checked; energies of the free atoms start at their prior mean."""
+    n_offsets = layout.n_constants[-1]
+    shape = (layout.n_columns - n_offsets,)
+    init = np.asarray(init, dtype=np.float64)
+    if init.shape != shape or not np.isfinite(init).all():
+        raise ValueError(
+            f"init must be {shape[0]} finite weights in the form of coef_, got shape {init.shape}"
+        )
+    return layout.in_prior_units(np.append(init, np.zeros(n_offsets)))

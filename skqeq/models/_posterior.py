@@ -1,0 +1,194 @@
+"""The distribution of the weights after a fit, and the uncertainty of predictions."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from .._threads import blas_threads_for
+from ..fields import AtomRows
+from ..targets import GRADIENTS, TARGETS, ChargeTarget, DipoleMagnitude
+from ._jacobian import TargetJacobian
+from ._workers import combined
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from .._typing import Array
+    from ..fields import FieldLayout
+    from ..structures import Structure, StructureFeatures
+    from ._forward import ForwardModel
+    from ._solution import Solution
+
+
+class Posterior:
+    """The normal distribution of the weights that the labels of a fit leave.
+
+    In units of the prior, the weights have the covariance ``(R^T R)^-1`` around those of the fit.
+    It is stored by `fit` together with the noise and the amplitudes of that fit, so that parameters
+    that are set later change nothing.
+
+    Parameters
+    ----------
+    layout : FieldLayout
+        The weights and their priors.
+    factor : ndarray of shape (n_weights, n_weights), default=None
+        Upper triangle R.
+    triangles : dict of {str: ndarray of shape (n_weights + 1, n_weights + 1)}, default=None
+        In place of `factor`: triangles by target, see `KQEqRegressor`.
+    sigmas : dict of {str: float}, default=None
+        With `triangles`: noise of the targets.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import QEqRegressor
+    >>> model = QEqRegressor(store_triangles=True)
+    >>> model = model.fit([molecule("H2O")], [[0.0, 0.0, -0.39]])
+    >>> model.posterior_.factor.shape
+    (4, 4)
+    """
+
+    def __init__(
+        self,
+        layout: FieldLayout,
+        factor: Array | None = None,
+        triangles: dict[str, Array] | None = None,
+        sigmas: dict[str, float] | None = None,
+    ) -> None:
+        self.layout = layout
+        self._factor, self._triangles, self._sigmas = factor, triangles or {}, sigmas or {}
+
+    @property
+    def factor(self) -> Array:
+        """Upper triangle R, shape (n_weights, n_weights)."""
+        if self._factor is not None:
+            return self._factor
+        # Not stored, as it is as large as the triangle of a target.
+        return combined(self.layout, self._triangles, self._sigmas).R
+
+    def variances(
+        self,
+        forward: ForwardModel,
+        features: StructureFeatures,
+        weights: Array,
+        names: Sequence[str],
+    ) -> Iterator[tuple[int, str, Structure, Array]]:
+        """Yield the variances of predictions.
+
+        The first part is that of the weights. The second is that of the remainder of every field,
+        ``amplitude^2 (1 - |phi_i|^2)`` for the features of one kernel, which no weights describe
+        and which is independent for every atom. Both pass through the response of the charges.
+
+        Parameters
+        ----------
+        forward : ForwardModel
+            Fields and response.
+        features : StructureFeatures
+            Features of all fields.
+        weights : ndarray of shape (n_weights,)
+            Weights of the fit.
+        names : sequence of str
+            Targets.
+
+        Yields
+        ------
+        i : int
+            Index of a structure.
+        name : str
+            Target.
+        structure : Structure
+            The structure.
+        variances : ndarray of shape (k,)
+            Squares of the unit of the target.
+        """
+        R = self.factor
+        gradients = [name for name in names if name in GRADIENTS]
+        others = [name for name in names if name not in GRADIENTS]
+        walks = []
+        if others:
+            walks.append(self._of_values(forward, features, weights, others, R))
+        if gradients:
+            walks.append(self._of_gradients(forward, features, weights, gradients, R))
+        return chain(*walks)
+
+    def _of_values(self, forward, features, weights, names, R):
+        """Variances of targets that need no derivatives by the geometry."""
+        layout = self.layout
+        n_rows = np.array([1 + 3 * len(names)] * len(features))
+        for begin, block, solutions in forward.solutions(features, weights, n_rows=n_rows):
+            remainders = self._remainders(features, block)
+            for name in names:
+                rows, of_remainders = AtomRows(), []
+                for solution, first in zip(solutions, block.offsets[:-1], strict=True):
+                    factors = _target_rows(TARGETS[name], solution)
+                    n_labels = len(next(iter(factors.values())))
+                    rows.add(factors, np.zeros(n_labels), first)
+                    atoms = slice(first, first + len(solution.structure))
+                    of_remainders.append(
+                        sum(f**2 @ remainders[place][atoms] for place, f in factors.items())
+                    )
+                explained = [_variances_of(R, J) for J, _ in layout.design(block, rows)]
+                ends = np.cumsum([len(part) for part in of_remainders])
+                explained = np.split(np.concatenate(explained), ends[:-1])
+                for s, (solution, more, variance) in enumerate(
+                    zip(solutions, of_remainders, explained, strict=True)
+                ):
+                    yield begin + s, name, solution.structure, variance + more
+
+    def _remainders(self, features, block):
+        """By the place where fields enter, variances of what the features leave of the fields."""
+        remainders = dict.fromkeys(self.layout.enters, 0.0)
+        for place, amplitude, source, part in zip(
+            self.layout.enters,
+            self.layout.amplitudes,
+            features.source.sources,
+            block.split(self.layout.sizes),
+            strict=True,
+        ):
+            left = np.maximum(source.prior_variance - part.squared_norms(), 0.0)
+            remainders[place] = remainders[place] + amplitude**2 * left
+        return remainders
+
+    def _of_gradients(self, forward, features, weights, names, R):
+        """Variances of forces, stress and Born charges."""
+        defined = [
+            [name for name in names if TARGETS[name].defined(structure).any()]
+            for structure in features.structures
+        ]
+        index = np.flatnonzero([len(some) for some in defined])
+        sizes = [
+            sum(TARGETS[name].size(features.structures[i]) for name in defined[i]) for i in index
+        ]
+        if not len(index):
+            return
+        for s, _, [solution] in forward.solutions(
+            features[index], weights, True, numbers=index, n_rows=np.array(sizes)
+        ):
+            i, structure = int(index[s]), solution.structure
+            with blas_threads_for(structure):
+                jacobian = TargetJacobian(self.layout, solution, defined[i])
+                columns = jacobian.columns(range(len(self.layout.names)))
+                J = np.concatenate(columns, axis=1) * self.layout.scale
+                variances = _variances_of(R, J) + jacobian.residual_variances()
+            ends = np.cumsum(jacobian.sizes)[:-1]
+            for name, part in zip(defined[i], np.split(variances, ends), strict=True):
+                yield i, name, structure, part
+
+
+def _target_rows(target: Any, solution: Solution) -> dict[str, Array]:
+    """Derivatives of a target by the values of the fields on the atoms."""
+    if not isinstance(target, ChargeTarget):
+        return {place: d[None] for place, d in solution.energy_derivatives.items()}
+    operator, constant = solution.equilibrium.observable(target)
+    if isinstance(target, DipoleMagnitude):
+        operator = target.derivative(operator @ solution.charges + constant) @ operator
+    return solution.equilibrium.rows(operator)
+
+
+def _variances_of(R: Array, J: Array) -> Array:
+    """Variances of the rows of J if the weights have the covariance ``(R^T R)^-1``."""
+    return np.square(solve_triangular(R, J.T, trans="T", check_finite=False)).sum(axis=0)

@@ -1,0 +1,438 @@
+"""Everything that a fitted charge model predicts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from ..metrics import target_r2
+from ..targets import TARGETS, Labels, make_targets, to_form
+from ._checks import check_defined, check_names, check_weights, with_energy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import ArrayLike
+
+    from .._typing import Array, Column, LabelsLike, StructuresLike, Values
+    from ..response import Response
+    from ..structures import StructureFeatures
+    from ._forward import ForwardModel
+    from ._posterior import Posterior
+    from ._solution import Solution
+
+
+class Predictions:
+    """The methods of a charge model that predict, all of them by its `solutions`."""
+
+    targets_: list[str]
+    y_form_: str
+    response_: Response
+    posterior_: Posterior
+
+    if TYPE_CHECKING:  # defined by `ChargeModel`
+
+        def solutions(
+            self, X: StructuresLike, names: Sequence[str] = ..., start: Column | None = ...
+        ) -> Iterator[Solution]: ...
+
+        def _features(self, X: StructuresLike, response: Response) -> StructureFeatures: ...
+
+        def _checked_features(self, X: StructuresLike, response: Response) -> StructureFeatures: ...
+
+        def _forward(self) -> ForwardModel: ...
+
+        def _weights(self) -> Array: ...
+
+    def predict(self, X: StructuresLike, return_std: bool = False) -> Any:
+        """Predict the targets that `fit` was given.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+        return_std : bool, default=False
+            Whether to return the standard deviations of `predict_std` as well.
+
+        Returns
+        -------
+        y : same form as in `fit`
+            An array (n, 3) of dipoles, a structured array, a list of dict or a DataFrame.
+        std : same form as in `fit`
+            Only with `return_std`.
+        """
+        check_is_fitted(self)
+        y = to_form(self.predict_targets(X, self.targets_), self.y_form_)
+        if not return_std:
+            return y
+        return y, to_form(self.predict_std(X, self.targets_), self.y_form_)
+
+    def predict_std(self, X: StructuresLike, names: Sequence[str]) -> Array:
+        """Posterior standard deviations of predictions.
+
+        The variance has two parts. The first is that of the weights, whose covariance the labels
+        leave. The second is that of the remainder of every field, ``amplitude^2 (1 - |phi_i|^2)``
+        for the features of one kernel: it is not described by the sparse set and is independent for
+        every atom [1]_. Both pass through the response of the charges. The noise of the labels is
+        not included: labels scatter around predictions with the variance ``std^2 + sigma^2``.
+
+        Noise and amplitudes are those of the fit; parameters that are set later change nothing.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+        names : sequence of str
+            Targets, whether they were trained on or not.
+
+        Returns
+        -------
+        std : ndarray of shape (n,)
+            Structured array in the form and units of `skqeq.make_targets`; NaN or None where a
+            periodic structure does not have the target.
+
+        Raises
+        ------
+        ValueError
+            If the model was fitted without `store_triangles`, or for unknown targets.
+
+        Notes
+        -----
+        Targets that are not linear in the weights are linearised at the weights of the fit. For
+        forces, stress and Born charges the second part includes the derivatives of the remainder
+        with respect to the geometry. It needs the derivatives of all features of every atom, and
+        takes ten to twenty times as long as the prediction.
+
+        References
+        ----------
+        .. [1] Snelson and Ghahramani, NIPS 18, 1257 (2006).
+
+        Examples
+        --------
+        >>> from ase.build import molecule
+        >>> from skqeq import QEqRegressor
+        >>> water = molecule("H2O")
+        >>> model = QEqRegressor(store_triangles=True).fit([water], [[0.0, 0.0, -0.39]])
+        >>> model.predict_std([water], ["dipole"])["dipole"].shape
+        (1, 3)
+        """
+        check_is_fitted(self)
+        if not hasattr(self, "posterior_"):
+            raise ValueError(
+                f"the uncertainty of {type(self).__name__} needs the triangles of its fit: fit it "
+                "with store_triangles=True, or by skqeq fit --std"
+            )
+        check_names(names)
+        features = self._checked_features(X, self.response_)
+        columns: dict[str, list[Any]] = {name: [None] * len(features) for name in names}
+        for i, name, structure, variances in self.posterior_.variances(
+            self._forward(), features, self._weights(), names
+        ):
+            columns[name][i] = TARGETS[name].as_label(structure, np.sqrt(variances))
+        return make_targets(**columns)
+
+    def predict_targets(self, X: StructuresLike, names: Sequence[str]) -> Array:
+        """Predict several targets together, whether they were trained on or not.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+        names : sequence of str
+            Columns of `skqeq.make_targets`.
+
+        Returns
+        -------
+        y : ndarray of shape (n,)
+            Structured array as from `skqeq.make_targets`; NaN or None where a periodic structure
+            does not have the target.
+
+        Raises
+        ------
+        ValueError
+            If a periodic structure has none of the targets.
+
+        Examples
+        --------
+        >>> from ase.build import molecule
+        >>> from skqeq import QEqRegressor
+        >>> water = molecule("H2O")
+        >>> model = QEqRegressor().fit([water], [[0.0, 0.0, -0.39]])
+        >>> y = model.predict_targets([water], ["dipole", "quadrupole"])
+        >>> y.dtype.names, y["quadrupole"].shape
+        (('dipole', 'quadrupole'), (1, 6))
+        """
+        check_names(names)
+        columns: dict[str, list[Any]] = {name: [] for name in names}
+        for solution in self.solutions(X, names):
+            for name, values in columns.items():
+                target, structure = TARGETS[name], solution.structure
+                defined = target.defined(structure).any()
+                values.append(
+                    target.as_label(structure, target.observe(solution)) if defined else None
+                )
+        return make_targets(**columns)
+
+    def predict_target(self, X: StructuresLike, name: str) -> Values:
+        """Predict one target.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+        name : str
+            A column of `skqeq.make_targets`.
+
+        Returns
+        -------
+        values : ndarray of shape (n,) or (n, k), or list of ndarray
+            A list where the size depends on the structure.
+
+        Examples
+        --------
+        >>> from ase.build import molecule
+        >>> from skqeq import QEqRegressor
+        >>> water = molecule("H2O")
+        >>> model = QEqRegressor().fit([water], [[0.0, 0.0, -0.39]])
+        >>> model.predict_target([water], "quadrupole").shape
+        (1, 6)
+        """
+        column = self.predict_targets(X, [name])[name]
+        return list(column) if column.dtype == object else column
+
+    def predict_charges(self, X: StructuresLike, start: Column | None = None) -> list[Array]:
+        """Charges of all atoms.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+        start : sequence of array-like of shape (n_atoms,), default=None
+            Charges from which the iterative solver starts, e. Those of the previous step of a
+            trajectory save iterations.
+
+        Returns
+        -------
+        charges : list of ndarray of shape (n_atoms,)
+            In e; each sums to the total charge of the structure.
+
+        Examples
+        --------
+        >>> from ase.build import molecule
+        >>> from skqeq import QEqRegressor
+        >>> water = molecule("H2O")
+        >>> model = QEqRegressor().fit([water], [[0.0, 0.0, -0.39]])
+        >>> model.predict_charges([water])[0].round(2)
+        array([-0.65,  0.33,  0.33])
+        """
+        return [solution.charges for solution in self.solutions(X, ["charges"], start)]
+
+    def predict_electronegativities(self, X: StructuresLike) -> list[Array]:
+        """Electronegativities of all atoms.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+
+        Returns
+        -------
+        chi : list of ndarray of shape (n_atoms,)
+            In V. Only differences within a structure matter.
+
+        Examples
+        --------
+        >>> from ase.build import molecule
+        >>> from skqeq import QEqRegressor
+        >>> water = molecule("H2O")
+        >>> model = QEqRegressor().fit([water], [[0.0, 0.0, -0.39]])
+        >>> [chi] = model.predict_electronegativities([water])
+        >>> bool(chi[0] > chi[1]), len(chi)
+        (True, 3)
+        """
+        return [solution.chi for solution in self.solutions(X, ["charges"])]
+
+    def predict_energy(self, X: StructuresLike) -> Array:
+        """Total energies: those of the charges plus the local energies of the atoms.
+
+        ``chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_i e_i``, and with
+        `skqeq.ChargeFlow` the cost of the flows. If the model was not trained on energies, only
+        differences between structures of the same composition have a meaning. In a field the
+        energy of a charged structure depends on the coordinate origin.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+
+        Returns
+        -------
+        energy : ndarray of shape (n,)
+            In eV.
+
+        Examples
+        --------
+        >>> from ase.build import molecule
+        >>> from skqeq import QEqRegressor
+        >>> water = molecule("H2O")
+        >>> model = QEqRegressor().fit([water], [[0.0, 0.0, -0.39]])
+        >>> model.predict_energy([water, water]).shape
+        (2,)
+        """
+        return np.array([solution.energy for solution in self.solutions(X)])
+
+    def predict_forces(self, X: StructuresLike) -> list[Array]:
+        """Negative derivatives of `predict_energy` with respect to the positions.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`; features must come from SOAPFeaturizer and CURSparsifier.
+
+        Returns
+        -------
+        forces : list of ndarray of shape (n_atoms, 3)
+            In eV/Angstrom. They sum to the total charge times the field.
+
+        Examples
+        --------
+        >>> from ase.build import molecule
+        >>> from skqeq import QEqRegressor
+        >>> water = molecule("H2O")
+        >>> model = QEqRegressor().fit([water], [[0.0, 0.0, -0.39]])
+        >>> [forces] = model.predict_forces([water])
+        >>> bool(abs(forces.sum(axis=0)).max() < 1e-9)
+        True
+        """
+        return [solution.forces for solution in self.solutions(X, ["forces"])]
+
+    def predict_stress(self, X: StructuresLike) -> Array:
+        """Derivatives of `predict_energy` with respect to a strain, divided by the volume.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            Crystals, or slabs, which have a stress in their plane.
+
+        Returns
+        -------
+        stress : ndarray of shape (n, 6)
+            In the sign and the order of ASE, xx, yy, zz, yz, xz, xy; eV/Angstrom^3. NaN for
+            components that a slab does not have.
+
+        Examples
+        --------
+        >>> from ase.build import bulk
+        >>> from skqeq import QEqRegressor, make_targets
+        >>> salt = bulk("NaCl", "rocksalt", a=5.64)
+        >>> model = QEqRegressor().fit([salt], make_targets(charges=[[0.9, -0.9]]))
+        >>> model.predict_stress([salt]).shape
+        (1, 6)
+        """
+        return self.predict_target(X, "stress")
+
+    def predict_polarizability(self, X: StructuresLike) -> Array:
+        """Derivatives of the dipole by a uniform field.
+
+        For charge equilibration this is ``R^T P R``. It depends on the geometry and on the
+        parameters of the response only: no label changes it.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            Molecules, or slabs, which have a polarisability along their open axis.
+
+        Returns
+        -------
+        polarizability : ndarray of shape (n, 3, 3)
+            ``d mu_a / d field_b``, e*Angstrom per V/Angstrom (times `skqeq.parameters.COULOMB` it
+            is a volume in Angstrom^3); NaN for components along periodic axes.
+
+        Examples
+        --------
+        >>> from ase.build import molecule
+        >>> from skqeq import QEqRegressor
+        >>> water = molecule("H2O")
+        >>> model = QEqRegressor().fit([water], [[0.0, 0.0, -0.39]])
+        >>> model.predict_polarizability([water]).shape
+        (1, 3, 3)
+        """
+        tensors = []
+        for solution in self.solutions(X, ["dipole"]):
+            open_axes = TARGETS["dipole"].defined(solution.structure)
+            both = np.logical_and.outer(open_axes, open_axes)
+            tensors.append(np.where(both, solution.polarizability, np.nan))
+        return np.array(tensors)
+
+    def predict_born_effective_charges(self, X: StructuresLike) -> list[Array]:
+        """Derivatives of the dipole with respect to the positions.
+
+        The dipole is ``sum_i q_i r_i`` about the coordinate origin. Therefore the Born charges of a
+        structure sum to its total charge times the unit matrix, and ``d F_jb / d field_a`` is the
+        same number. For the dipole about the centre of mass, subtract ``Q m_j / M`` from the
+        diagonal.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            Molecules, or slabs, whose dipole has a component along their open axis.
+
+        Returns
+        -------
+        born_effective_charges : list of ndarray of shape (n_atoms, 3, 3)
+            ``d mu_a / d r_jb`` at ``[j, a, b]``, e; NaN for a along periodic axes.
+
+        Examples
+        --------
+        >>> from ase.build import molecule
+        >>> from skqeq import QEqRegressor
+        >>> water = molecule("H2O")
+        >>> model = QEqRegressor().fit([water], [[0.0, 0.0, -0.39]])
+        >>> [born] = model.predict_born_effective_charges([water])
+        >>> bool(abs(born.sum(axis=0)).max() < 1e-9)
+        True
+        """
+        return self.predict_target(X, "born_effective_charges")
+
+    def score(
+        self, X: StructuresLike, y: LabelsLike, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Mean over the labelled targets of the coefficient of determination R2.
+
+        The R2 of a target is ``1 - sum |error|^2 / sum |y - mean|^2`` over all its components and
+        structures; it does not depend on any sigma. Energies are compared per atom. A target with
+        fewer than two labelled structures has no R2, which is warned of; if no target has one, the
+        score is NaN.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+        y : labels
+            As in `fit`.
+        sample_weight : array-like of shape (n,), default=None
+            Weights of the structures.
+
+        Returns
+        -------
+        score : float
+            At most 1.
+        """
+        check_is_fitted(self)
+        structures = self._features(X, self.response_).structures
+        labels = Labels(y, structures)
+        weights = check_weights(sample_weight, len(structures))
+        check_defined(labels, structures)
+        if not labels.names:
+            return target_r2([], [])
+        predicted = self.predict_targets(X, with_energy(labels.names))
+        scores = []
+        for name in labels.names:
+            truth, values = (
+                TARGETS[name].comparable(table[name], structures)
+                for table in (labels.table, predicted)
+            )
+            scores.append(target_r2(truth, values, weights))
+        return float(np.mean(scores))

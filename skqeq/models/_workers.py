@@ -1,0 +1,313 @@
+"""Rows of labels reduced to triangles, by one process or many.
+
+A triangle represents the rows of one target. Its rows are over the weights before scaling, and the
+noise of each label is relative to that of the model, so that no noise and no amplitude changes it.
+With the triangles of all targets, noise and amplitudes can be changed without the data, more data
+can be added at any time, and parts of the data can be reduced anywhere and in any order.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from math import ceil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import joblib
+import numpy as np
+from joblib import Parallel, delayed, effective_n_jobs, parallel_config
+from tqdm import tqdm
+
+from .._memory import BUDGET
+from ..solvers import NonlinearRows, Triangle
+from ..structures import StructureFeatures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from .._typing import Array
+    from ..fields import FieldLayout
+    from ._problem import Problem
+
+# A triangle must not start from zero, see `Triangle`. This penalty is far below rounding: with
+# noise s and amplitude a it is that of a prior 1 / (TINY a / s) times wider.
+TINY = 1e-12
+# Parts per worker: many enough that a late part costs little, few enough that merging does.
+PARTS_PER_WORKER = 4
+# Longest time that a worker waits for the others to drop a fit, s.
+MAX_WAIT = 0.5
+LOCK = Lock()
+
+
+def empty_triangle(n_columns: int) -> Triangle:
+    """A triangle without rows.
+
+    Parameters
+    ----------
+    n_columns : int
+        Number of weights.
+
+    Returns
+    -------
+    triangle : Triangle
+    """
+    return Triangle(n_columns, TINY)
+
+
+class Part(NamedTuple):
+    """The task of a worker: some of the structures of a fit.
+
+    Attributes
+    ----------
+    problem : Problem
+        Of these structures.
+    store : dict
+        Objects that the worker stores between calls for the same part.
+    """
+
+    problem: Problem
+    store: dict
+
+
+class Workers(AbstractContextManager):
+    """Processes that divide the structures of a fit among them.
+
+    The first `map` writes what all of them need to a folder, once instead of in every task, as the
+    sparse set is large. The end of the context deletes it, and lets workers drop what they store.
+
+    Parameters
+    ----------
+    problem : Problem
+        Of all structures.
+    n_rows : int
+        Approximate number of rows of all labels.
+    """
+
+    def __init__(self, problem: Problem, n_rows: int) -> None:
+        self.problem = problem
+        self.n_jobs = effective_n_jobs(problem.n_jobs)
+        # A part with fewer rows than weights gains nothing from a reduction of its own.
+        n_parts = min(PARTS_PER_WORKER * self.n_jobs, ceil(n_rows / (2 * problem.layout.n_columns)))
+        offsets, n = problem.features.structures.offsets, len(problem.features)
+        edges = np.linspace(0, offsets[-1], max(self.n_jobs, n_parts) + 1)[1:-1]
+        self.bounds = np.unique([0, *np.searchsorted(offsets, edges), n]).tolist()
+        self._folder: TemporaryDirectory[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def map(self, function: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
+        """Yield ``function(part, *arguments)`` of all parts in order.
+
+        Parameters
+        ----------
+        function : callable
+            Takes a `Part`.
+        *arguments
+            More arguments of the function.
+
+        Yields
+        ------
+        result : object
+            What the function returns.
+        """
+        features = self.problem.features
+        if self._folder is None:
+            self._folder = TemporaryDirectory(dir=os.environ.get("JOBLIB_TEMP_FOLDER"))
+            joblib.dump((self.problem.without_structures(), {}), self._path)
+        share = BUDGET.share(self.n_jobs)
+        tasks = (
+            delayed(_on_part)(function, self._path, features.structures[a:b], a, share, arguments)
+            for a, b in zip(self.bounds[:-1], self.bounds[1:], strict=True)
+        )
+        results = _parallel(self.n_jobs)(tasks)
+        silent = not (self.problem.forward.verbose or features.source.verbose)
+        yield from tqdm(results, "parts", len(self), disable=silent, leave=False)
+
+    @property
+    def _path(self):
+        return os.path.join(self._folder.name, "fit.joblib")
+
+    def __exit__(self, *error: object) -> None:
+        if self._folder is not None:
+            folder, n_jobs = self._folder.name, self.n_jobs
+            list(_parallel(n_jobs)(delayed(_forget)(folder, n_jobs) for _ in range(n_jobs)))
+            _load_cached.cache_clear()  # of workers that are threads of this process
+            self._folder.cleanup()
+
+
+def _parallel(n_jobs):
+    try:
+        return Parallel(n_jobs=n_jobs, return_as="generator")
+    except ValueError:  # a backend that returns all results at the end
+        return Parallel(n_jobs=n_jobs)
+
+
+def _forget(folder, n_jobs):
+    """Drop the fit that this process loaded, and wait a little for the others to do the same.
+
+    No backend can address a worker. One that waits leaves the other tasks to the others.
+    """
+    _load_cached.cache_clear()
+    (Path(folder) / f"dropped-{os.getpid()}").touch()
+    end = time.monotonic() + MAX_WAIT
+    while len(list(Path(folder).glob("dropped-*"))) < n_jobs and time.monotonic() < end:
+        time.sleep(0.005)
+
+
+def _on_part(function, path, structures, first, share, arguments):
+    """Run a task in a worker, which stores up to its share of the memory budget."""
+    share.apply()
+    problem, stores = _load(path)
+    part = problem.part(StructureFeatures(structures, problem.features.source), first)
+    store = stores.setdefault(first, {})
+    with parallel_config("sequential"):  # a worker has no workers of its own
+        return function(Part(part, store), *arguments)
+
+
+def _load(path):
+    with LOCK:  # workers may be threads, which share the loaded fit
+        return _load_cached(path)
+
+
+@lru_cache(maxsize=1)
+def _load_cached(path):
+    return joblib.load(path)
+
+
+# ---- triangles ----------------------------------------------------------------------------------
+
+
+def reduce_labels(problem: Problem) -> dict[str, Array]:
+    """Reduce all labels to triangles, in several processes if the problem has several jobs.
+
+    Parameters
+    ----------
+    problem : Problem
+        With labels that are linear in the charges.
+
+    Returns
+    -------
+    triangles : dict of {str: ndarray of shape (n_weights + 1, n_weights + 1)}
+        By target.
+    """
+    if effective_n_jobs(problem.n_jobs) == 1:
+        return _reduced(Part(problem, {}))
+    with Workers(problem, 3 * len(problem.features)) as workers:
+        return merge_pairwise(workers.map(_reduced))
+
+
+def merge_pairwise(parts: Iterable[dict[Any, Array]]) -> dict[Any, Array]:
+    """Merge triangles by key, pairs of equal size first, so that few are in memory at a time.
+
+    Parameters
+    ----------
+    parts : iterable of dict
+        Triangles of each part by key.
+
+    Returns
+    -------
+    triangles : dict
+        By key.
+    """
+    waiting: list[tuple[int, dict[Any, Array]]] = []  # (number of parts, triangles), decreasing
+    for triangles in parts:
+        size = 1
+        while waiting and waiting[-1][0] == size:
+            triangles, size = merged(waiting.pop()[1], triangles), 2 * size
+        waiting.append((size, triangles))
+    triangles = waiting.pop()[1]
+    while waiting:
+        triangles = merged(waiting.pop()[1], triangles)
+    return triangles
+
+
+def merged(first: dict[Any, Array], second: dict[Any, Array]) -> dict[Any, Array]:
+    """Merge the triangles of two parts.
+
+    Parameters
+    ----------
+    first, second : dict of {key: ndarray}
+        Triangles by key; they are not changed.
+
+    Returns
+    -------
+    triangles : dict of {key: ndarray}
+        Of both parts.
+    """
+    both = dict(first)
+    for name, R in second.items():
+        both[name] = R
+        if name in first:
+            triangle = Triangle.from_augmented(first[name])
+            triangle.merge(R.copy(order="F"))
+            both[name] = triangle.augmented
+    return both
+
+
+def combined(
+    layout: FieldLayout, triangles: dict[str, Array], sigmas: dict[str, float]
+) -> Triangle:
+    """One triangle of the prior and of all targets, in units of noise and amplitudes.
+
+    Parameters
+    ----------
+    layout : FieldLayout
+        The weights and their priors.
+    triangles : dict of {str: ndarray of shape (n_weights + 1, n_weights + 1)}
+        By target.
+    sigmas : dict of {str: float}
+        Noise by target.
+
+    Returns
+    -------
+    triangle : Triangle
+    """
+    scale = np.append(layout.scale, 1.0)
+    triangle = Triangle(layout.n_columns, penalty=1.0)
+    for name, R in triangles.items():
+        triangle.merge(np.asfortranarray(R * (scale / sigmas[name])))
+    return triangle
+
+
+def _reduced(part):
+    triangles = {}
+    for rows in part.problem.linear_rows():
+        if rows.name not in triangles:
+            triangles[rows.name] = empty_triangle(rows.J.shape[1])
+        triangles[rows.name].update(rows.J, rows.residual)
+    return {name: triangle.augmented for name, triangle in triangles.items()}
+
+
+def merge_charge_rows(triangle: Triangle, workers: Workers) -> dict[str, NonlinearRows]:
+    """Let workers do what `Problem.reduce_charge_rows` does.
+
+    Parameters
+    ----------
+    triangle : Triangle
+        Over the weights in units of their prior.
+    workers : Workers
+        Processes that each have a part of the structures.
+
+    Returns
+    -------
+    nonlinear : dict of {str: NonlinearRows}
+        Rows of targets that are not linear in the charges.
+    """
+    nonlinear: dict[str, NonlinearRows] = {}
+    for R, n_rows, of_part in workers.map(_reduced_charge_rows):
+        triangle.merge(R, n_rows)
+        for name, rows in of_part.items():
+            nonlinear.setdefault(name, NonlinearRows(rows.target)).extend(rows)
+    return nonlinear
+
+
+def _reduced_charge_rows(part):
+    triangle = empty_triangle(part.problem.layout.n_columns)
+    nonlinear = part.problem.reduce_charge_rows(triangle)
+    return triangle.augmented, triangle.n_rows, nonlinear

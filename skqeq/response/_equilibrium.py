@@ -1,0 +1,441 @@
+"""The charges of one structure as a function of the latent fields: the base class."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ..electrostatics import in_plane
+from ._dipoles import NoDipoles
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .._typing import Array
+    from ..electrostatics import Hardness
+    from ..structures import Structure
+    from ._dipoles import InducedDipoles
+
+
+class Observable(Protocol):
+    """What `Equilibrium.observable` needs of a target: linear operators on charges and dipoles."""
+
+    def operator(self, structure: Structure, widths: Array, /) -> Array:
+        """On charges of these widths: (k, n_atoms)."""
+
+    def dipole_operator(self, structure: Structure, widths: Array, /) -> Array:
+        """On dipoles of these widths: (k, n_atoms, 3)."""
+
+
+class Equilibrium(ABC):
+    """The charges of one structure, its energy, and the derivatives of both.
+
+    A response makes one for every structure. The charges q are an affine function of the latent
+    fields, such as electronegativities ``chi``. They interact through the hardness matrix A, and
+    have the potential u and the energy::
+
+        u = chi + A q - R field,    E = chi . q + q . A q / 2 - field . R^T q,
+
+    where chi is zero for responses without it, and R are the positions or, with polarisable
+    atoms, the `dipole_factors`.
+
+    A subclass must define `charges` and `rows`. All other methods have defaults, which are right
+    for charges that have the least energy E at fixed fields, and for charges that depend on the
+    geometry through their fields only; override them for others.
+
+    Parameters
+    ----------
+    hardness : Hardness
+        Hardness matrix of the structure.
+    dipoles : InducedDipoles or NoDipoles, default=None
+        Polarisable atoms; None means that there are none.
+
+    Attributes
+    ----------
+    fields : tuple of str
+        Names of the latent fields, the same as of the response.
+    structure : Structure
+        Geometry, total charge and field.
+    widths : ndarray of shape (n_atoms,)
+        Widths of the Gaussian charges, Angstrom.
+    hardness : Hardness
+        The hardness matrix, which the induced dipoles screen.
+    dipoles : InducedDipoles or NoDipoles
+        The polarisable atoms.
+    dipole_factors : ndarray of shape (n_atoms, 3)
+        Derivatives of the dipole moment with respect to the charges: the positions, less what the
+        charges induce; Angstrom.
+    n_iterations : int
+        Iterations of the last solution; 0 for direct solvers.
+
+    See Also
+    --------
+    QEqEquilibrium : Charge equilibration.
+    FlowEquilibrium : Charge that flows between neighbours, at a cost.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq import check_structures
+    >>> from skqeq.response import QEq
+    >>> [water] = check_structures([molecule("H2O")])
+    >>> equilibrium = QEq().prepare([1, 8]).equilibrium(water)
+    >>> equilibrium.charges(chi=[8.741, 4.528, 4.528]).round(3)
+    array([-0.047,  0.023,  0.023])
+    >>> equilibrium.dipole_rows["chi"].shape
+    (3, 3)
+    """
+
+    fields: tuple[str, ...] = ("chi",)
+    n_iterations = 0
+
+    def __init__(self, hardness: Hardness, dipoles: InducedDipoles | NoDipoles | None = None):
+        self.structure, self.widths = hardness.structure, hardness.widths
+        self.dipoles = NoDipoles() if dipoles is None else dipoles
+        self.hardness = self.dipoles.screen(hardness)
+        self.dipole_factors = self.structure.positions - self.dipoles.dipole_shift
+        self._external = self.dipole_factors @ self.structure.field
+        self._last_product: tuple[Array, Array] | None = None
+
+    # ---- what a subclass must define --------------------------------------------------------
+
+    @abstractmethod
+    def charges(self, *, start: Array | None = None, **fields: Array) -> Array:
+        """Charges for given fields.
+
+        Parameters
+        ----------
+        start : ndarray of shape (n_atoms,), default=None
+            Charges of a similar problem, e; they save iterations.
+        **fields : ndarray of shape (n_atoms,)
+            The latent fields by name; one that is not given is zero.
+
+        Returns
+        -------
+        charges : ndarray of shape (n_atoms,)
+            Charges, e; they sum to the total charge.
+        """
+
+    @abstractmethod
+    def rows(self, Y: Array, W: Array | None = None) -> dict[str, Array]:
+        """Derivatives of ``Y q + W u`` with respect to the fields.
+
+        Parameters
+        ----------
+        Y, W : ndarray of shape (k, n_atoms)
+            Factors of the charges and of the potential u; None for W means zeros.
+
+        Returns
+        -------
+        rows : dict of {str: ndarray of shape (k, n_atoms)}
+            One matrix per field.
+        """
+
+    # ---- energy -----------------------------------------------------------------------------
+
+    def potential(self, charges: Array, **fields: Array) -> Array:
+        """Derivatives of E with respect to the charges.
+
+        Parameters
+        ----------
+        charges : ndarray of shape (n_atoms,)
+            Charges, e.
+        **fields : ndarray of shape (n_atoms,)
+            As in `charges`.
+
+        Returns
+        -------
+        u : ndarray of shape (n_atoms,)
+            ``chi + A q - R field``, V.
+        """
+        return self._linear(fields) + self._hardness_times(charges)
+
+    def energy(self, charges: Array, **fields: Array) -> float:
+        """Electrostatic energy, in a field about the coordinate origin.
+
+        Parameters
+        ----------
+        charges : ndarray of shape (n_atoms,)
+            Charges, e.
+        **fields : ndarray of shape (n_atoms,)
+            As in `charges`.
+
+        Returns
+        -------
+        energy : float
+            ``chi . q + q . A q / 2 - field . R^T q``, and that of dipoles which the field induces;
+            eV.
+        """
+        field = self.structure.field
+        of_charges = charges @ (self._linear(fields) + 0.5 * self._hardness_times(charges))
+        return float(of_charges - 0.5 * (field @ self.dipoles.polarizability @ field))
+
+    def energy_derivatives(self, charges: Array, **fields: Array) -> dict[str, Array]:
+        """Derivatives of the energy with respect to the fields; the charges respond.
+
+        Parameters
+        ----------
+        charges : ndarray of shape (n_atoms,)
+            Charges, e, as `charges` returns them for these fields.
+        **fields : ndarray of shape (n_atoms,)
+            As in `charges`.
+
+        Returns
+        -------
+        derivatives : dict of {str: ndarray of shape (n_atoms,)}
+            One array per field, eV per unit of the field.
+        """
+        u = self.potential(charges, **fields)
+        derivatives = {name: row[0] for name, row in self.rows(u[None]).items()}
+        if "chi" in derivatives:
+            derivatives["chi"] = derivatives["chi"] + charges
+        return derivatives
+
+    def energy_gradient(self, charges: Array, **fields: Array) -> tuple[Array, Array]:
+        """Derivatives of the energy with respect to the geometry, at fixed fields.
+
+        Parameters
+        ----------
+        charges : ndarray of shape (n_atoms,)
+            Charges, e, as `charges` returns them for these fields.
+        **fields : ndarray of shape (n_atoms,)
+            As in `charges`.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_atoms, 3)
+            With respect to the positions, eV/Angstrom.
+        virial : ndarray of shape (3, 3)
+            With respect to a strain that the structure can have, see
+            `skqeq.electrostatics.in_plane`; eV.
+        """
+        gradient, virial = self.coulomb_gradient(charges, charges)
+        gradient = 0.5 * gradient - np.multiply.outer(charges, self.structure.field)
+        return gradient, 0.5 * virial
+
+    # ---- the change of forces, stress and Born charges with the weights -----------------------
+
+    def force_factors(
+        self, charges: Array, gradients: Mapping[str, tuple[Array, Array]], **fields: Array
+    ) -> tuple[Array, Array | None]:
+        """Factors of dq and du in the change of the energy's derivatives with the weights.
+
+        The fields are linear in weights. Where a change of the weights changes the charges by dq
+        and the potential by du, the derivatives of the energy with respect to positions and
+        strain change by ``Y dq + W du``, and by the change of the gradients of the fields times
+        `energy_derivatives`. With `rows` the first part becomes rows of the design matrix.
+
+        Parameters
+        ----------
+        charges : ndarray of shape (n_atoms,)
+            Charges, e, as `charges` returns them for these fields.
+        gradients : dict of {str: (gradient, virial)}
+            Derivatives of fields at fixed weights, (n_atoms, 3, n_atoms) and (3, 3, n_atoms), with
+            ``d field_i / d r_ja`` at ``[j, a, i]``; fields that are constant may be missing.
+        **fields : ndarray of shape (n_atoms,)
+            As in `charges`.
+
+        Returns
+        -------
+        Y : ndarray of shape (3 n_atoms + 9, n_atoms)
+            Derivatives of the potential at fixed charges, ``d u_i / d r_ja`` in row 3 j + a; the
+            last nine are with respect to a strain.
+        W : ndarray of shape (3 n_atoms + 9, n_atoms) or None
+            Derivatives of the charges at fixed potential; None means zeros.
+        """
+        Y = self._potential_factors(charges, gradients)
+        if not gradients:
+            return Y, None
+        of_fields, W = self.rows(np.eye(len(charges))), np.zeros_like(Y)
+        for name, gradient in gradients.items():
+            W = W + self._stacked(*gradient) @ of_fields[name].T
+        return Y, W
+
+    def dipole_gradient(self, charges: Array, **fields: Array) -> Array:
+        """Derivatives of the dipole moment with respect to the positions, at fixed fields.
+
+        The charges change by ``-P du/dr``, where u is taken at fixed charges, and the dipole sees
+        ``V = P R`` of P, the `field_response`.
+
+        Parameters
+        ----------
+        charges : ndarray of shape (n_atoms,)
+            Charges, e, as `charges` returns them for these fields.
+        **fields : ndarray of shape (n_atoms,)
+            As in `charges`.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_atoms, 3, 3)
+            ``d mu_a / d r_jb`` at ``[j, a, b]``, e: the part of the Born charges that does not
+            come from the gradients of the fields.
+        """
+        V = self.field_response
+        born = np.multiply.outer(charges, np.eye(3)) + V[:, :, None] * self.structure.field
+        for a, axis in enumerate(np.eye(3)):
+            born[:, a] -= self.coulomb_gradient(V[:, a], charges, axis)[0]
+        return born
+
+    def dipole_gradient_factors(self) -> tuple[Array, Array | None]:
+        """Factors of dq and du in the change of `dipole_gradient` with the weights.
+
+        Returns
+        -------
+        Y, W : ndarray of shape (9 n_atoms, n_atoms)
+            As of `force_factors`, with ``d mu_a / d r_jb`` in row 9 j + 3 a + b.
+        """
+        n = len(self.structure)
+        Y = np.empty((n, 3, 3, n))
+        for a, axis in enumerate(np.eye(3)):
+            gradient, _ = self.potential_gradient(self.field_response[:, a], axis)
+            np.negative(gradient, out=Y[:, a])
+            Y[:, a, a] += np.eye(n)
+        return Y.reshape(9 * n, n), None
+
+    # ---- dipole and other observables -------------------------------------------------------
+
+    @cached_property
+    def dipole_rows(self) -> dict[str, Array]:
+        """Derivatives of the dipole moment with respect to the fields, (3, n_atoms) for each."""
+        return self.rows(np.ascontiguousarray(self.dipole_factors.T))
+
+    @cached_property
+    def field_response(self) -> Array:
+        """Charges that a unit field along each axis moves, (n_atoms, 3), e*Angstrom/V.
+
+        A field acts on the charges as a change of the electronegativities by ``-R field``.
+        """
+        if "chi" not in self.fields:
+            return np.zeros_like(self.dipole_factors)
+        return -self.dipole_rows["chi"].T
+
+    @cached_property
+    def polarizability(self) -> Array:
+        """Derivatives of the dipole moment with respect to a field, (3, 3), e^2 Angstrom^2 / eV."""
+        return self.dipole_factors.T @ self.field_response + self.dipoles.polarizability
+
+    def induced_dipoles(self, charges: Array) -> Array | None:
+        """Dipoles that charges and field induce on the atoms.
+
+        Parameters
+        ----------
+        charges : ndarray of shape (n_atoms,)
+            Charges, e.
+
+        Returns
+        -------
+        dipoles : ndarray of shape (n_atoms, 3) or None
+            e*Angstrom; None for atoms that are not polarisable.
+        """
+        return self.dipoles.induced(charges, self.structure.field)
+
+    def observable(self, target: Observable) -> tuple[Array, Array]:
+        """A target as a function of the charges, ``T q`` plus a constant.
+
+        Parameters
+        ----------
+        target : ChargeTarget
+            An observable of the charges, see `skqeq.targets`.
+
+        Returns
+        -------
+        operator : ndarray of shape (k, n_atoms)
+            The matrix T.
+        constant : ndarray of shape (k,)
+            The part of dipoles that the field induces.
+        """
+        operator = target.operator(self.structure, self.widths)
+        return self.dipoles.observable(target, self.structure, operator)
+
+    # ---- derivatives of the interaction -------------------------------------------------------
+
+    def coulomb_gradient(
+        self, q: Array, p: Array, field: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Derivatives of ``q . A p`` at fixed charges with respect to the geometry.
+
+        With polarisable atoms they include the interactions of the dipoles, which are fixed: those
+        that q induces in `field`, and those that p induces in the field of the structure.
+
+        Parameters
+        ----------
+        q, p : ndarray of shape (n_atoms,)
+            Two sets of charges, e.
+        field : ndarray of shape (3,), default=None
+            Field, V/Angstrom; None means that of the structure.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_atoms, 3)
+            With respect to the positions, eV/Angstrom.
+        virial : ndarray of shape (3, 3)
+            With respect to a strain, eV, see `skqeq.electrostatics.hardness_gradient`.
+        """
+        field = self.structure.field if field is None else field
+        gradient, virial = self.hardness.gradient(q, p)
+        of_dipoles = self.dipoles.gradient(q, p, field, self.structure.field)
+        return gradient + of_dipoles[0], virial + of_dipoles[1]
+
+    def potential_gradient(self, q: Array, field: Array | None = None) -> tuple[Array, Array]:
+        """Derivatives of the potential ``A q`` at fixed charges with respect to the geometry.
+
+        With polarisable atoms they include the potential of the dipoles that q induces in `field`;
+        these dipoles respond to the geometry.
+
+        Parameters
+        ----------
+        q : ndarray of shape (n_atoms,)
+            Charges, e.
+        field : ndarray of shape (3,), default=None
+            Field, V/Angstrom; None means that of the structure.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_atoms, 3, n_atoms)
+            With respect to the positions, V/Angstrom, in the order of
+            `skqeq.electrostatics.potential_gradient`.
+        virial : ndarray of shape (3, 3, n_atoms)
+            With respect to a strain, V.
+        """
+        gradient, virial = self.hardness.potential_gradient(q)
+        field = self.structure.field if field is None else field
+        self.dipoles.add_potential_gradient(gradient, virial, q, field)
+        return gradient, virial
+
+    # ---- for subclasses ---------------------------------------------------------------------
+
+    def _linear(self, fields: Mapping[str, Any]) -> Array:
+        """``chi - R field``, V; refuses fields that the response does not have."""
+        if not fields.keys() <= set(self.fields):
+            unknown = ", ".join(sorted(fields.keys() - set(self.fields)))
+            raise TypeError(f"{type(self).__name__} has no field {unknown}")
+        return fields["chi"] - self._external if "chi" in fields else -self._external
+
+    def _hardness_times(self, charges: Array) -> Array:
+        """``A q``; kept for the last charges, as the energy and its derivatives need it too."""
+        if self._last_product is None or not np.array_equal(charges, self._last_product[0]):
+            self._last_product = np.array(charges), self.hardness @ charges
+        return self._last_product[1]
+
+    def _charge_factors(self, Y, W):
+        """``Y + W A``: factors of dq in the change of ``Y q + W u`` at fixed fields."""
+        return Y if W is None else Y + W @ self.hardness
+
+    def _potential_factors(self, charges, gradients):
+        """Derivatives of u at fixed charges and weights, in the form of `force_factors`."""
+        gradient, virial = self.potential_gradient(charges)
+        atoms = np.arange(len(charges))
+        gradient[atoms, :, atoms] -= self.structure.field
+        if "chi" in gradients:
+            gradient += gradients["chi"][0]
+            virial = virial + gradients["chi"][1]
+        return self._stacked(gradient, virial)
+
+    def _stacked(self, gradient, virial):
+        """Derivatives (n, 3, n) and (3, 3, n) as rows (3 n + 9, n)."""
+        n = len(self.structure)
+        virial = in_plane(virial, self.structure)
+        return np.concatenate([gradient.reshape(3 * n, n), virial.reshape(9, n)])

@@ -1,0 +1,157 @@
+"""The source of whitened kernel features, computed from those of a descriptor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from ..structures import FeatureSource, StructureFeatures, Structures, Tile
+from ._environments import environments_of
+from ._gradient import SparseGradient
+from ._kernel import ALL, SparseKernel, normalize_blocks
+from ._selection import MAX_SKETCH
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .._typing import Array
+    from ..structures import Structure
+
+# Least jitter of a sparse set that was extended, in which several points may be the same.
+REPEATED_JITTER = 1e-8
+
+
+class SparseSource(FeatureSource):
+    """Whitened kernel features ``phi = K_nM L^-T`` to the sparse sets of all groups.
+
+    A group is the environments of one element, or all if elements are mixed. Features of a group
+    are zero in the columns of all other groups.
+
+    Parameters
+    ----------
+    parent : FeatureSource
+        The descriptor.
+    kernels : dict of {int: SparseKernel}
+        Of every group, by atomic number or `ALL`.
+
+    Attributes
+    ----------
+    columns : dict of {int: slice}
+        Columns of every group.
+    """
+
+    def __init__(self, parent: FeatureSource, kernels: dict[int, SparseKernel]) -> None:
+        self.parent, self.kernels = parent, kernels
+        sizes = [len(kernel.points) for kernel in kernels.values()]
+        edges = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+        self.columns = {
+            group: slice(start, stop)
+            for group, start, stop in zip(kernels, edges[:-1], edges[1:], strict=True)
+        }
+        self.boundaries = (0, edges[-1])
+        if parent.signature is not None:
+            digests = ((int(g), kernel.digest) for g, kernel in kernels.items())
+            self.signature = (parent.signature, *digests)
+        self.row_bytes = parent.row_bytes
+        self.verbose = parent.verbose
+        self.has_gradient = parent.has_neighborhoods
+
+    def tiles(self, structures: Sequence[Structure] | Structures) -> list[Tile]:
+        """One tile per group, with the columns of its sparse points."""
+        numbers = np.concatenate([s.numbers for s in structures])
+        # The kernel is a sum over column blocks, which may stand in different tiles.
+        kernels_by_group: dict[int, list[tuple[Array, Array]]] = {}
+        for tile in self.parent.tiles(structures):
+            for group, kernel in self.kernels.items():
+                part = tile if group == ALL else tile.take(numbers[tile.atoms] == group)
+                if len(part.atoms):
+                    kernels_by_group.setdefault(group, []).append((part.atoms, kernel(part)))
+        tiles = []
+        for group, pieces in kernels_by_group.items():
+            atoms = np.unique(np.concatenate([a for a, _ in pieces]))
+            K = np.zeros((len(atoms), len(self.kernels[group].points)))
+            for part_atoms, K_part in pieces:
+                K[np.searchsorted(atoms, part_atoms)] += K_part
+            tiles.append(Tile(atoms, (self.columns[group],), self.kernels[group].whiten(K)))
+        return tiles
+
+    def gradient(self, structure: Structure) -> SparseGradient:
+        """See `FeatureSource.gradient`."""
+        return SparseGradient(self, structure)
+
+    def dual(self, weights: Array) -> Array:
+        """Weights u of the kernel for weights w of the features: ``K u = phi w``, ``L^T u = w``.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_columns,) or (n, n_columns)
+            Weights w.
+
+        Returns
+        -------
+        dual : ndarray of the same shape
+            Weights u.
+        """
+        dual = np.empty_like(weights)
+        for group, kernel in self.kernels.items():
+            columns = self.columns[group]
+            dual[..., columns] = solve_triangular(
+                kernel.chol, weights[..., columns].T, lower=True, trans=1
+            ).T
+        return dual
+
+    def with_environments(self, structure: Structure) -> SparseSource:
+        """The source whose sparse sets also hold the environments of a structure.
+
+        Its features represent the environments of the structure in full, so that the variance
+        ``1 - |phi|^2`` that remains is zero for them, and smaller for similar ones.
+
+        Parameters
+        ----------
+        structure : Structure
+            Its elements without a sparse set are ignored.
+
+        Returns
+        -------
+        source : SparseSource
+            With as many more columns as the structure has atoms.
+        """
+        rows = StructureFeatures([structure], self.parent)[0]
+        rows = normalize_blocks(rows, self.parent.boundaries)
+        kernels = {}
+        for group, kernel in self.kernels.items():
+            new = rows if group == ALL else rows[structure.numbers == group]
+            # Environments may occur twice, and a larger jitter keeps the matrix regular.
+            kernels[group] = SparseKernel(
+                np.concatenate([kernel.points, new]),
+                kernel.boundaries,
+                kernel.block_weights,
+                kernel.zeta,
+                kernel.dtype,
+            ).factorize(max(REPEATED_JITTER, kernel.jitter), f"group {group}")
+        return SparseSource(self.parent, kernels)
+
+    def sketch(
+        self, structures: Structures, rng: np.random.Generator, width: int = MAX_SKETCH
+    ) -> Array:
+        """Random projection of the descriptors of all atoms, which preserves their geometry.
+
+        Parameters
+        ----------
+        structures : Structures
+            Structures.
+        rng : numpy.random.Generator
+            Of the projection.
+        width : int
+            Number of columns.
+
+        Returns
+        -------
+        rows : ndarray of shape (n_atoms, width)
+            Every column block of every descriptor is normalised before the projection. There are
+            fewer columns if the descriptor has fewer.
+        """
+        environments = environments_of(StructureFeatures(structures, self.parent))
+        return environments.sketch(np.arange(environments.n), width, rng)
