@@ -17,9 +17,8 @@ from tqdm import tqdm
 
 from .models import unwrap
 from .response import NoCharges
-from .structures._structure import CHARGE_KEYS
-from .targets import TARGETS
-from .targets import GRADIENTS
+from .structures import CHARGE_KEYS
+from .targets import GRADIENTS, TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

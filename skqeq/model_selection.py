@@ -9,10 +9,16 @@ import numpy as np
 from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold, StratifiedKFold
 
 from .metrics import target_mae, target_r2, target_rmse
-from .models import predict_targets
-from .models import check_defined, check_weights, with_energy
-from .models import Evidence, log_evidence, maximize_evidence
-from .structures._collection import collect
+from .models import (
+    Evidence,
+    check_defined,
+    check_weights,
+    log_evidence,
+    maximize_evidence,
+    predict_targets,
+    with_energy,
+)
+from .structures import collect
 from .targets import TARGETS, Labels, as_table, column_names
 
 if TYPE_CHECKING:

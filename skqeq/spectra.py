@@ -9,7 +9,7 @@ from ase.units import fs
 from scipy.signal import welch
 
 from .models import predict_born_effective_charges
-from .structures._structure import as_sequence
+from .structures import as_sequence
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -4,9 +4,8 @@ import numpy as np
 
 from ..metrics import target_mae, target_r2, target_rmse
 from ..parameters import DEBYE
-from ..structures._collection import collect
-from ..targets import TARGETS
-from ..targets import VOIGT
+from ..structures import collect
+from ..targets import TARGETS, VOIGT
 
 # Units of targets that are shown in other ones, and the factors to these.
 SHOWN = {

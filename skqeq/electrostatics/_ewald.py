@@ -29,7 +29,7 @@ the gap is chosen so that they do not reach the next slab.
 import numpy as np
 
 from .._pythran import ewald_matrix_gradient, ewald_pair_matrix, structure_factors
-from ..structures._structure import reduced_cell
+from ..structures import reduced_cell
 from ._direct import contract
 from ._plane import project_strain
 from ._splitting import EwaldCutoffs, slab_gap

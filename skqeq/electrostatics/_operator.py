@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from vesin import NeighborList
 
 from .._pythran import ewald_pair_gradient, ewald_pair_values
-from ..structures._structure import reduced_cell
+from ..structures import reduced_cell
 from ._levels import Division, Level
 from ._plane import project_strain
 from ._splitting import real_cutoff, slab_gap, wave_cutoff

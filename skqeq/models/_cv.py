@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, RegressorMixin, clone
 from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.model_selection import check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_is_fitted
@@ -20,7 +19,7 @@ from ..metrics import target_mae, target_r2, target_rmse
 from ..persistence import Persistent
 from ..targets import make_targets, to_form
 from ._base import ChargeModel
-from ._cv_blocks import members_of
+from ._cv_blocks import fold_numbers, members_of
 from ._cv_rows import held_out_rows
 from ._evidence_search import maximize_evidence
 from ._functions import predict_std, unwrap
@@ -436,23 +435,6 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
     def __sklearn_tags__(self) -> Any:
         model = KQEqRegressor() if self.estimator is None else self.estimator
         return model.__sklearn_tags__()
-
-
-def fold_numbers(cv, table, groups):
-    """The fold in which each structure is left out, shape (n,); -1 where it never is."""
-    n = len(table)
-    if groups is not None and len(groups) != n:
-        raise ValueError(f"groups holds {len(groups)} values for {n} structures")
-    if cv is None:
-        kept = np.arange(n) if groups is None else np.asarray(groups)
-        return np.unique(kept, return_inverse=True)[1].ravel()
-    folds = np.full(n, -1)
-    everything = np.arange(n)
-    for f, (train, test) in enumerate(check_cv(cv).split(everything, table, groups)):
-        if (folds[test] >= 0).any() or len(np.setxor1d(train, np.setdiff1d(everything, test))):
-            raise ValueError("cv must split into folds that do not overlap, each tested once")
-        folds[test] = f
-    return folds
 
 
 def _by_ratio(candidates, names):

@@ -6,7 +6,6 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .._sklearn import Interval, StrOptions
-
 from ..electrostatics import ACCURACIES, SOLVERS, make_hardness
 from ..parameters import per_element, radii_table
 from ._dipoles import InducedDipoles

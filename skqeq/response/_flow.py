@@ -7,8 +7,8 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from .._sklearn import Interval
 
+from .._sklearn import Interval
 from ..electrostatics import in_plane
 from ..parameters import covalent_radii, per_element
 from ._coulomb import CoulombResponse

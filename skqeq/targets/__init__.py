@@ -1,12 +1,11 @@
 """Targets: observables of structures, and the table of their labels y."""
 
+from ._from_atoms import label_keys, targets_from_atoms
 from ._labels import (
     Labels,
     as_table,
     column_names,
-    label_keys,
     make_targets,
-    targets_from_atoms,
     to_form,
 )
 from ._observables import (

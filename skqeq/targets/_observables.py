@@ -147,6 +147,29 @@ class Target:
         """
         return values / structures.sizes if self.extensive else values
 
+    def as_label(self, structure: Structure, values: Array) -> Any:
+        """Components in the form of a label.
+
+        Parameters
+        ----------
+        structure : Structure
+            The structure of the values.
+        values : ndarray of shape (k,)
+            Components.
+
+        Returns
+        -------
+        label : ndarray or float or None
+            NaN for undefined components; None if all are undefined.
+        """
+        defined = self.defined(structure)
+        if not defined.any():
+            return None
+        values = np.where(defined, values, np.nan)
+        if self.shape is None:
+            return values.reshape(-1, *self.row_shape)
+        return values[0] if self.shape == (1,) else values
+
     def observe(self, solution: Solution) -> Array:
         """The prediction of a model for the label.
 
