@@ -92,7 +92,9 @@ class Equilibrium(ABC):
     fields: tuple[str, ...] = ("chi",)
     n_iterations = 0
 
-    def __init__(self, hardness: Hardness, dipoles: InducedDipoles | NoDipoles | None = None):
+    def __init__(
+        self, hardness: Hardness, dipoles: InducedDipoles | NoDipoles | None = None
+    ) -> None:
         self.structure, self.widths = hardness.structure, hardness.widths
         self.dipoles = NoDipoles() if dipoles is None else dipoles
         self.hardness = self.dipoles.screen(hardness)
@@ -249,10 +251,9 @@ class Equilibrium(ABC):
         Y = self._potential_factors(charges, gradients)
         if not gradients:
             return Y, None
-        of_fields, W = self.rows(np.eye(len(charges))), 0.0
-        for name, gradient in gradients.items():
-            W = W + self._stacked(*gradient) @ of_fields[name].T
-        return Y, W
+        of_fields = self.rows(np.eye(len(charges)))
+        W = [self._stacked(*g) @ of_fields[name].T for name, g in gradients.items()]
+        return Y, np.sum(W, axis=0)
 
     def dipole_gradient(self, charges: Array, **fields: Array) -> Array:
         """Derivatives of the dipole moment with respect to the positions, at fixed fields.
@@ -328,7 +329,7 @@ class Equilibrium(ABC):
         Returns
         -------
         dipoles : ndarray of shape (n_atoms, 3) or None
-            e*Angstrom; None for atoms that are not polarisable.
+            In e*Angstrom; None for atoms that are not polarisable.
         """
         return self.dipoles.induced(charges, self.structure.field)
 

@@ -129,6 +129,7 @@ class Response(BaseEstimator, ABC):
         Returns
         -------
         equilibrium : Equilibrium
+            Charges, energy and derivatives as functions of the fields.
         """
 
     def element_indices(self, structure: Structure) -> Array:
