@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Observable(Protocol):
-    """What `Equilibrium.observable` needs of a target: linear operators on charges and dipoles."""
+    """A target with linear operators on charges and dipoles, see `Equilibrium.observable`."""
 
     def operator(self, structure: Structure, widths: Array, /) -> Array:
         """On charges of these widths: (k, n_atoms)."""
@@ -66,8 +66,8 @@ class Equilibrium(ABC):
     dipoles : InducedDipoles or NoDipoles
         The polarisable atoms.
     dipole_factors : ndarray of shape (n_atoms, 3)
-        Derivatives of the dipole moment with respect to the charges: the positions, less what the
-        charges induce; Angstrom.
+        Derivatives of the dipole moment with respect to the charges: the positions, less the
+        dipole that a unit charge induces on the atoms; Angstrom.
     n_iterations : int
         Iterations of the last solution; 0 for direct solvers.
 
@@ -102,7 +102,7 @@ class Equilibrium(ABC):
         self._external = self.dipole_factors @ self.structure.field
         self._last_product: tuple[Array, Array] | None = None
 
-    # ---- what a subclass must define --------------------------------------------------------
+    # ---- for a subclass to define -----------------------------------------------------------
 
     @abstractmethod
     def charges(self, *, start: Array | None = None, **fields: Array) -> Array:
@@ -416,7 +416,7 @@ class Equilibrium(ABC):
         return fields["chi"] - self._external if "chi" in fields else -self._external
 
     def _hardness_times(self, charges: Array) -> Array:
-        """``A q``; kept for the last charges, as the energy and its derivatives need it too."""
+        """``A q``, stored for the last charges: the energy and its derivatives share it."""
         if self._last_product is None or not np.array_equal(charges, self._last_product[0]):
             self._last_product = np.array(charges), self.hardness @ charges
         return self._last_product[1]

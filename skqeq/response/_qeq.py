@@ -129,8 +129,8 @@ class QEq(CoulombResponse):
         fields : dict of {str: ndarray of shape (n,)}
             With one array, ``chi`` times the larger of one and `factor`.
         """
-        # Electronegativities that hardly differ between elements would have to vary with the
-        # geometry instead, and then nothing is linear.
+        # From small charges, large forces could only come from electronegativities that vary
+        # strongly with the geometry; such a start is far from linear.
         return {"chi": chi * max(1.0, factor)}
 
     def classical_size(self, equilibrium: Equilibrium) -> float:
