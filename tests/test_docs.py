@@ -224,8 +224,10 @@ def described():
         name = f"{value.__module__}.{value.__qualname__}"
         yield name, False
         if inspect.isclass(value):
-            for member, _ in public_members(value):
-                yield f"{name}.{member}", True
+            for member, function in public_members(value):
+                # What overrides a method may inherit its docstring, which help and Sphinx show.
+                if function.__doc__ or not inspect.getdoc(function):
+                    yield f"{name}.{member}", True
 
 
 @pytest.mark.parametrize(("name", "of_class"), list(described()), ids=str)
