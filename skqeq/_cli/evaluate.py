@@ -5,8 +5,7 @@ import numpy as np
 from .. import make_targets, predict_targets, strip, targets_from_atoms
 from ..models import unwrap, with_energy
 from ..plotting import plot_parity
-from ..targets import ENERGIES, TARGETS
-from ..targets import label_keys
+from ..targets import ENERGIES, TARGETS, label_keys
 from .figures import import_matplotlib, save_figure
 from .files import load_model, read_structures
 from .fit import chosen_keys

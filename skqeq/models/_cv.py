@@ -83,8 +83,9 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
     best_score_ : float
         Its score; errors are negative.
     cv_results_ : dict
-        ``"params"``, a list of dict, and arrays over it: ``"score"``, and for every target
-        ``"r2_<target>"``, ``"rmse_<target>"`` and ``"mae_<target>"``.
+        ``"params"``, a list of dict, and arrays over it: ``"score"``; for every target the means
+        over the folds ``"r2_<target>"``, ``"rmse_<target>"`` and ``"mae_<target>"``, and their
+        standard deviations ``"std_r2_<target>"``, ``"std_rmse_<target>"``, ``"std_mae_<target>"``.
     calibration_ : dict of {str: float}
         By target, the ratio of the held-out RMS error to the predicted one. Predictions depend on
         the ratio of noise and amplitudes only, and this fixes their size: `predict_std` multiplies
@@ -266,29 +267,29 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         """Noises to try: list of dict."""
         if self.optimize_noise:
             return [{f"sigma_{name}": getattr(model, f"sigma_{name}") for name in names}]
-        known = [f"sigma_{name}" for name in names]
+        labelled = [f"sigma_{name}" for name in names]
         sigmas = self.sigmas
         if sigmas is None:
             sigmas = np.geomspace(1e-4, 1e-1, 16)
         if not isinstance(sigmas, dict):
-            if len(known) > 1:
+            if len(labelled) > 1:
                 raise ValueError(
                     f"y has labels of {', '.join(names)}: sigmas must be a dict with some of "
-                    f"{', '.join(known)}"
+                    f"{', '.join(labelled)}"
                 )
-            sigmas = {known[0]: sigmas}
-        strange = sorted(set(sigmas) - set(known))
-        if strange or not sigmas:
+            sigmas = {labelled[0]: sigmas}
+        unlabelled = sorted(set(sigmas) - set(labelled))
+        if unlabelled or not sigmas:
             raise ValueError(
-                f"the keys of sigmas must be of {', '.join(known)}, the labels of y; got "
-                f"{', '.join(strange) or 'none'}"
+                f"the keys of sigmas must be of {', '.join(labelled)}, the labels of y; got "
+                f"{', '.join(unlabelled) or 'none'}"
             )
         sigmas = {name: np.atleast_1d(np.asarray(s, dtype=float)) for name, s in sigmas.items()}
         for name, values in sigmas.items():
             bad = ~(np.isfinite(values) & (values > 0))
             if values.ndim != 1 or not len(values) or bad.any():
                 raise ValueError(f"sigmas of {name} must be positive numbers, got {values}")
-        fixed = {name: float(getattr(model, name)) for name in known}
+        fixed = {name: float(getattr(model, name)) for name in labelled}
         return [
             fixed | dict(zip(sigmas, map(float, values), strict=True))
             for values in product(*sigmas.values())
@@ -298,11 +299,11 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         """By target, the structures of every fold that have a label of it."""
         tested = {}
         for name in labels.names:
-            known = np.flatnonzero((folds >= 0) & (weights > 0) & labels.known(name))
-            parts = (
-                [known] if self.cv is None else [known[part] for part in members_of(folds[known])]
-            )
-            if not len(known):
+            index = np.flatnonzero((folds >= 0) & (weights > 0) & labels.known(name))
+            parts = [index]
+            if self.cv is not None:
+                parts = [index[part] for part in members_of(folds[index])]
+            if not len(index):
                 raise ValueError(f"cv leaves out no structure that has a label of {name}")
             if self.scoring == "r2" and min(map(len, parts)) < 2:
                 raise ValueError(
@@ -326,6 +327,7 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
                         for table in tables
                     ]
                     results[f"{metric}_{name}"] = np.mean(scores, axis=1)
+                    results[f"std_{metric}_{name}"] = np.std(scores, axis=1)
             ranks.append(results[f"{self.scoring}_{name}"])
             if self.scoring != "r2":
                 known = np.concatenate([np.ravel(v) for v in truth if v is not None])

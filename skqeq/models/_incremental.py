@@ -23,8 +23,8 @@ NOT_OF_ROWS = {"init", "max_iter", "tol", "algorithm", "verbose", "n_jobs", "sto
 class Incremental:
     """The methods of a charge model that work on the triangles of its labels.
 
-    A triangle represents all labels of a target that are linear in the charges, see
-    `skqeq.models`.
+    A triangle represents all labels of a target that is linear in the charges, see `triangles_` of
+    `KQEqRegressor`.
     """
 
     store_triangles: bool

@@ -122,9 +122,14 @@ class Posterior:
         for begin, block, solutions in forward.solutions(features, weights, n_rows=n_rows):
             remainders = self._remainders(features, block)
             for name in names:
+                target = TARGETS[name]
+                index = [s for s, x in enumerate(solutions) if target.defined(x.structure).any()]
+                if not index:
+                    continue
                 rows, of_remainders = AtomRows(), []
-                for solution, first in zip(solutions, block.offsets[:-1], strict=True):
-                    factors = _target_rows(TARGETS[name], solution)
+                for s in index:
+                    solution, first = solutions[s], block.offsets[s]
+                    factors = _target_rows(target, solution)
                     n_labels = len(next(iter(factors.values())))
                     rows.add(factors, np.zeros(n_labels), first)
                     atoms = slice(first, first + len(solution.structure))
@@ -134,10 +139,8 @@ class Posterior:
                 explained = [_variances_of(R, J) for J, _ in layout.design(block, rows)]
                 ends = np.cumsum([len(part) for part in of_remainders])
                 explained = np.split(np.concatenate(explained), ends[:-1])
-                for s, (solution, more, variance) in enumerate(
-                    zip(solutions, of_remainders, explained, strict=True)
-                ):
-                    yield begin + s, name, solution.structure, variance + more
+                for s, more, variance in zip(index, of_remainders, explained, strict=True):
+                    yield begin + s, name, solutions[s].structure, variance + more
 
     def _remainders(self, features, block):
         """By the place where fields enter, variances of what the features leave of the fields."""

@@ -492,7 +492,9 @@ def dipole_magnitude_born():
 def cross_validated(search, names):
     """Scores of all candidates, the noise, and predictions of what was left out."""
     found = {
-        name: value for name, value in search.cv_results_.items() if isinstance(value, np.ndarray)
+        name: value
+        for name, value in search.cv_results_.items()
+        if isinstance(value, np.ndarray) and not name.startswith("std_")
     }
     numbers = prefixed("cv", found)
     for name in names:
