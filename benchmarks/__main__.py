@@ -36,7 +36,7 @@ from systems import zno_ball
 from threadpoolctl import threadpool_limits
 
 from skqeq import CURSparsifier, KQEqCalculator, KQEqRegressor, SOAPFeaturizer, make_targets
-from skqeq.features._cache import ROWS
+from skqeq.features import ROWS
 from skqeq.solvers import Triangle
 
 ROOT = Path(__file__).parents[1]
@@ -74,7 +74,7 @@ def stages(case, data):
     """All stages of a fit to dipoles of molecules, and a prediction."""
     n, m = case["molecules"], case["points"]
     X, D = molecules(data, n)
-    soap = SOAPFeaturizer(r_cut=DOUBLE, n_max=N_MAX, l_max=L_MAX, cache_bytes=2**34)
+    soap = SOAPFeaturizer(r_cut=DOUBLE, n_max=N_MAX, l_max=L_MAX)
     sparsifier, model = CURSparsifier(n_points=m), KQEqRegressor()
     features = soap.fit_transform(X)
     rate = gemm_rate()
@@ -140,7 +140,7 @@ def precision(case, data):
     """What single precision saves of the rows, and what it changes in predictions."""
     n, m = case["molecules"], case["points"]
     X, D = molecules(data, n)
-    soap = SOAPFeaturizer(r_cut=DOUBLE, n_max=N_MAX, l_max=L_MAX, cache_bytes=2**34)
+    soap = SOAPFeaturizer(r_cut=DOUBLE, n_max=N_MAX, l_max=L_MAX)
     features = soap.fit_transform(X)
     walk(features)
     found, predictions = {}, {}
@@ -164,7 +164,7 @@ def atoms(case, data):
     X = [zno_ball(200, seed=1 + seed) for seed in range(10)]
     Q = [np.where(a.symbols == "Zn", 1.0, -1.0) for a in X]
     model = make_pipeline(
-        SOAPFeaturizer((2.2, 4.4), n_max=N_MAX, l_max=L_MAX, cutoff_width=1.0, cache_bytes=0),
+        SOAPFeaturizer((2.2, 4.4), n_max=N_MAX, l_max=L_MAX, cutoff_width=1.0),
         CURSparsifier(case["points"]),
         KQEqRegressor(hardness=5.0),
     ).fit(X, make_targets(charges=Q))

@@ -26,7 +26,7 @@ from sklearn.pipeline import make_pipeline
 
 from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer, targets_from_atoms
 from skqeq.datasets import load_molecules
-from skqeq.features._cache import ROWS
+from skqeq.features import ROWS
 from skqeq.sparsify._kernel import SparseKernel
 
 # name: molecules, sparse points per element, cutoffs, bar (ratio to the floor)

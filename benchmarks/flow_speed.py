@@ -48,7 +48,7 @@ def fastest(functions, repeat):
 def dipoles(n_points):
     """Fits of the dipoles of all bundled molecules, features included."""
     X, y = load_molecules()
-    soap = SOAPFeaturizer(r_cut=(1.7, 3.5), n_max=8, l_max=6, cache_bytes=0)
+    soap = SOAPFeaturizer(r_cut=(1.7, 3.5), n_max=8, l_max=6)
     models = {
         name: make_pipeline(soap, CURSparsifier(n_points=n_points), KQEqRegressor(response=r))
         for name, r in RESPONSES.items()

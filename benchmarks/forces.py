@@ -41,7 +41,7 @@ from skqeq import (
     check_structures,
     make_targets,
 )
-from skqeq.features._gradient import Surroundings
+from skqeq.features import SOAPNeighborhood
 
 SINGLE, DOUBLE = (4.4,), (2.2, 4.4)
 # cutoffs, cutoff_width, sparse points per element
@@ -70,7 +70,7 @@ def fitted(r_cut, width, n_points):
     rng = np.random.default_rng(0)
     Q = [np.where(a.symbols == "Zn", 1.0, -1.0) + 0.1 * rng.normal(size=len(a)) for a in X]
     model = make_pipeline(
-        SOAPFeaturizer(r_cut, n_max=N_MAX, l_max=L_MAX, cutoff_width=width, cache_bytes=0),
+        SOAPFeaturizer(r_cut, n_max=N_MAX, l_max=L_MAX, cutoff_width=width),
         CURSparsifier(n_points),
         KQEqRegressor(hardness=5.0, sigma_charges=0.1),
     )
@@ -182,7 +182,7 @@ def sizes(models):
 def neighbors(model, atoms):
     """Mean number of neighbours within the longest cutoff."""
     [structure] = check_structures([atoms])
-    return len(Surroundings(model[0].spectra_[-1], structure).i) / len(atoms) - 1
+    return len(SOAPNeighborhood(model[0].spectra_[-1], structure).i) / len(atoms) - 1
 
 
 def dynamics(models):

@@ -47,8 +47,11 @@ TYPES = {
         "skqeq.SOAPFeaturizer",
         "skqeq.StructureBlocks",
         "skqeq.features.PowerSpectrum",
+        "skqeq.fields.FieldLayout",
         "skqeq.model_selection.LabelledKFold",
         "skqeq.model_selection.TargetScorer",
+        "skqeq.models.Posterior",
+        "skqeq.response.NoCharges",
         "skqeq.sparsify.SparseKernel",
     )
 }

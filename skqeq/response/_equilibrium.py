@@ -249,7 +249,7 @@ class Equilibrium(ABC):
         Y = self._potential_factors(charges, gradients)
         if not gradients:
             return Y, None
-        of_fields, W = self.rows(np.eye(len(charges))), 0.0
+        of_fields, W = self.rows(np.eye(len(charges))), np.zeros_like(Y)
         for name, gradient in gradients.items():
             W = W + self._stacked(*gradient) @ of_fields[name].T
         return Y, W

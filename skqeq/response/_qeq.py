@@ -109,7 +109,8 @@ class QEq(CoulombResponse):
         equilibrium : QEqEquilibrium
         """
         name = name or structure.symbols
-        hardness, dipoles = self._interactions(structure, name, n_solutions)
+        elements = self.element_indices(structure)
+        hardness, dipoles = self._interactions(structure, elements, name, n_solutions)
         return QEqEquilibrium(hardness, name, dipoles)
 
     def start_fields(self, chi: Array, factor: float) -> dict[str, Array]:
@@ -258,43 +259,13 @@ class QEqEquilibrium(Equilibrium):
         return {"chi": -self.project(np.ascontiguousarray(Y.T)).T}
 
     def energy_derivatives(self, charges: Array, **fields: Array) -> dict[str, Array]:
-        """Derivatives of the energy with respect to the electronegativities: the charges.
-
-        Parameters
-        ----------
-        charges : ndarray of shape (n_atoms,)
-            Charges, e.
-        **fields : ndarray of shape (n_atoms,)
-            As in `charges`.
-
-        Returns
-        -------
-        derivatives : dict of {str: ndarray of shape (n_atoms,)}
-            ``{"chi": charges}``: the energy is a minimum in the charges.
-        """
+        # The energy is a minimum in the charges.
         return {"chi": charges}
 
     def force_factors(
         self, charges: Array, gradients: Mapping[str, tuple[Array, Array]], **fields: Array
     ) -> tuple[Array, Array | None]:
-        """Factors of dq in the change of the energy's derivatives with the weights.
-
-        Parameters
-        ----------
-        charges : ndarray of shape (n_atoms,)
-            Charges, e.
-        gradients : dict of {str: (gradient, virial)}
-            Derivatives of the electronegativities, see `Equilibrium.force_factors`.
-        **fields : ndarray of shape (n_atoms,)
-            As in `charges`.
-
-        Returns
-        -------
-        Y : ndarray of shape (3 n_atoms + 9, n_atoms)
-            Derivatives of the potential at fixed charges.
-        W : None
-            Of the potential only differences would matter, and there are none.
-        """
+        # The change of u is the same for all atoms, and moves no charge: W is not needed.
         return self._potential_factors(charges, gradients), None
 
 

@@ -10,7 +10,7 @@ from ase.data import chemical_symbols
 from sklearn.base import BaseEstimator
 
 from ..electrostatics import lookup as find
-from ..parameters import qeq_electronegativities
+from ..parameters import MAX_ATOMIC_NUMBER, qeq_electronegativities
 from ._equilibrium import Equilibrium
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ class Response(BaseEstimator, ABC):
             With per-element arrays as attributes that end in an underscore.
         """
         self.elements_ = np.asarray(elements, dtype=int)
+        self._indices = np.full(MAX_ATOMIC_NUMBER + 1, -1)
+        self._indices[self.elements_] = np.arange(len(self.elements_))
         self._prepare(lookup or (lambda table, name: find(table, self.elements_, name)))
         return self
 
@@ -149,10 +151,9 @@ class Response(BaseEstimator, ABC):
         """
         if not hasattr(self, "elements_"):
             raise ValueError(f"call {type(self).__name__}.prepare(elements) first")
-        indices = np.searchsorted(self.elements_, structure.numbers)
-        unknown = self.elements_.take(indices, mode="clip") != structure.numbers
-        if unknown.any():
-            symbol = chemical_symbols[structure.numbers[unknown.argmax()]]
+        indices = self._indices[structure.numbers]
+        if indices.min() < 0:
+            symbol = chemical_symbols[structure.numbers[indices.argmin()]]
             raise ValueError(f"{type(self).__name__} is not prepared for {symbol}")
         return indices
 

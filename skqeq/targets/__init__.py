@@ -1,6 +1,13 @@
 """Targets: observables of structures, and the table of their labels y."""
 
-from ._labels import Labels, as_table, label_keys, make_targets, targets_from_atoms, to_form
+from ._from_atoms import label_keys, targets_from_atoms
+from ._labels import (
+    Labels,
+    as_table,
+    column_names,
+    make_targets,
+    to_form,
+)
 from ._observables import (
     ENERGIES,
     GRADIENTS,
@@ -22,6 +29,7 @@ __all__ = [
     "Labels",
     "Target",
     "as_table",
+    "column_names",
     "label_keys",
     "make_targets",
     "possibly_undefined",
