@@ -12,8 +12,7 @@ from tqdm import tqdm
 from .. import predict_std, predict_targets
 from .._memory import BUDGET
 from ..persistence import replacing
-from ..targets import TARGETS
-from ..targets import ENERGIES
+from ..targets import ENERGIES, TARGETS
 from .evaluate import known_targets
 from .files import blocks, iterate_structures, load_model
 

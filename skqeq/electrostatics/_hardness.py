@@ -69,11 +69,9 @@ class Hardness(ABC):
     widths : ndarray of shape (n_atoms,)
         Widths of the Gaussian charges, Angstrom.
     hardness : ndarray of shape () or (n_atoms,)
-        What is added to the diagonal, eV/e^2.
+        Values added to the diagonal, eV/e^2.
     accuracy : float
         Bound of the error of every element, in units of ``k_e / Angstrom``.
-    diagonal : ndarray of shape (n_atoms,)
-        Self-interaction of the isolated atoms, ``k_e / (sqrt(pi) alpha) + J``; eV/e^2.
 
     See Also
     --------
@@ -104,12 +102,16 @@ class Hardness(ABC):
         self.structure, self.widths = check_arguments(atoms, widths, accuracy)
         self.hardness = check_hardness(hardness, self.structure)
         self.accuracy = accuracy
-        self.diagonal = COULOMB / (np.sqrt(np.pi) * self.widths) + self.hardness
 
     @property
     def shape(self) -> tuple[int, int]:
         """``(n_atoms, n_atoms)``."""
         return len(self.widths), len(self.widths)
+
+    @cached_property
+    def diagonal(self) -> Array:
+        """Self-interaction of the isolated atoms, ``k_e / (sqrt(pi) alpha) + J``; eV/e^2."""
+        return COULOMB / (np.sqrt(np.pi) * self.widths) + self.hardness
 
     @abstractmethod
     def __matmul__(self, q: ArrayLike) -> Array:
@@ -195,7 +197,7 @@ class Hardness(ABC):
         Parameters
         ----------
         screening : ndarray of shape (n_atoms, n_atoms)
-            What polarisable dipoles take off A, eV/e^2.
+            The interaction through polarisable dipoles, to be subtracted from A; eV/e^2.
 
         Returns
         -------
@@ -248,7 +250,7 @@ class DenseHardness(Hardness):
         """A of shape (n_atoms, n_atoms), eV/e^2; computed when it is first read."""
         A = self._sum.matrix()
         A *= COULOMB
-        A[np.diag_indices_from(A)] += self.hardness
+        A.flat[:: len(A) + 1] += self.hardness
         return A
 
     def screened(self, screening: Array) -> DenseHardness:
@@ -311,8 +313,6 @@ class HardnessOperator(Hardness):
     ----------
     accuracy : float
         Bound of the error of every element, in units of ``k_e / Angstrom``.
-    diagonal : ndarray of shape (n_atoms,)
-        Self-interaction of the isolated atoms, ``k_e / (sqrt(pi) alpha) + J``; eV/e^2.
 
     Raises
     ------

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.linalg import solve_triangular
 
 from .._threads import blas_threads_for
 from ..fields import AtomRows
-from ..targets import GRADIENTS, TARGETS, ChargeTarget
+from ..targets import GRADIENTS, TARGETS, ChargeTarget, DipoleMagnitude
 from ._jacobian import TargetJacobian
 from ._workers import combined
 
@@ -77,7 +77,7 @@ class Posterior:
         weights: Array,
         names: Sequence[str],
     ) -> Iterator[tuple[int, str, Structure, Array]]:
-        """Yield the variances of predictions.
+        """Variances of predictions.
 
         The first part is that of the weights. The second is that of the remainder of every field,
         ``amplitude^2 (1 - |phi_i|^2)`` for the features of one kernel, which no weights describe
@@ -94,16 +94,11 @@ class Posterior:
         names : sequence of str
             Targets.
 
-        Yields
-        ------
-        i : int
-            Index of a structure.
-        name : str
-            Target.
-        structure : Structure
-            The structure.
-        variances : ndarray of shape (k,)
-            Squares of the unit of the target.
+        Returns
+        -------
+        variances : iterator of (int, str, Structure, ndarray of shape (k,))
+            Index of a structure, target, the structure, and the variances in squares of the unit
+            of the target.
         """
         R = self.factor
         gradients = [name for name in names if name in GRADIENTS]
@@ -122,9 +117,14 @@ class Posterior:
         for begin, block, solutions in forward.solutions(features, weights, n_rows=n_rows):
             remainders = self._remainders(features, block)
             for name in names:
+                target = TARGETS[name]
+                index = [s for s, x in enumerate(solutions) if target.defined(x.structure).any()]
+                if not index:
+                    continue
                 rows, of_remainders = AtomRows(), []
-                for solution, first in zip(solutions, block.offsets[:-1], strict=True):
-                    factors = _target_rows(TARGETS[name], solution)
+                for s in index:
+                    solution, first = solutions[s], block.offsets[s]
+                    factors = _target_rows(target, solution)
                     n_labels = len(next(iter(factors.values())))
                     rows.add(factors, np.zeros(n_labels), first)
                     atoms = slice(first, first + len(solution.structure))
@@ -134,10 +134,8 @@ class Posterior:
                 explained = [_variances_of(R, J) for J, _ in layout.design(block, rows)]
                 ends = np.cumsum([len(part) for part in of_remainders])
                 explained = np.split(np.concatenate(explained), ends[:-1])
-                for s, (solution, more, variance) in enumerate(
-                    zip(solutions, of_remainders, explained, strict=True)
-                ):
-                    yield begin + s, name, solution.structure, variance + more
+                for s, more, variance in zip(index, of_remainders, explained, strict=True):
+                    yield begin + s, name, solutions[s].structure, variance + more
 
     def _remainders(self, features, block):
         """By the place where fields enter, variances of what the features leave of the fields."""
@@ -179,12 +177,12 @@ class Posterior:
                 yield i, name, structure, part
 
 
-def _target_rows(target, solution: Solution) -> dict[str, Array]:
+def _target_rows(target: Any, solution: Solution) -> dict[str, Array]:
     """Derivatives of a target by the values of the fields on the atoms."""
     if not isinstance(target, ChargeTarget):
         return {place: d[None] for place, d in solution.energy_derivatives.items()}
     operator, constant = solution.equilibrium.observable(target)
-    if not target.linear:
+    if isinstance(target, DipoleMagnitude):
         operator = target.derivative(operator @ solution.charges + constant) @ operator
     return solution.equilibrium.rows(operator)
 

@@ -7,7 +7,7 @@ Labels that are linear in the charges become rows here; energies, forces, stress
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from ..targets import TARGETS, ChargeTarget
 from ._forward import ForwardModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from .._typing import Array
     from ..fields import FieldLayout
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..targets import Labels
 
 # How the noise of an energy grows with the number of atoms n.
-ENERGY_NOISE = {
+ENERGY_NOISE: dict[str, Any] = {
     "per_atom": lambda n: n,
     "sqrt_n": np.sqrt,
     "per_structure": np.ones_like,
@@ -203,8 +203,7 @@ class Problem:
             for name in dict.fromkeys([*self.labels.names, *self.charge_targets])
         }
         if "energy" in noise:
-            of_size: Callable[[Array], Array] = ENERGY_NOISE[self.energy_noise]
-            noise["energy"] *= of_size(sizes.astype(float))
+            noise["energy"] *= ENERGY_NOISE[self.energy_noise](sizes.astype(float))
         return noise
 
     def charge_values(self, number: int, structure: Structure) -> dict[str, Array]:

@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 
 from skqeq import SOAPFeaturizer
+from skqeq._memory import BUDGET
 from skqeq.features import ROWS, _source
 
 from .. import helpers
@@ -277,6 +278,40 @@ def test_rows_on_disk(X, count, tmp_path, cutoff_width, memory_budget):
     charged.info["charge"] = 1
     assert_features(clone(soap).fit(X).transform([charged]), expected[:1])
     assert len(count) == evaluated
+
+
+@pytest.mark.parametrize("package", ["skqeq", "dscribe", "numpy", "vesin"])
+def test_rows_on_disk_belong_to_versions(package, X, count, tmp_path, monkeypatch, memory_budget):
+    """After an upgrade of what computes them, rows of the old version are not read."""
+    memory_budget(0)
+    soap = featurizer(memory=str(tmp_path))
+    walk(soap.fit_transform(X))
+    evaluated = len(count)
+    walk(soap.fit_transform(X))
+    assert len(count) == evaluated
+    versions = dict(_source._versions())
+    assert versions.pop(package)
+    monkeypatch.setattr(_source, "_versions", lambda: ((package, "99.0"), *versions.items()))
+    walk(soap.fit_transform(X))
+    assert len(count) == 2 * evaluated
+
+
+def test_claimed_memory_is_taken_from_the_store(X, memory_budget):
+    """Rows of fits come before descriptors, which can be computed again."""
+    memory_budget(BUDGET.claimed + 100_000)
+    features = featurizer().fit_transform(X)
+    expected = walk(features)
+    held = ROWS.nbytes
+    assert 0 < held <= 100_000
+    reservation = BUDGET.reservation()
+    assert reservation.claim(100_000 - held // 2)
+    assert 0 < ROWS.nbytes <= held // 2
+    for block, reference in zip(walk(features), expected):
+        assert_array_equal(block, reference)
+    assert ROWS.nbytes <= held // 2
+    reservation.release()
+    walk(features)
+    assert ROWS.nbytes == held
 
 
 @pytest.mark.parametrize("cutoff_width", [None, 1.0])

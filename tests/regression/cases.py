@@ -130,13 +130,14 @@ def classical_search():
         add_potential_points(atoms, seed)
     model = GridSearchCV(
         QEqRegressor(
-            radii="covalent",
-            hardness={"H": 2.0, "C": 1.0, "N": 1.5, "O": 0.5, "F": 3.0},
             sigma_dipole=0.02,
             amplitude_baseline=5.0,
+            response=QEq(
+                radii="covalent", hardness={"H": 2.0, "C": 1.0, "N": 1.5, "O": 0.5, "F": 3.0}
+            ),
             store_triangles=True,
         ),
-        {"radius_scale": [0.25, 0.4], "sigma_charges": [0.02, 0.1]},
+        {"response__radius_scale": [0.25, 0.4], "sigma_charges": [0.02, 0.1]},
         scoring={"dipole": TargetScorer("dipole"), "charges": TargetScorer("charges", "mae")},
         refit="dipole",
         cv=LabelledKFold("dipole", 3),
@@ -177,8 +178,7 @@ def molecules_partial_fit():
             sigma_potential=0.1,
             amplitude_chi=0.8,
             amplitude_baseline=3.0,
-            hardness=1.0,
-            radius_scale=0.3,
+            response=QEq(hardness=1.0, radius_scale=0.3),
             store_triangles=True,
         ),
     )
@@ -211,8 +211,7 @@ def ions_induced_dipoles():
         KQEqRegressor(
             sigma_dipole=0.05,
             sigma_charges=0.1,
-            radius_scale=0.25,
-            response=QEq(polarizability=POLARIZABILITY),
+            response=QEq(radius_scale=0.25, polarizability=POLARIZABILITY),
             n_jobs=2,
             store_triangles=True,
         ),
@@ -229,15 +228,19 @@ def water_field_flow():
     X, y = X[:48], make_targets(dipole=y["dipole"][:48], charges=list(y["charges"][:48]))
     y["charges"][::3] = None
     response = ChargeFlow(
-        softness=SOFTNESS, range=0.3, amplitude=0.05, amplitude_baseline=0.5, polarizability=0.6
+        softness=SOFTNESS,
+        range=0.3,
+        amplitude=0.05,
+        amplitude_baseline=0.5,
+        polarizability=0.6,
+        radius_scale=0.35,
+        hardness={"H": 3.0, "O": 1.0},
     )
     model = make_pipeline(
         *(soap(), CURSparsifier(n_points=8)),
         KQEqRegressor(
             sigma_dipole=0.02,
             sigma_charges=0.03,
-            radius_scale=0.35,
-            hardness={"H": 3.0, "O": 1.0},
             response=response,
             store_triangles=True,
         ),
@@ -273,11 +276,7 @@ def slab_and_crystal():
         KQEqRegressor(
             sigma_dipole=0.02,
             sigma_charges=0.03,
-            radius_scale=0.4,
-            hardness=2.0,
-            accuracy=1e-12,
-            solver="iterative",
-            response=QEq(),
+            response=QEq(hardness=2.0, radius_scale=0.4, accuracy=1e-12, solver="iterative"),
             store_triangles=True,
         ),
     )
@@ -357,8 +356,7 @@ def gap_water_ions():
             sigma_dipole=0.03,
             sigma_charges=0.03,
             energy_noise="sqrt_n",
-            radius_scale=0.35,
-            response=QEq(polarizability=POLARIZABILITY),
+            response=QEq(hardness=2.7, radius_scale=0.35, polarizability=POLARIZABILITY),
             store_triangles=True,
             **CONVERGED,
         ),
@@ -382,8 +380,7 @@ def gap_flow_slab():
             sigma_stress=0.005,
             sigma_charges=0.01,
             energy_noise="per_structure",
-            radius_scale=0.4,
-            response=ChargeFlow(softness=SOFTNESS, range=0.5),
+            response=ChargeFlow(softness=SOFTNESS, range=0.5, hardness=2.7, radius_scale=0.4),
             store_triangles=True,
             **CONVERGED,
         ),
@@ -405,8 +402,7 @@ def energies_fixed_point():
             sigma_energy=0.02,
             sigma_charges=0.1,
             charge_bias={"Na": 0.6, "Cl": -0.6},
-            radius_scale=0.4,
-            hardness={"Na": 4.0, "Cl": 3.0},
+            response=QEq(hardness={"Na": 4.0, "Cl": 3.0}, radius_scale=0.4),
             baseline=False,
             algorithm="fixed_point",
             store_triangles=True,
@@ -415,14 +411,14 @@ def energies_fixed_point():
     )
     clusters, labels, _ = bundled("water", 12, 8)
     energies = make_targets(energy=relative_energies(clusters, labels["energy"]))
-    classical = QEqRegressor(sigma_energy=0.1, radius_scale=0.4, hardness=3.0, **CONVERGED)
+    classical = QEqRegressor(
+        sigma_energy=0.1, response=QEq(hardness=3.0, radius_scale=0.4), **CONVERGED
+    )
     flow = make_pipeline(
         features(3),
         KQEqRegressor(
             sigma_energy=0.3,
-            radius_scale=0.4,
-            hardness=3.0,
-            response=ChargeFlow(softness=0.04, range=0.3),
+            response=ChargeFlow(softness=0.04, range=0.3, hardness=3.0, radius_scale=0.4),
             **CONVERGED,
         ),
     )
@@ -464,17 +460,22 @@ def dipole_magnitude_born():
             sigma_dipole_magnitude=0.05,
             sigma_born_effective_charges=0.2,
             sigma_dipole=0.1,
-            radius_scale=0.3,
-            radii={"H": 0.4, "C": 0.8, "N": 0.75, "O": 0.7, "F": 0.65},
-            accuracy=1e-12,
-            solver="iterative",
-            response=ChargeFlow(softness=SOFTNESS, range=0.4),
+            response=ChargeFlow(
+                softness=SOFTNESS,
+                range=0.4,
+                radius_scale=0.3,
+                radii={"H": 0.4, "C": 0.8, "N": 0.75, "O": 0.7, "F": 0.65},
+                accuracy=1e-12,
+                solver="iterative",
+            ),
             n_jobs=2,
             store_triangles=True,
             **CONVERGED,
         ),
     )
-    classical = QEqRegressor(sigma_dipole_magnitude=0.1, radius_scale=0.3, **CONVERGED)
+    classical = QEqRegressor(
+        sigma_dipole_magnitude=0.1, response=QEq(radius_scale=0.3), **CONVERGED
+    )
 
     def norms_alone(fitted, case):
         """Fits that start from classical dipoles, and from given weights."""
@@ -491,7 +492,9 @@ def dipole_magnitude_born():
 def cross_validated(search, names):
     """Scores of all candidates, the noise, and predictions of what was left out."""
     found = {
-        name: value for name, value in search.cv_results_.items() if isinstance(value, np.ndarray)
+        name: value
+        for name, value in search.cv_results_.items()
+        if isinstance(value, np.ndarray) and not name.startswith("std_")
     }
     numbers = prefixed("cv", found)
     for name in names:
@@ -510,7 +513,7 @@ def cv_at_the_end():
     y["charges"][2::4] = None
     y["dipole"][5] = NAN
     search = KQEqRegressorCV(
-        KQEqRegressor(radius_scale=0.25, store_triangles=True),
+        KQEqRegressor(response=QEq(radius_scale=0.25), store_triangles=True),
         sigmas={"sigma_dipole": [0.02, 0.2], "sigma_charges": [0.01, 0.1]},
         scoring="rmse",
     )
@@ -536,8 +539,7 @@ def cv_around_pipeline():
     pipeline = make_pipeline(
         *(soap(), CURSparsifier(n_points=4)),
         KQEqRegressor(
-            radius_scale=0.3,
-            response=ChargeFlow(softness=0.05, range=0.3),
+            response=ChargeFlow(softness=0.05, range=0.3, radius_scale=0.3),
             store_triangles=True,
         ),
     )
