@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from ..response import Response
     from ..structures import FeatureSource, Structures
 
+HOW_TO_MAKE_BLOCKS = (
+    "make them by StructureBlocks([('chi', make_pipeline(SOAPFeaturizer(), CURSparsifier())), "
+    "('gap', make_pipeline(SOAPFeaturizer(), CURSparsifier()))])"
+)
+
 
 def charge_fields(
     response: Response,
@@ -96,9 +101,7 @@ def stacked_features(
         got = f"blocks {', '.join(blocks)}" if named else "features without names"
         raise ValueError(
             f"{estimator} takes the blocks {' and '.join(required)}, and reference if its response "
-            f"is ChargeFlow, got {got}; make them by StructureBlocks([('chi', "
-            "make_pipeline(SOAPFeaturizer(), CURSparsifier())), ('gap', "
-            "make_pipeline(SOAPFeaturizer(), CURSparsifier()))])"
+            f"is ChargeFlow, got {got}; {HOW_TO_MAKE_BLOCKS}"
         )
     sources = [
         next((blocks[name] for name in field.blocks if name in blocks), NoFeatures())
