@@ -296,8 +296,12 @@ def test_best_noise_at_the_end_of_the_sigmas(data, sigmas, direction):
 
 def test_other_estimators(data):
     X, y, _ = data
-    for model in (Ridge(), make_pipeline(CURSparsifier()), make_pipeline(CURSparsifier(), Ridge())):
-        with pytest.raises(TypeError, match="must be a charge model"):
+    for model, message in (
+        (Ridge(), "must be a charge model"),
+        (make_pipeline(CURSparsifier(), Ridge()), "must be a charge model"),
+        (make_pipeline(CURSparsifier()), "must be an object implementing 'fit' and 'predict'"),
+    ):
+        with pytest.raises(TypeError, match=message):
             KQEqRegressorCV(model, cv=3).fit(X, y["dipole"])
 
 

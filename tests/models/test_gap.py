@@ -34,7 +34,7 @@ from skqeq import (
 )
 from skqeq._memory import BUDGET
 from skqeq.models._derivative_rows import DerivativeRows
-from skqeq.response import ChargeFlow, QEq
+from skqeq.response import ChargeFlow, NoCharges, QEq
 from skqeq.structures import collect
 from skqeq.targets import TARGETS, Labels
 
@@ -395,6 +395,10 @@ def test_local_energies_have_no_charges(model):
         local.predict_electronegativities(phi)
     with pytest.raises(ValueError, match=f"{message} dipole"):
         local.predict_polarizability(phi)
+    local.set_params(store_triangles=True).fit(phi, y)
+    for name in ("charges", "dipole", "born_effective_charges"):
+        with pytest.raises(ValueError, match=f"{message} {name}"):
+            local.predict_std(phi, ["energy", name])
     with pytest.raises(ValueError, match=f"{message} dipole"):
         GAPRegressor().fit(phi, make_targets(dipole=np.zeros((len(phi), 3))))
     for solution in local.solutions(phi[:6], ["forces"]):
@@ -412,6 +416,18 @@ def test_local_energies_have_no_charges(model):
     for name in ("charges", "dipole", "polarizability"):
         with pytest.raises(NotImplementedError, match="local energy without charges"):
             atoms.calc.get_property(name, atoms)
+
+
+def test_a_response_without_charges_leaves_the_local_energy_alone():
+    phi = blocks().fit_transform(TRAINING)
+    y = labels_of(TRAINING)[["energy", "forces", "stress"]]
+    gap = StructureFeatures(phi.structures, phi.source.sources[1])
+    joint = GAPKQEqRegressor(response=NoCharges()).fit(phi, y)
+    alone = GAPRegressor().fit(gap, y)
+    assert_allclose(joint.coef_, alone.coef_, rtol=0, atol=1e-9 * np.abs(alone.coef_).max())
+    assert_allclose(joint.predict(phi)["energy"], alone.predict(gap)["energy"], rtol=1e-9)
+    with pytest.raises(ValueError, match="GAPKQEqRegressor has no charges and does not predict"):
+        joint.predict_charges(phi)
 
 
 def test_fragments_beyond_the_cutoff():

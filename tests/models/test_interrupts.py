@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
@@ -21,6 +22,7 @@ class Interrupted(QEq):
     """Charge equilibration during which the user presses Ctrl-C."""
 
     left = None  # number of structures that are solved before the interrupt; None: all
+    error = KeyboardInterrupt
     n_solved = 0
 
     def equilibrium(self, structure, name=None, n_solutions=1):
@@ -28,7 +30,7 @@ class Interrupted(QEq):
         if self.left is not None:
             Interrupted.left -= 1
             if self.left < 0:
-                raise KeyboardInterrupt
+                raise self.error
         return super().equilibrium(structure, name, n_solutions)
 
 
@@ -76,6 +78,18 @@ def test_interrupted_before_the_first_step(features, energies, interrupt):
         fit.fit(features, energies)
     # The weights of the earlier fit are gone.
     assert not hasattr(fit, "coef_")
+
+
+def test_an_error_leaves_no_weights(features, energies, interrupt, monkeypatch):
+    """Unlike an interrupt, it says that something is wrong with the fit."""
+    fit = model().fit(features, energies)
+    interrupt(int(0.7 * Interrupted.n_solved))
+    monkeypatch.setattr(Interrupted, "error", ValueError)
+    with pytest.raises(ValueError):
+        fit.fit(features, energies)
+    assert fit.n_iter_ > 1  # of this fit
+    with pytest.raises(NotFittedError):
+        fit.predict(features)
 
 
 def test_a_search_stops(features, energies, interrupt):

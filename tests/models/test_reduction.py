@@ -15,6 +15,7 @@ from skqeq import (
     CURSparsifier,
     GAPRegressor,
     KQEqRegressor,
+    QEq,
     QEqRegressor,
     SOAPFeaturizer,
     make_targets,
@@ -157,11 +158,12 @@ def test_what_cannot_go_on(data):
             go_on()
     model = KQEqRegressor(store_triangles=True).fit(X, y).set_params(response__hardness=1.0)
     for go_on in (lambda: model.partial_fit(X, y), model.refit):
-        with pytest.raises(ValueError, match="reduced with other values of response"):
+        with pytest.raises(ValueError, match="reduced with other values of response__hardness"):
             go_on()
     model.set_params(response=ChargeFlow())
-    with pytest.raises(ValueError, match="other values of response"):
+    with pytest.raises(ValueError, match="other values of response: fit again"):
         model.refit()
+    model.set_params(response=QEq()).refit()  # the same as the default, None
     magnitudes = make_targets(dipole_magnitude=np.linalg.norm(y["dipole"], axis=1))
     other = KQEqRegressor(store_triangles=True).fit(X, magnitudes)
     with pytest.raises(ValueError, match="its labels are not linear in the charges"):
