@@ -157,7 +157,7 @@ def test_gauss_newton_ends_below_the_fixed_point(half):
 
 @pytest.mark.parametrize("kind, power", [("per_atom", 1), ("sqrt_n", 0.5), ("per_structure", 0)])
 def test_noise_of_energies(truth, kind, power):
-    """It is that of the structure as a column of relative noise says."""
+    """Each choice equals a column of relative noise."""
     X, phi, _, y = truth
     n_atoms = np.array([float(len(atoms)) for atoms in X])
     model = KQEqRegressor(**OPTIONS | {"sigma_energy": 0.01, "energy_noise": kind})
@@ -231,7 +231,7 @@ def test_classical_charge_equilibration_learns_energies(half):
         assert_allclose(one, other)
 
 
-def test_what_has_no_stress(truth):
+def test_structures_without_stress(truth):
     X, phi, model, _ = truth
     with pytest.raises(ValueError, match=r"structure 0 \(ClNa\) .* leaves stress undefined"):
         model.predict_target(phi[:1], "stress")
@@ -241,7 +241,7 @@ def test_what_has_no_stress(truth):
     stress = np.ones(6)
     with pytest.raises(ValueError, match=r"structure 0 .* leaves stress undefined"):
         KQEqRegressor().fit(phi[:1], make_targets(stress=[stress]))
-    # Of a slab the components out of its plane are not looked at.
+    # Components out of the plane of a slab are ignored.
     y = make_targets(stress=[stress])
     assert np.isnan(Labels(y, phi[2:3].structures).values("stress", 0)).sum() == 3
     assert not np.isnan(y["stress"]).any()
@@ -303,8 +303,8 @@ def test_few_weights_find_the_least_loss():
         predicted = other.predict(X)
         errors = predicted["energy"] - energies
         errors = (errors - errors.mean()) / (4 * 0.001)
-        slopes = np.concatenate(list(predicted["forces"])) - np.concatenate(forces)
-        return 0.5 * np.sum(errors**2) + 0.5 * np.sum((slopes / 0.05) ** 2)
+        of_forces = np.concatenate(list(predicted["forces"])) - np.concatenate(forces)
+        return 0.5 * np.sum(errors**2) + 0.5 * np.sum((of_forces / 0.05) ** 2)
 
     best = minimize_scalar(loss, bounds=(-5.0, 5.0), method="bounded")
     assert loss(0.0) <= best.fun * (1 + 1e-3)
