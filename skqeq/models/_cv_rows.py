@@ -234,8 +234,7 @@ class ManyRows(HeldOutRows):
 
     def _normal_equations(self, units):
         """``J^T J`` and ``J^T r`` of every owner, in these units."""
-        gram: dict[int, Any] = {}
-        right: dict[int, Any] = {}
+        gram, right = {}, {}
         for (owner, name), R in self._triangles.items():
             J, r = units.scaled(name, R[:-1, :-1], R[:-1, -1])
             gram[owner] = gram.get(owner, 0.0) + J.T @ J

@@ -201,7 +201,7 @@ class _Ascent:
 
     def _parameters(self, values):
         """Parameters of the model for values in the order of `places`."""
-        parameters: dict[str, Any] = {}
+        parameters = {}
         for (name, symbol), value in zip(self.places, values.tolist(), strict=True):
             if symbol is None:
                 parameters[name] = value

@@ -137,8 +137,10 @@ class Workers(AbstractContextManager):
         if self._folder is not None:
             folder, n_jobs = self._folder.name, self.n_jobs
             tasks = (delayed(_forget)(folder, n_jobs, os.getpid()) for _ in range(n_jobs))
-            list(_parallel(n_jobs)(tasks))
-            self._folder.cleanup()
+            try:
+                list(_parallel(n_jobs)(tasks))
+            finally:
+                self._folder.cleanup()
 
 
 def _parallel(n_jobs):

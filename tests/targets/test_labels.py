@@ -282,7 +282,7 @@ def test_units():
             targets_from_atoms(X, names, units={"dipole": unit})
     with pytest.raises(ValueError, match="the first structure has .*q, .*mu"):
         targets_from_atoms(X, {"dipole": "dft"})
-    with pytest.raises(ValueError, match="the first has nothing"):
+    with pytest.raises(ValueError, match="the first structure has nothing"):
         targets_from_atoms([], ["dipole"])
 
 
