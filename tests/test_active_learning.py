@@ -24,6 +24,7 @@ from sklearn.pipeline import make_pipeline
 from skqeq import (
     CURSparsifier,
     KQEqRegressor,
+    QEq,
     QEqRegressor,
     SOAPFeaturizer,
     StructureFeatures,
@@ -82,7 +83,11 @@ def pipeline(n_points=30):
         SOAPFeaturizer(r_cut=5.0, n_max=4, l_max=3),
         CURSparsifier(n_points=n_points),
         KQEqRegressor(
-            sigma_energy=0.01, sigma_charges=0.2, amplitude_chi=3.0, hardness=20.0, tol=1e-5
+            sigma_energy=0.01,
+            sigma_charges=0.2,
+            amplitude_chi=3.0,
+            tol=1e-5,
+            response=QEq(hardness=20.0),
         ),
     )
 
@@ -550,17 +555,17 @@ def test_blocks_count_by_their_worst_one(phi):
     """Twice the same block changes nothing; beside another one, the more uncertain one decides."""
     data, candidates, _ = phi
     known = uncertainty(data)
-    twice = StructureFeatures.beside({"chi": candidates, "gap": candidates})
+    twice = StructureFeatures.stacked({"chi": candidates, "gap": candidates})
     assert_array_equal(uncertainty(twice), uncertainty(candidates))
     expected = select_uncertain(data, candidates, 4, None)
     assert select_uncertain(data, twice, 4, None) == expected
     picked = select_novel(data, candidates, 3, np.random.default_rng(0))
-    both = StructureFeatures.beside({"chi": data, "gap": data})
+    both = StructureFeatures.stacked({"chi": data, "gap": data})
     assert len(set(select_novel(both, twice, 3, np.random.default_rng(0)))) == len(picked)
     soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=1)
     X = [structure.to_atoms() for structure in data.structures]
     poor = make_pipeline(soap, CURSparsifier(n_points=1)).fit_transform(X)
-    mixed = StructureFeatures.beside({"chi": data, "gap": poor})
+    mixed = StructureFeatures.stacked({"chi": data, "gap": poor})
     assert_array_equal(uncertainty(mixed), np.maximum(known, uncertainty(poor)))
     assert len(select_uncertain(data, mixed, 2, None)) == 2
 
