@@ -25,9 +25,9 @@ import numpy as np
 import scipy.fft
 from systems import SYSTEMS
 
-from skqeq.electrostatics import HardnessOperator, hardness_matrix
+from skqeq.electrostatics import DenseHardness, HardnessOperator
 from skqeq.parameters import qeq_electronegativities
-from skqeq.response import Equilibrium
+from skqeq.response import QEqEquilibrium
 from skqeq.structures import check_structures
 
 NAMES = {"water": "water", "zno": "zinc oxide", "droplet": "drop of water"}
@@ -44,15 +44,15 @@ def case(name, n_atoms):
     for _ in range(2):
         begin = time.perf_counter()
         operator = HardnessOperator(structure)
-        equilibrium = Equilibrium(structure, operator)
-        charges = equilibrium.charges(chi)
+        equilibrium = QEqEquilibrium(operator)
+        charges = equilibrium.charges(chi=chi)
         seconds.append(time.perf_counter() - begin)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     n_products = equilibrium.n_iterations + 1
     transforms = sum(fft_seconds(g.shape) for _, _, g in operator._coulomb._waves)
     difference = None
     if len(structure) <= LARGEST_DENSE:
-        dense = Equilibrium(structure, hardness_matrix(structure)).charges(chi)
+        dense = QEqEquilibrium(DenseHardness(structure)).charges(chi=chi)
         difference = float(np.abs(charges - dense).max())
     return {
         "atoms": len(structure),

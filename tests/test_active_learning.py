@@ -556,17 +556,17 @@ def test_blocks_count_by_their_largest_uncertainty(phi):
     """A repeated block changes nothing; of two blocks, the more uncertain one counts."""
     data, candidates, _ = phi
     expected_of_data = uncertainty(data)
-    twice = StructureFeatures.beside({"chi": candidates, "gap": candidates})
+    twice = StructureFeatures.stacked({"chi": candidates, "gap": candidates})
     assert_array_equal(uncertainty(twice), uncertainty(candidates))
     expected = select_uncertain(data, candidates, 4, None)
     assert select_uncertain(data, twice, 4, None) == expected
     picked = select_novel(data, candidates, 3, np.random.default_rng(0))
-    both = StructureFeatures.beside({"chi": data, "gap": data})
+    both = StructureFeatures.stacked({"chi": data, "gap": data})
     assert len(set(select_novel(both, twice, 3, np.random.default_rng(0)))) == len(picked)
     soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=1)
     X = [structure.to_atoms() for structure in data.structures]
     poor = make_pipeline(soap, CURSparsifier(n_points=1)).fit_transform(X)
-    mixed = StructureFeatures.beside({"chi": data, "gap": poor})
+    mixed = StructureFeatures.stacked({"chi": data, "gap": poor})
     assert_array_equal(uncertainty(mixed), np.maximum(expected_of_data, uncertainty(poor)))
     assert len(select_uncertain(data, mixed, 2, None)) == 2
 

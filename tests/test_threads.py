@@ -75,7 +75,7 @@ def test_large_structures_keep_their_threads():
 def test_a_limit_of_the_user_is_left_alone():
     with threadpool_limits(1, user_api="blas"):
         with ONE_BLAS_THREAD:
-            assert not ONE_BLAS_THREAD._found
+            assert not ONE_BLAS_THREAD._original
         assert blas() == {1}
 
 

@@ -267,7 +267,7 @@ def test_an_array_after_a_fit_to_structures(features, per_species):
     message = "fitted with the features of structures, but X is a ndarray of shape"
     with pytest.raises(TypeError, match=message):
         sparsifier.transform(features[0])
-    with pytest.raises(TypeError, match="but X is a list; pass what SOAPFeaturizer.transform"):
+    with pytest.raises(TypeError, match="but X is a list; pass the result of SOAPFeat"):
         sparsifier.transform(features[0].tolist())
 
 
