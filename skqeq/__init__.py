@@ -10,6 +10,7 @@ Units: eV, Angstrom, e, V/Angstrom; dipoles in e*Angstrom.
 from importlib.metadata import version as _version
 
 from ._explore import explore
+from ._memory import get_memory_budget, set_memory_budget
 from ._show_versions import show_versions
 from .calculator import KQEqCalculator
 from .features import SOAPFeaturizer, StructureBlocks
@@ -55,6 +56,7 @@ __all__ = [
     "StructureFeatures",
     "check_structures",
     "explore",
+    "get_memory_budget",
     "load",
     "make_targets",
     "partial_fit",
@@ -70,6 +72,7 @@ __all__ = [
     "predict_targets",
     "refit",
     "save",
+    "set_memory_budget",
     "show_versions",
     "strip",
     "targets_from_atoms",

@@ -1,4 +1,4 @@
-"""A page of structures to click through, beside a map of their properties. Needs chemiscope."""
+"""An HTML page with a viewer of structures and a map of their properties. Needs chemiscope."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sklearn.decomposition import PCA
 from .models import unwrap
 from .parameters import DEBYE
 from .persistence import replacing
-from .structures import check_structures
-from .targets import targets_from_atoms
+from .structures import StructureFeatures, check_structures
+from .targets import ENERGIES, targets_from_atoms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,39 +66,39 @@ def explore(
     properties: Mapping[str, Sequence[Any] | Array] | None = None,
     title: str = "skqeq",
 ) -> Path:
-    """Write a page that shows structures, coloured by charge, beside a map of their properties.
+    """Write an HTML page with structures, coloured by charge, and a map of their properties.
 
-    The page needs a browser and nothing else, no network either. The map has one point for each
-    structure, by default at the first two principal components of its mean features: what the
-    model takes for alike is near. Its axes and colours can be changed on the page, to anything of
-    the following: size and total charge, the norm of the dipole of molecules and its error where
-    the label is known, the energy per atom of models that were trained on energies, and
+    The page works in any browser, without a network. The map has one point for each structure, by
+    default at the first two principal components of its mean features, so that structures which
+    are similar to the model are close together. Axes and colours can be changed on the page. They
+    can show size and total charge, the norm of the dipole of molecules, its error if all
+    structures carry a dipole, the energy per atom if the model was trained on energies, and
     `properties`.
 
     Parameters
     ----------
     structures : sequence of ase.Atoms
-        Up to some thousands.
+        Structures, up to a few thousand.
     model : fitted estimator
         A charge model, a pipeline that ends in one, or a search over either.
     path : str or path, default="explore.html"
-        Where the page goes; an older one is replaced.
+        File of the page; an existing file is replaced.
     properties : dict of {str: array-like of shape (n,)}, default=None
-        More numbers or strings of the structures.
+        Additional properties by name: one number or string per structure.
     title : str, default="skqeq"
-        Of the page.
+        Title of the page.
 
     Returns
     -------
     path : pathlib.Path
-        Where the page is.
+        File of the page.
 
     Raises
     ------
     ImportError
-        Without chemiscope.
+        If chemiscope is not installed.
     ValueError
-        If a property has another number of values than there are structures.
+        If the number of values of a property differs from the number of structures.
 
     References
     ----------
@@ -127,7 +127,10 @@ def explore(
         if len(values) != len(structures):
             raise ValueError(f"{len(values)} values of {name!r} for {len(structures)} structures")
         of_structures[name] = _property(values)
+    # White is zero: the scale is symmetric, and not empty if there are no charges.
     largest = float(np.abs(of_atoms["charge"]["values"]).max()) or 1.0
+    colors = {"property": "charge", "palette": "bwr", "transform": "linear"}
+    colors |= {"min": -largest, "max": largest}
     atoms = [structure.to_atoms() for structure in checked]
     data = chemiscope.create_input(
         structures=atoms,
@@ -138,16 +141,7 @@ def explore(
             x="PC 1",
             y="PC 2" if "PC 2" in of_structures else "atoms",
             map_color="dipole" if "dipole" in of_structures else "atoms",
-            structure_settings={
-                "color": {
-                    "property": "charge",
-                    "palette": "bwr",
-                    "min": -largest,
-                    "max": largest,
-                    "transform": "linear",
-                },
-                "environments": {"activated": False},
-            },
+            structure_settings={"color": colors, "environments": {"activated": False}},
         ),
     )
     viewer = files("chemiscope") / "sphinx" / "static" / "chemiscope.min.js"
@@ -163,12 +157,13 @@ def explore(
 
 
 def _predicted(structures, checked, model):
-    """Properties of the structures, and of their atoms."""
+    """Predicted properties of structures and of atoms, in the format of chemiscope."""
     transformer, last = unwrap(model)
     X = transformer(structures)
     sizes = np.array([len(s) for s in checked])
-    energies = bool({"energy", "forces", "stress"} & set(last.targets_))
-    y = last.predict_targets(X, ["charges", "dipole", "energy"][: 2 + energies])
+    has_energy = not set(ENERGIES).isdisjoint(last.targets_)
+    names = ["charges", "dipole", "energy"] if has_energy else ["charges", "dipole"]
+    y = last.predict_targets(X, names)
     values = {
         "atoms": _property(sizes),
         "total charge": _property([s.charge for s in checked], "e"),
@@ -181,7 +176,7 @@ def _predicted(structures, checked, model):
         if labels is not None:
             error = DEBYE * np.linalg.norm(y["dipole"] - labels, axis=1)
             values["error of the dipole"] = _property(error, "D")
-    if energies:
+    if has_energy:
         values["energy per atom"] = _property(y["energy"] / sizes, "eV")
     chi = last.predict_electronegativities(X)
     of_atoms = {
@@ -192,17 +187,20 @@ def _predicted(structures, checked, model):
 
 
 def _labels(structures):
-    """Dipoles that the structures carry, if all do."""
+    """Reference dipoles (n, 3) if all structures carry one, else None."""
     try:
         labels = targets_from_atoms(structures, ["dipole"])["dipole"]
-    except ValueError:  # none does
+    except ValueError:  # no structure carries a dipole
         return None
     return labels if np.isfinite(labels).all() else None
 
 
 def _principal(X, checked):
-    """The first two principal components of mean features, or of compositions."""
-    if hasattr(X, "blocks"):
+    """First two principal components of the mean features, or of compositions without features.
+
+    Shape (n_structures, 2), or (n_structures, 1) if there are fewer structures or features.
+    """
+    if isinstance(X, StructureFeatures):
         means = np.concatenate([_means(block) for _, block in X.blocks()])
     else:
         elements = sorted({z for s in checked for z in s.species})
@@ -212,11 +210,12 @@ def _principal(X, checked):
 
 
 def _means(block):
-    """Mean features of every structure: (n_structures, n_features)."""
+    """Mean over the atoms of every structure: (n_structures, n_features)."""
     sizes = np.diff(block.offsets)
     return block.contract(np.repeat(np.diag(1.0 / sizes), sizes, axis=1))
 
 
 def _property(values, units="", target="structure"):
-    found = {"target": target, "values": np.asarray(values)}
-    return found | {"units": units} if units else found
+    """A property in the format of chemiscope."""
+    entry = {"target": target, "values": np.asarray(values)}
+    return entry | {"units": units} if units else entry

@@ -1,9 +1,9 @@
-"""One budget for all memory that is only there to save recomputation.
+"""One budget for all memory that serves only to save recomputation.
 
-Three kinds of results are kept between steps: descriptors of structures, rows of a fit, and rows
-of a cross-validation. All of them count against one number of bytes per process. Rows *claim* their
-memory and hold it until they release it; descriptors take what nobody has claimed, and are dropped
-when somebody claims more.
+Several kinds of results are kept for later steps: descriptors of structures, structures that were
+read from a file, rows of a fit, and rows of a cross-validation. Together they must fit into one
+number of bytes per process. Rows and structures *claim* memory, and hold it until they release it.
+Descriptors fill the rest, and are dropped when more memory is claimed.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ VARIABLE = "SKQEQ_MEMORY"
 
 
 class MemoryBudget:
-    """A number of bytes, and how many of them are claimed.
+    """A number of bytes that several owners of arrays share.
 
     Parameters
     ----------
     limit : int
-        Bytes.
+        Bytes that all arrays together may take.
 
     Attributes
     ----------
     limit : int
-        Bytes that all results together may take.
+        As given, or as changed by `set_limit`.
     claimed : int
-        Bytes that have been claimed and not yet released.
+        Bytes that are claimed at present.
     """
 
     def __init__(self, limit: int) -> None:
@@ -44,21 +44,21 @@ class MemoryBudget:
 
     @property
     def available(self) -> int:
-        """Bytes that can still be claimed; descriptors may fill them until then."""
+        """Bytes that are not claimed; descriptors may fill them."""
         return max(0, self.limit - self.claimed)
 
     def claim(self, n_bytes: int) -> bool:
-        """Reserve memory if there is enough, for which descriptors are dropped.
+        """Claim memory if enough is available. Descriptors are dropped to make room.
 
         Parameters
         ----------
         n_bytes : int
-            Size of what is to be kept.
+            Size of the arrays to be kept.
 
         Returns
         -------
         granted : bool
-            If True, `release` the same number later. If False, nothing was reserved.
+            True if the memory is claimed; `release` it later. False if there is not enough.
         """
         with self._lock:
             if n_bytes > self.available:
@@ -68,28 +68,28 @@ class MemoryBudget:
         return True
 
     def release(self, n_bytes: int) -> None:
-        """Give claimed memory back.
+        """Return claimed memory.
 
         Parameters
         ----------
         n_bytes : int
-            As it was claimed.
+            The number that was claimed.
         """
         with self._lock:
             self.claimed -= n_bytes
 
     def reservation(self) -> Reservation:
-        """Claims of one object, released with it."""
+        """Claims that end with the life of their owner, see `Reservation`."""
         return Reservation(self)
 
     def set_limit(self, limit: int) -> None:
-        """Change the limit; descriptors that no longer fit are dropped, claims stay."""
+        """Change the limit. Descriptors that do not fit are dropped; claims remain valid."""
         self.limit = limit
         self._notify()
 
     @contextmanager
     def limited(self, limit: int) -> Iterator[None]:
-        """A context with another limit."""
+        """A context manager that sets another limit for a while."""
         before = self.limit
         self.set_limit(limit)
         try:
@@ -98,11 +98,11 @@ class MemoryBudget:
             self.set_limit(before)
 
     def share(self, n_jobs: int) -> Share:
-        """The part of each of several worker processes of what is available here."""
+        """Divide the available memory among `n_jobs` worker processes."""
         return Share(self.available // n_jobs)
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Register a store, whose `listener` drops what exceeds `available`."""
+        """Call `listener` whenever less may be available, for a store to shrink."""
         self._listeners.append(listener)
 
     def _notify(self):
@@ -111,15 +111,15 @@ class MemoryBudget:
 
 
 class Reservation:
-    """Memory that one object has claimed, released when the object is garbage-collected.
+    """Claims of one owner, which are released when the owner is garbage-collected.
 
-    A fit that fails, or is interrupted, must not shrink the budget of the next one, so claims are
-    tied to the life of the object that keeps the memory.
+    The owner of arrays makes a reservation and keeps it as an attribute. If a fit fails or is
+    interrupted, its memory is available again for the next one.
 
     Parameters
     ----------
     budget : MemoryBudget
-        Where it claims.
+        The budget in which memory is claimed.
 
     Examples
     --------
@@ -132,27 +132,27 @@ class Reservation:
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget, self._sizes = budget, [0]
-        # The finalizer must not refer to self, or self would live for ever.
+        # The list, not self: a finalizer that refers to its object would keep it alive.
         self._finalizer = finalize(self, _release, budget, self._sizes)
 
     @property
     def n_bytes(self) -> int:
-        """Bytes that are claimed now."""
+        """Bytes that are claimed at present."""
         return self._sizes[0]
 
     def claim(self, n_bytes: int) -> bool:
-        """Claim more, see `MemoryBudget.claim`."""
+        """Claim memory, see `MemoryBudget.claim`."""
         granted = self._budget.claim(n_bytes)
         if granted:
             self._sizes[0] += n_bytes
         return granted
 
     def release(self) -> None:
-        """Give everything back; more can be claimed afterwards."""
+        """Return all claimed memory. The reservation can be used again."""
         _release(self._budget, self._sizes)
 
     def __reduce__(self):
-        # A copy in another process, or one for another object, has claimed nothing.
+        # A copy, for instance in another process, starts without claims.
         return _empty_reservation, ()
 
 
@@ -166,12 +166,12 @@ def _release(budget, sizes):
 
 
 class Share:
-    """The part of a budget that one worker process may use; the parent sends it with a task.
+    """The part of a budget that one worker process may use. It is sent to the worker with a task.
 
     Parameters
     ----------
     n_bytes : int
-        Bytes.
+        Bytes per worker.
     """
 
     def __init__(self, n_bytes: int) -> None:
@@ -179,10 +179,10 @@ class Share:
         self.process, self.machine = os.getpid(), platform.node()
 
     def apply(self) -> None:
-        """Use this share as the budget of the current process, if it is a worker of the parent.
+        """Make this share the budget of the current process, if it is a worker on this machine.
 
-        Workers that are threads of the parent use its budget. Workers on other machines keep
-        their own, since they do not compete with the parent for memory.
+        A worker that is a thread uses the budget of its process. A worker on another machine keeps
+        its own budget, because it does not compete with the parent for memory.
         """
         if platform.node() == self.machine and os.getpid() != self.process:
             BUDGET.set_limit(self.n_bytes)
@@ -191,20 +191,21 @@ class Share:
 def set_memory_budget(n_bytes: float) -> None:
     """Set how much memory this process may use to save recomputation.
 
-    The budget covers descriptors of structures, rows of fits and rows of cross-validation. It does
-    not cover what every fit needs, such as the sparse set and the triangle. If it is too small,
-    results do not change but take longer.
+    The budget covers descriptors of structures, structures that were read from a file, rows of fits
+    and rows of cross-validation. The memory that a fit cannot do without, such as the sparse set
+    and one block of features, comes on top. A smaller budget never changes a result; it only takes
+    more time.
 
     Parameters
     ----------
     n_bytes : float
-        Bytes, such as ``8e9``; 0 keeps nothing. The default is 2 GiB, or the environment variable
-        ``SKQEQ_MEMORY``, which is read when skqeq is imported. Worker processes on the same machine
-        divide what the budget of their parent has left.
+        Bytes, such as ``8e9``; with 0 nothing is kept. The default is 2 GiB, unless the environment
+        variable ``SKQEQ_MEMORY`` holds another number when skqeq is imported. Worker processes on
+        the same machine divide the available part of the budget of their parent.
 
     See Also
     --------
-    get_memory_budget : Read it.
+    get_memory_budget : Return the current budget.
 
     Examples
     --------
@@ -219,7 +220,7 @@ def set_memory_budget(n_bytes: float) -> None:
 
 
 def get_memory_budget() -> int:
-    """How much memory this process may use to save recomputation.
+    """Return how much memory this process may use to save recomputation.
 
     Returns
     -------
@@ -228,7 +229,7 @@ def get_memory_budget() -> int:
 
     See Also
     --------
-    set_memory_budget : Change it.
+    set_memory_budget : Change the budget.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What a bug report needs to say about the machine."""
+"""Versions and hardware, for bug reports."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _PACKAGES = (
 
 
 def show_versions() -> None:
-    """Print the versions of Python, skqeq and its dependencies, and which kernels run.
+    """Print the versions of Python, skqeq and its dependencies, and the kernels in use.
 
-    Nothing is imported for it: versions are those of the installed packages.
+    The versions come from the metadata of installed packages, which are not imported.
 
     Examples
     --------

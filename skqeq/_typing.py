@@ -1,7 +1,7 @@
-"""Types of the public functions, for type checkers: nothing else imports this module.
+"""Types of public functions, for type checkers; this module is not imported at run time.
 
-What is as wide as Any is where the type of a result depends on values: `predict` mirrors the form
-of the labels, and a target is an array where its size is the same for all structures.
+A type is Any where the type of a result depends on values: `predict` returns the form of the
+labels, and the values of a target form an array only if all structures have the same size.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ class Model(Protocol):
     def predict(self, X: Any, /) -> Any: ...
 
 
-# For what returns the model that it was given.
+# Type of functions that return the model that they were given.
 M = TypeVar("M", bound=Model)
 
-# Structures of a fit or a prediction. A single Atoms is not among them, and `ase.io.read` returns
-# that or a list: a list of `ase.io.iread` is one to type checkers, too.
+# Structures of a fit or a prediction, but not a single Atoms. `ase.io.read` is typed to return
+# either; ``list(ase.io.iread(path))`` is a list for type checkers as well.
 StructureLike: TypeAlias = Atoms | Structure
 StructuresLike: TypeAlias = (
     Sequence[StructureLike] | StructureFeatures | Structures | StructureFile | Array | Frame
 )
 
-# One value per structure, an array or a number; None where it is not known.
+# Value of one structure, an array or a number; None if the label is missing.
 Value: TypeAlias = (
     float | np.number[Any] | Array | Sequence[float] | Sequence[Sequence[float]] | None
 )
@@ -61,7 +61,7 @@ LabelsLike: TypeAlias = (
     Array | Sequence[Array] | Sequence[Sequence[float]] | Sequence[dict[str, Any]] | Frame
 )
 
-# Numbers by symbol or atomic number.
+# Numbers by element, given by symbol or atomic number.
 ByElement: TypeAlias = dict[Any, Any]
 PerElement: TypeAlias = float | ByElement
 Radii: TypeAlias = Literal["qeq", "covalent"] | ByElement
@@ -70,13 +70,13 @@ Algorithm: TypeAlias = Literal["gauss_newton", "fixed_point"]
 EnergyNoise: TypeAlias = Literal["per_atom", "per_structure", "sqrt_n"]
 AtomicEnergies: TypeAlias = Literal["fit"] | ByElement
 Metric: TypeAlias = Literal["rmse", "mae", "r2"]
-# Numbers of every element from a table of all, which refuses missing ones.
+# Function that takes the values of the elements of a model from a table, and refuses missing ones.
 Lookup: TypeAlias = Callable[[Array, str], Array]
 
-# Energies and charges of structures, in place of a model.
+# Function that returns energies and charges of structures, in place of a model.
 Reference: TypeAlias = Callable[[list[Atoms]], tuple[ArrayLike, Sequence[ArrayLike]]]
-# (X, y), or (X, y, groups) if they are asked for.
+# (X, y), or (X, y, groups) with ``return_groups=True``.
 DataSet: TypeAlias = tuple[Any, ...]
-# An array, or a list of them where the size depends on the structure.
+# An array, or a list of arrays if the size depends on the structure.
 Values: TypeAlias = Any
 History: TypeAlias = list[dict[str, Any]]

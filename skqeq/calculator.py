@@ -1,4 +1,4 @@
-"""The way out to ASE: a fitted model as a calculator, and a progress bar for what it drives."""
+"""A fitted model as an ASE calculator, and a progress bar for ASE dynamics and optimisers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from .models import unwrap
-from .response import NoCharges
-from .structures._structure import CHARGE_KEYS
-from .targets import TARGETS
-from .targets import GRADIENTS
+from .structures import CHARGE_KEYS
+from .targets import GRADIENTS, TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,16 +30,16 @@ if TYPE_CHECKING:
 
 __all__ = ["KQEqCalculator", "ProgressBar"]
 
-# What only those who ask for it wait for.
+# Computed only when asked for, because they take several times as long as forces.
 RESPONSES = ("born_effective_charges", "polarizability")
 NO_CHARGES = "the model is a local energy without charges"
 NO_DIPOLE = (
-    "charge jumps across a cell without a defined dipole moment; molecules have one, and slabs "
-    "along an open x, y or z"
+    "a dipole moment is not defined along periodic axes; molecules have one, and slabs along an "
+    "open axis that is x, y or z"
 )
 UNDEFINED = {
-    "stress": "a stress needs periodic vectors, and three cell vectors for the volume; a slab "
-    "whose third vector is missing gets one by atoms.center(vacuum=10, axis=2)",
+    "stress": "a stress needs periodic axes, and three cell vectors for the volume; "
+    "atoms.center(vacuum=10, axis=2) adds the third vector of a slab",
     "charges": NO_CHARGES,
     "dipole": NO_DIPOLE,
     "born_effective_charges": NO_DIPOLE,
@@ -52,10 +50,10 @@ UNDEFINED = {
 class KQEqCalculator(Calculator):
     """ASE calculator of a fitted charge model.
 
-    Energies, forces and stress are those of `skqeq.predict_energy` and `skqeq.predict_forces`;
-    total charge and field come from ``atoms.info``, as everywhere. Only what is asked for is
-    computed: without forces and stress no derivatives. The charges of the last geometry start
-    the iterative solver of large structures.
+    Energies, forces and stress equal those of `skqeq.predict_energy`, `skqeq.predict_forces` and
+    `skqeq.predict_stress`. Total charge and field are read from ``atoms.info``. Derivatives are
+    computed only if forces, stress, Born charges or the polarisability are requested. For large
+    structures, the iterative solver starts from the charges of the previous geometry.
 
     Parameters
     ----------
@@ -65,25 +63,29 @@ class KQEqCalculator(Calculator):
     Attributes
     ----------
     results : dict
-        Of the last geometry:
+        Results for the last geometry:
 
-        - ``energy`` and ``free_energy``, which is the same, eV
+        - ``energy`` and ``free_energy``, which are equal, eV
         - ``charges``, shape (n_atoms,), e
         - ``dipole`` about the centre of mass, shape (3,), e*Angstrom; NaN along the periodic
           axes of a slab
         - ``forces``, shape (n_atoms, 3), eV/Angstrom
-        - ``stress``, shape (6,), in the sign and the order of ASE: xx, yy, zz, yz, xz, xy,
-          eV/Angstrom^3; that of a slab lies in its plane, and its other components are zero
+        - ``stress``, shape (6,), in the sign and order of ASE: xx, yy, zz, yz, xz, xy,
+          eV/Angstrom^3; for a slab, components out of its plane are zero
         - ``born_effective_charges``, shape (n_atoms, 3, 3), ``d mu_a / d r_jb`` at ``[j, a, b]``
-          about the coordinate origin, e, and ``polarizability``, shape (3, 3), e*Angstrom per
-          V/Angstrom, where one of them was asked for by ``calc.get_property(name, atoms)``; NaN
-          along the periodic axes of a slab. ASE cannot write the former to extended XYZ: use
-          ``write(..., write_results=False)``, or a trajectory file
+          about the coordinate origin, e; NaN along the periodic axes of a slab
+        - ``polarizability``, shape (3, 3), e*Angstrom per V/Angstrom; NaN along the periodic axes
+          of a slab
+
+        The last two are there only if ``calc.get_property(name, atoms)`` asked for one of them.
+        ASE cannot write Born effective charges to extended XYZ: use
+        ``write(..., write_results=False)``, or a trajectory file.
 
     Notes
     -----
-    ASE compares positions, numbers, cell and pbc to decide whether results still hold. Here a
-    changed total charge, field or mass counts too, and a model that was fitted again.
+    ASE compares positions, atomic numbers, cell and pbc to decide whether results are still valid.
+    This calculator also compares total charge, field and masses, and whether the model was fitted
+    again.
 
     Examples
     --------
@@ -114,12 +116,12 @@ class KQEqCalculator(Calculator):
         Parameters
         ----------
         model : fitted estimator
-            As of the class.
+            As in the constructor.
 
         Returns
         -------
         changed : dict
-            What was set.
+            The parameter that was set.
         """
         check_is_fitted(unwrap(model)[1])
         self.model = model
@@ -129,34 +131,35 @@ class KQEqCalculator(Calculator):
     def reset(self) -> None:
         """Forget the last geometry and its results."""
         super().reset()
-        self._seen = None
-        self._last: tuple[Any, Any] = None, None
+        self._compared: dict[str, Any] | None = None
+        self._last_charges: tuple[Any, Any] = None, None  # with the atomic numbers
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """What changed since the last calculation.
+        """List the changes since the last calculation.
 
         Parameters
         ----------
         atoms : ase.Atoms
-            The structure now.
+            Structure to compare.
         tol : float, default=1e-15
-            Differences that do not matter.
+            Absolute difference that counts as a change.
 
         Returns
         -------
         changes : list of str
-            Names of ASE, or ``"info"`` for the total charge, the field, masses or the model.
+            Names that ASE uses, such as ``"positions"``, or ``"info"`` if the total charge, the
+            field, the masses or the model changed.
         """
         changes = super().check_state(atoms, tol)
-        if not changes and not equal(self._watched(atoms), self._seen):
+        if not changes and not equal(self._state(atoms), self._compared):
             changes = ["info"]
         return changes
 
-    def _watched(self, atoms):
-        """What results depend on and ASE does not compare."""
+    def _state(self, atoms):
+        """Quantities that results depend on and that ASE does not compare."""
         info = {key: atoms.info.get(key) for key in (*CHARGE_KEYS, "external_field")}
         coef = getattr(unwrap(self.model)[1], "coef_", None)
-        # Atoms.copy shares the field, which may be changed in place.
+        # Deep copies, because Atoms.copy shares the field, which users may change in place.
         return {**deepcopy(info), "masses": atoms.get_masses(), "coef": coef}
 
     def calculate(
@@ -165,33 +168,34 @@ class KQEqCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        """Fill `results`.
+        """Compute properties of a structure and store them in `results`.
 
         Parameters
         ----------
         atoms : ase.Atoms, default=None
-            The structure; None means that of the last calculation.
+            Structure; None means the structure of the last calculation.
         properties : sequence of str, default=("energy",)
-            What is wanted.
+            Names of the properties to compute.
         system_changes : list of str
-            Not looked at.
+            Ignored.
 
         Raises
         ------
         PropertyNotImplementedError
-            If the structure has no stress or no dipole, and it or what derives from it is wanted.
+            If a property is requested that is not defined for the structure, such as the stress of
+            a molecule or the dipole of a crystal.
         """
         atoms = self.atoms if atoms is None else atoms
         transformer, model = unwrap(self.model)
         responses = any(name in RESPONSES for name in properties)
         gradients = responses or any(name in GRADIENTS for name in properties)
-        numbers, charges = self._last
+        numbers, charges = self._last_charges
         start = [charges] if np.array_equal(numbers, atoms.numbers) else None
         names = ["forces" if gradients else "energy"]
         [solution] = model.solutions(transformer([atoms]), names, start)
         super().calculate(atoms)
-        self._seen = self._watched(atoms)
-        self._last = atoms.numbers.copy(), solution.charges
+        self._compared = self._state(atoms)
+        self._last_charges = atoms.numbers.copy(), solution.charges
         self.results = _results(solution, gradients, responses)
         structure = solution.structure
         for name, reason in UNDEFINED.items():
@@ -204,11 +208,12 @@ class KQEqCalculator(Calculator):
 
 
 def _results(solution, gradients, responses):
-    """What there is to know of a structure, by the names of ASE."""
+    """All defined properties of a structure, by their names in ASE."""
     structure, energy = solution.structure, solution.energy
     results = {"energy": energy, "free_energy": energy}
     defined = TARGETS["dipole"].defined(structure)
-    charged = not isinstance(solution.equilibrium, NoCharges)
+    # A response without latent fields is that of a local energy, whose charges are all zero.
+    charged = bool(solution.equilibrium.fields)
     if charged:
         results["charges"] = solution.charges
     if charged and defined.any():
@@ -226,17 +231,17 @@ def _results(solution, gradients, responses):
 
 
 class ProgressBar:
-    """Progress of a run of ASE: molecular dynamics or an optimisation.
+    """Progress bar for molecular dynamics or an optimisation in ASE.
 
     Parameters
     ----------
     dynamics : ase.optimize.optimize.Dynamics
-        What runs.
+        Dynamics or optimiser.
     n_steps : int
-        How many steps it is going to make.
+        Number of steps of the run.
     **options
-        Of `tqdm`: ``disable=True`` shows nothing, ``disable=None`` nothing where the output is
-        no terminal.
+        Options of `tqdm`: ``disable=True`` shows no bar, ``disable=None`` shows one only in a
+        terminal.
 
     Examples
     --------
@@ -257,12 +262,12 @@ class ProgressBar:
         dynamics.attach(self)
 
     def __call__(self) -> None:
-        """Show how far the run is; dynamics call it after every step."""
+        """Update the bar; ASE calls this after every step."""
         self.bar.update(self.dynamics.nsteps - self.first - self.bar.n)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        # A closed bar takes no further notice of the dynamics.
+        # `dynamics` keeps calling the bar in later runs, and a closed bar ignores updates.
         self.bar.close()

@@ -1,4 +1,4 @@
-"""Errors of dipoles and charges; dipole errors in Debye."""
+"""Errors of targets; labels may be missing, and dipole errors are in Debye."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
 __all__ = ["dipole_errors", "target_mae", "target_r2", "target_rmse"]
 
-# Below this norm (Debye) relative errors of a dipole are taken relative to the threshold.
+# Relative errors of dipoles with a smaller norm (Debye) are relative to this norm.
 RELATIVE_THRESHOLD = 1.0
 
 
 def target_r2(y_true: Column, y_pred: Column, sample_weight: ArrayLike | None = None) -> float:
-    """Coefficient of determination over all components and structures of one target.
+    """Coefficient of determination of one target, over all components and structures.
 
     Parameters
     ----------
     y_true, y_pred : sequence of array-like
-        One value per structure; None or NaN where no label is known.
+        One value per structure. None and NaN in `y_true` are missing labels.
     sample_weight : ndarray of shape (n,), default=None
         Weights of the structures.
 
     Returns
     -------
     r2 : float
-        ``1 - sum |error|^2 / sum |y - mean|^2``; NaN with an `UndefinedMetricWarning` if fewer
-        than two structures are labelled.
+        ``1 - sum |error|^2 / sum |y - mean|^2``; NaN with an `UndefinedMetricWarning` for fewer
+        than two labelled structures.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def target_r2(y_true: Column, y_pred: Column, sample_weight: ArrayLike | None = 
     0.5
     """
     truth, predicted, weights = _aligned(y_true, y_pred, sample_weight)
-    n_labelled = sum(_is_known(value) for value in y_true)
+    n_labelled = sum(has_label(value) for value in y_true)
     if n_labelled < 2:
         warnings.warn(
             f"R2 needs two labelled structures, got {n_labelled}",
@@ -63,7 +63,7 @@ def target_r2(y_true: Column, y_pred: Column, sample_weight: ArrayLike | None = 
 
 
 def target_mae(y_true: Column, y_pred: Column, sample_weight: ArrayLike | None = None) -> float:
-    """Mean absolute error over all known components, in the unit of the target.
+    """Mean absolute error over all labelled components, in the unit of the target.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def target_mae(y_true: Column, y_pred: Column, sample_weight: ArrayLike | None =
     Returns
     -------
     mae : float
-        In the unit of the target.
+        Error in the unit of the target.
 
     Examples
     --------
@@ -89,7 +89,7 @@ def target_mae(y_true: Column, y_pred: Column, sample_weight: ArrayLike | None =
 
 
 def target_rmse(y_true: Column, y_pred: Column, sample_weight: ArrayLike | None = None) -> float:
-    """Root mean squared error over all known components, in the unit of the target.
+    """Root mean squared error over all labelled components, in the unit of the target.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def target_rmse(y_true: Column, y_pred: Column, sample_weight: ArrayLike | None 
     Returns
     -------
     rmse : float
-        In the unit of the target.
+        Error in the unit of the target.
 
     Examples
     --------
@@ -119,15 +119,19 @@ def dipole_errors(y_true: ArrayLike, y_pred: ArrayLike) -> dict[str, float]:
     Parameters
     ----------
     y_true, y_pred : array-like of shape (n, 3) or (n,)
-        Dipole vectors, or their norms, in e*Angstrom. Rows with NaN in `y_true` are left out.
+        Dipole vectors, or their norms, in e*Angstrom. Rows with NaN in `y_true` are ignored.
 
     Returns
     -------
     errors : dict of {str: float}
-        ``mae``, ``median`` and ``rmse`` of the norm; ``rrmse``, the root mean square of the
-        error of the norm divided by ``max(|mu|, 1 D)`` (Staacke et al. 2022; Hait and
-        Head-Gordon, J. Chem. Theory Comput. 14, 1969 (2018)); and for vectors
-        ``vector_mae`` and ``vector_rmse``, of the length of the error.
+        ``mae``, ``median`` and ``rmse`` of the norm, in Debye; ``rrmse``, the root mean square of
+        the error of the norm divided by ``max(|mu|, 1 D)``; and for vectors ``vector_mae`` and
+        ``vector_rmse`` of the length of the error vector, in Debye.
+
+    References
+    ----------
+    Relative errors: Hait and Head-Gordon, J. Chem. Theory Comput. 14, 1969 (2018); Staacke et al.,
+    Mach. Learn.: Sci. Technol. 3, 015032 (2022).
 
     Examples
     --------
@@ -139,10 +143,10 @@ def dipole_errors(y_true: ArrayLike, y_pred: ArrayLike) -> dict[str, float]:
     truth, predicted = (DEBYE * np.asarray(y, dtype=np.float64) for y in (y_true, y_pred))
     if truth.shape != predicted.shape or truth.ndim > 2:
         raise ValueError(f"shapes {truth.shape} and {predicted.shape} of dipoles do not match")
-    known = ~np.isnan(truth.reshape(len(truth), -1)).any(axis=1)
-    if not known.any():
-        raise ValueError("no dipole in y_true is known")
-    truth, predicted = truth[known], predicted[known]
+    labelled = ~np.isnan(truth.reshape(len(truth), -1)).any(axis=1)
+    if not labelled.any():
+        raise ValueError("all dipoles in y_true are NaN")
+    truth, predicted = truth[labelled], predicted[labelled]
     errors = {}
     if truth.ndim == 2:
         lengths = np.linalg.norm(predicted - truth, axis=1)
@@ -157,18 +161,19 @@ def dipole_errors(y_true: ArrayLike, y_pred: ArrayLike) -> dict[str, float]:
     return {name: float(value) for name, value in errors.items()}
 
 
-def _is_known(value):
+def has_label(value):
+    """Whether the label of one structure holds any number: it is neither None nor all NaN."""
     return value is not None and not np.isnan(np.asarray(value, dtype=np.float64)).all()
 
 
-def _joined(values):
-    """All in one column."""
+def _as_column(values):
+    """All numbers of arrays of any shape, as one column (n, 1)."""
     rows = [np.zeros(0), *(np.ravel(np.asarray(value, dtype=np.float64)) for value in values)]
     return np.concatenate(rows)[:, None]
 
 
 def _aligned(y_true, y_pred, sample_weight):
-    """Truth, prediction and weights of shape (n, k); weight 0 where no label is known.
+    """Labels, predictions and weights, each of shape (n, k); missing labels have weight 0.
 
     Targets whose size depends on the structure become one column.
     """
@@ -177,14 +182,14 @@ def _aligned(y_true, y_pred, sample_weight):
     weights = np.ones(len(y_true)) if sample_weight is None else np.asarray(sample_weight)
     ragged = getattr(getattr(y_true, "dtype", None), "kind", "O") == "O"
     if ragged:
-        known = [i for i, value in enumerate(y_true) if _is_known(value)]
-        truth, predicted = (_joined(y[i] for i in known) for y in (y_true, y_pred))
-        repeated = _joined(np.full(np.size(y_true[i]), weights[i]) for i in known)
+        labelled = [i for i, value in enumerate(y_true) if has_label(value)]
+        truth, predicted = (_as_column(y[i] for i in labelled) for y in (y_true, y_pred))
+        repeated = _as_column(np.full(np.size(y_true[i]), weights[i]) for i in labelled)
     else:
         shape = len(y_true), int(np.prod(np.shape(y_true)[1:]))
         truth, predicted = (np.reshape(y, shape).astype(np.float64) for y in (y_true, y_pred))
-        known = ~np.isnan(truth).all(axis=1)
-        truth, predicted = truth[known], predicted[known]
-        repeated = np.repeat(weights[known, None], truth.shape[1], axis=1)
+        labelled = ~np.isnan(truth).all(axis=1)
+        truth, predicted = truth[labelled], predicted[labelled]
+        repeated = np.repeat(weights[labelled, None], truth.shape[1], axis=1)
     missing = np.isnan(truth)
     return np.where(missing, 0.0, truth), np.where(missing, 0.0, predicted), repeated * ~missing

@@ -1,4 +1,4 @@
-"""Scorers and splits for labels that only some structures have, and the evidence of a model."""
+"""Scorers and splitters for partly labelled data, and the evidence of a model."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold, StratifiedKFold
 
-from .metrics import target_mae, target_r2, target_rmse
-from .models import predict_targets
-from .models import check_defined, check_weights, with_energy
-from .models import Evidence, log_evidence, maximize_evidence
-from .structures._collection import collect
-from .targets import TARGETS, Labels
-from .targets._labels import as_table
+from .metrics import has_label, target_mae, target_r2, target_rmse
+from .models import (
+    Evidence,
+    check_defined,
+    check_weights,
+    log_evidence,
+    maximize_evidence,
+    predict_targets,
+    with_energy,
+)
+from .structures import collect
+from .targets import TARGETS, Labels, as_table, column_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,15 +42,16 @@ class TargetScorer:
     target : str
         A column of `skqeq.make_targets` that y holds.
     metric : {"rmse", "mae", "r2"}, default="rmse"
-        Errors are negated, because scikit-learn maximises, and are in the unit of the target.
+        Metric in the unit of the target. Errors are negated, because scikit-learn maximises scores.
     per_atom : bool, default=False
-        Whether to divide energies by the number of atoms. Total energies of different compositions
-        have an R2 near 1 whatever their errors.
+        Whether to divide energies by the number of atoms. The R2 of total energies of different
+        compositions is close to 1 even for useless models.
 
     Notes
     -----
-    A fold in which no structure has the label raises. `GridSearchCV` swallows that unless it is
-    called with ``error_score="raise"``; `LabelledKFold` makes folds that all have labels.
+    The scorer raises a ValueError for a fold without any label of the target. `GridSearchCV` hides
+    this error unless it is called with ``error_score="raise"``; `LabelledKFold` makes folds that
+    all have labels.
 
     Examples
     --------
@@ -92,7 +98,7 @@ class TargetScorer:
             )
         function, sign = _METRICS[self.metric]
         weights = check_weights(sample_weight, len(labels.table))
-        # A crystal among molecules has charges and no dipole.
+        # A crystal among molecules has no dipole; with the energy, it is not refused.
         predicted = predict_targets(estimator, X, with_energy([self.target]))[self.target]
         truth = labels.table[self.target]
         if self.per_atom:
@@ -102,18 +108,18 @@ class TargetScorer:
 
 
 class LabelledKFold(BaseCrossValidator):
-    """K folds, by group if groups are given, that share out the labelled structures evenly.
+    """K folds with equal numbers of labelled structures, optionally by group.
 
     Parameters
     ----------
     target : str
-        Column of y whose labels are shared out.
+        Column of y whose labels are distributed over the folds.
     n_splits : int, default=5
         Number of folds.
     shuffle : bool, default=False
-        Whether to shuffle first.
+        Whether to shuffle structures before splitting.
     random_state : int or None, default=None
-        Seed of the shuffle.
+        Seed for shuffling.
 
     Examples
     --------
@@ -125,7 +131,7 @@ class LabelledKFold(BaseCrossValidator):
     [[0, 2], [1, 3]]
     """
 
-    # With metadata routing, groups are handed to splitters that ask for them.
+    # With metadata routing, scikit-learn passes groups only to splitters that request them.
     __metadata_request__split = {"groups": True}
 
     def __init__(
@@ -142,12 +148,12 @@ class LabelledKFold(BaseCrossValidator):
         Parameters
         ----------
         X, y, groups : ignored
-            For the scikit-learn API.
+            Present for API consistency.
 
         Returns
         -------
         n_splits : int
-            As given.
+            The parameter `n_splits`.
         """
         return self.n_splits
 
@@ -159,11 +165,11 @@ class LabelledKFold(BaseCrossValidator):
         Parameters
         ----------
         X : ignored
-            For the scikit-learn API.
+            Present for API consistency.
         y : labels
-            As of `skqeq.KQEqRegressor.fit`.
+            Labels as in `skqeq.KQEqRegressor.fit`.
         groups : array-like of shape (n,), default=None
-            Structures of a group come into the same fold.
+            Structures with equal groups are in the same fold.
 
         Yields
         ------
@@ -173,14 +179,15 @@ class LabelledKFold(BaseCrossValidator):
         Raises
         ------
         ValueError
-            If y has no column of the target, or fewer labels, or groups with labels, than folds.
+            If y has no column of the target, or if there are fewer labelled structures, or groups
+            with labels, than folds.
         """
         table, _ = as_table(y)
-        names = table.dtype.names
+        names = column_names(table)
         if self.target not in names:
             raise ValueError(f"y has no column {self.target!r}, only {', '.join(names)}")
-        known = np.array([v is not None and not np.isnan(v).all() for v in table[self.target]])
-        n_labelled = known.sum() if groups is None else len(set(np.asarray(groups)[known]))
+        labelled = np.array([has_label(value) for value in table[self.target]])
+        n_labelled = labelled.sum() if groups is None else len(set(np.asarray(groups)[labelled]))
         if n_labelled < self.n_splits:
             what = "structures" if groups is None else "groups"
             raise ValueError(
@@ -189,7 +196,7 @@ class LabelledKFold(BaseCrossValidator):
         kind = StratifiedKFold if groups is None else StratifiedGroupKFold
         folds = kind(self.n_splits, shuffle=self.shuffle, random_state=self.random_state)
         with warnings.catch_warnings():
-            # That few structures have no label is no reason to warn.
+            # scikit-learn warns if fewer structures than folds have no label, which is harmless.
             warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-            folds = list(folds.split(np.zeros(len(known)), known, groups))
+            folds = list(folds.split(np.zeros(len(labelled)), labelled, groups))
         yield from folds

@@ -28,7 +28,7 @@ __all__ = [
     "radii_table",
 ]
 
-# Coulomb constant e^2 / (4 pi eps_0) in eV*Angstrom/e^2 (CODATA values as shipped by ASE).
+# Coulomb constant 1 / (4 pi eps_0) in eV*Angstrom/e^2, from the CODATA constants in ASE.
 COULOMB = Hartree * Bohr
 # 1 e*Angstrom in Debye: 4.80320...
 DEBYE = 1.0 / Debye
@@ -70,7 +70,7 @@ def qeq_radii() -> Array:
 
 
 def qeq_electronegativities() -> Array:
-    """GMP electronegativities of QEq, from the source of `qeq_radii`.
+    """QEq electronegativities (GMP scale), from the same source as `qeq_radii`.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def qeq_electronegativities() -> Array:
 
 
 def covalent_radii() -> Array:
-    """Covalent radii, as shipped by ASE.
+    """Covalent radii of Cordero et al., from ASE.
 
     Returns
     -------
@@ -105,32 +105,32 @@ def covalent_radii() -> Array:
     array([0.31, 0.76, 0.66])
     """
     radii = ase_covalent_radii.copy()
-    # The published table ends at curium; ASE fills the rest with a number.
+    # The published table ends at curium; ASE fills the rest with a default.
     radii[0] = radii[97:] = np.nan
     return radii
 
 
 def per_element(values: PerElement, name: str, lowest: float = 0.0) -> Array:
-    """Spread a number, or a dict keyed by symbol or atomic number, over the periodic table.
+    """Table over atomic numbers from one number, or from a dict by symbol or atomic number.
 
     Parameters
     ----------
     values : float or dict of {str or int: float}
-        One number for all elements, or one per element.
+        One number for all elements, or a dict of numbers by element.
     name : str
-        What the values are, for the error message.
+        Name of the values in error messages.
     lowest : float, default=0.0
-        The least that a value may be.
+        Smallest allowed value.
 
     Returns
     -------
     table : ndarray of shape (119,)
-        NaN for elements a dict does not name.
+        Values by atomic number; NaN for elements that are not in the dict.
 
     Raises
     ------
     ValueError
-        If a key is no element, or a value is no number or too small; the message names it.
+        If a key is not an element, or a value is not finite or too small; the message names it.
 
     Examples
     --------
@@ -159,8 +159,7 @@ def radii_table(radii: Radii) -> Array:
     Parameters
     ----------
     radii : {"qeq", "covalent"} or dict of {str or int: float}
-        The QEq radii; the covalent radii of Cordero et al., Dalton Trans. 2832 (2008), as
-        shipped by ASE; or a radius in Angstrom per element.
+        Name of a table, `qeq_radii` or `covalent_radii`, or radii in Angstrom by element.
 
     Returns
     -------
@@ -170,7 +169,7 @@ def radii_table(radii: Radii) -> Array:
     Raises
     ------
     ValueError
-        If radii are neither known nor a dict of positive numbers.
+        If `radii` is neither the name of a table nor a dict of non-negative numbers.
 
     Examples
     --------
@@ -183,7 +182,7 @@ def radii_table(radii: Radii) -> Array:
         if radii not in tables:
             raise ValueError(f"radii must be 'qeq', 'covalent' or a dict, got {radii!r}")
         table = np.full(MAX_ATOMIC_NUMBER + 1, np.nan)
-        known = tables[radii]()
-        table[: len(known)] = known
+        values = tables[radii]()
+        table[: len(values)] = values
         return table
     return per_element(radii, "radii")

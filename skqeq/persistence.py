@@ -1,4 +1,4 @@
-"""Models on disk: files that execute nothing, versions, and files that are never half written."""
+"""Models on disk, in files that are safe to load, have a format number, and are written whole."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ ABOUT, MODEL = "about.json", "model.skops"
 SCHEMA = "schema.json"
 PACKAGES = ("skqeq", "numpy", "scipy", "scikit-learn", "dscribe", "ase")
 
-# Types of this package that fitted models hold. The key is the name in files; it never changes, or
-# older files could not be read. The value is the name under which the type can be imported now: if
-# a type is moved or renamed, change the value.
+# Types of this package that fitted models contain. Keys are the names in files: they must never
+# change, or existing files could not be read. Values are the names for import. If a type is moved
+# or renamed, replace its value here.
 TYPES = {
     name: name
     for name in (
@@ -47,8 +47,11 @@ TYPES = {
         "skqeq.SOAPFeaturizer",
         "skqeq.StructureBlocks",
         "skqeq.features.PowerSpectrum",
+        "skqeq.fields.FieldLayout",
         "skqeq.model_selection.LabelledKFold",
         "skqeq.model_selection.TargetScorer",
+        "skqeq.models.Posterior",
+        "skqeq.response.NoCharges",
         "skqeq.sparsify.SparseKernel",
     )
 }
@@ -58,8 +61,7 @@ TRUSTED_TYPES = sorted(TYPES)
 class Persistent:
     """Write a format version into pickles, and refuse those of another format.
 
-    scikit-learn stamps its own version on its own classes only, so estimators of other packages
-    must bring theirs.
+    scikit-learn writes its version into pickles of its own estimators only.
     """
 
     def __getstate__(self):
@@ -72,27 +74,26 @@ class Persistent:
 
 
 def save(model: Model, path: PathType) -> None:
-    """Write a fitted model to a file that executes nothing when it is read.
+    """Write a fitted model to a file from which no code is executed when it is loaded.
 
-    The file is a zip archive with the model as stored by skops, a checksum of it, and the versions
-    of the packages that made it. It appears when it is complete, in place of an older one, or not
-    at all.
+    The file is a zip archive with the model in the format of skops, a checksum, and the versions of
+    the packages. It replaces an older file only when it is complete.
 
     Parameters
     ----------
     model : estimator
-        Of this package or of scikit-learn: a pipeline, a search.
+        A model of this package, or a pipeline or search of scikit-learn that contains one.
     path : str or path
-        Usually with the ending ``.skqeq``.
+        File name, usually with the ending ``.skqeq``.
 
     Raises
     ------
     TypeError
-        If the model holds objects of other packages, which `load` would refuse.
+        If the model contains objects of other packages, which `load` would refuse.
 
     See Also
     --------
-    load : Read it.
+    load : Read a model from a file.
 
     Examples
     --------
@@ -105,14 +106,14 @@ def save(model: Model, path: PathType) -> None:
     ...     skqeq.load(f"{folder}/model.skqeq")
     QEqRegressor()
     """
-    import skops.io  # half a second, and not everybody saves models
+    import skops.io  # takes half a second, which is only worth while for those who save models
 
     data = _with_names(skops.io.dumps(model), _public_names().get)
-    strange = sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED_TYPES))
-    if strange:
+    foreign = sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED_TYPES))
+    if foreign:
         raise TypeError(
-            f"a {type(model).__name__} that holds {', '.join(strange)} cannot be saved in a way "
-            "that is safe to load; joblib.dump can, for readers who trust you"
+            f"a {type(model).__name__} that holds {', '.join(foreign)} cannot be saved in a way "
+            "that is safe to load; joblib.dump can save it, for readers who trust you"
         )
     about = {
         "format": FORMAT,
@@ -125,7 +126,7 @@ def save(model: Model, path: PathType) -> None:
 
 
 def load(path: PathType) -> Any:
-    """Read a model from a file of `save`, without executing anything in it.
+    """Read a model from a file of `save`, without executing code from the file.
 
     Parameters
     ----------
@@ -135,19 +136,20 @@ def load(path: PathType) -> Any:
     Returns
     -------
     model : estimator
-        Predicts what the saved one did, to the last bit if the versions are the same.
+        Its predictions are those of the saved model, to the last bit with the same versions of all
+        packages.
 
     Raises
     ------
     ValueError
-        If the file is not one of `save`, is damaged, was written in another format, or asks for
-        types that fitted models do not hold.
+        If the file was not written by `save`, is damaged, has another format, or contains types
+        that fitted models do not contain.
     OSError
-        If it cannot be read.
+        If the file cannot be read.
 
     See Also
     --------
-    save : Write it.
+    save : Write a model to a file.
 
     Examples
     --------
@@ -167,19 +169,19 @@ def load(path: PathType) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
             about, data = json.loads(archive.read(ABOUT)), archive.read(MODEL)
-        found, checksum = int(about["format"]), str(about["sha256"])
+        written, checksum = int(about["format"]), str(about["sha256"])
     except OSError:
         raise
-    except Exception as error:  # damaged archives raise errors of many kinds
+    except Exception as error:  # a damaged archive can raise any error
         raise ValueError(f"{path} is not a file of skqeq.save, or damaged: {error!r}") from error
-    _check_format(found, f"the model in {path}")
+    _check_format(written, f"the model in {path}")
     if hashlib.sha256(data).hexdigest() != checksum:
         raise ValueError(f"{path} is damaged: its checksum is that of another model")
     try:
         return skops.io.loads(_with_names(data, TYPES.get), trusted=list(TYPES.values()))
     except UntrustedTypesFoundException as error:
         raise ValueError(f"{path} was not made by skqeq.save: {error}") from error
-    except Exception as error:  # whatever a file that was made by hand leads to
+    except Exception as error:  # a file that was edited by hand can raise any error
         raise ValueError(f"{path} holds no model: {error!r}") from error
 
 
@@ -194,10 +196,10 @@ def _public_names():
 
 
 def _with_names(data: bytes, renamed: Callable[[str], str | None]) -> bytes:
-    """A file of skops in which types have other names, where `renamed` returns one.
+    """A file of skops in which types are renamed, wherever `renamed` returns a new name.
 
-    skops stores the module in which a type is defined. That is private, and changes whenever code
-    is moved from one file to another.
+    skops stores the module in which a type is defined. This module is private, and another one as
+    soon as the type is moved to another file.
     """
     result = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(result, "w") as target:
@@ -212,7 +214,7 @@ def _with_names(data: bytes, renamed: Callable[[str], str | None]) -> bytes:
 
 
 def _rename(node, renamed):
-    """Rename types in place, in a node of the schema and all nodes below it."""
+    """Rename types in a node of the schema and in all nodes below it, in place."""
     nodes = [node]
     while nodes:
         node = nodes.pop()
@@ -223,34 +225,35 @@ def _rename(node, renamed):
         nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
 
 
-def _check_format(found, what):
-    """Refuse what was saved in another format."""
-    if found < FORMAT:
+def _check_format(written, name):
+    """Refuse files and pickles of another format."""
+    if written < FORMAT:
         raise ValueError(
-            f"{what} was saved in format {found} by an older skqeq, but the installed one reads "
+            f"{name} was saved in format {written} by an older skqeq, but the installed one reads "
             f"format {FORMAT}; fit the model again (the table 'Old and new names' of the changelog "
             "lists what parameters are called now)"
         )
-    if found > FORMAT:
+    if written > FORMAT:
         raise ValueError(
-            f"{what} was saved in format {found}, but the installed skqeq reads formats up to "
+            f"{name} was saved in format {written}, but the installed skqeq reads formats up to "
             f"{FORMAT}; upgrade skqeq"
         )
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the same folder, which takes the place of `path` at the end.
+    """A context that yields a temporary path, and moves that file to `path` at its end.
 
-    A process that dies on the way leaves a hidden file whose name starts with its number.
+    After an exception `path` is unchanged. A process that is killed leaves a hidden file in the
+    same folder, whose name starts with the number of the process.
     """
-    path = path.resolve()  # a link stays a link
-    # Formats are told by the ending, so the ending stays.
+    path = path.resolve()  # a symbolic link is kept, and the file that it points to is replaced
+    # The ending stays, because writers choose the format by it.
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         yield temporary
         with open(temporary, "r+b") as file:
-            os.fsync(file.fileno())  # else the new name may be on disk before the content
+            os.fsync(file.fileno())  # or else a crash may leave the new name without the content
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

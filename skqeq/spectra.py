@@ -1,4 +1,4 @@
-"""Infrared spectra from dynamics: how fast the dipole changes, and its power spectrum."""
+"""Infrared spectra from the time derivative of the dipole along molecular dynamics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ase.units import fs
 from scipy.signal import welch
 
 from .models import predict_born_effective_charges
-from .structures._structure import as_sequence
+from .structures import as_sequence
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -26,25 +26,26 @@ LIGHT = 2.99792458e-5
 def dipole_derivatives(model: Model, trajectory: StructuresLike) -> Array:
     """Time derivatives of the dipole along a trajectory, ``sum_j Z*_j v_j``.
 
-    They need no differences of dipoles between frames, and do not jump where molecules are wrapped.
+    Born effective charges Z* times velocities avoid finite differences of dipoles between frames,
+    and do not jump when a molecule is wrapped into the cell.
 
     Parameters
     ----------
     model : fitted estimator
         A charge model, a pipeline that ends in one, or a search over either.
     trajectory : sequence of ase.Atoms
-        Frames with velocities, as dynamics of ASE leave them: of molecules, or of slabs.
+        Frames of molecules or slabs, with velocities, as molecular dynamics of ASE writes them.
 
     Returns
     -------
     derivatives : ndarray of shape (n_frames, 3)
-        In e*Angstrom/fs; NaN along the periodic axes of a slab. For ions the motion of the centre
-        of mass adds the charge times its velocity.
+        In e*Angstrom/fs; NaN along the periodic axes of a slab. For ions it includes the total
+        charge times the velocity of the centre of mass.
 
     Raises
     ------
     ValueError
-        If no frame moves, or one has no dipole.
+        If no frame has velocities, or a frame has no dipole.
 
     Examples
     --------
@@ -69,33 +70,34 @@ def dipole_derivatives(model: Model, trajectory: StructuresLike) -> Array:
 def infrared_spectrum(
     derivatives: ArrayLike, timestep: float, resolution: float = 10.0
 ) -> tuple[Array, Array]:
-    """Power spectrum of the time derivative of the dipole, which infrared absorption follows.
+    """Infrared spectrum: the power spectrum of the time derivative of the dipole.
 
-    In the classical limit the absorption of light of frequency w is proportional to the Fourier
-    transform of the autocorrelation of ``dmu/dt`` [1]_, which is its power spectrum. It is averaged
-    over segments of the trajectory (Welch's method).
+    In the classical limit the absorption of light is proportional to the Fourier transform of the
+    autocorrelation function of ``dmu/dt`` [1]_, and this is the power spectrum of ``dmu/dt``.
+    Welch's method averages it over segments of the trajectory.
 
     Parameters
     ----------
     derivatives : array-like of shape (n_frames, 3)
-        From `dipole_derivatives`; components that are NaN are left out.
+        From `dipole_derivatives`, e*Angstrom/fs. Columns of NaN are ignored.
     timestep : float
-        Time from frame to frame, fs. It must be below half of the shortest period: 4 fs resolve
-        O-H bonds.
+        Time between frames, fs. It must be shorter than half of the shortest period: 4 fs are
+        enough for O-H bonds.
     resolution : float, default=10.0
-        Width of a channel, 1/cm. A segment is ``3.3e4 fs / resolution`` long.
+        Distance of two wavenumbers, 1/cm. Segments have a length of ``3.3e4 fs / resolution``.
 
     Returns
     -------
     wavenumbers : ndarray of shape (n,)
         1/cm, up to ``1 / (2 timestep c)``.
     intensities : ndarray of shape (n,)
-        (e*Angstrom/fs)^2 cm. Their integral is the mean square of the derivative about its mean.
+        (e*Angstrom/fs)^2 cm. The integral over wavenumbers is the variance of the derivatives.
 
     Raises
     ------
     ValueError
-        If the trajectory is too short for the resolution, or derivatives hold NaN in some frames.
+        If the trajectory is too short for the resolution, or a component of the derivatives is NaN
+        in some frames only.
 
     References
     ----------
@@ -118,16 +120,21 @@ def infrared_spectrum(
         raise ValueError(f"timestep must be a positive number of fs, got {timestep!r}")
     if not (np.isfinite(resolution) and resolution > 0):
         raise ValueError(f"resolution must be a positive number of 1/cm, got {resolution!r}")
-    known = ~np.isnan(derivatives).all(axis=0)
-    if not known.any() or not np.isfinite(derivatives[:, known]).all():
-        raise ValueError("derivatives hold NaN in some frames, or nothing else")
-    # Frames per cm of light: frequencies come out as wavenumbers.
+    defined = ~np.isnan(derivatives).all(axis=0)
+    if not defined.any() or not np.isfinite(derivatives[:, defined]).all():
+        raise ValueError("derivatives are NaN in some frames, or in all components")
+    # Sampling rate in frames per cm that light travels: frequencies come out as wavenumbers.
     rate = 1.0 / (timestep * LIGHT)
     length = int(round(rate / resolution))
-    if not 8 <= length <= len(derivatives):
+    if length < 8:
         raise ValueError(
-            f"a resolution of {resolution:g} 1/cm takes segments of {length} frames, but the "
-            f"trajectory has {len(derivatives)}: ask for less, or run longer"
+            f"a resolution of {resolution:g} 1/cm gives segments of {length} frames, and 8 are the "
+            "least: choose a smaller value"
         )
-    wavenumbers, power = welch(derivatives[:, known], rate, nperseg=length, axis=0)
+    if length > len(derivatives):
+        raise ValueError(
+            f"a resolution of {resolution:g} 1/cm needs segments of {length} frames, but the "
+            f"trajectory has {len(derivatives)}: choose a larger value, or run longer"
+        )
+    wavenumbers, power = welch(derivatives[:, defined], rate, nperseg=length, axis=0)
     return wavenumbers, power.sum(axis=1)

@@ -1,7 +1,8 @@
-"""What charge models get right and wrong: fragments, fields, and the growth of clusters.
+"""Physical tests of charge models: dissociation, electric fields, and polarisability.
 
-Every function takes any fitted model, or in its place a function that computes a reference: from a
-list of structures a pair of energies (n,), eV, and of charges, a list of arrays, e.
+Most functions take a fitted model, or a function that stands for a reference calculation:
+``reference(structures)`` returns energies, an array of shape (n,) in eV, and charges, a list of n
+arrays in e.
 """
 
 from __future__ import annotations
@@ -45,13 +46,13 @@ class Dissociation(NamedTuple):
     Parameters
     ----------
     factors : ndarray of shape (n,)
-        Of the distances from the centre.
+        Factors by which the fragments were moved away from the centre of mass.
     distances : ndarray of shape (n,)
         Shortest distance between atoms of two fragments, Angstrom.
     energies : ndarray of shape (n,)
-        In eV.
+        Energies, eV.
     charges : ndarray of shape (n, n_fragments)
-        Of the fragments, e.
+        Charges of the fragments, e.
 
     Examples
     --------
@@ -80,14 +81,14 @@ class FieldResponse(NamedTuple):
     Parameters
     ----------
     fields : ndarray of shape (n, 3)
-        V/Angstrom.
+        Electric fields, V/Angstrom.
     energies : ndarray of shape (n,)
-        In eV.
+        Energies, eV.
     charges : ndarray of shape (n, n_fragments)
-        Of the fragments, e.
+        Charges of the fragments, e.
     dipoles : ndarray of shape (n, 3)
-        ``sum_i q_i r_i`` of the charges about the coordinate origin, e*Angstrom. Charges of a
-        reference do not hold all of its dipole.
+        ``sum_i q_i r_i`` about the coordinate origin, e*Angstrom. For a reference, this is the
+        dipole of its atomic charges, which differs from its true dipole.
 
     Examples
     --------
@@ -108,19 +109,19 @@ class FieldResponse(NamedTuple):
 
 
 def find_fragments(atoms: Atoms, stretch: float = 1.3) -> Array:
-    """Which fragment every atom belongs to.
+    """Find the fragment of every atom: the connected components of the graph of bonds.
 
     Parameters
     ----------
     atoms : ase.Atoms
-        A structure.
+        Structure.
     stretch : float, default=1.3
-        Atoms are bonded if they are closer than this times the sum of their covalent radii.
+        Atoms are bonded if they are closer than `stretch` times the sum of their covalent radii.
 
     Returns
     -------
     fragments : ndarray of shape (n_atoms,)
-        Numbers from 0, in the order of the atoms.
+        Number of the fragment of every atom, from 0.
 
     Examples
     --------
@@ -137,7 +138,7 @@ def find_fragments(atoms: Atoms, stretch: float = 1.3) -> Array:
 
 
 def fragment_charges(charges: ArrayLike, fragments: Array) -> Array:
-    """Sums of the charges of each fragment.
+    """Total charge of each fragment.
 
     Parameters
     ----------
@@ -162,19 +163,19 @@ def fragment_charges(charges: ArrayLike, fragments: Array) -> Array:
 
 
 def fragment_distance(atoms: Atoms, fragments: Array) -> float:
-    """Shortest distance between atoms of two fragments.
+    """Shortest distance between atoms of different fragments.
 
     Parameters
     ----------
     atoms : ase.Atoms
-        A molecule or a cluster.
+        Molecule or cluster.
     fragments : ndarray of shape (n_atoms,)
         From `find_fragments`.
 
     Returns
     -------
     distance : float
-        Angstrom; infinite for one fragment.
+        Distance, Angstrom; infinite if there is one fragment only.
 
     Examples
     --------
@@ -189,21 +190,21 @@ def fragment_distance(atoms: Atoms, fragments: Array) -> float:
 
 
 def expanded(atoms: Atoms, factor: float, fragments: ArrayLike | None = None) -> Atoms:
-    """Move fragments, as they are, away from the centre of mass.
+    """Move rigid fragments away from the centre of mass.
 
     Parameters
     ----------
     atoms : ase.Atoms
-        A molecule or a cluster.
+        Molecule or cluster.
     factor : float
-        By which the distances of their centres of mass from that of all are multiplied.
+        The distance of every fragment from the centre of mass is multiplied by this factor.
     fragments : array-like of shape (n_atoms,), default=None
-        None means `find_fragments`.
+        Number of the fragment of every atom; None means `find_fragments`.
 
     Returns
     -------
     atoms : ase.Atoms
-        A copy, with the same ``info``.
+        Copy with the same ``info``.
 
     Examples
     --------
@@ -225,21 +226,21 @@ def expanded(atoms: Atoms, factor: float, fragments: ArrayLike | None = None) ->
 def dissociation(
     model: Model | Reference, atoms: Atoms, factors: ArrayLike, fragments: ArrayLike | None = None
 ) -> Dissociation:
-    """Energies, and charges of the fragments, while a cluster is taken apart.
+    """Energies and charges of fragments along a dissociation path.
 
-    Separated fragments ought to carry integer charges. Those of charge equilibration do not: any
-    atom exchanges charge with any other at no cost.
+    Separated fragments should carry integer charges. With charge equilibration they do not, as
+    charge moves between distant atoms at no cost.
 
     Parameters
     ----------
     model : fitted estimator or callable
-        See the module.
+        A charge model, or a reference as described at the top of `skqeq.validation`.
     atoms : ase.Atoms
-        A compact cluster, with its total charge in ``info``.
+        Compact cluster, with its total charge in ``info``.
     factors : array-like of shape (n,)
-        As in `expanded`.
+        Factors of `expanded`.
     fragments : array-like of shape (n_atoms,), default=None
-        None means `find_fragments`.
+        Number of the fragment of every atom; None means `find_fragments`.
 
     Returns
     -------
@@ -274,20 +275,20 @@ def dissociation(
 def field_response(
     model: Model | Reference, atoms: Atoms, fields: ArrayLike, fragments: ArrayLike | None = None
 ) -> FieldResponse:
-    """Energies, and charges of the fragments, in uniform fields.
+    """Energies and charges of fragments in uniform electric fields.
 
     The energy of an ion in a field depends on the coordinate origin.
 
     Parameters
     ----------
     model : fitted estimator or callable
-        See the module.
+        A charge model, or a reference as described at the top of `skqeq.validation`.
     atoms : ase.Atoms
-        A molecule or a cluster; a field in its ``info`` is replaced.
+        Molecule or cluster; a field in its ``info`` is replaced.
     fields : array-like of shape (n, 3)
-        V/Angstrom.
+        Electric fields, V/Angstrom.
     fragments : array-like of shape (n_atoms,), default=None
-        None means `find_fragments`.
+        Number of the fragment of every atom; None means `find_fragments`.
 
     Returns
     -------
@@ -324,28 +325,28 @@ def field_response(
 def fragment_charge_error(
     model: Model | Reference, X: Sequence[Atoms], charges: Column, min_distance: float = 6.0
 ) -> float:
-    """Root mean square error of the charges of fragments that stand far apart.
+    """Root mean square error of the charges of fragments that are far apart.
 
     Parameters
     ----------
     model : fitted estimator or callable
-        See the module.
+        A charge model, or a reference as described at the top of `skqeq.validation`.
     X : sequence of ase.Atoms
-        Clusters; those whose fragments are nearer than `min_distance` are left out.
+        Clusters. A cluster with two fragments closer than `min_distance` is left out.
     charges : sequence of array-like of shape (n_atoms,)
-        Of the reference, e; None where they are not known.
+        Reference charges of the atoms, e; None for a structure without.
     min_distance : float, default=6.0
-        Shortest distance between atoms of two fragments, Angstrom.
+        Shortest distance between atoms of different fragments, Angstrom.
 
     Returns
     -------
     error : float
-        Per fragment, e.
+        Root mean square over all fragments, e.
 
     Raises
     ------
     ValueError
-        If no structure has fragments that far apart.
+        If the fragments of no structure are far enough apart.
 
     Examples
     --------
@@ -359,24 +360,30 @@ def fragment_charge_error(
     >>> fragment_charge_error(model, [pair], [[-0.8, 0.4, 0.4, -0.9, 0.3, 0.3, 0.3]]) > 0
     True
     """
-    known = [(atoms, q) for atoms, q in zip(X, charges, strict=True) if q is not None]
-    pairs = [(atoms, q, find_fragments(atoms)) for atoms, q in known]
-    pairs = [pair for pair in pairs if min_distance <= fragment_distance(pair[0], pair[2]) < np.inf]
-    if not pairs:
+    separated = []
+    for atoms, truth in zip(X, charges, strict=True):
+        if truth is None:
+            continue
+        fragments = find_fragments(atoms)
+        # The distance is infinite for one fragment, which has the total charge by construction.
+        if min_distance <= fragment_distance(atoms, fragments) < np.inf:
+            separated.append((atoms, truth, fragments))
+    if not separated:
         raise ValueError(f"no structure has fragments {min_distance:g} Angstrom apart")
-    _, predicted = _observe(model, [atoms for atoms, _, _ in pairs])
+    _, predicted = _observe(model, [atoms for atoms, _, _ in separated])
     errors = [
         fragment_charges(q - truth, fragments)
-        for q, (_, truth, fragments) in zip(predicted, pairs, strict=True)
+        for q, (_, truth, fragments) in zip(predicted, separated, strict=True)
     ]
     return float(np.sqrt(np.mean(np.concatenate(errors) ** 2)))
 
 
 def polarizability_per_fragment(model: Model, X: Sequence[Atoms]) -> Array:
-    """Isotropic polarisability of clusters, divided by the number of their fragments.
+    """Isotropic polarisability of clusters, divided by the number of fragments.
 
-    That of a cluster of molecules is nearly proportional to their number; that of a metal grows as
-    the cube of the diameter for a ball, and faster for a chain.
+    The polarisability of a molecular cluster is nearly proportional to the number of molecules. The
+    polarisability of a metal is proportional to the cube of the diameter for a sphere, and grows
+    faster for a chain.
 
     Parameters
     ----------
@@ -388,7 +395,7 @@ def polarizability_per_fragment(model: Model, X: Sequence[Atoms]) -> Array:
     Returns
     -------
     polarizability : ndarray of shape (n,)
-        ``tr(alpha) / 3`` over the number of fragments, e*Angstrom per V/Angstrom.
+        ``tr(alpha) / 3`` divided by the number of fragments, e*Angstrom per V/Angstrom.
 
     Examples
     --------
@@ -405,7 +412,7 @@ def polarizability_per_fragment(model: Model, X: Sequence[Atoms]) -> Array:
 
 
 def _observe(model, X):
-    """Energies (n,) and charges of structures, by a model or a reference."""
+    """Energies, shape (n,), and list of charges, from a model or a reference."""
     check_structures(X)
     if hasattr(model, "fit"):
         table = predict_targets(model, X, ["energy", "charges"])

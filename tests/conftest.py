@@ -7,8 +7,9 @@ import pytest
 from ase.build import molecule
 from sklearn.pipeline import make_pipeline
 
+import skqeq
 from skqeq import CURSparsifier, KQEqRegressor, QEqRegressor, SOAPFeaturizer, make_targets
-from skqeq.features import _cache
+from skqeq.features import ROWS
 
 NAMES = (
     "CH3OH CH3CH2OH CH3OCH3 H2CO CH3CHO HCOOH CH2OCH2 H2CCO OCHCHO CH3COOH HCOOCH3 CH3COCH3"
@@ -86,6 +87,14 @@ def model(soap):
 @pytest.fixture
 def empty_cache():
     """Forget rows that other tests have computed."""
-    _cache.ROWS.clear()
+    ROWS.clear()
     yield
-    _cache.ROWS.clear()
+    ROWS.clear()
+
+
+@pytest.fixture
+def memory_budget():
+    """Set the budget, bytes, for one test."""
+    before = skqeq.get_memory_budget()
+    yield skqeq.set_memory_budget
+    skqeq.set_memory_budget(before)

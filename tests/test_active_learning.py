@@ -16,7 +16,7 @@ import joblib
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.io import read
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.pipeline import make_pipeline
@@ -24,6 +24,7 @@ from sklearn.pipeline import make_pipeline
 from skqeq import (
     CURSparsifier,
     KQEqRegressor,
+    QEq,
     QEqRegressor,
     SOAPFeaturizer,
     StructureFeatures,
@@ -32,7 +33,7 @@ from skqeq import (
 from skqeq.active_learning import (
     ActiveLearner,
     LangevinDynamics,
-    locked,
+    ModelBreakdownError,
     select_novel,
     select_uncertain,
     uncertainty,
@@ -82,7 +83,11 @@ def pipeline(n_points=30):
         SOAPFeaturizer(r_cut=5.0, n_max=4, l_max=3),
         CURSparsifier(n_points=n_points),
         KQEqRegressor(
-            sigma_energy=0.01, sigma_charges=0.2, amplitude_chi=3.0, hardness=20.0, tol=1e-5
+            sigma_energy=0.01,
+            sigma_charges=0.2,
+            amplitude_chi=3.0,
+            tol=1e-5,
+            response=QEq(hardness=20.0),
         ),
     )
 
@@ -239,10 +244,13 @@ def test_other_structures_are_refused(finished):
         make_learner(finished).run(seeds()[:2], n_rounds=2)
 
 
-def test_two_processes_are_refused(finished):
-    with locked(finished), pytest.raises(RuntimeError, match="another process"):
-        make_learner(finished).run(seeds(), n_rounds=2)
-    make_learner(finished).run(seeds(), n_rounds=2)
+def test_two_runs_in_one_directory_are_refused(tmp_path):
+    def start_another_run(atoms, rng):
+        make_learner(tmp_path).run(seeds(), n_rounds=1)
+        yield atoms
+
+    with pytest.raises(RuntimeError, match="another process"):
+        make_learner(tmp_path, explore=start_another_run).run(seeds(), n_rounds=1)
 
 
 # ---- the reference ------------------------------------------------------------------------------
@@ -356,13 +364,80 @@ def test_uncertainty_ends_a_trajectory(finished, tmp_path):
     assert found == free[:2]  # with the first one beyond
 
 
-def test_nothing_to_pick_from(tmp_path):
-    def nowhere(atoms, rng):
-        raise ValueError("lost")
-        yield
+def burst(atoms, rng):
+    """The calculator, not the learner, sees positions that are not finite."""
+    yield atoms
+    atoms.positions[0, 0] = np.inf
+    atoms.get_forces()
 
-    with pytest.raises(RuntimeError, match="no trajectory of round 1 .*ValueError: lost"):
-        make_learner(tmp_path, explore=nowhere).run(seeds(), n_rounds=1)
+
+def test_breakdowns_of_the_model_end_a_trajectory(tmp_path):
+    make_learner(tmp_path, explore=burst).run(seeds(), n_rounds=1)
+    frames = trajectory(tmp_path)
+    assert len(frames) == 2
+    assert frames[-1].info["stopped"].startswith("ValueError: structure 0 (Cl2Na2): atom 0 has")
+
+
+def test_charges_that_do_not_converge_end_a_trajectory(monkeypatch, tmp_path):
+    def diverge(*args, **kwargs):
+        raise RuntimeError("structure 0: charges did not converge\nin 500 iterations")
+
+    def explore(atoms, rng):
+        yield atoms
+        with monkeypatch.context() as patch:
+            patch.setattr(KQEqRegressor, "solutions", diverge)
+            atoms.get_forces()
+
+    make_learner(tmp_path, explore=explore).run(seeds(), n_rounds=1)
+    reason = "RuntimeError: structure 0: charges did not converge in 500 iterations"
+    assert trajectory(tmp_path)[-1].info["stopped"] == reason
+
+
+def test_explorations_may_end_with_a_reason(tmp_path):
+    def boil(atoms, rng):
+        yield atoms
+        raise ModelBreakdownError("2000 K\nand more")
+
+    make_learner(tmp_path, explore=boil).run(seeds(), n_rounds=1)
+    assert trajectory(tmp_path)[-1].info["stopped"] == "2000 K and more"
+
+
+@pytest.mark.parametrize("error", [ValueError, ZeroDivisionError, RuntimeError, KeyboardInterrupt])
+def test_errors_of_the_exploration_reach_the_caller(error, tmp_path):
+    def explore(atoms, rng):
+        yield from LangevinDynamics(n_steps=2, interval=1)(atoms, rng)
+        if trajectories.pop():
+            raise error("a temperature of -300 K")
+
+    trajectories = [True, False]
+    with pytest.raises(error, match="a temperature of -300 K") as caught:
+        make_learner(tmp_path, explore=explore).run(seeds(), n_rounds=1)
+    if issubclass(error, Exception):
+        [note] = caught.value.__notes__
+        assert note == f"raised by trajectory 1 of round 1 of the run in {tmp_path}"
+    assert not trajectories
+    files = sorted(path.name for path in (tmp_path / "round_001").iterdir())
+    assert files == ["trajectory_000.xyz"]
+
+
+def test_properties_that_a_molecule_lacks_reach_the_caller(tmp_path):
+    def explore(atoms, rng):
+        yield atoms
+        atoms.get_stress()
+
+    with pytest.raises(PropertyNotImplementedError, match="has no stress"):
+        make_learner(tmp_path, explore=explore).run(seeds(), n_rounds=1)
+
+
+def test_nothing_to_pick_from(tmp_path):
+    def stretch(atoms, rng):
+        atoms.positions *= np.inf
+        yield atoms
+
+    with pytest.raises(RuntimeError, match="no trajectory of round 1 .*ValueError: structure 0"):
+        make_learner(tmp_path / "broken", explore=stretch).run(seeds(), n_rounds=1)
+    with pytest.raises(RuntimeError, match="because of an exploration that yields nothing"):
+        make_learner(tmp_path / "empty", explore=lambda *_: []).run(seeds(), n_rounds=1)
 
 
 def test_dynamics_know_charge_and_field(tmp_path):
@@ -480,17 +555,17 @@ def test_blocks_count_by_their_worst_one(phi):
     """Twice the same block changes nothing; beside another one, the more uncertain one decides."""
     data, candidates, _ = phi
     known = uncertainty(data)
-    twice = StructureFeatures.beside({"chi": candidates, "gap": candidates})
+    twice = StructureFeatures.stacked({"chi": candidates, "gap": candidates})
     assert_array_equal(uncertainty(twice), uncertainty(candidates))
     expected = select_uncertain(data, candidates, 4, None)
     assert select_uncertain(data, twice, 4, None) == expected
     picked = select_novel(data, candidates, 3, np.random.default_rng(0))
-    both = StructureFeatures.beside({"chi": data, "gap": data})
+    both = StructureFeatures.stacked({"chi": data, "gap": data})
     assert len(set(select_novel(both, twice, 3, np.random.default_rng(0)))) == len(picked)
     soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=1)
     X = [structure.to_atoms() for structure in data.structures]
     poor = make_pipeline(soap, CURSparsifier(n_points=1)).fit_transform(X)
-    mixed = StructureFeatures.beside({"chi": data, "gap": poor})
+    mixed = StructureFeatures.stacked({"chi": data, "gap": poor})
     assert_array_equal(uncertainty(mixed), np.maximum(known, uncertainty(poor)))
     assert len(select_uncertain(data, mixed, 2, None)) == 2
 

@@ -1,4 +1,4 @@
-"""The calculator against predictions and differences, and in everything of ASE that drives it."""
+"""The calculator against predictions and finite differences, and in dynamics of ASE."""
 
 import io
 import json
@@ -33,6 +33,7 @@ from skqeq import (
     CURSparsifier,
     KQEqCalculator,
     KQEqRegressor,
+    QEq,
     QEqRegressor,
     SOAPFeaturizer,
     StructureFeatures,
@@ -43,7 +44,7 @@ from skqeq import (
     predict_target,
 )
 from skqeq.calculator import ProgressBar
-from skqeq.response import Equilibrium
+from skqeq.response import QEqEquilibrium
 
 
 def rattled(atoms, seed=0, **info):
@@ -74,14 +75,14 @@ CASES = {
 
 
 def pair_potential(atoms):
-    """Energy and forces of ions that attract their opposites and repel their like."""
+    """Energy and forces of ions: unlike ions attract each other, like ions repel each other."""
     i, j, r, D = neighbor_list("ijdD", atoms, 8.0)
     unlike = atoms.numbers[i] != atoms.numbers[j]
     x = np.exp(-1.2 * (r - 2.7))
     energy = np.where(unlike, 0.8 * (x**2 - 2.0 * x), 0.8 * x)
-    slope = np.where(unlike, -1.92 * (x**2 - x), -0.96 * x)
+    derivative = np.where(unlike, -1.92 * (x**2 - x), -0.96 * x)
     forces = np.zeros((len(atoms), 3))
-    np.add.at(forces, i, (slope / r)[:, None] * D)
+    np.add.at(forces, i, (derivative / r)[:, None] * D)
     return energy.sum() / 2, forces
 
 
@@ -97,7 +98,7 @@ def model():
     return make_pipeline(
         SOAPFeaturizer(r_cut=4.0, n_max=4, l_max=3),
         CURSparsifier(n_points=25),
-        KQEqRegressor(hardness=8.0, radius_scale=0.35, sigma_forces=0.05, tol=1e-4),
+        KQEqRegressor(sigma_forces=0.05, tol=1e-4, response=QEq(hardness=8.0, radius_scale=0.35)),
     ).fit(X, make_targets(energy=energy, forces=forces))
 
 
@@ -127,8 +128,8 @@ def test_same_as_predictions(name, model):
 def test_derivatives(name, model):
     atoms = with_calculator(name, model)
     forces = atoms.get_forces()
-    some = calculate_numerical_forces(atoms, 3e-4, iatoms=[0, len(atoms) - 1])
-    assert_allclose(some, forces[[0, -1]], rtol=0, atol=3e-6 * np.abs(forces).max())
+    numerical = calculate_numerical_forces(atoms, 3e-4, iatoms=[0, len(atoms) - 1])
+    assert_allclose(numerical, forces[[0, -1]], rtol=0, atol=3e-6 * np.abs(forces).max())
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "slab" in name or "crystal" in name])
@@ -149,38 +150,38 @@ def test_stress(name, model):
         assert not stress[2].any()
 
 
-def test_only_what_is_asked_for(model, monkeypatch):
-    asked = []
+def test_only_requested_properties_are_computed(model, monkeypatch):
+    requests = []
     solutions = KQEqRegressor.solutions
 
     def counted(self, X, names, start):
-        asked.append(names)
+        requests.append(names)
         return solutions(self, X, names, start)
 
     monkeypatch.setattr(KQEqRegressor, "solutions", counted)
     atoms = with_calculator("crystal", model)
     energy = atoms.get_potential_energy()
     atoms.get_charges()
-    assert asked == [["energy"]] and "forces" not in atoms.calc.results
+    assert requests == [["energy"]] and "forces" not in atoms.calc.results
     atoms.get_forces()
     atoms.get_stress()
     assert atoms.get_potential_energy() == pytest.approx(energy, rel=1e-10)
     atoms.set_initial_charges(np.ones(len(atoms)))
     atoms.get_forces()
-    assert asked == [["energy"], ["forces"]]
+    assert requests == [["energy"], ["forces"]]
 
 
-def test_what_a_structure_does_not_have(model):
+def test_undefined_properties_are_refused(model):
     crystal, slab = with_calculator("crystal", model), with_calculator("slab", model)
-    with pytest.raises(PropertyNotImplementedError, match="Cl4Na4 .* has no dipole: charge jumps"):
+    with pytest.raises(PropertyNotImplementedError, match="Cl4Na4 .* has no dipole: a dipole"):
         crystal.get_dipole_moment()
-    with pytest.raises(PropertyNotImplementedError, match="has no stress: .* periodic vectors"):
+    with pytest.raises(PropertyNotImplementedError, match="has no stress: .* periodic axes"):
         with_calculator("cluster", model).get_stress()
     assert_array_equal(np.isnan(slab.get_dipole_moment()), [True, True, False])
     slab.cell[2] = 0.0
-    with pytest.raises(PropertyNotImplementedError, match="third vector is missing"):
+    with pytest.raises(PropertyNotImplementedError, match="adds the third vector of a slab"):
         slab.get_stress()
-    # What it does have is there nevertheless.
+    # Defined properties were computed nevertheless.
     assert slab.calc.results["forces"].shape == (8, 3)
     with pytest.raises(PropertyNotImplementedError, match="magmoms"):
         crystal.get_magnetic_moments()
@@ -219,7 +220,7 @@ CHANGES = [
 
 
 def test_changes_are_noticed(model):
-    """Also those that ASE does not compare."""
+    """Including the changes that ASE does not compare."""
     atoms = with_calculator("cluster", model)
     for change in CHANGES:
         before = atoms.get_dipole_moment()
@@ -245,27 +246,28 @@ def test_another_model(model):
 
 def test_charges_of_the_last_step_start_the_solver(monkeypatch):
     iterations = []
-    charges = Equilibrium.charges
+    charges = QEqEquilibrium.charges
 
-    def counted(self, chi, start=None, reference=None):
-        result = charges(self, chi, start, reference)
+    def counted(self, *, start=None, **fields):
+        result = charges(self, start=start, **fields)
         iterations.append(self.n_iterations)
         return result
 
-    monkeypatch.setattr(Equilibrium, "charges", counted)
+    monkeypatch.setattr(QEqEquilibrium, "charges", counted)
     atoms = rattled(salt(CRYSTAL) * (2, 2, 2))
     y = make_targets(charges=[np.zeros(len(atoms))])
-    model = QEqRegressor(solver="iterative", sigma_charges=1e6, radius_scale=0.35).fit([atoms], y)
+    response = QEq(solver="iterative", radius_scale=0.35)
+    model = QEqRegressor(sigma_charges=1e6, response=response).fit([atoms], y)
     atoms.calc = KQEqCalculator(model)
     iterations.clear()
     atoms.get_potential_energy()
     atoms.get_forces()
     atoms.rattle(1e-5)
     atoms.get_forces()
-    cold, same, near = iterations
-    assert same == 0 < near < cold
+    first, unchanged, rattled_again = iterations
+    assert unchanged == 0 < rattled_again < first
     assert_allclose(atoms.get_charges(), predict_charges(model, [atoms])[0], atol=1e-7)
-    # Other atoms in the same number start anew, as does a calculator that was reset.
+    # Other atomic numbers start from nothing, and so does a calculator that was reset.
     atoms.numbers[[0, 1]] = atoms.numbers[[1, 0]]
     atoms.get_forces()
     atoms.calc.reset()
@@ -337,7 +339,7 @@ def test_thermostats_and_barostats(name, model):
 
 @pytest.mark.parametrize("name", ["cluster", "crystal"])
 def test_socket(name, model, tmp_path):
-    """The server drives; the client, in a thread, has the model."""
+    """The server asks for forces; the client, in a thread, has the model."""
     atoms, remote = CASES[name].copy(), with_calculator(name, model)
     reference = with_calculator(name, model)
     unixsocket = f"skqeq_{tmp_path.name}_{name}"
@@ -349,7 +351,7 @@ def test_socket(name, model, tmp_path):
         client = threading.Thread(target=serve)
         client.start()
         for _ in range(2):
-            # The protocol is in atomic units, and back.
+            # The protocol converts to atomic units and back.
             assert_allclose(atoms.get_forces(), reference.get_forces(), rtol=1e-8, atol=1e-10)
             assert atoms.get_potential_energy() == pytest.approx(reference.get_potential_energy())
             if any(atoms.pbc):
@@ -368,7 +370,7 @@ def test_saved_model_and_copied_calculator(model, tmp_path):
     assert_array_equal(atoms.get_forces(), forces)
     assert atoms.copy().calc is None
     calc = pickle.loads(pickle.dumps(atoms.calc))
-    # It still knows the results, and that they are of these atoms.
+    # The copy has the results, and recognises the atoms.
     assert not calc.calculation_required(atoms, ["forces", "dipole"])
     atoms.rattle(0.01)
     assert_array_equal(calc.get_forces(atoms), predict_forces(model, [atoms])[0])
@@ -390,7 +392,7 @@ def test_one_model_for_many(model):
     expected = predict_forces(model, list(CASES.values()))
     jobs = [joblib.delayed(Atoms.get_forces)(atoms) for atoms in images]
     parallel = joblib.Parallel(n_jobs=2)(jobs)
-    # In turns, so that what one remembers would show in another.
+    # In turns: a result that leaks from one calculator to another would be seen.
     turns = [None] * len(images)
     for order in (range(len(images)), reversed(range(len(images)))):
         for i in order:
@@ -411,8 +413,8 @@ def test_bad_models(model):
     with pytest.raises(NotFittedError):
         KQEqCalculator(make_pipeline(SOAPFeaturizer(), CURSparsifier(), KQEqRegressor()))
     with pytest.raises(NotFittedError):
-        KQEqCalculator(GridSearchCV(QEqRegressor(), {"hardness": [1.0, 2.0]}))
-    with pytest.raises(TypeError, match="Ridge is no charge model"):
+        KQEqCalculator(GridSearchCV(QEqRegressor(), {"response__hardness": [1.0, 2.0]}))
+    with pytest.raises(TypeError, match="Ridge is neither a charge model nor a pipeline"):
         KQEqCalculator(Ridge())
     calc = KQEqCalculator(model)
     with pytest.raises(NotFittedError):
@@ -441,7 +443,7 @@ def test_models_without_forces():
     model = make_pipeline(distances, CURSparsifier(n_points=1), KQEqRegressor()).fit([atoms], y)
     atoms.calc = KQEqCalculator(model)
     assert atoms.get_potential_energy() == predict_energy(model, [atoms])[0]
-    with pytest.raises(TypeError, match="forces need the features of SOAPFeaturizer"):
+    with pytest.raises(TypeError, match="forces, stress and Born charges need features"):
         atoms.get_forces()
 
 

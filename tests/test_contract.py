@@ -478,11 +478,11 @@ def test_hashes_survive_pickling(molecules):
 
 
 def test_disk_cache_is_hit(molecules, tmp_path, monkeypatch, empty_cache):
-    from skqeq.features import _cache
+    from skqeq.features import ROWS
 
     soap = small("soap").set_params(memory=str(tmp_path))
     rows = list(soap.fit_transform(molecules))
-    _cache.ROWS.clear()
+    ROWS.clear()
     stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("output.pkl")}
     assert len(stamps) == len(molecules)
     again = list(clone(soap).fit_transform(pickle.loads(pickle.dumps(molecules))))
@@ -491,10 +491,10 @@ def test_disk_cache_is_hit(molecules, tmp_path, monkeypatch, empty_cache):
 
 
 def test_n_jobs(molecules, dipoles, empty_cache):
-    from skqeq.features import _cache
+    from skqeq.features import ROWS
 
     one = small("pipeline").fit(molecules, dipoles).predict(molecules)
-    _cache.ROWS.clear()
+    ROWS.clear()
     two = small("pipeline").set_params(soapfeaturizer__n_jobs=2)
     assert_array_equal(two.fit(molecules, dipoles).predict(molecules), one)
 

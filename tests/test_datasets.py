@@ -1,4 +1,4 @@
-"""Data sets: what the labels obey, and downloads from a server on this machine."""
+"""Data sets: physical properties of the labels, and downloads from a local server."""
 
 import gzip
 import hashlib
@@ -94,7 +94,7 @@ def test_molecules_of_water_do_not_collide(water):
 
 def test_forces_on_water_sum_to_charge_times_field(water):
     X, y, _ = water
-    # Rounding, and the grid of PBE0.
+    # Rounding for GFN2-xTB, and the integration grid for PBE0.
     tolerance = 2e-4 if X[0].info["level"].startswith("GFN2") else 0.01
     for atoms, forces in zip(X, y["forces"]):
         expected = atoms.info["charge"] * field_of(atoms)
@@ -103,7 +103,7 @@ def test_forces_on_water_sum_to_charge_times_field(water):
 
 def test_energies_of_water_are_sensible(water):
     X, y, _ = water
-    # The charge states apart: a proton has an energy of its own.
+    # By charge state, because adding a proton changes the energy.
     for charge in (-1, 0, 1):
         members = [i for i, atoms in enumerate(X) if atoms.info["charge"] == charge]
         A = [[X[i].info["n_molecules"], 1] for i in members]
@@ -136,7 +136,7 @@ def test_molecules_have_dipoles_and_charges_only(load):
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """A server that tells nothing."""
+    """A server without messages."""
 
     def log_message(self, *args):
         pass
@@ -144,7 +144,7 @@ class Handler(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path):
-    """Folder and address of a server, and how to stop it."""
+    """Folder and URL of a server, and a function that stops it."""
     pytest.importorskip("pooch")
     folder = tmp_path / "server"
     folder.mkdir()
@@ -164,7 +164,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def published(server, monkeypatch):
-    """The same server with a small file in place of the large set."""
+    """A server with a small file in place of the large set."""
     folder, _, _ = server
     content = gzip.compress(XYZ.encode())
     (folder / NAME).write_bytes(content)
@@ -181,7 +181,7 @@ def test_fetch_water(published, tmp_path, capfd):
     assert y["energy"].tolist() == [-138] and y["charges"][0].tolist() == [-0.6, 0.3, 0.3]
     assert y["forces"][0].shape == (3, 3)
     assert "%" not in capfd.readouterr().err  # no progress bar unless asked for
-    # Once more, without server and without knowing where it was.
+    # The downloaded file is used without a server and without a URL.
     stop()
     again, _ = fetch_water(data_home=tmp_path / "home")
     assert again[0] == X[0]

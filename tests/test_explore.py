@@ -1,4 +1,4 @@
-"""The page of `skqeq.explore`: what it holds, and what a browser draws of it."""
+"""The page of `skqeq.explore`: its data, and its picture in a browser."""
 
 import json
 import os
@@ -37,17 +37,17 @@ def test_everything_is_on_the_page(model, molecules, dipoles, tmp_path):
     assert path == tmp_path / "page.html"
     data = data_of(path)
     assert len(data["structures"]) == 12
-    found = data["properties"]
+    properties = data["properties"]
     charges = np.concatenate(predict_charges(fitted, molecules))
-    assert_allclose(found["charge"]["values"], charges)
+    assert_allclose(properties["charge"]["values"], charges)
     errors = np.linalg.norm(fitted.predict(molecules) - dipoles, axis=1) / 0.2081943
-    assert_allclose(found["error of the dipole"]["values"], errors, rtol=1e-5)
-    assert found["number"]["values"] == list(range(12))
-    assert {"PC 1", "PC 2", "dipole", "atoms", "name", "electronegativity"} <= found.keys()
+    assert_allclose(properties["error of the dipole"]["values"], errors, rtol=1e-5)
+    assert properties["number"]["values"] == list(range(12))
+    assert {"PC 1", "PC 2", "dipole", "atoms", "name", "electronegativity"} <= properties.keys()
     assert len(data["environments"]) == len(charges)
     settings = data["settings"]["structure"][0]["color"]
     assert settings["max"] == -settings["min"] == pytest.approx(np.abs(charges).max())
-    # Nothing is loaded from elsewhere.
+    # The page loads no other file.
     assert not re.search(r'<(script|link|img)[^>]*(src|href)="http', path.read_text())
 
 
@@ -70,7 +70,7 @@ def test_wrong_properties(model, molecules, dipoles, tmp_path):
 
 @pytest.fixture
 def drawn(tmp_path):
-    """What a browser makes of a page: an image of red, green and blue between 0 and 1."""
+    """Function that returns the picture of a page in a browser: RGB values from 0 to 1."""
     if CHROMIUM is None:
         pytest.skip("no Chromium")
     read = pytest.importorskip("matplotlib.image").imread
@@ -99,7 +99,7 @@ def test_a_browser_draws_it(model, molecules, dipoles, tmp_path, drawn):
 
 
 def test_a_browser_draws_the_documentation(drawn):
-    """Its start page, of the folder that the environment variable SKQEQ_HTML names."""
+    """The environment variable SKQEQ_HTML names the folder of the built pages."""
     folder = os.environ.get("SKQEQ_HTML")
     if folder is None:
         pytest.skip("SKQEQ_HTML does not say where the built pages are")

@@ -12,7 +12,7 @@ D = 4.80320  # Debye per e*Angstrom
 
 
 def test_dipole_errors_by_hand():
-    # Norms 3 and 0.5 D, predicted as 4 and 0.3 D in the same direction, and one unknown.
+    # Norms 3 and 0.5 D, predicted as 4 and 0.3 D in the same direction; one label is missing.
     truth = np.array([[0, 0, 3], [0.5, 0, 0], [np.nan] * 3]) / D
     predicted = np.array([[0, 0, 4], [0.3, 0, 0], [9, 9, 9]]) / D
     errors = dipole_errors(truth, predicted)
@@ -55,7 +55,7 @@ def test_mae_and_rmse_by_hand():
     assert_allclose(target_rmse(truth, predicted, weights), np.sqrt((1 + 2 * 4) / 4))
 
 
-def test_partly_known_labels():
+def test_missing_components():
     truth = np.array([[0.0, np.nan, 2.0], [1.0, 1.0, 1.0]])
     predicted = np.ones((2, 3))
     assert_allclose(target_mae(truth, predicted), 2 / 5)
@@ -69,7 +69,7 @@ def test_r2_of_vectors():
     weights = rng.uniform(size=20)
     expected = r2_score(truth, predicted, sample_weight=weights, multioutput="variance_weighted")
     assert_allclose(target_r2(truth, predicted, weights), expected)
-    # Removing a structure is giving it no weight, or no label.
+    # A structure without weight counts as little as one without a label.
     weights[0] = 0
     truth_without = truth.copy()
     truth_without[0] = np.nan

@@ -1,4 +1,4 @@
-"""Scorers of one target, and folds that share out labels."""
+"""Scorers of one target, and folds with equal numbers of labels."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning, UndefinedMetricWarning
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 
-from skqeq import QEqRegressor, make_targets
+from skqeq import QEq, QEqRegressor, make_targets
 from skqeq.model_selection import LabelledKFold, TargetScorer
 
 
@@ -20,8 +20,8 @@ def fitted(molecules, table):
 
 def test_scorer_values(fitted, molecules, table):
     predicted = fitted.predict(molecules)
-    known = [i for i in range(12) if i != 3]
-    error = predicted["dipole"][known] - table["dipole"][known]
+    labelled = [i for i in range(12) if i != 3]
+    error = predicted["dipole"][labelled] - table["dipole"][labelled]
     weights = np.linspace(0.1, 1, 12)
     scores = {
         "mae": -np.abs(error).mean(),
@@ -29,7 +29,7 @@ def test_scorer_values(fitted, molecules, table):
     }
     for metric, expected in scores.items():
         assert_allclose(TargetScorer("dipole", metric)(fitted, molecules, table), expected)
-    weighted = -np.average(np.abs(error), weights=np.repeat(weights[known, None], 3, axis=1))
+    weighted = -np.average(np.abs(error), weights=np.repeat(weights[labelled, None], 3, axis=1))
     assert_allclose(
         TargetScorer("dipole", "mae")(fitted, molecules, table, sample_weight=weights), weighted
     )
@@ -48,12 +48,12 @@ def test_energies_per_atom(molecules, energies):
     model = QEqRegressor(sigma_energy=0.1).fit(molecules, energies[["energy"]])
     n_atoms = np.array([len(atoms) for atoms in molecules])
     energies["energy"][3] = np.nan
-    known = np.arange(12) != 3
-    truth = (energies["energy"] / n_atoms)[known]
-    error = (model.predict_energy(molecules) / n_atoms)[known] - truth
+    labelled = np.arange(12) != 3
+    truth = (energies["energy"] / n_atoms)[labelled]
+    error = (model.predict_energy(molecules) / n_atoms)[labelled] - truth
     scorer = TargetScorer("energy", "mae", per_atom=True)
     assert_allclose(scorer(model, molecules, energies), -np.abs(error).mean(), rtol=1e-9)
-    total = np.abs(error * n_atoms[known]).mean()
+    total = np.abs(error * n_atoms[labelled]).mean()
     assert_allclose(TargetScorer("energy", "mae")(model, molecules, energies), -total, rtol=1e-9)
     assert total > 1e-3
     r2 = 1.0 - np.sum(error**2) / np.sum((truth - truth.mean()) ** 2)
@@ -61,7 +61,7 @@ def test_energies_per_atom(molecules, energies):
     assert_allclose(by_scorer, r2, rtol=1e-9)
     assert model.score(molecules, energies[["energy"]]) == by_scorer
     assert repr(scorer) == "TargetScorer('energy', 'mae', per_atom=True)"
-    search = clone(GridSearchCV(QEqRegressor(), {"hardness": [8.0]}, scoring=scorer))
+    search = clone(GridSearchCV(QEqRegressor(), {"sigma_energy": [0.1]}, scoring=scorer))
     assert repr(search.scoring) == repr(scorer)
 
 
@@ -154,7 +154,7 @@ def forms(dipoles):
 
 
 @pytest.mark.parametrize("form", ["table", "dicts", "frame", "array"])
-def test_folds_share_out_labels(form, molecules, dipoles):
+def test_folds_have_equal_numbers_of_labels(form, molecules, dipoles):
     dipoles[4:] = np.nan
     y = forms(dipoles)[form]
     cv = LabelledKFold("dipole", n_splits=4)
@@ -167,7 +167,7 @@ def test_folds_share_out_labels(form, molecules, dipoles):
         assert sum(i < 4 for i in test) == 1
 
 
-def test_folds_share_out_ragged_labels(molecules, charges):
+def test_folds_have_equal_numbers_of_ragged_labels(molecules, charges):
     y = make_targets(charges=[q if i % 3 == 0 else None for i, q in enumerate(charges)])
     for _, test in LabelledKFold("charges", n_splits=4).split(molecules, y):
         assert sum(i % 3 == 0 for i in test) == 1
@@ -201,7 +201,7 @@ def test_folds_are_reproducible(molecules, dipoles):
 
 @pytest.mark.parametrize("n_unlabelled", [0, 1])
 def test_folds_of_few_do_not_warn_about_classes(n_unlabelled, molecules, dipoles):
-    # scikit-learn's stratified folds warn about small classes, of which the user knows nothing.
+    # scikit-learn's stratified folds warn about small classes, which users never defined.
     dipoles[:n_unlabelled] = np.nan
     folds = list(LabelledKFold("dipole", 2).split(molecules, make_targets(dipole=dipoles)))
     assert len(folds) == 2
@@ -218,15 +218,15 @@ def test_search_with_labelled_folds(molecules, dipoles):
     y = make_targets(dipole=dipoles)
     groups = np.arange(12)
     search = GridSearchCV(
-        QEqRegressor(),
-        {"hardness": [0.0, 5.0]},
+        QEqRegressor(response=QEq()),
+        {"response__hardness": [0.0, 5.0]},
         scoring=TargetScorer("dipole"),
         cv=LabelledKFold("dipole", 4),
         error_score="raise",
     )
     search.fit(molecules, y, groups=groups)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
-    # The same again when scikit-learn hands out groups by request only, as its splitters do.
+    # With metadata routing, scikit-learn passes groups only to splitters that request them.
     with sklearn.config_context(enable_metadata_routing=True):
         routed = clone(search).fit(molecules, y, groups=groups)
     assert_allclose(

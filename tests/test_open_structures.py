@@ -1,4 +1,4 @@
-"""Structures that stay in their files."""
+"""Structures that are read from files when they are indexed."""
 
 import pickle
 
@@ -135,7 +135,7 @@ def test_few_reads(n_kept, most, data, monkeypatch):
     """Of a fit to dipoles: one to look at all, two to choose environments, and that of the fit."""
     X, y, _ = data
     sizes = [structure.n_bytes for structure in check_structures(X)]
-    monkeypatch.setattr(_collection, "KEPT_BYTES", sum(sizes[:n_kept]))
+    monkeypatch.setattr(_collection, "STORE_BYTES", sum(sizes[:n_kept]))
     counts = np.zeros(len(X), dtype=int)
 
     class Counting:
@@ -174,7 +174,7 @@ def test_unreadable_files(tmp_path, path, data):
         open_structures(broken)
     with pytest.raises(ValueError, match="not a file"):
         open_structures(tmp_path)
-    with pytest.raises(ValueError, match="no file"):
+    with pytest.raises(ValueError, match="needs at least one file"):
         open_structures()
     with pytest.raises(ValueError, match="unpack"):
         open_structures("molecules.xyz.gz")
@@ -185,16 +185,16 @@ def test_unreadable_files(tmp_path, path, data):
     with pytest.raises(ValueError, match="ends in structure 39"):
         open_structures(broken)
     broken.write_text("".join(["x\n", *lines]))
-    with pytest.raises(ValueError, match="line 1: 'x' is no number"):
+    with pytest.raises(ValueError, match="line 1: 'x' is not the number"):
         open_structures(broken)
     for n_atoms in ("-3", "9" * 30):
         broken.write_text("".join([f"{n_atoms}\n", *lines[1:]]))
         with pytest.raises(ValueError, match="line 1: '-3'|ends in structure 0"):
             open_structures(broken)
     for columns in ("4" + "9" * 20, "400000000", "9999999"):
-        # Each would be given a name, for minutes or until memory is full.
+        # ASE allocates a name for each column, for minutes or until the memory is full.
         broken.write_text("".join(lines).replace("pos:R:3", f"pos:R:{columns}", 1))
-        with pytest.raises(ValueError, match=f"structure 0 .* no line holds the {columns} columns"):
+        with pytest.raises(ValueError, match=f"structure 0 .* no line has the {columns} columns"):
             open_structures(broken)[0]
     for name in ("broken.db", "broken.traj"):
         (tmp_path / name).write_text("nonsense")

@@ -1,4 +1,4 @@
-"""Spot checks of the element tables against the printed ones."""
+"""Spot checks of the element tables against the published tables."""
 
 import numpy as np
 import pytest

@@ -1,16 +1,20 @@
 """Fitted models on disk: bit for bit, plain, versioned, and readable without pickle."""
 
 import hashlib
+import io
 import json
 import os
 import pathlib
 import pickle
 import pickletools
+import re
 import subprocess
 import sys
 import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from types import ModuleType
 
 import joblib
 import numpy as np
@@ -41,22 +45,22 @@ from skqeq.model_selection import LabelledKFold, TargetScorer
 # What a file of ours holds beside arrays and plain Python.
 TRUSTED = {
     "pipeline": [
-        "skqeq.features._soap.PowerSpectrum",
-        "skqeq.features._soap.SOAPFeaturizer",
-        "skqeq.models._kqeq.KQEqRegressor",
-        "skqeq.response._flow.ChargeFlow",
-        "skqeq.sparsify._cur.CURSparsifier",
-        "skqeq.sparsify._kernel.SparseKernel",
+        "skqeq.CURSparsifier",
+        "skqeq.ChargeFlow",
+        "skqeq.KQEqRegressor",
+        "skqeq.SOAPFeaturizer",
+        "skqeq.features.PowerSpectrum",
+        "skqeq.sparsify.SparseKernel",
     ],
-    "qeq": ["skqeq.models._qeq.QEqRegressor", "skqeq.response._qeq.QEq"],
+    "qeq": ["skqeq.QEq", "skqeq.QEqRegressor"],
     "blocks": [
-        "skqeq.features._blocks.StructureBlocks",
-        "skqeq.features._soap.PowerSpectrum",
-        "skqeq.features._soap.SOAPFeaturizer",
-        "skqeq.models._gapkqeq.GAPKQEqRegressor",
-        "skqeq.response._qeq.QEq",
-        "skqeq.sparsify._cur.CURSparsifier",
-        "skqeq.sparsify._kernel.SparseKernel",
+        "skqeq.CURSparsifier",
+        "skqeq.GAPKQEqRegressor",
+        "skqeq.QEq",
+        "skqeq.SOAPFeaturizer",
+        "skqeq.StructureBlocks",
+        "skqeq.features.PowerSpectrum",
+        "skqeq.sparsify.SparseKernel",
     ],
 }
 
@@ -395,17 +399,21 @@ def test_labels_in_memory_maps(molecules, dipoles, tmp_path):
 # ---- skops alone --------------------------------------------------------------------------------
 
 
-def test_skops_round_trip(kind, fitted, molecules, tmp_path):
-    skops.io.dump(fitted, tmp_path / "model.skops")
-    loaded = skops.io.load(tmp_path / "model.skops", trusted=TRUSTED[kind])
+def stored(path):
+    """The file of skops inside a file of ours."""
+    return zipfile.ZipFile(path).read("model.skops")
+
+
+def test_skops_round_trip(kind, path, fitted, molecules):
+    loaded = skops.io.loads(stored(path), trusted=TRUSTED[kind])
     assert bits(loaded.predict(molecules)) == bits(fitted.predict(molecules))
     for a, b in zip(predict_charges(loaded, molecules), predict_charges(fitted, molecules)):
         assert_array_equal(a, b)
     assert repr(loaded) == repr(fitted)
 
 
-def test_skops_needs_these_types_and_no_others(kind, fitted):
-    data = skops.io.dumps(fitted)
+def test_skops_needs_these_types_and_no_others(kind, path):
+    data = stored(path)
     assert sorted(skops.io.get_untrusted_types(data=data)) == TRUSTED[kind]
     with pytest.raises(skops.io.exceptions.UntrustedTypesFoundException):
         skops.io.loads(data)
@@ -415,9 +423,36 @@ def test_package_publishes_the_list(kind):
     assert set(TRUSTED[kind]) <= set(persistence.TRUSTED_TYPES)
 
 
-def test_skops_refuses_a_newer_format(kind, fitted, monkeypatch):
+def test_skops_refuses_a_newer_format(kind, fitted, monkeypatch, tmp_path):
     with monkeypatch.context() as newer:
         newer.setattr(persistence, "FORMAT", persistence.FORMAT + 1)
-        data = skops.io.dumps(fitted)
+        save(fitted, tmp_path / "model.skqeq")
     with pytest.raises(ValueError, match="upgrade skqeq"):
-        skops.io.loads(data, trusted=TRUSTED[kind])
+        skops.io.loads(stored(tmp_path / "model.skqeq"), trusted=TRUSTED[kind])
+
+
+# ---- types that move ----------------------------------------------------------------------------
+
+
+def test_files_name_no_private_module(path):
+    schema = zipfile.ZipFile(io.BytesIO(stored(path))).read("schema.json").decode()
+    modules = set(re.findall(r'"__module__": "(skqeq[^"]*)"', schema))
+    assert modules
+    assert not [module for module in modules if "._" in module]
+
+
+def test_a_file_from_before_types_moved(path, fitted, molecules, monkeypatch):
+    """Classes may be defined in another file, and even have another public name, than once."""
+    expected = bits(fitted.predict(molecules))
+    types, moved = {}, ModuleType("skqeq._moved")
+    monkeypatch.setitem(sys.modules, "skqeq._moved", moved)
+    for name, importable in persistence.TYPES.items():
+        module, _, attribute = importable.rpartition(".")
+        cls = getattr(import_module(module), attribute)
+        # As after `git mv`: the old module is gone, and the class belongs to the new one.
+        monkeypatch.setattr(cls, "__module__", "skqeq._moved")
+        monkeypatch.delattr(import_module(module), attribute)
+        setattr(moved, f"New{attribute}", cls)
+        types[name] = f"skqeq._moved.New{attribute}"
+    monkeypatch.setattr(persistence, "TYPES", types)
+    assert bits(load(path).predict(molecules)) == expected

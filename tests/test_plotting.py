@@ -76,7 +76,7 @@ def test_parity_of_forces_draws_every_component(ax):
     predicted = [f + 0.5 for f in forces]
     options = {"unit": "eV/Angstrom", "label": "force", "ax": ax}
     plot_parity(forces, predicted, **options)
-    # Joined to one array of shape (n, 3) they look like dipoles, but for the unit.
+    # An array of shape (n, 3) holds forces, and not dipoles, if the unit is given.
     plot_parity(np.concatenate(forces), np.concatenate(predicted), **options)
     plot_parity(np.concatenate(forces).ravel(), np.concatenate(predicted).ravel(), **options)
     expected = np.concatenate([f.ravel() for f in forces])

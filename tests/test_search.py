@@ -24,7 +24,7 @@ from sklearn.model_selection import (
 from sklearn.pipeline import make_pipeline
 
 from skqeq import CURSparsifier, KQEqRegressor, QEqRegressor, SOAPFeaturizer, make_targets, strip
-from skqeq.features import _cache, _soap
+from skqeq.features import ROWS, _source
 from skqeq.metrics import target_mae
 
 GRID = {"kqeqregressor__sigma_dipole": [0.01, 0.1, 1.0], "soapfeaturizer__r_cut": [2.0, 3.0]}
@@ -34,13 +34,13 @@ GRID = {"kqeqregressor__sigma_dipole": [0.01, 0.1, 1.0], "soapfeaturizer__r_cut"
 def counted(monkeypatch, empty_cache):
     """The list of descriptors that were computed, as (options, digest of the structure)."""
     calls = []
-    describe = _soap.describe
+    describe = _source.describe
 
-    def counting(spectrum, structure, key):
+    def counting(spectrum, structure, key, versions=None):
         calls.append((spectrum.options, structure.digest))
         return describe(spectrum, structure, key)
 
-    monkeypatch.setattr(_soap, "describe", counting)
+    monkeypatch.setattr(_source, "describe", counting)
     return calls
 
 
@@ -85,20 +85,20 @@ def test_cutoff_widths(counted, model, molecules, table):
     assert len(set(search.cv_results_["mean_test_score"])) == 3
 
 
-def test_without_cache_rows_are_computed_again(counted, model, molecules, table):
-    model.set_params(soapfeaturizer__cache_bytes=0)
+def test_without_cache_rows_are_computed_again(counted, model, molecules, table, memory_budget):
+    memory_budget(0)
     model.fit(molecules, table).predict(molecules)
     # Rows of atoms alone, from which the sparse set was chosen, are not counted.
     assert len(counted) == 2 * len(molecules)
-    assert len(_cache.ROWS) == 0
+    assert len(ROWS) == 0
 
 
-def test_a_small_cache_changes_nothing(counted, model, molecules, table, reference):
-    _cache.ROWS.clear()
-    row_bytes = _soap.SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=2).fit_transform(molecules)[4].nbytes
-    small = clone(model).set_params(soapfeaturizer__cache_bytes=4 * row_bytes)
-    search = GridSearchCV(small, GRID, cv=KFold(3)).fit(molecules, table)
-    assert 0 < _cache.ROWS.nbytes <= 4 * row_bytes
+def test_a_small_cache_changes_nothing(counted, model, molecules, table, reference, memory_budget):
+    ROWS.clear()
+    row_bytes = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=2).fit_transform(molecules)[4].nbytes
+    memory_budget(4 * row_bytes)
+    search = GridSearchCV(model, GRID, cv=KFold(3)).fit(molecules, table)
+    assert 0 < ROWS.nbytes <= 4 * row_bytes
     assert_same_search(search, reference)
 
 

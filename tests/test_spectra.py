@@ -1,4 +1,4 @@
-"""Infrared spectra against an oscillator that is known."""
+"""Infrared spectra against an oscillator of known frequency."""
 
 import numpy as np
 import pytest
@@ -6,18 +6,19 @@ from ase import Atoms, units
 from ase.build import bulk, molecule
 from numpy.testing import assert_allclose
 
-from skqeq import QEqRegressor, make_targets, predict_charges
+from skqeq import QEq, QEqRegressor, make_targets, predict_charges
 from skqeq.spectra import LIGHT, dipole_derivatives, infrared_spectrum
 
 
 @pytest.fixture(scope="module")
 def model():
     water = molecule("H2O")
-    return QEqRegressor(radius_scale=0.5).fit([water], make_targets(charges=[[-0.7, 0.35, 0.35]]))
+    model = QEqRegressor(response=QEq(radius_scale=0.5))
+    return model.fit([water], make_targets(charges=[[-0.7, 0.35, 0.35]]))
 
 
 def vibrating(wavenumber, n, timestep):
-    """A hydrogen molecule's worth of O-H whose bond length oscillates."""
+    """Frames of an OH molecule whose bond length oscillates."""
     frames = []
     for t in timestep * np.arange(n):
         phase = 2 * np.pi * LIGHT * wavenumber * t
@@ -51,7 +52,7 @@ def test_the_integral_is_the_mean_square():
     wavenumbers, intensities = infrared_spectrum(derivatives, 0.5, resolution=50.0)
     integral = np.sum(intensities) * (wavenumbers[1] - wavenumbers[0])
     assert_allclose(integral, 3.0, rtol=0.02)
-    # An axis that is not defined adds nothing.
+    # An axis along which derivatives are undefined adds nothing.
     derivatives[:, 0] = np.nan
     _, fewer = infrared_spectrum(derivatives, 0.5, resolution=50.0)
     assert_allclose(fewer.sum() / intensities.sum(), 2 / 3, rtol=0.02)
@@ -63,8 +64,9 @@ def test_the_integral_is_the_mean_square():
         (np.zeros((100, 2)), 1.0, 500.0, r"of shape \(n, 3\), got \(100, 2\)"),
         (np.zeros((100, 3)), 0.0, 500.0, "timestep must be a positive number of fs, got 0.0"),
         (np.zeros((100, 3)), 1.0, np.nan, "resolution must be a positive number of 1/cm, got nan"),
+        (np.zeros((100, 3)), 1.0, 2e4, "gives segments of 2 frames, and 8 are the least"),
         (np.zeros((100, 3)), 1.0, 10.0, "segments of 3336 frames, but the trajectory has 100"),
-        (np.full((100, 3), np.nan), 1.0, 500.0, "derivatives hold NaN"),
+        (np.full((100, 3), np.nan), 1.0, 500.0, "derivatives are NaN in"),
     ],
 )
 def test_bad_input(derivatives, timestep, resolution, message):
@@ -72,7 +74,7 @@ def test_bad_input(derivatives, timestep, resolution, message):
         infrared_spectrum(derivatives, timestep, resolution)
 
 
-def test_trajectories_that_have_no_spectrum(model):
+def test_trajectories_without_a_spectrum_are_refused(model):
     with pytest.raises(ValueError, match="no frame of the trajectory has velocities"):
         dipole_derivatives(model, [molecule("H2O")])
     ice = bulk("H", "fcc", a=4.0)

@@ -8,7 +8,13 @@ from ase.build import molecule
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from skqeq import check_structures
-from skqeq._threads import ONE_THREAD, SMALL, threads_for
+from skqeq._threads import (
+    ONE_BLAS_THREAD,
+    SMALL_STRUCTURE,
+    OneBlasThread,
+    _blas_libraries,
+    blas_threads_for,
+)
 
 
 def threads():
@@ -27,13 +33,13 @@ def blas():
 
 def test_one_thread_and_back(before):
     assert blas() == {2}
-    with ONE_THREAD:
+    with ONE_BLAS_THREAD:
         assert blas() == {1}
-        with ONE_THREAD:
+        with ONE_BLAS_THREAD:
             assert blas() == {1}
         assert blas() == {1}
     assert threads() == before
-    with pytest.raises(ZeroDivisionError), ONE_THREAD:
+    with pytest.raises(ZeroDivisionError), ONE_BLAS_THREAD:
         raise ZeroDivisionError
     assert threads() == before
 
@@ -43,11 +49,11 @@ def test_several_threads_of_python(before):
     barrier, depths = Barrier(2), []
 
     def work(first):
-        with ONE_THREAD:
+        with ONE_BLAS_THREAD:
             barrier.wait()
             if first:
                 barrier.wait()  # the other one is out
-                depths.append(ONE_THREAD.depth)
+                depths.append(ONE_BLAS_THREAD.depth)
         if not first:
             barrier.wait()
 
@@ -62,5 +68,43 @@ def test_several_threads_of_python(before):
 
 def test_large_structures_keep_their_threads():
     [small] = check_structures([molecule("H2O")])
-    assert threads_for(small) is ONE_THREAD
-    assert isinstance(threads_for(range(SMALL + 1)), nullcontext)
+    assert blas_threads_for(small) is ONE_BLAS_THREAD
+    assert isinstance(blas_threads_for(range(SMALL_STRUCTURE + 1)), nullcontext)
+
+
+def test_a_limit_of_the_user_is_left_alone():
+    with threadpool_limits(1, user_api="blas"):
+        with ONE_BLAS_THREAD:
+            assert not ONE_BLAS_THREAD._original
+        assert blas() == {1}
+
+
+def test_a_limit_that_was_set_meanwhile_stays(before):
+    """Another thread of Python, or the code inside, sets a limit for good."""
+    with ONE_BLAS_THREAD:
+        limit = threadpool_limits(3, user_api="blas")
+    try:
+        assert blas() == {3}
+    finally:
+        limit.restore_original_limits()
+        threadpool_limits(2, user_api="blas")
+
+
+def test_an_interrupt_on_the_way_in(before, monkeypatch):
+    limit = OneBlasThread()
+    libraries = [*_blas_libraries(), InterruptedLibrary()]
+    monkeypatch.setattr("skqeq._threads._blas_libraries", lambda: libraries)
+    with pytest.raises(KeyboardInterrupt), limit:
+        pytest.fail("the block must not run")
+    assert limit.depth == 0
+    assert threads() == before
+
+
+class InterruptedLibrary:
+    """A library at which the user presses Ctrl-C."""
+
+    num_threads = 2
+
+    def set_num_threads(self, n):
+        if n == 1:
+            raise KeyboardInterrupt

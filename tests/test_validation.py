@@ -1,4 +1,4 @@
-"""Yardsticks on systems whose answer is known."""
+"""Physical tests of models, on systems whose answer is known."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 from sklearn.model_selection import GridSearchCV
 
 from skqeq import (
+    QEq,
     QEqRegressor,
     make_targets,
     predict_charges,
@@ -27,7 +28,7 @@ from skqeq.validation import (
 
 
 def cluster(n=3, charge=0):
-    """Molecules of water on a line, 3 Angstrom apart."""
+    """Water molecules in a row, 3 Angstrom apart."""
     atoms = Atoms()
     for i in range(n):
         water = molecule("H2O")
@@ -41,11 +42,11 @@ def cluster(n=3, charge=0):
 @pytest.fixture(scope="module")
 def model():
     y = make_targets(charges=[[-0.7, 0.35, 0.35]])
-    return QEqRegressor(radius_scale=0.5).fit([molecule("H2O")], y)
+    return QEqRegressor(response=QEq(radius_scale=0.5)).fit([molecule("H2O")], y)
 
 
 def reference(X):
-    """All charge on the first fragment, the energy that of the field on it."""
+    """Put all charge on the first atom; the energy is its energy in the field."""
     charges = []
     for atoms in X:
         charges.append(np.zeros(len(atoms)))
@@ -60,7 +61,7 @@ def test_fragments():
     fragments = find_fragments(atoms)
     assert fragments.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert fragment_charges(np.arange(9.0), fragments).tolist() == [3.0, 12.0, 21.0]
-    # Atoms in another order, and a hydronium ion.
+    # Also with atoms in another order, and for a hydronium ion.
     mixed = atoms[[0, 3, 1, 4, 2, 5]]
     assert find_fragments(mixed).tolist() == [0, 1, 0, 1, 0, 1]
     ion = molecule("H2O") + Atoms("H", [[0.0, 0.0, 1.1]])
@@ -130,16 +131,16 @@ def test_error_of_fragment_charges(model):
 
 
 def test_polarizability_of_growing_clusters(model):
-    """Charge flows through a chain as through a wire, so that longer ones polarise more."""
-    found = polarizability_per_fragment(model, [cluster(n) for n in (1, 2, 4)])
+    """Charge flows along a chain as in a wire: longer chains are more polarisable per molecule."""
+    per_molecule = polarizability_per_fragment(model, [cluster(n) for n in (1, 2, 4)])
     alpha = predict_polarizability(model, [cluster(4)])[0]
-    assert found[2] == pytest.approx(np.trace(alpha) / 12)
-    assert found[0] < found[1] < found[2]
+    assert per_molecule[2] == pytest.approx(np.trace(alpha) / 12)
+    assert per_molecule[0] < per_molecule[1] < per_molecule[2]
 
 
 def test_any_fitted_model(model):
     y = make_targets(charges=[[-0.7, 0.35, 0.35]] * 4)
-    search = GridSearchCV(QEqRegressor(), {"hardness": [0.0, 1.0]}, cv=2)
+    search = GridSearchCV(QEqRegressor(response=QEq()), {"response__hardness": [0.0, 1.0]}, cv=2)
     X = [molecule("H2O") for _ in range(4)]
     for seed, atoms in enumerate(X):
         atoms.rattle(0.02, seed=seed)

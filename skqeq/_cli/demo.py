@@ -18,7 +18,8 @@ from ..persistence import replacing
 from ..plotting import plot_learning_curve, plot_molecule, plot_parity
 from .figures import import_matplotlib, save_figure
 from .files import save_model
-from .fit import fit_with_bar, grid_search
+from .fit import fit_with_bar
+from .search import grid_results
 
 SIGMA = "kqeqregressor__sigma_dipole"
 N_POINTS = 100
@@ -72,7 +73,7 @@ def build_model():
 def choose_sigma(model, X, D, groups, quiet):
     """The noise of least cross-validated error."""
     grid = {SIGMA: SIGMAS}
-    results = grid_search(model, grid, GroupKFold(3), score_mae, X, D, groups=groups, quiet=quiet)
+    results = grid_results(model, grid, GroupKFold(3), score_mae, X, D, groups=groups, quiet=quiet)
     best = int(np.argmax(results["mean_test_score"]))
     print("\nnoise of the labels, by 3-fold cross-validation on the training molecules:")
     for i, (sigma, mae) in enumerate(zip(SIGMAS, -results["mean_test_score"], strict=True)):

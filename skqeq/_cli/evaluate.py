@@ -3,12 +3,9 @@
 import numpy as np
 
 from .. import make_targets, predict_targets, strip, targets_from_atoms
-from ..models import with_energy
-from ..models import unwrap
+from ..models import unwrap, with_energy
 from ..plotting import plot_parity
-from ..targets import TARGETS
-from ..targets._labels import label_keys
-from ..targets import ENERGIES
+from ..targets import ENERGIES, TARGETS, label_keys
 from .figures import import_matplotlib, save_figure
 from .files import load_model, read_structures
 from .fit import chosen_keys

@@ -10,9 +10,9 @@ from ase.io.formats import open_with_compression
 from tqdm import tqdm
 
 from .. import predict_std, predict_targets
+from .._memory import BUDGET
 from ..persistence import replacing
-from ..targets import TARGETS
-from ..targets import ENERGIES
+from ..targets import ENERGIES, TARGETS
 from .evaluate import known_targets
 from .files import blocks, iterate_structures, load_model
 
@@ -22,12 +22,10 @@ BLOCK = 256  # structures in memory at a time
 def run(args):
     """Predict block by block."""
     model = load_model(args.model)
-    # Every structure is seen once: its descriptor need not be kept.
-    caches = [name for name in model.get_params() if name.split("__")[-1] == "cache_bytes"]
-    model.set_params(**dict.fromkeys(caches, 0))
     names = predicted_names(model)
     n = 0
     with (
+        BUDGET.limited(0),  # every structure is seen once, so nothing is worth keeping
         replacing(args.output) as temporary,
         tqdm(desc="predict", unit=" structures", disable=args.quiet) as bar,
     ):

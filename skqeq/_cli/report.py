@@ -4,9 +4,8 @@ import numpy as np
 
 from ..metrics import target_mae, target_r2, target_rmse
 from ..parameters import DEBYE
-from ..structures._collection import collect
-from ..targets import TARGETS
-from ..targets import VOIGT
+from ..structures import collect
+from ..targets import TARGETS, VOIGT
 
 # Units of targets that are shown in other ones, and the factors to these.
 SHOWN = {
@@ -18,9 +17,14 @@ SHOWN = {
 AXES = "xyz"
 
 
+def shown_unit(name):
+    """Unit in which a target is printed, and the factor to it."""
+    return SHOWN.get(TARGETS[name].unit, (TARGETS[name].unit, 1.0))
+
+
 def shown(name, values, X):
     """Unit and values of a target, as they are shown."""
-    unit, factor = SHOWN.get(TARGETS[name].unit, (TARGETS[name].unit, 1.0))
+    unit, factor = shown_unit(name)
     values = TARGETS[name].comparable(values, collect(X))
     if values.dtype == object:
         return unit, [None if value is None else factor * value for value in values]

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .._typing import Array, DataSet
 
 
-KINDS = (("charge", int), ("group", int), ("n_molecules", int), ("expansion", float))
+# Types of values in ``info``.
+INFO_TYPES = (("charge", int), ("group", int), ("n_molecules", int), ("expansion", float))
 WATER_TARGETS = ("energy", "forces", "dipole", "charges")
 
 
@@ -25,13 +26,13 @@ def load_molecules(*, return_groups: bool = False) -> DataSet:
 
     507 molecules of H, C, N, O and F with up to 8 heavy atoms: hydrocarbons, alcohols, ethers,
     amines, amides, nitriles, acids, esters, ketones, aldehydes, aromatics, fluorides, nitro
-    compounds, small amino acids. Molecules with up to three heavy atoms occur twice, as optimised
-    and with rattled coordinates. The order is random, so any slice is a fair sample.
+    compounds, small amino acids. Molecules with up to three heavy atoms occur twice: with optimised
+    and with rattled coordinates. The order is random, so any slice is a representative sample.
 
     Parameters
     ----------
     return_groups : bool, default=False
-        Whether to return the groups too, which keep the two copies of a molecule together in
+        Whether to return groups as well. They keep both copies of a molecule in one fold of a
         cross-validation.
 
     Returns
@@ -43,16 +44,16 @@ def load_molecules(*, return_groups: bool = False) -> DataSet:
         Structured array as from `make_targets`, with ``dipole``, the dipole vectors
         (e*Angstrom), and ``charges``, the Mulliken charges (e).
     groups : ndarray of shape (574,)
-        One int per molecule, no two alike in this set and `load_ions`. Only if `return_groups`.
+        Number of the molecule, unique in this set and `load_ions`. Only with `return_groups`.
 
     See Also
     --------
-    load_ions : The same for charged species.
+    load_ions : Data for charged species.
 
     Notes
     -----
     Computed for this package with PySCF (PBE0/def2-TZVP, density fitting) at geometries optimised
-    with GFN2-xTB; ``tools/make_molecules.py`` in the repository repeats it. BSD-3-Clause.
+    with GFN2-xTB, by ``tools/make_molecules.py`` in the repository. License: BSD-3-Clause.
 
     Examples
     --------
@@ -71,13 +72,13 @@ def load_ions(*, return_groups: bool = False) -> DataSet:
 
     86 closed-shell species of H, C, N, O and F with total charges from -2 to 2: ammonium and
     oxonium ions, carbocations, alkoxides, carboxylates, other anions, dications and dianions.
-    Ions with up to three heavy atoms occur twice, as optimised and with rattled coordinates. The
-    order is random, so any slice is a fair sample.
+    Ions with up to three heavy atoms occur twice: with optimised and with rattled coordinates. The
+    order is random, so any slice is a representative sample.
 
     Parameters
     ----------
     return_groups : bool, default=False
-        Whether to return the groups too, which keep the two copies of an ion together in
+        Whether to return groups as well. They keep both copies of an ion in one fold of a
         cross-validation.
 
     Returns
@@ -89,17 +90,17 @@ def load_ions(*, return_groups: bool = False) -> DataSet:
         Structured array as from `make_targets`, with ``dipole``, the dipole vectors about the
         centre of mass (e*Angstrom), and ``charges``, the Mulliken charges (e).
     groups : ndarray of shape (119,)
-        One int per ion, no two alike in this set and `load_molecules`. Only if `return_groups`.
+        Number of the ion, unique in this set and `load_molecules`. Only with `return_groups`.
 
     See Also
     --------
-    load_molecules : The same for neutral molecules.
+    load_molecules : Data for neutral molecules.
 
     Notes
     -----
-    Made as described in `load_molecules`. The basis has no diffuse functions: it holds the
-    outermost electrons of the anions in place, in particular those of the dianions, which would
-    not be stable in vacuum.
+    Computed as described in `load_molecules`. The basis has no diffuse functions. It thus confines
+    the outermost electrons of the anions, and dianions are bound that would not be stable in
+    vacuum.
 
     Examples
     --------
@@ -114,20 +115,20 @@ def load_ions(*, return_groups: bool = False) -> DataSet:
 
 
 def load_water(level: Literal["gfn2", "pbe0"] = "gfn2", *, return_groups: bool = False) -> DataSet:
-    """Load clusters of water, part of them charged or in a field, with energies and forces.
+    """Load water clusters, neutral, charged and in electric fields, with energies and forces.
 
     Snapshots of molecular dynamics at 300 to 350 K: neutral clusters, clusters with H3O+ and
-    clusters with OH-. A quarter of the structures is expanded: their molecules, as they are, stand
-    further apart by a factor of up to 5. A quarter, compact or expanded, is in a uniform electric
-    field. The order is random, so any slice is a fair sample.
+    clusters with OH-. A quarter of the structures is expanded: rigid molecules were moved apart by
+    a factor of up to 5. A quarter, compact or expanded, is in a uniform electric field. The order
+    is random, so any slice is a representative sample.
 
     Parameters
     ----------
     level : {"gfn2", "pbe0"}, default="gfn2"
         Level of theory of the labels. ``"gfn2"``: GFN2-xTB, 3 to 10 molecules, 2401 structures.
-        ``"pbe0"``: PBE0/def2-SVPD, 2 to 4 molecules, 282 structures, other ones.
+        ``"pbe0"``: PBE0/def2-SVPD, 2 to 4 molecules, 282 structures, none of them in ``"gfn2"``.
     return_groups : bool, default=False
-        Whether to return the groups too, which keep the structures of a trajectory together in
+        Whether to return groups as well. They keep the structures of a trajectory in one fold of a
         cross-validation.
 
     Returns
@@ -135,28 +136,27 @@ def load_water(level: Literal["gfn2", "pbe0"] = "gfn2", *, return_groups: bool =
     X : list of n ase.Atoms
         Structures, the centre of mass at the origin. ``info`` holds ``charge`` (total charge, e),
         ``external_field`` (V/Angstrom, only if there is one), ``n_molecules``, ``expansion`` (the
-        factor, 1 for compact ones), ``group`` and ``level`` (the level of theory).
+        factor, 1 for compact clusters), ``group`` and ``level`` (the level of theory).
     y : ndarray of shape (n,)
         Structured array as from `make_targets`, with ``energy`` (eV, in the field), ``forces``
         (eV/Angstrom), ``dipole``, the dipole vectors about the centre of mass (e*Angstrom), and
         ``charges`` (e): Mulliken charges of GFN2-xTB, Hirshfeld charges of PBE0.
     groups : ndarray of shape (n,)
-        One int per trajectory, no two alike in the sets of both levels. Only if `return_groups`.
+        Number of the trajectory, unique in the sets of both levels. Only with `return_groups`.
 
     See Also
     --------
-    fetch_water : More clusters labelled with GFN2-xTB, to be downloaded.
+    fetch_water : Download more clusters labelled with GFN2-xTB.
 
     Notes
     -----
-    Made for this package in the manner of Vondrak, Reuter and Margraf, "Pushing charge
-    equilibration-based machine learning potentials to their limits", npj Comput. Mater. (2025);
-    ``tools/make_water.py`` in the repository repeats it. BSD-3-Clause.
+    Computed for this package by ``tools/make_water.py`` in the repository, following Vondrak,
+    Reuter and Margraf, "Pushing charge equilibration-based machine learning potentials to their
+    limits", npj Comput. Mater. (2025). License: BSD-3-Clause.
 
-    The energy of an ion in a field depends on the origin: it contains the energy of all charge in
-    the potential ``-r . F``, which is zero at the centre of mass. The forces on it sum to the
-    charge times the field. Energies are total ones: differences between structures of the same
-    composition are small beside them.
+    The energy of an ion in a field depends on the origin of the potential ``-r . F``, here the
+    centre of mass. The forces on an ion sum to the charge times the field. Energies are total
+    energies, which are much larger than differences between structures of the same composition.
 
     Examples
     --------
@@ -176,25 +176,26 @@ def load_water(level: Literal["gfn2", "pbe0"] = "gfn2", *, return_groups: bool =
 
 
 def load_water_curves() -> tuple[list[Atoms], Array]:
-    """Load clusters of six molecules of water that are taken apart, and in fields.
+    """Load dissociation curves and field scans of clusters of six water molecules.
 
-    One cluster of each charge state. Its molecules are moved apart, as they are, by factors of 0.9
-    to 5, and in its own geometry it stands in fields of -0.2 to 0.2 V/Angstrom along x, y and z.
-    They are for `skqeq.validation`, and none of them is in `load_water`.
+    One cluster of each charge state: neutral, with H3O+ and with OH-. Rigid molecules are moved
+    apart by factors of 0.9 to 5, and the compact cluster is in fields of -0.2 to 0.2 V/Angstrom
+    along x, y and z. The curves are for `skqeq.validation`; none of the structures is in
+    `load_water`.
 
     Returns
     -------
     X : list of 182 ase.Atoms
-        Structures in the order of the curves. ``info`` holds ``charge``, ``curve`` ("expansion" or
-        "field"), ``expansion`` and ``external_field``, and what `load_water` has.
+        Structures in the order of the curves. In addition to the keys of `load_water`, ``info``
+        holds ``curve`` ("expansion" or "field").
     y : ndarray of shape (182,)
         Structured array with ``energy``, ``forces``, ``dipole`` and ``charges`` of GFN2-xTB, in the
         units of `load_water`.
 
     Notes
     -----
-    Made by ``tools/make_water_curves.py`` in the repository. Four expanded clusters with OH- are
-    missing, for which GFN2-xTB did not converge.
+    Computed by ``tools/make_water_curves.py`` in the repository. Four expanded clusters with OH-
+    are missing, because GFN2-xTB did not converge.
 
     Examples
     --------
@@ -207,25 +208,26 @@ def load_water_curves() -> tuple[list[Atoms], Array]:
 
 
 def _bundled(name, targets, return_groups):
-    """One of the bundled files."""
+    """Read one of the bundled files."""
     with (files(__package__) / "data" / f"{name}.xyz.gz").open("rb") as packed:
         return read_labelled(packed, targets, return_groups)
 
 
 def read_labelled(packed, targets, return_groups):
-    """Compressed extended XYZ as (X, y) or (X, y, groups); no label stays on the structures."""
-    # Lazily: targets import the electrostatics, which nothing else here needs.
+    """Read compressed extended XYZ as (X, y) or (X, y, groups), with all labels in y."""
+    # Imported here, because `targets` imports the electrostatics, and reading files needs neither.
     from ..targets import make_targets
 
-    # As a whole, because ASE's reader seeks, for which a compressed file starts from the beginning.
+    # Decompressed as a whole, because ASE's reader seeks, and every seek backwards in a compressed
+    # file would decompress it from the beginning.
     lines = StringIO(gzip.decompress(packed.read()).decode())
     X = read(lines, index=":", format="extxyz")
     columns = {name: [] for name in WATER_TARGETS}
     for atoms in X:
         for name, column in columns.items():
-            kept = atoms.arrays if name in ("forces", "charges") else atoms.info
-            column.append(kept.pop(f"REF_{name}", None))
-        # Plain numbers, which print and compare like those that users set.
-        atoms.info |= {key: kind(atoms.info[key]) for key, kind in KINDS if key in atoms.info}
+            labels = atoms.arrays if name in ("forces", "charges") else atoms.info
+            column.append(labels.pop(f"REF_{name}", None))
+        # Python numbers instead of NumPy scalars, which print differently.
+        atoms.info |= {key: kind(atoms.info[key]) for key, kind in INFO_TYPES if key in atoms.info}
     y = make_targets(**{name: columns[name] for name in targets})
     return (X, y, np.array([atoms.info["group"] for atoms in X])) if return_groups else (X, y)

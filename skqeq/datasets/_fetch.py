@@ -1,4 +1,4 @@
-"""Data sets that are too large to bundle."""
+"""Download of data sets that are too large to bundle."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def fetch_water(
     return_groups: bool = False,
     progressbar: bool = False,
 ) -> DataSet:
-    """Load the larger set of water clusters; download it if it is not there yet.
+    """Load a larger set of water clusters, and download it first if necessary.
 
-    3198 clusters of 3 to 10 molecules labelled with GFN2-xTB, made like those of `load_water`,
-    which are among them.
+    3198 clusters of 3 to 10 molecules labelled with GFN2-xTB, computed like `load_water`, whose
+    clusters are a part of this set.
 
     Parameters
     ----------
     data_home : path-like, default=None
-        Folder of downloaded files; None means pooch's cache folder of the user. A file that is
-        there already is used without network.
+        Folder of downloaded files; None means the user's cache folder of pooch. A file that exists
+        there is used without network access.
     base_url : str, default=None
-        Address of the folder that holds ``water_large.xyz.gz``; None means that in the environment
+        URL of the folder that holds ``water_large.xyz.gz``; None means the value of the environment
         variable ``SKQEQ_DATA_URL``.
     return_groups : bool, default=False
-        Whether to return the groups too.
+        Whether to return groups as well.
     progressbar : bool, default=False
-        Whether to show a progress bar while the file comes.
+        Whether to show a progress bar during the download.
 
     Returns
     -------
@@ -51,26 +51,27 @@ def fetch_water(
     y : ndarray of shape (n,)
         Structured array with ``energy``, ``forces``, ``dipole`` and ``charges``.
     groups : ndarray of shape (n,)
-        One int per trajectory; those of `load_water` are the same here. Only if `return_groups`.
+        Number of the trajectory, the same as in `load_water`. Only with `return_groups`.
 
     Raises
     ------
     ImportError
-        Without pooch.
+        If pooch is not installed.
     ValueError
-        If it is not known where the file is, or if what came is another one; it is not kept.
+        If there is no URL, or if the checksum of the downloaded file is wrong; the file is then
+        deleted.
     OSError
         If the file cannot be downloaded.
 
     See Also
     --------
-    load_water : The part that comes with the package.
+    load_water : The part that is bundled with the package.
 
     Notes
     -----
-    The file has no public address yet: ``tools/make_water.py`` in the repository makes it in about
-    half an hour. What other versions of its programs give has another checksum, and is to be read
-    with `ase.io.read`.
+    The file has no public URL yet; ``tools/make_water.py`` in the repository computes it in about
+    half an hour. With other versions of the programs it uses, the file has another checksum: read
+    it with `ase.io.read`.
 
     Examples
     --------
@@ -82,7 +83,7 @@ def fetch_water(
 
 
 def _path(name, data_home, base_url, progressbar):
-    """Where the file is, which is downloaded if need be."""
+    """Path of a file, which is downloaded if necessary."""
     try:
         import pooch
     except ImportError as error:
@@ -96,9 +97,8 @@ def _path(name, data_home, base_url, progressbar):
     base_url = base_url or os.environ.get(URL_VARIABLE)
     if not base_url:
         raise ValueError(
-            f"it is not known where {name} is: give `base_url` or set {URL_VARIABLE} to the "
-            f"address of its folder, or put a copy into {home}; tools/make_water.py in the "
-            "repository makes it"
+            f"no URL for {name}: give `base_url` or set {URL_VARIABLE} to the URL of its folder, "
+            f"or put a copy into {home}; tools/make_water.py in the repository computes it"
         )
     url = f"{base_url.rstrip('/')}/{name}"
     try:

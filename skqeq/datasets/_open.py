@@ -1,4 +1,4 @@
-"""Structures in files that are read one by one, when they are asked for."""
+"""Sequences of structures in files, which are read one by one when they are indexed."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 
 def open_structures(*paths: PathType) -> StructureFile:
-    """Open files of structures without reading them.
+    """Open files of structures without reading them into memory.
 
     Parameters
     ----------
     *paths : str or path
-        Extended XYZ (``.xyz``, ``.extxyz``), data bases of ASE (``.db``, ``.aselmdb`` and what
-        else `ase.db.connect` knows) and trajectories of ASE (``.traj``). The structures of several
-        files follow each other.
+        Extended XYZ (``.xyz``, ``.extxyz``), trajectories of ASE (``.traj``), and databases of ASE
+        (``.db``, ``.aselmdb`` and other formats of `ase.db.connect`). Several files are
+        concatenated.
 
     Returns
     -------
     structures : StructureFile
-        A sequence of `ase.Atoms` for `fit` and `predict` of any size: an item is read when it is
-        indexed, and not kept.
+        Sequence of `ase.Atoms` of any length, for `fit` and `predict`. An item is read from its
+        file every time it is indexed.
 
     Raises
     ------
@@ -46,8 +46,8 @@ def open_structures(*paths: PathType) -> StructureFile:
 
     Notes
     -----
-    Labels and charges of a data base are found in its key-value pairs and data, which become
-    part of ``atoms.info``.
+    Key-value pairs and data of a database become part of ``atoms.info``, where labels and total
+    charges are looked up.
 
     Examples
     --------
@@ -61,12 +61,12 @@ def open_structures(*paths: PathType) -> StructureFile:
     2 NH3
     """
     if not paths:
-        raise ValueError("no file was given")
+        raise ValueError("open_structures needs at least one file")
     files = []
     for path in map(Path, paths):
         kind = {".xyz": XYZFile, ".extxyz": XYZFile, ".traj": TrajectoryFile}
         if path.suffix in (".gz", ".bz2", ".xz", ".zip"):
-            raise ValueError(f"{path} is compressed and has no random access: unpack it first")
+            raise ValueError(f"{path} is compressed: unpack it, to read structures in any order")
         if not path.is_file():
             raise ValueError(f"cannot read {path}: {'not a' if path.exists() else 'no such'} file")
         files.append(kind.get(path.suffix, DatabaseFile)(path))
@@ -74,18 +74,18 @@ def open_structures(*paths: PathType) -> StructureFile:
 
 
 class StructureFile:
-    """A sequence of structures that stay in their files.
+    """A sequence of structures that are read from files when they are indexed.
 
-    To scikit-learn it is an array of shape (n,); slices, masks and arrays of indices select some of
-    the structures without reading them. It holds the paths and where structures begin, and is
-    small to pickle.
+    scikit-learn treats it as an array of shape (n,). Slices, masks and arrays of indices select
+    structures without reading them. It stores paths and positions in the files only, so it is
+    cheap to pickle.
 
     Parameters
     ----------
     files : list
-        Readers of single files, which know their length and ``read(i)``.
+        Readers of single files, with a length and a method ``read(i)``.
     index : ndarray of int, default=None
-        Which structures; None means all.
+        Indices of the selected structures; None means all.
 
     Examples
     --------
@@ -106,7 +106,7 @@ class StructureFile:
 
     @property
     def shape(self) -> tuple[int]:
-        """Number of structures, as a tuple."""
+        """Shape (n,), as of an array of n structures."""
         return (len(self),)
 
     ndim = 1
@@ -142,7 +142,7 @@ class StructureFile:
         file, place = self.files[f], i - int(self._ends[f]) + len(self.files[f])
         try:
             return file.read(place)
-        except Exception as error:  # every reader of ASE has its own kinds
+        except Exception as error:  # readers of ASE raise exceptions of many types
             reason = str(error) or type(error).__name__
             raise ValueError(f"structure {place} of {file.path}: {reason}") from error
 
@@ -150,11 +150,11 @@ class StructureFile:
         return (self[i] for i in range(len(self)))
 
     def __array__(self, *args: object, **kwargs: object) -> NoReturn:
-        raise TypeError("structures in files do not turn into an array; use list(X) to read them")
+        raise TypeError("a StructureFile cannot become an array; list(X) reads all structures")
 
 
 class XYZFile:
-    """Extended XYZ: knows where every frame begins."""
+    """A file of extended XYZ, with the position of every structure in it."""
 
     def __init__(self, path):
         self.path = path
@@ -166,12 +166,13 @@ class XYZFile:
                 if not first.strip().isdigit():
                     text = first[:40].strip().decode(errors="replace")
                     raise ValueError(
-                        f"{path}, line {line}: {text!r} is no number of atoms of structure "
+                        f"{path}, line {line}: {text!r} is not the number of atoms of structure "
                         f"{len(places)}"
                     )
                 n_atoms = int(first[:20])
                 places.append(place)
-                # More than the file has bytes are too many, however many more.
+                # A frame has at least one byte per atom. The limit protects islice from a damaged
+                # number of atoms.
                 frame = list(islice(file, min(n_atoms, size) + 1))
                 if len(frame) != n_atoms + 1:
                     raise ValueError(
@@ -193,17 +194,18 @@ class XYZFile:
         with open(self.path, "rb") as file:
             file.seek(begin)
             text = file.read(end - begin)
-        # ASE makes a name for every column before it looks at the lines.
+        # ASE allocates a name for every column before it reads the lines, so a damaged number of
+        # columns would take all memory.
         comment = text.split(b"\n", 2)[1]
         for properties in re.findall(rb"properties\s*=\S*", comment, re.IGNORECASE):
             for columns in re.findall(rb":(\d+)", properties):
                 if len(columns) > 9 or int(columns) > len(text):
-                    raise ValueError(f"no line holds the {columns.decode()} columns of Properties")
+                    raise ValueError(f"no line has the {columns.decode()} columns of Properties")
         return next(read_xyz(StringIO(text.decode()), slice(0, 1)))
 
 
 class TrajectoryFile:
-    """A trajectory of ASE."""
+    """A trajectory file of ASE."""
 
     def __init__(self, path):
         self.path = path
@@ -228,7 +230,7 @@ class TrajectoryFile:
 
 
 class DatabaseFile:
-    """A data base of ASE, whose rows are found by their number."""
+    """A database of ASE, with the ids of its rows."""
 
     def __init__(self, path):
         self.path = path
@@ -237,7 +239,7 @@ class DatabaseFile:
                 rows = database.select(include_data=False)
                 self._ids = np.array([row.id for row in rows])
         except Exception as error:
-            raise ValueError(f"cannot read {path} as a data base of ASE: {error}") from error
+            raise ValueError(f"cannot read {path} as a database of ASE: {error}") from error
         if not len(self._ids):
             raise ValueError(f"{path} holds no structures")
 
@@ -254,6 +256,6 @@ class DatabaseFile:
 
 
 def _connected(path):
-    """A data base that is closed at the end, if its kind can be."""
+    """Context of a database, which closes it if its format can be closed."""
     database = connect(os.fspath(path))
     return database if hasattr(database, "__exit__") else nullcontext(database)

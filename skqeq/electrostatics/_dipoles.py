@@ -1,7 +1,7 @@
-"""The interaction of Gaussian charges with Gaussian dipoles, and of these with one another.
+"""The interaction of Gaussian charges with Gaussian dipoles, and of dipoles with one another.
 
 A charge has the density ``q (2 pi a^2)^(-3/2) exp(-r^2 / (2 a^2))``, and a dipole ``-d . grad`` of
-such a Gaussian of width b. Their interactions are derivatives of that of charges,
+such a Gaussian of width b. Their interactions are derivatives of the interaction of charges,
 ``C(u; g) = k_e erf(u / (sqrt(2) g)) / u``, with ``u = r_i - r_j`` and subscripts for components::
 
     q_i . T_ij . d_j    T_ij,a  = -C_a(u; g),     g^2 = a_i^2 + b_j^2,
@@ -13,18 +13,20 @@ From ``c_0 = C`` and ``c_m+1 = c_m' / u`` follow::
     C_ac  = c_1 delta_ac + c_2 u_a u_c,
     C_ace = c_2 (delta_ac u_e + delta_ce u_a + delta_ea u_c) + c_3 u_a u_c u_e.
 
-A dipole in its own field has ``D_ii = -c_1(0) = k_e sqrt(2 / pi) / (3 g^3)``, ``g = sqrt(2) b``,
-and its energy ``d^2 D_ii / 2`` is that of a polarisable atom, ``d^2 / (2 alpha)``, if b is chosen
-so. The interactions are energies of densities: with a charge-charge block A, the matrix
-``[[A, T], [T^T, D]]`` is as definite as A is.
+The interaction of a dipole with itself is ``D_ii = -c_1(0) = k_e sqrt(2 / pi) / (3 g^3)`` with
+``g = sqrt(2) b``. The width b is chosen so that its energy ``d^2 D_ii / 2`` is the one of a
+polarisable atom, ``d^2 / (2 alpha)``. All interactions are Coulomb energies of charge densities, so
+that the matrix ``[[A, T], [T^T, D]]`` with the charge-charge block A is positive definite where A
+is.
 
-In a periodic structure T and D are the same derivatives of the Ewald sums of `_ewald`: of the
-pairs of images, of the waves, and for a slab of ``-(2 pi / V) (z_i - z_j)^2``. What is constant
-there, as is the background of a charged crystal, does not act on dipoles. A wave meets an atom as::
+In a periodic structure T and D are the same derivatives of the Ewald sums in `_ewald`: of the sum
+over pairs of images, of the sum over waves, and for a slab of ``-(2 pi / V) (z_i - z_j)^2``. Terms
+that do not depend on the positions, such as the background of a charged crystal, do not act on
+dipoles. The factors of a wave are::
 
     charge: (cos(k . r), sin(k . r)),    dipole: (d . k) (-sin(k . r), cos(k . r)).
 
-In a strain e the dipoles stay as they are, while k moves by ``-e k``.
+Derivatives with respect to a strain e are taken at fixed dipoles; k changes by ``-e k``.
 """
 
 import numpy as np
@@ -36,14 +38,15 @@ from ..parameters import COULOMB
 from ._ewald import EwaldSum
 from ._plane import project_strain
 
-# Up to c_3.
+# The highest derivative: c_3.
 ORDER = 3
-# Measured: by so much is the cheapest sigma narrower than that of charges, whose pairs cost less.
+# The cheapest sigma in units of the cheapest one of charges, measured: pairs of dipoles cost more
+# than pairs of charges, so that there should be fewer of them.
 NARROWER = 0.85
 
 
 def dipole_widths(alpha):
-    """Widths of the dipoles whose self-energy is that of polarisable atoms, ``d^2 / (2 alpha)``.
+    """Widths of dipoles with the self-energy of polarisable atoms, ``d^2 / (2 alpha)``.
 
     Parameters
     ----------
@@ -69,16 +72,16 @@ def dipole_widths(alpha):
 def radial_derivatives(r2, g):
     """``c_0`` to ``c_3`` of the interaction of Gaussians, at any distance.
 
-    With the Boys functions ``F_m(t)``, the integral of ``s^(2m) exp(-t s^2)`` from 0 to 1,
-    ``c_m = (2 x / sqrt(pi)) (-2 x^2)^m F_m(x^2 r^2)`` and ``x = 1 / (sqrt(2) g)``. The recursion
-    from the highest one down is stable for every t.
+    They are ``c_m = (2 x / sqrt(pi)) (-2 x^2)^m F_m(x^2 r^2)`` with ``x = 1 / (sqrt(2) g)`` and the
+    Boys functions ``F_m(t)``, the integrals of ``s^(2m) exp(-t s^2)`` from 0 to 1. The recursion
+    from the highest order down is stable for every t.
 
     Parameters
     ----------
     r2 : ndarray
         Squared distances, Angstrom^2.
     g : ndarray
-        Widths, Angstrom; infinite for no interaction.
+        Widths, Angstrom; an infinite one gives zero.
 
     Returns
     -------
@@ -86,7 +89,7 @@ def radial_derivatives(r2, g):
         ``c_m`` in Angstrom^-(2m + 1), without the factor k_e.
     """
     x2 = 0.5 / np.square(g)
-    # The limit at zero, without dividing zero by zero.
+    # At r = 0 the lower bound gives the limit, where t = 0 would divide zero by zero.
     t = np.maximum(x2 * r2, 1e-30)
     decay, half = np.exp(-t), ORDER + 0.5
     c = np.empty((ORDER + 1, *t.shape))
@@ -101,7 +104,7 @@ def radial_derivatives(r2, g):
 class DipoleSum:
     """The Coulomb interaction of the Gaussian charges and dipoles of one structure.
 
-    The interaction of charges with charges, `hardness_matrix`, is left out.
+    It does not include the interaction of charges with charges, which is `hardness_matrix`.
 
     Parameters
     ----------
@@ -121,7 +124,7 @@ class DipoleSum:
         ``T``, the energy of a charge on i and a dipole on j along a at ``[i, j, a]``;
         eV/(e^2*Angstrom).
     dipolar : ndarray of shape (n_atoms, 3, n_atoms, 3)
-        ``D``, symmetric, the dipoles' own fields included; eV/(e*Angstrom)^2.
+        ``D``, symmetric, with the self-interaction of the dipoles; eV/(e*Angstrom)^2.
     """
 
     def __init__(self, structure, widths, dipole_widths, accuracy=1e-8):
@@ -155,8 +158,8 @@ class DipoleSum:
         gradient : ndarray of shape (n_atoms, 3)
             With respect to the positions, eV/Angstrom.
         virial : ndarray of shape (3, 3)
-            With respect to a symmetric strain of positions and cell that leaves the dipoles alone,
-            eV. For a slab only strains in its plane count, and the rest is zero.
+            With respect to a symmetric strain of positions and cell at fixed dipoles, eV. A slab
+            has strains in its plane only; all other components are zero.
         """
         potential, field, potential_strain, field_strain = self.potential_gradient(q, d)
         gradient = potential @ p + np.tensordot(field, e, axes=2)
@@ -186,24 +189,25 @@ class DipoleSum:
             V/Angstrom.
         """
         q, d = COULOMB * np.asarray(q), COULOMB * np.asarray(d)
-        slopes = [sum(parts) for parts in zip(*(part.slopes(q, d) for part in self._parts))]
+        totals = [sum(parts) for parts in zip(*(part.derivatives(q, d) for part in self._parts))]
         k = np.arange(len(q))
-        for slope in slopes[:2]:
-            # Nothing changes if all atoms move.
-            slope[k, :, k] -= np.moveaxis(slope.sum(axis=0), 1, 0)
+        for gradient in totals[:2]:
+            # The parts move sources only. A displacement of all atoms changes nothing, which gives
+            # the derivative with respect to the atom whose potential it is.
+            gradient[k, :, k] -= np.moveaxis(gradient.sum(axis=0), 1, 0)
         strains = [
             project_strain(0.5 * (strain + strain.swapaxes(0, 1)), self._normal)
-            for strain in slopes[2:]
+            for strain in totals[2:]
         ]
-        return *slopes[:2], *strains
+        return *totals[:2], *strains
 
 
 class _Pairs:
-    """The part of pairs of Gaussians, from which that of Gaussians of width sigma is taken away.
+    """The sum over pairs: Gaussians, less Gaussians of width sigma, which are left to the waves.
 
-    The parts have two methods: `matrices` returns T and D in units of k_e, and `slopes` what
-    `DipoleSum.potential_gradient` does, but with derivatives with respect to the positions of
-    sources only, and with respect to a strain that need not be symmetric.
+    This class, `_Waves` and `_Sheets` have the same two methods. `matrices` returns T and D in
+    units of k_e. `derivatives` returns the arrays of `DipoleSum.potential_gradient`, but with
+    respect to the positions of sources only, and to a strain that need not be symmetric.
 
     Parameters
     ----------
@@ -214,22 +218,22 @@ class _Pairs:
     widths, dipole_widths : ndarray of shape (n_atoms,)
         Angstrom.
     sigma : float
-        Angstrom; infinite to take nothing away.
+        Angstrom; infinite to subtract nothing.
     """
 
     def __init__(self, i, j, u, widths, dipole_widths, sigma):
         self.i, self.j, self.u, self.n = i, j, u, len(widths)
 
-        def levels(r2, g):
+        def short_ranged(r2, g):
             return radial_derivatives(r2, g) - radial_derivatives(r2, sigma)
 
         r2 = np.einsum("pa,pa->p", u, u)
-        self.to_charge = levels(r2, np.hypot(widths[i], dipole_widths[j]))
-        self.to_dipole = levels(r2, np.hypot(dipole_widths[i], dipole_widths[j]))
-        self.own = -levels(np.zeros(self.n), np.sqrt(2) * dipole_widths)[1]
+        self.to_charge = short_ranged(r2, np.hypot(widths[i], dipole_widths[j]))
+        self.to_dipole = short_ranged(r2, np.hypot(dipole_widths[i], dipole_widths[j]))
+        self.diagonal = -short_ranged(np.zeros(self.n), np.sqrt(2) * dipole_widths)[1]
 
     def _gather(self, values, index, *shape):
-        """Sums of the values of all pairs with the same index, which counts through `shape`."""
+        """Sums over pairs with the same index, a position in an array of this shape."""
         ones, pairs, components = np.ones(len(index)), np.arange(len(index)), values.shape[1:]
         add = csr_array((ones, (index, pairs)), shape=(np.prod(shape), len(index)))
         sums = add @ values.reshape(len(index), np.prod(components))
@@ -240,15 +244,15 @@ class _Pairs:
         coupling = self._gather(-self.to_charge[1][:, None] * self.u, pair, *shape)
         dipolar = self._gather(-_second(self.to_dipole, self.u), pair, *shape).swapaxes(1, 2)
         k = np.arange(self.n)
-        dipolar[k, :, k] += self.own[:, None, None] * np.eye(3)
+        dipolar[k, :, k] += self.diagonal[:, None, None] * np.eye(3)
         return coupling, dipolar
 
-    def slopes(self, q, d):
+    def derivatives(self, q, d):
         pair, shape = self.i * self.n + self.j, (self.n, self.n)
-        # Of the potential on i, with respect to the source j.
+        # Derivative of the potential on atom i with respect to the source j.
         second = _second(self.to_charge, self.u)
         potential = np.einsum("pca,pa->pc", second, d[self.j])
-        # Of the negative field on j, with respect to the source i.
+        # Derivative of the negative field on atom j with respect to the source i.
         field = -q[self.i][:, None, None] * second - _third(self.to_dipole, self.u, d[self.i])
         strains = (
             self._gather(-potential[:, :, None] * self.u[:, None], self.i, self.n),
@@ -262,43 +266,43 @@ class _Pairs:
 
 
 class _Waves:
-    """The part of the waves, that is of Gaussians of width sigma; methods as in `_Pairs`."""
+    """The sum over waves, of Gaussians of width sigma; methods as in `_Pairs`."""
 
     def __init__(self, lattice):
-        charges, k = lattice._waves()
-        self.charges, self.turned, self.k = charges, _turn(charges), np.tile(k, (2, 1))
+        charges, k = lattice._make_waves()
+        self.charges, self.shifted, self.k = charges, _shift(charges), np.tile(k, (2, 1))
         self.sigma = lattice.cutoffs.sigma
 
     def matrices(self):
         n = len(self.charges)
-        dipoles = (self.turned[:, None] * self.k.T).reshape(3 * n, -1)
+        dipoles = (self.shifted[:, None] * self.k.T).reshape(3 * n, -1)
         coupling = (self.charges @ dipoles.T).reshape(n, n, 3)
         return coupling, (dipoles @ dipoles.T).reshape(n, 3, n, 3)
 
-    def slopes(self, q, d):
+    def derivatives(self, q, d):
         n, k = len(q), self.k
-        dipoles = (d @ k.T) * self.turned
+        dipoles = (d @ k.T) * self.shifted
         sources = q[:, None] * self.charges + dipoles
         potential, field = np.empty((n, 3, n)), np.empty((n, 3, n, 3))
-        turned = _turn(dipoles)
+        shifted = _shift(dipoles)
         for a in range(3):
-            potential[:, a] = (turned * k[:, a]) @ self.charges.T
+            potential[:, a] = (shifted * k[:, a]) @ self.charges.T
             for c in range(a + 1):
                 field[:, a, :, c] = (sources * (k[:, a] * k[:, c])) @ self.charges.T
                 field[:, c, :, a] = field[:, a, :, c]
-        # Of the weights of the waves, and of d . k.
+        # A strain changes the weights of the waves, and d . k.
         squares = k.T[:, None] * k.T
         weights = (self.sigma**2 + 2 / np.trace(squares)) * squares - np.eye(3)[:, :, None]
-        tilted = -(d.T @ self.turned)[:, None] * k.T
-        on_charges = weights * dipoles.sum(axis=0) + tilted
-        on_dipoles = (weights * sources.sum(axis=0) + tilted)[:, :, None] * k.T
+        of_projections = -(d.T @ self.shifted)[:, None] * k.T
+        on_charges = weights * dipoles.sum(axis=0) + of_projections
+        on_dipoles = (weights * sources.sum(axis=0) + of_projections)[:, :, None] * k.T
         on_dipoles -= np.eye(3)[:, None, :, None] * k.T[:, None] * sources.sum(axis=0)
-        strains = on_charges @ self.charges.T, on_dipoles @ self.turned.T
+        strains = on_charges @ self.charges.T, on_dipoles @ self.shifted.T
         return potential, field, strains[0], strains[1].swapaxes(2, 3)
 
 
 class _Sheets:
-    """What makes a slab of a crystal of slabs; methods as in `_Pairs`."""
+    """The subtraction that turns a crystal of slabs into one slab; methods as in `_Pairs`."""
 
     def __init__(self, lattice):
         self.z, self.normal = lattice.z, lattice.normal
@@ -310,11 +314,11 @@ class _Sheets:
         dipolar = np.broadcast_to(self._square()[:, None], (n, 3, n, 3))
         return coupling, dipolar
 
-    def slopes(self, q, d):
+    def derivatives(self, q, d):
         n, square, (coupling, dipolar) = len(q), self._square(), self.matrices()
         potential = np.broadcast_to(-(d @ square)[:, :, None], (n, 3, n))
         field = np.broadcast_to(np.multiply.outer(q, square)[:, :, None], (n, 3, n, 3))
-        # In proportion to 1 / V.
+        # Proportional to 1 / V.
         on_charges = np.tensordot(coupling, d, axes=2)
         on_dipoles = np.tensordot(q, coupling, axes=1) + np.tensordot(dipolar, d, axes=2)
         strains = (-np.multiply.outer(np.eye(3), x) for x in (on_charges, on_dipoles))
@@ -325,9 +329,10 @@ class _Sheets:
 
 
 def _lattice(structure, widths, accuracy):
-    """The Ewald sum of charges so accurate that its second derivatives are as wanted.
+    """An Ewald sum of charges whose second derivatives have the accuracy that is asked for.
 
-    These gain a factor ``k^2`` in the waves at the cutoff, and as much in the pairs.
+    A second derivative multiplies the error of the waves at the cutoff by ``k^2``, and the error of
+    the pairs by about as much.
     """
     cutoffs = EwaldSum(structure, widths, accuracy).cutoffs
     sigma = max(NARROWER * cutoffs.sigma, np.sqrt(2) * widths.max())
@@ -336,7 +341,7 @@ def _lattice(structure, widths, accuracy):
 
 
 def _images(lattice):
-    """Ordered pairs within the cutoff, images among them, and the vectors from j to i."""
+    """Ordered pairs within the cutoff, with images, and the vectors from j to i."""
     neighbors = NeighborList(cutoff=lattice.cutoffs.real, full_list=True)
     positions = lattice.fractions @ lattice.cell
     i, j, D = neighbors.compute(positions, lattice.cell, True, "ijD", copy=False)
@@ -351,13 +356,13 @@ def _second(c, u):
 
 def _third(c, u, d):
     """``C_ace d_e`` of every pair, (n_pairs, 3, 3)."""
-    along, mixed = np.einsum("pa,pa->p", u, d), u[:, :, None] * d[:, None]
-    diagonal = np.multiply.outer(c[2] * along, np.eye(3))
-    squares = (c[3] * along)[:, None, None] * u[:, :, None] * u[:, None]
+    projection, mixed = np.einsum("pa,pa->p", u, d), u[:, :, None] * d[:, None]
+    diagonal = np.multiply.outer(c[2] * projection, np.eye(3))
+    squares = (c[3] * projection)[:, None, None] * u[:, :, None] * u[:, None]
     return diagonal + c[2][:, None, None] * (mixed + mixed.swapaxes(1, 2)) + squares
 
 
-def _turn(waves):
-    """Cosines and sines with a phase of a quarter."""
+def _shift(waves):
+    """Cosines and sines with their phase advanced by a quarter period."""
     cosines, sines = np.split(waves, 2, axis=-1)
     return np.concatenate([-sines, cosines], axis=-1)

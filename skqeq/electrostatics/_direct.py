@@ -1,4 +1,4 @@
-"""The interaction of the Gaussian charges of a molecule, pair by pair."""
+"""The interaction of the Gaussian charges of a molecule, summed over all pairs of atoms."""
 
 import numpy as np
 
@@ -8,7 +8,14 @@ from .._pythran import gaussian_coulomb, gaussian_coulomb_gradient
 class DirectSum:
     """The Coulomb interaction of the Gaussian charges of one molecule.
 
-    Parameters and methods are those of `EwaldSum`, without an accuracy.
+    It has the methods of `EwaldSum`, and no accuracy: nothing is cut off.
+
+    Parameters
+    ----------
+    structure : Structure
+        A molecule.
+    widths : ndarray of shape (n_atoms,)
+        Widths ``alpha`` of the charges, Angstrom.
     """
 
     def __init__(self, structure, widths):
@@ -29,22 +36,33 @@ class DirectSum:
         return self._with_virial(contract(U, q))
 
     def _with_virial(self, gradient):
-        """The derivatives with respect to a strain follow from those to the positions."""
+        """The derivatives with respect to the positions, and to a strain: ``sum_i r_i d / d r_i``.
+
+        The sum of the first is zero, so that any origin gives the same; the centre of the molecule
+        loses the fewest digits.
+        """
         centred = self.positions - self.positions.mean(axis=0)
         return gradient, np.tensordot(centred.T, gradient, axes=1)
 
 
 def contract(U, q):
-    """Derivatives of ``C q``, at ``[j, :, i]`` that of i to ``r_j``, from those of the matrix.
+    """Derivatives of ``C q`` from the derivatives of C.
 
     Parameters
     ----------
     U : ndarray of shape (n_atoms, 3, n_atoms)
-        ``d C_ij / d r_i`` at ``[i, :, j]``; overwritten.
+        ``d C_ij / d r_i`` at ``[i, :, j]``; overwritten by the result.
     q : ndarray of shape (n_atoms,)
         Charges.
+
+    Returns
+    -------
+    gradient : ndarray of shape (n_atoms, 3, n_atoms)
+        ``d (C q)_i / d r_j`` at ``[j, :, i]``.
     """
-    i, own = np.arange(len(q)), U @ q
+    atoms, diagonal = np.arange(len(q)), U @ q
+    # ``d C_ij / d r_j = d C_ji / d r_j`` for i != j, which stands at [j, :, i] of U; the atom's
+    # own displacement changes its distance to all others.
     U *= q[:, None, None]
-    U[i, :, i] += own
+    U[atoms, :, atoms] += diagonal
     return U

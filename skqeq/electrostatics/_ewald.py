@@ -10,26 +10,30 @@ difference of the potentials of Gaussians of widths gamma and sigma,
                + (4 pi / V) sum_{k != 0} exp(-sigma^2 k^2 / 2) / k^2 cos(k . (r_i - r_j))
                - (2 pi / V) (sigma^2 - gamma_ij^2).
 
-The Fourier transform of f is ``(4 pi / k^2) (exp(-gamma^2 k^2 / 2) - exp(-sigma^2 k^2 / 2))``, and
-its value at k = 0, ``2 pi (sigma^2 - gamma^2)``, is what the last line takes away: C is exactly the
-sum over k != 0 of the Gaussians, whatever sigma. For a charged cell that is the uniform
-neutralising background. (Vondrak, Reuter, Margraf, J. Chem. Phys. 159, 054109 (2023), eqs. 12-20,
-have no such term; Gingrich and Wilson, Chem. Phys. Lett. 500, 178 (2010).)
+The Fourier transform of f is ``(4 pi / k^2) (exp(-gamma^2 k^2 / 2) - exp(-sigma^2 k^2 / 2))``. The
+last line subtracts its value at k = 0, ``2 pi (sigma^2 - gamma^2)``, so that C is exactly the sum
+over k != 0 of the Gaussians, for any sigma. In a charged cell this is the interaction with a
+uniform neutralising background. (Vondrak, Reuter, Margraf, J. Chem. Phys. 159, 054109 (2023), eqs.
+12-20, have no such term; see Gingrich and Wilson, Chem. Phys. Lett. 500, 178 (2010).)
 
-A slab is a crystal of slabs a length L apart, from which the interaction of the slabs is taken away
+A slab is computed as a crystal of slabs a length L apart; the interaction between the slabs is then
+subtracted::
 
     A_slab = A_crystal - k_e (2 pi / V) ((z_i - z_j)^2 + gamma_ij^2 + L^2 / 6),    V = S L,
 
-z along the normal. That is exact for the waves normal to the slab: they add up to
-``(2 pi / S) (L / 6 - |z| + z^2 / L)`` in a crystal of point charges and to ``-(2 pi / S) |z|`` in a
-slab, and a Gaussian turns z^2 into ``z^2 + gamma^2``. The other waves decay as ``exp(-k |z|)``, and
-the gap is chosen so that they do not reach the next slab.
+with z along the normal and the area S of the cell. The subtraction is exact for the waves normal to
+the slab: they add up to ``(2 pi / S) (L / 6 - |z| + z^2 / L)`` in a crystal of point charges and to
+``-(2 pi / S) |z|`` in a single slab, and a Gaussian turns z^2 into ``z^2 + gamma^2``. The other
+waves decay as ``exp(-k |z|)``; the gap between the slabs is so wide that they do not reach the next
+one.
 """
+
+from functools import cached_property
 
 import numpy as np
 
 from .._pythran import ewald_matrix_gradient, ewald_pair_matrix, structure_factors
-from ..structures._structure import reduced_cell
+from ..structures import reduced_cell
 from ._direct import contract
 from ._plane import project_strain
 from ._splitting import EwaldCutoffs, slab_gap
@@ -48,7 +52,8 @@ class EwaldSum:
     accuracy : float
         Bound of the error of every element of the matrix, 1/Angstrom.
     sigma : float, default=None
-        Splitting width, Angstrom; None takes the cheapest. The result does not depend on it.
+        Splitting width, Angstrom; None means the one of least cost. The result does not depend on
+        it.
 
     Attributes
     ----------
@@ -65,6 +70,7 @@ class EwaldSum:
         width = np.sqrt(2.0) * widths.max()
         self.cell, _ = reduced_cell(structure)
         if not all(structure.pbc):
+            # The other half is for the waves that reach the next slab.
             accuracy = accuracy / 2
             self.normal = self.cell[2].copy()
             heights = structure.positions @ self.normal
@@ -75,7 +81,8 @@ class EwaldSum:
         self.cutoffs = EwaldCutoffs.choose(self.cell, width, accuracy, sigma)
         # The interaction is periodic, so atoms may be moved into the cell.
         self.fractions = structure.positions @ np.linalg.inv(self.cell) % 1.0
-        # The last line of C, and what makes a slab of the crystal: s_i + s_j and z_i z_j.
+        # The terms without a cutoff, the last line of C and the subtraction for a slab, are sums
+        # s_i + s_j; only the product z_i z_j of a slab is added elsewhere.
         smooth = widths**2 - self.cutoffs.sigma**2 / 2
         if self.normal is not None:
             smooth -= widths**2 + self.z**2 + np.linalg.norm(self.cell[2]) ** 2 / 12
@@ -84,8 +91,8 @@ class EwaldSum:
     def matrix(self):
         """C of shape (n_atoms, n_atoms) in 1/Angstrom, without the factor k_e."""
         C = ewald_pair_matrix(*self._pairs(), self.smooth)
-        F, _ = self._waves()
-        # NumPy sees that this product is symmetric, and computes half of it.
+        F, _ = self._make_waves()
+        # NumPy recognises a matrix times its transpose, and computes half of it.
         C += F @ F.T
         if self.normal is not None:
             C += 4 * np.pi / self.volume * np.outer(self.z, self.z)
@@ -107,15 +114,16 @@ class EwaldSum:
             Symmetric, e^2/Angstrom.
         """
         U, strained = ewald_matrix_gradient(*self._pairs(), p)
-        F, k = self._waves()
+        F, k = self._waves
         gradient = 0.0
-        for own, other in ((q, p), (p, q)):
-            cosines, sines = np.split(other @ F, 2)
-            slopes = U @ other + F @ np.concatenate([sines * k.T, -cosines * k.T], axis=1).T
+        for charges, sources in ((q, p), (p, q)):
+            # The gradient of the sources' potential at every atom.
+            cosines, sines = np.split(sources @ F, 2)
+            at_atoms = U @ sources + F @ np.concatenate([sines * k.T, -cosines * k.T], axis=1).T
             if self.normal is not None:
-                z = 4 * np.pi / self.volume * (self.z @ other - self.z * other.sum())
-                slopes += np.outer(z, self.normal)
-            gradient += own[:, None] * slopes
+                z = 4 * np.pi / self.volume * (self.z @ sources - self.z * sources.sum())
+                at_atoms += np.outer(z, self.normal)
+            gradient += charges[:, None] * at_atoms
         return gradient, self._virial(strained, F, k, p) @ q
 
     def potential_gradient(self, q):
@@ -134,10 +142,11 @@ class EwaldSum:
             Symmetric, e/Angstrom.
         """
         U, strained = ewald_matrix_gradient(*self._pairs(), q)
-        F, k = self._waves()
+        F, k = self._waves
         cosines, sines = np.split(F, 2, axis=1)
         for a, k_a in enumerate(k.T):
-            # -k_a sin(k . (r_i - r_j)) is antisymmetric, and two products are one.
+            # -k_a sin(k . (r_i - r_j)) is the difference of two products, each the transpose of
+            # the other.
             half = (k_a * cosines) @ sines.T
             U[:, a] += half - half.T
         if self.normal is not None:
@@ -146,33 +155,53 @@ class EwaldSum:
         return contract(U, q), self._virial(strained, F, k, q)
 
     def _virial(self, pairs, F, k, q):
-        """Derivatives of ``C q`` with respect to a strain, (3, 3, n_atoms), given those of pairs.
+        """Derivatives of ``C q`` with respect to a strain, (3, 3, n_atoms).
 
-        A strain leaves the phases ``k . r`` alone, and the distance L of slabs, which is ours.
+        A strain e changes k by ``-e k`` and the volume, but not the phases ``k . r``. The distance
+        L of the slabs is no property of the structure, and is not strained.
+
+        Parameters
+        ----------
+        pairs : ndarray of shape (n_atoms, 3, 3)
+            The part of the sum over pairs.
+        F, k : ndarray of shape (n_atoms, 2 n_waves) and (n_waves, 3)
+            See `_make_waves`.
+        q : ndarray of shape (n_atoms,)
+            Charges.
         """
+        # The logarithmic derivative of a weight exp(-sigma^2 k^2 / 2) / (V k^2).
         strain = self.cutoffs.sigma**2 + 2 / np.einsum("ka,ka->k", k, k)
         strain = strain * k.T[:, None] * k.T - np.eye(3)[:, :, None]
         virial = pairs.T + (np.tile(strain, 2) * (q @ F)) @ F.T
         mean = self.smooth * q.sum() + self.smooth @ q
         if self.normal is not None:
             mean += 4 * np.pi / self.volume * self.z * (self.z @ q)
-        # In proportion to 1 / V.
+        # These terms are proportional to 1 / V.
         virial -= np.multiply.outer(np.eye(3), mean)
         return project_strain(virial, self.normal)
 
     def _pairs(self):
-        """What the kernels want to know of the sum over pairs."""
-        real = self.cutoffs.real
-        # So many images along each axis that none within the cutoff is missing.
+        """The arguments that all kernels for the sum over pairs share."""
+        cutoff = self.cutoffs.real
+        # Number of images along each axis among which are all within the cutoff.
         spacings = 1 / np.linalg.norm(np.linalg.inv(self.cell), axis=0)
-        images = np.ceil(2 * real / spacings).astype(np.int64)
-        return self.fractions, self.cell, images, self.widths, real, 1 / self.cutoffs.sigma
+        images = np.ceil(2 * cutoff / spacings).astype(np.int64)
+        return self.fractions, self.cell, images, self.widths, cutoff, 1 / self.cutoffs.sigma
 
+    @cached_property
     def _waves(self):
+        """The waves of the derivatives, which are often taken for several sets of charges.
+
+        `matrix` is needed once, and does not keep its waves: they take more memory than the matrix
+        of a small cell, and predictions hold many structures.
+        """
+        return self._make_waves()
+
+    def _make_waves(self):
         """``F`` with ``F F^T`` the sum over waves, (n_atoms, 2 * n_waves), and the waves."""
         n, k = half_sphere(self.cell, self.cutoffs.reciprocal)
         n, k = n[1:], k[1:]
         k2 = np.einsum("ka,ka->k", k, k)
-        # Twice, for k and -k.
+        # Twice the weight of a wave: k stands for -k too.
         g = (8 * np.pi / self.volume) * np.exp(-0.5 * self.cutoffs.sigma**2 * k2) / k2
         return structure_factors(2 * np.pi * self.fractions, n, np.sqrt(g)), k

@@ -69,11 +69,9 @@ class Hardness(ABC):
     widths : ndarray of shape (n_atoms,)
         Widths of the Gaussian charges, Angstrom.
     hardness : ndarray of shape () or (n_atoms,)
-        What is added to the diagonal, eV/e^2.
+        Values added to the diagonal, eV/e^2.
     accuracy : float
         Bound of the error of every element, in units of ``k_e / Angstrom``.
-    diagonal : ndarray of shape (n_atoms,)
-        Self-interaction of the isolated atoms, ``k_e / (sqrt(pi) alpha) + J``; eV/e^2.
 
     See Also
     --------
@@ -104,12 +102,16 @@ class Hardness(ABC):
         self.structure, self.widths = check_arguments(atoms, widths, accuracy)
         self.hardness = check_hardness(hardness, self.structure)
         self.accuracy = accuracy
-        self.diagonal = COULOMB / (np.sqrt(np.pi) * self.widths) + self.hardness
 
     @property
     def shape(self) -> tuple[int, int]:
         """``(n_atoms, n_atoms)``."""
         return len(self.widths), len(self.widths)
+
+    @cached_property
+    def diagonal(self) -> Array:
+        """Self-interaction of the isolated atoms, ``k_e / (sqrt(pi) alpha) + J``; eV/e^2."""
+        return COULOMB / (np.sqrt(np.pi) * self.widths) + self.hardness
 
     @abstractmethod
     def __matmul__(self, q: ArrayLike) -> Array:
@@ -189,6 +191,27 @@ class Hardness(ABC):
             ``n_iterations`` counts the products with A that it took.
         """
 
+    def screened(self, screening: Array) -> Hardness:
+        """A hardness matrix less the screening by polarisable atoms.
+
+        Parameters
+        ----------
+        screening : ndarray of shape (n_atoms, n_atoms)
+            The interaction through polarisable dipoles, to be subtracted from A; eV/e^2.
+
+        Returns
+        -------
+        hardness : Hardness
+            It multiplies with and solves with ``A - screening``; its derivatives with respect to
+            the geometry remain those of A.
+
+        Raises
+        ------
+        TypeError
+            If the form stores no matrix.
+        """
+        raise TypeError(f"{type(self).__name__} stores no matrix from which to subtract another")
+
     @cached_property
     def _sum(self):
         """The sum over all pairs for the boundary conditions of the structure, without k_e."""
@@ -227,23 +250,10 @@ class DenseHardness(Hardness):
         """A of shape (n_atoms, n_atoms), eV/e^2; computed when it is first read."""
         A = self._sum.matrix()
         A *= COULOMB
-        A[np.diag_indices_from(A)] += self.hardness
+        A.flat[:: len(A) + 1] += self.hardness
         return A
 
     def screened(self, screening: Array) -> DenseHardness:
-        """The same object with another matrix, ``A - screening``.
-
-        Parameters
-        ----------
-        screening : ndarray of shape (n_atoms, n_atoms)
-            What polarisable dipoles take off A, see `skqeq.response`; eV/e^2.
-
-        Returns
-        -------
-        hardness : DenseHardness
-            It multiplies with and solves with the new matrix; its derivatives with respect to the
-            geometry remain those of A.
-        """
         hardness = copy(self)
         hardness.__dict__["matrix"] = self.matrix - screening
         return hardness
@@ -303,8 +313,6 @@ class HardnessOperator(Hardness):
     ----------
     accuracy : float
         Bound of the error of every element, in units of ``k_e / Angstrom``.
-    diagonal : ndarray of shape (n_atoms,)
-        Self-interaction of the isolated atoms, ``k_e / (sqrt(pi) alpha) + J``; eV/e^2.
 
     Raises
     ------

@@ -1,26 +1,30 @@
 """How the Coulomb interaction of a large system is divided so that every part is cheap.
 
+It has three parts, of short, medium and long range::
+
     1 / r = short(r) + band(r) + smooth(r)
           = erfc(r / (sqrt(2) s)) / r                                    pairs of neighbours
           + (erf(r / (sqrt(2) s)) - erf(r / (sqrt(2) S))) / r            waves of a narrow cell
           + erf(r / (sqrt(2) S)) / r                                     few waves of a wide cell
 
-A crystal needs no band: ``S = s``, and its own cell holds the waves of the smooth part. The waves
-of a slab or a molecule need empty space around it, and in a wide cell there are many. The band,
-which has the short waves, vanishes beyond some 6 S, so that a little space is enough for it; the
-smooth part needs a lot of space, but only long waves.
+A crystal needs no band: ``S = s``, and its own cell holds the waves of the smooth part. A slab or a
+molecule needs empty space around it in the cell of the waves, and the wider the cell, the more
+waves there are. The band contains the short waves, and vanishes beyond some 6 S, so that it needs
+little space; the smooth part needs much space, but has long waves only.
 
-The smooth part of a molecule of diameter D is cut off at R, beyond the farthest pair, which makes
-its transform ``(4 pi / k^2) (1 - cos k R) exp(-S^2 k^2 / 2)``: without a singularity, and the exact
-potential of an isolated molecule in a cell wider than D + R (Vico, Greengard, Ferrando, J. Comput.
-Phys. 323, 191 (2016)). That of a slab is the one of `EwaldSum`. The division in parts of different
-range is the one of Greengard and Jiang's dual-space multilevel kernel splitting (2023).
+The smooth part of a molecule of diameter D is cut off at a radius R beyond the farthest pair. Its
+transform is then ``(4 pi / k^2) (1 - cos k R) exp(-S^2 k^2 / 2)``, which has no singularity, and in
+a cell wider than D + R it gives the exact potential of an isolated molecule (Vico, Greengard,
+Ferrando, J. Comput. Phys. 323, 191 (2016)). The smooth part of a slab is treated as in `EwaldSum`.
+The division into parts of different range is Greengard and Jiang's dual-space multilevel kernel
+splitting (2023).
 
-The cost of n atoms with n_p pairs and m waves is, for about a dozen products with the matrix,
+The cost of about a dozen products with the matrix of n atoms, with n_p pairs and m waves in each
+level, is::
 
-    t_pair n_p + min(t_direct n m, t_atom n + t_mode m)    for each level,
+    t_pair n_p + sum over levels of min(t_direct n m, t_atom n + t_mode m)
 
-and the widths s, S of least cost are taken.
+The widths s and S of least cost are used.
 """
 
 from dataclasses import dataclass
@@ -32,20 +36,20 @@ import numpy as np
 from ._splitting import real_cutoff
 from ._waves import DirectTransform, FastTransform, wave_indices
 
-# Measured, ns, for a dozen products: a pair found and kept; an atom and a wave by structure
-# factors; an atom, a wave, and the overhead of a non-uniform FFT.
+# Costs of a dozen products in ns, measured: a pair, found and stored; an atom times a wave by
+# structure factors; an atom, a wave, and the overhead of a non-uniform FFT.
 PAIR_COST, DIRECT_COST, ATOM_COST, MODE_COST, PLAN_COST = 350.0, 40.0, 6000.0, 1500.0, 2e7
-# Below this size a molecule is all pairs.
+# A molecule with fewer atoms is a sum over all pairs, without waves.
 SMALL_MOLECULE = 800
-# Widths of the division to try.
+# Number of widths s that are tried.
 N_WIDTHS = 14
-# Parts of the error that may reach their bound at the same time.
+# The accuracy is shared among this many sources of error.
 SHARES = 8
 
 
 @cache
 def has_finufft():
-    """Whether non-uniform FFTs are at hand."""
+    """Whether finufft, the library for non-uniform FFTs, is installed."""
     return find_spec("finufft") is not None
 
 
@@ -79,26 +83,27 @@ class Level:
         return abs(np.linalg.det(self.cell))
 
     def weights(self, k2):
-        """Weight g of the waves of squared length k2, 1/Angstrom, and its derivative to k2."""
+        """Weight g of waves of squared length k2, 1/Angstrom, and its derivative by k2."""
         inner = np.maximum(k2, 1e-30)
         g = np.exp(-0.5 * self.sigma**2 * k2)
-        slope = -0.5 * self.sigma**2 * g
+        dg = -0.5 * self.sigma**2 * g
         at_zero = 0.0
         if np.isfinite(self.top):
             outer = np.exp(-0.5 * self.top**2 * k2)
-            g, slope = g - outer, slope + 0.5 * self.top**2 * outer
+            g, dg = g - outer, dg + 0.5 * self.top**2 * outer
             at_zero = 0.5 * (self.top**2 - self.sigma**2)
         elif np.isfinite(self.radius):
-            # The strain of a molecule follows from its forces, so this slope is not needed.
-            g, slope = g * (1.0 - np.cos(self.radius * np.sqrt(k2))), np.nan
+            # The virial of a molecule follows from its forces, so this derivative is not needed.
+            g, dg = g * (1.0 - np.cos(self.radius * np.sqrt(k2))), np.nan
             at_zero = 0.5 * self.radius**2
-        near = k2 <= self.k_max**2
-        factor = 4 * np.pi / self.volume * near
+        within = k2 <= self.k_max**2
+        factor = 4 * np.pi / self.volume * within
         g = np.where(k2 == 0, at_zero, g / inner)
-        return factor * g, factor * (slope - g) / inner
+        return factor * g, factor * (dg - g) / inner
 
     def cost(self, n_atoms):
-        """Cost of the two transforms, ns, and whether the fast one is cheaper."""
+        """Cost of the cheaper transform, ns, and whether that is the non-uniform FFT."""
+        # The FFT has all waves in a box; structure factors need half of the ball in it, pi / 12.
         modes = np.prod(2.0 * wave_indices(self.cell, self.k_max) + 1)
         direct = DIRECT_COST * n_atoms * np.pi / 12 * modes
         fast = ATOM_COST * n_atoms + MODE_COST * modes + PLAN_COST
@@ -107,16 +112,17 @@ class Level:
         return fast, True
 
     def _total(self):
-        """Bound of twice the sum of all weights, by which errors of the transforms are multiplied.
+        """Bound of twice the sum of all weights.
 
-        It is the potential in the centre of a Gaussian; of the waves along a long cell, which is a
-        crystal of sheets, that in a sheet.
+        Errors of the transforms enter the matrix multiplied by it. The sum of the weights is the
+        potential in the centre of a Gaussian of width sigma. A long cell adds the waves along it,
+        which make the potential in a crystal of sheets.
         """
         length2 = np.einsum("va,va->v", self.cell, self.cell).max()
         return 2 * (0.8 / self.sigma + np.pi * length2 / (3 * self.volume))
 
     def transform(self, positions, tolerance):
-        """The cheaper transform between atoms at positions and the waves."""
+        """The cheaper of the two transforms between atoms at these positions and the waves."""
         fractions = positions @ np.linalg.inv(self.cell)
         if self.cost(len(positions))[1]:
             return FastTransform(fractions, self.cell, self.k_max, tolerance / self._total())
@@ -143,12 +149,12 @@ class Division:
 
     @classmethod
     def choose(cls, geometry, width, accuracy):
-        """The cheapest division that keeps the promise.
+        """The cheapest division with the required accuracy.
 
         Parameters
         ----------
         geometry : CoulombOperator
-            Its atoms, periodic vectors and levels.
+            Provides the number of atoms, the periodic vectors, the volume and the `levels`.
         width : float
             Largest ``gamma_ij``, Angstrom.
         accuracy : float
@@ -169,7 +175,8 @@ class Division:
         sigmas = np.maximum(width, np.geomspace(0.2 * spacing, widest, N_WIDTHS))
         reals = real_cutoff(sigmas, width, geometry.vectors, tolerance)
         for sigma, real in zip(sigmas.tolist(), reals.tolist()):
-            # In a nearly empty cell there are no more than the other atoms, and images far away.
+            # The density within the cutoff; in a nearly empty cell at most all other atoms of the
+            # cell, plus their distant images.
             ball = 2 * np.pi / 3 * real**3
             pairs = PAIR_COST * n * min(ball / spacing**3, n / 2 + n * ball / geometry.volume)
             for levels in geometry.levels(sigma, tolerance):

@@ -1,8 +1,8 @@
 """The Coulomb interaction of Gaussian charges as a linear operator, for systems of any size.
 
-`_levels` says how the interaction is divided. Nothing of size ``n_atoms^2`` is stored: pairs of
-neighbours are a sparse matrix, and the waves act through two transforms. The contracted
-derivatives of the matrix come from the same parts.
+`_levels` describes how the interaction is divided. Nothing of size ``n_atoms^2`` is stored: pairs
+of neighbours form a sparse matrix, and the waves act through two transforms. Products of the matrix
+with charges and derivatives of ``q C p`` come from the same parts.
 """
 
 from functools import cached_property
@@ -12,14 +12,14 @@ from scipy.sparse import csr_array
 from vesin import NeighborList
 
 from .._pythran import ewald_pair_gradient, ewald_pair_values
-from ..structures._structure import reduced_cell
+from ..structures import reduced_cell
 from ._levels import Division, Level
 from ._plane import project_strain
 from ._splitting import real_cutoff, slab_gap, wave_cutoff
 
-# Widths of the smooth part in units of that of the pairs, of which the cheapest is taken.
+# Widths of the smooth part that are tried, in units of the width that divides pairs from waves.
 BANDS = (1.0, 2.0, 3.0, 5.0, 8.0)
-# Edge of the bins that tell where atoms are, Angstrom.
+# Edge of the bins that are counted to estimate the volume where atoms are, Angstrom.
 BIN = 4.0
 
 
@@ -49,7 +49,17 @@ def coulomb_operator(structure, widths, accuracy):
 class CoulombOperator:
     """C, in units of ``k_e / Angstrom``, acting on charges.
 
-    Subclasses place the atoms, and say what a strain does.
+    There is a subclass for each kind of boundary conditions; it places the atoms, offers cells for
+    the waves, and knows the terms at k = 0 and the strains that are possible.
+
+    Parameters
+    ----------
+    structure : Structure
+        A molecule, a slab or a crystal, as the subclass requires.
+    widths : ndarray of shape (n_atoms,)
+        Widths ``alpha`` of the charges, Angstrom.
+    accuracy : float
+        Bound of the error of every element of the matrix, 1/Angstrom.
 
     Attributes
     ----------
@@ -57,9 +67,10 @@ class CoulombOperator:
         Reduced periodic vectors, Angstrom.
     positions : ndarray of shape (n_atoms, 3)
         Angstrom.
-    volume, occupied : float
-        Of the cell or of the box around the atoms, and of the part of it where atoms are, for an
-        estimate of their density; Angstrom^3.
+    volume : float
+        Volume of the cell, or of the box around the atoms, Angstrom^3.
+    occupied : float
+        The part of it where atoms are, which gives their density; Angstrom^3.
     division : Division
         Widths, cutoffs and cells.
     pairs : tuple of ndarray
@@ -77,7 +88,7 @@ class CoulombOperator:
             self._waves.append((level, transform, level.weights(_square(transform.k))[0]))
         self.pairs = self._find_pairs()
 
-    # ---- what depends on the boundary conditions --------------------------------------------
+    # ---- for subclasses: boundary conditions ------------------------------------------------
 
     vectors = np.empty((0, 3))
 
@@ -86,7 +97,19 @@ class CoulombOperator:
         raise TypeError(f"{type(self).__name__} does not place its atoms")
 
     def levels(self, sigma, tolerance):
-        """Yield the ways to sum the waves beyond the width sigma: tuples of `Level`."""
+        """Yield alternative ways to sum the waves of Gaussians wider than sigma.
+
+        Parameters
+        ----------
+        sigma : float
+            Width that divides pairs from waves, Angstrom.
+        tolerance : float
+            Bound of the error of each level, 1/Angstrom.
+
+        Yields
+        ------
+        levels : tuple of Level
+        """
         raise TypeError(f"{type(self).__name__} has no levels")
 
     def _box(self, cutoff):
@@ -94,7 +117,7 @@ class CoulombOperator:
         return self.vectors, True
 
     def _mean(self, q):
-        """The part of ``C q`` that belongs to k = 0."""
+        """The part of ``C q`` from the wave k = 0."""
         return 0.0
 
     def _mean_gradient(self, q, p):
@@ -102,7 +125,7 @@ class CoulombOperator:
         return 0.0, 0.0
 
     def _strain(self, virial, gradient):
-        """The virial of strains that the structure can have."""
+        """The virial, reduced to strains that the structure can have."""
         return virial
 
     # ---- the sums ---------------------------------------------------------------------------
@@ -137,25 +160,26 @@ class CoulombOperator:
         gradient, virial = ewald_pair_gradient(*self.pairs, self.widths, q, p, kappa)
         for level, transform, g in self._waves:
             S_q = S_p = transform.forward(q)
-            sides = [(2 * q, S_p)]
+            # Charges, and the structure factor of the charges whose potential they are in.
+            terms = [(2 * q, S_p)]
             if not same:
                 S_p = transform.forward(p)
-                sides = [(q, S_p), (p, S_q)]
-            for own, S in sides:
+                terms = [(q, S_p), (p, S_q)]
+            for charges, S in terms:
                 for a, k_a in enumerate(transform.k):
-                    gradient[:, a] += own * transform.backward(1j * k_a * g * S)
+                    gradient[:, a] += charges * transform.backward(1j * k_a * g * S)
             energies = (S_q.conj() * S_p).real
-            slope = level.weights(_square(transform.k))[1]
+            dg_dk2 = level.weights(_square(transform.k))[1]
             virial -= transform.total(g * energies) * np.eye(3)
             for a, b in np.ndindex(3, 3):
-                k2 = transform.k[a] * transform.k[b]
-                virial[a, b] -= 2 * transform.total(slope * energies * k2)
+                k_ab = transform.k[a] * transform.k[b]
+                virial[a, b] -= 2 * transform.total(dg_dk2 * energies * k_ab)
         mean_gradient, mean_virial = self._mean_gradient(q, p)
         gradient += mean_gradient
         return gradient, self._strain(virial + mean_virial, gradient)
 
     def _find_pairs(self):
-        """Half of all pairs within the cutoff, the images of an atom itself among them."""
+        """Half of all pairs within the cutoff, including those of an atom with its own images."""
         if np.isinf(self.division.real):
             i, j = np.triu_indices(self.n_atoms, 1)
             return i, j, self.positions[j] - self.positions[i]
@@ -166,7 +190,7 @@ class CoulombOperator:
 
     @cached_property
     def _short(self):
-        """Upper triangle of the part of the pairs, and the diagonal."""
+        """The sum over pairs: upper triangle of its matrix, and the diagonal."""
         i, j, D = self.pairs
         values = ewald_pair_values(i, j, D, self.widths, 1.0 / self.division.sigma)
         upper = csr_array((values, (i, j)), shape=(self.n_atoms, self.n_atoms))
@@ -192,12 +216,12 @@ class CrystalOperator(CoulombOperator):
         return -(2 * np.pi / self.volume) * smooth
 
     def _mean_gradient(self, q, p):
-        # In proportion to 1 / V.
+        # Proportional to 1 / V.
         return 0.0, -(q @ self._mean(p)) * np.eye(3)
 
 
 class SlabOperator(CoulombOperator):
-    """C of a slab: waves in a crystal of slabs, whose interaction is taken away."""
+    """C of a slab: waves in a crystal of slabs, less the interaction between the slabs."""
 
     def _place(self, structure):
         cell, _ = reduced_cell(structure)
@@ -225,11 +249,12 @@ class SlabOperator(CoulombOperator):
         return Level(cell, sigma, wave_cutoff(sigma, cell, tolerance), top)
 
     def _box(self, cutoff):
-        # An open axis beside periodic ones makes the search quadratic; no pair crosses this gap.
+        # With an open axis beside periodic ones the search would take quadratic time. The gap is
+        # wider than the cutoff, so that no pair crosses it.
         return np.stack([*self.vectors, (self.thickness + 1.1 * cutoff) * self.normal]), True
 
     def _smooth(self):
-        """The last level: its factor ``2 pi / V``, and ``sigma^2 + L^2 / 6``."""
+        """``2 pi / V`` and ``sigma^2 + L^2 / 6`` of the cell of the smooth part."""
         level = self.division.levels[-1]
         length = np.linalg.norm(level.cell[2])
         return 2 * np.pi / level.volume, level.sigma**2 + length**2 / 6
@@ -242,9 +267,9 @@ class SlabOperator(CoulombOperator):
     def _mean_gradient(self, q, p):
         factor, _ = self._smooth()
         z, Q, P = self.z, q.sum(), p.sum()
-        slope = q * (P * z - p @ z) + p * (Q * z - q @ z)
-        # The distance of the slabs is ours and does not take part in the strain.
-        return -2 * factor * np.outer(slope, self.normal), -(q @ self._mean(p)) * np.eye(3)
+        along_z = q * (P * z - p @ z) + p * (Q * z - q @ z)
+        # The distance of the slabs is no property of the structure, and is not strained.
+        return -2 * factor * np.outer(along_z, self.normal), -(q @ self._mean(p)) * np.eye(3)
 
     def _strain(self, virial, gradient):
         return project_strain(virial, self.normal)
@@ -264,7 +289,8 @@ class MoleculeOperator(CoulombOperator):
         for factor in BANDS:
             top = factor * sigma
             reach = real_cutoff(top, 0.0, self.vectors, tolerance)
-            # Inside, the Gaussian tail of the edge is not divided by the distance.
+            # The potential is cut off at the radius. A Gaussian smears this edge, and inside the
+            # radius its tail is not divided by the distance, as it is in `real_cutoff`.
             tail = np.sqrt(max(4.0, 2 * np.log(np.sqrt(2 / np.pi) / (top * tolerance))))
             radius = self.diameter + max(reach, top * tail)
             smooth = self._level(radius + reach, top, tolerance / 2, radius=radius)
@@ -281,6 +307,7 @@ class MoleculeOperator(CoulombOperator):
         return Level(cell, sigma, wave_cutoff(sigma, cell, tolerance), **limits)
 
     def _strain(self, virial, gradient):
+        # The cells of the waves are no property of a molecule: its virial follows from the forces.
         return gradient.T @ self.positions
 
 

@@ -1,22 +1,22 @@
-"""How an Ewald sum is divided between real and reciprocal space: one number decides.
+"""How an Ewald sum is divided between real and reciprocal space, for a given accuracy.
 
-Both tails are bounded rather than estimated: a lattice of cell volume V has at most
+Both truncation errors are bounded rather than estimated. A lattice of cell volume V has at most::
 
     N(R) = (4 pi / 3) (R + d)^3 / V,    d half the longest diagonal of the cell,
 
-points in any ball of radius R (in the plane, ``pi (R + d)^2 / S``), and summation by parts bounds a
-sum of a falling function f beyond the cutoff R by ``N(R + h) f(R) + N(R + 2 h) f(R + h) + ...``, of
-which the first term is taken: in steps of h, f falls by exp(-4) at the loosest accuracy and faster
-at any other. Neglect of the signs of the terms makes up for the rest: the errors of 5,600 random
-cells were all below a tenth of the bound.
-In real space ``f(r) = erfc(r / (sqrt(2) sigma)) / r`` and ``h = sigma``; in reciprocal space
+points in any ball of radius R (in the plane, ``pi (R + d)^2 / S``). Summation by parts bounds the
+sum of a falling function f beyond the cutoff R by ``N(R + h) f(R) + N(R + 2 h) f(R + h) + ...``.
+Only the first term is used: with each step h, f falls by a factor exp(-4) at the loosest accuracy,
+and faster at any other. The omitted terms are more than compensated because the bound ignores that
+terms of the sum cancel: the errors of 5,600 random cells were all below a tenth of it. In real
+space ``f(r) = erfc(r / (sqrt(2) sigma)) / r`` and ``h = sigma``; in reciprocal space
 ``f(k) = (4 pi / V) exp(-sigma^2 k^2 / 2) / k^2`` and ``h = 1 / sigma``.
 
-The cost of the matrix of n atoms is, for half of the pairs and half of the wave vectors k,
+The matrix of n atoms takes half of the pairs and half of the wave vectors k, and costs::
 
-    n^2 (t_pair (2 pi / 3) r_c^3 / V + t_wave V k_c^3 / (12 pi^2)).
+    n^2 (t_pair (2 pi / 3) r_c^3 / V + t_wave V k_c^3 / (12 pi^2))
 
-Both parts grow as n^2, so the best sigma is proportional to V^(1/3) and independent of n.
+Both parts grow as n^2, so that the best sigma is proportional to V^(1/3) and independent of n.
 """
 
 from dataclasses import dataclass
@@ -24,11 +24,13 @@ from numbers import Real
 
 import numpy as np
 
-# Measured, ns: a pair within the cutoff; a wave vector's share of an element of F F^T.
+# Costs in ns, measured: a pair within the cutoff; a wave vector, per element of F F^T.
 PAIR_COST = 11.0
 WAVE_COST = 0.03
+# The smallest and the largest accuracy that can be asked for.
 ACCURACIES = (1e-12, 1e-2)
-# The cutoffs are fixed points of a slow logarithm.
+# The equations of the cutoffs are solved by fixed-point iteration, which converges quickly because
+# the right-hand side is the root of a logarithm.
 FIXED_POINT_STEPS = 10
 
 
@@ -52,14 +54,14 @@ class EwaldCutoffs:
 
     @classmethod
     def choose(cls, cell, width, accuracy, sigma=None):
-        """The cheapest splitting that keeps the promise.
+        """The cheapest splitting with the required accuracy.
 
         Parameters
         ----------
         cell : ndarray of shape (3, 3)
             Reduced cell vectors in rows, Angstrom.
         width : float
-            Largest ``gamma_ij``, Angstrom. A smaller sigma would not shorten the real-space sum.
+            Largest ``gamma_ij``, Angstrom: a sigma below it would not shorten the real-space sum.
         accuracy : float
             Bound of the sum of both truncation errors of any element, 1/Angstrom.
         sigma : float, default=None
@@ -73,7 +75,7 @@ class EwaldCutoffs:
         sigmas = np.maximum(width, volume ** (1 / 3) * np.geomspace(0.04, 0.5, 64))
         if sigma is not None:
             sigmas = np.array([sigma])
-        # Half of the error for either sum.
+        # Each of the two sums may have half of the error.
         real = real_cutoff(sigmas, width, cell, accuracy / 2)
         reciprocal = wave_cutoff(sigmas, cell, accuracy / 2)
         pairs = 2 * np.pi / 3 * real**3 / volume
@@ -101,7 +103,8 @@ def real_cutoff(sigma, width, vectors, tolerance):
     cutoff : float or ndarray
         Angstrom.
     """
-    # Beyond `width` the narrower of the two error functions has nothing to say.
+    # A pair adds the difference of two error functions. At the cutoff the narrower one has
+    # converged to 1, so that the wider one decides.
     reach = np.maximum(sigma, width)
     points, x = lattice_points(vectors), 6.0
     for _ in range(FIXED_POINT_STEPS):
@@ -132,9 +135,9 @@ def wave_cutoff(sigma, cell, tolerance):
 
 
 def lattice_points(vectors):
-    """Bound of the number of lattice points in a ball, as a function of its radius.
+    """A function of a radius that bounds the number of lattice points in a ball.
 
-    The cells around the points are a larger ball.
+    The cells around these points fit into a ball whose radius is larger by half a diagonal.
     """
     n = len(vectors)
     if n == 0:
@@ -146,12 +149,12 @@ def lattice_points(vectors):
 
 
 def slab_gap(vectors, width, accuracy):
-    """Empty space between slabs beyond which only their net charges and dipoles matter.
+    """Empty space between slabs beyond which they interact by net charges and dipoles only.
 
-    The wave of in-plane vector k adds ``(4 pi / (S k)) exp(-k gap)`` at most; there are no more
-    than ``pi (k + d)^2 S / (4 pi^2)`` of them in a circle, d being half a diagonal of the
-    reciprocal cell, and beyond the smallest they fall as ``exp(-k gap)``. Gaussians must not
-    overlap either.
+    The wave of in-plane vector k adds at most ``(4 pi / (S k)) exp(-k gap)``. A circle of radius k
+    contains no more than ``pi (k + d)^2 S / (4 pi^2)`` waves, where d is half a diagonal of the
+    reciprocal cell, and beyond the shortest vector they fall as ``exp(-k gap)``. The gap must also
+    be so wide that the Gaussians of two slabs do not overlap.
 
     Parameters
     ----------
@@ -181,12 +184,12 @@ def slab_gap(vectors, width, accuracy):
 
 
 def check_accuracy(accuracy):
-    """Refuse what double precision cannot deliver and what would not be a calculation."""
+    """Refuse an accuracy beyond double precision, and one that is too loose to be useful."""
     low, high = ACCURACIES
     if not (isinstance(accuracy, Real) and low <= accuracy <= high):
         raise ValueError(f"accuracy must be between {low:g} and {high:g}, got {accuracy!r}")
 
 
 def _gaussian(prefactor, tolerance):
-    """Where ``prefactor exp(-x^2 / 2)`` falls to the tolerance, but at least 2."""
+    """The x at which ``prefactor exp(-x^2 / 2)`` equals the tolerance, but at least 2."""
     return np.sqrt(np.maximum(4.0, 2 * np.log(prefactor / tolerance)))

@@ -15,10 +15,10 @@ import numpy as np
 
 from .._pythran import structure_factors
 
-# Structure factors below this size are kept, larger ones made anew for every transform.
+# Structure factors up to this size are stored; larger ones are computed for every transform.
 KEEP_BYTES = 2**28
 BLOCK_BYTES = 2**24
-# Atoms and waves below which one thread is as fast as several.
+# With fewer atoms plus waves than this, one thread is as fast as several.
 SMALL_TRANSFORM = 50_000
 
 
@@ -51,8 +51,8 @@ def half_sphere(cell, k_max):
     ).reshape(3, -1)
     n = n[:, (n[0] > 0) | ((n[0] == 0) & ((n[1] > 0) | ((n[1] == 0) & (n[2] >= 0))))].T
     k = 2 * np.pi * n @ np.linalg.inv(cell).T
-    near = np.einsum("ka,ka->k", k, k) <= k_max**2
-    return np.ascontiguousarray(n[near]), k[near]
+    within = np.einsum("ka,ka->k", k, k) <= k_max**2
+    return np.ascontiguousarray(n[within]), k[within]
 
 
 class DirectTransform:
@@ -76,21 +76,21 @@ class DirectTransform:
     def __init__(self, fractions, cell, k_max):
         n, k = half_sphere(cell, k_max)
         self.k = tuple(k.T)
-        # Each wave stands for its negative too; only the constant one is alone.
+        # Each wave also stands for its negative, except the constant one.
         self._n, self._multiplicity = n, np.where(n.any(axis=1), 2.0, 1.0)
         phases = 2 * np.pi * fractions
         n_blocks = -(-16 * len(n) * len(phases) // BLOCK_BYTES)
         self._phases = np.array_split(phases, min(n_blocks, len(phases)))
-        self._kept = None
+        self._stored = None
         if 16 * len(n) * len(phases) <= KEEP_BYTES:
-            self._kept = [self._factors(block) for block in self._phases]
+            self._stored = [self._factors(block) for block in self._phases]
 
     def _factors(self, phases):
         return structure_factors(phases, self._n, np.ones(len(self._n)))
 
     def _blocks(self):
-        """Cosines, then sines, of some atoms at a time."""
-        return self._kept or map(self._factors, self._phases)
+        """Structure factors, cosines and then sines, for a part of the atoms at a time."""
+        return self._stored or map(self._factors, self._phases)
 
     def forward(self, q):
         """``S_k`` for charges q of shape (n_atoms,)."""
@@ -129,12 +129,13 @@ class FastTransform:
         self._shape = tuple(2 * top + 1)
         n = np.ogrid[tuple(slice(-t, t + 1) for t in top)]
         reciprocal = 2 * np.pi * np.linalg.inv(cell).T
-        # Of a rectangular cell each component depends on one index only.
-        some = np.abs(reciprocal) > 1e-14 * np.abs(reciprocal).max()
+        # In a rectangular cell each component of k depends on one index only, and stays a
+        # one-dimensional array if the zero terms are left out.
+        nonzero = np.abs(reciprocal) > 1e-14 * np.abs(reciprocal).max()
         self.k = tuple(
-            sum(n[a] * reciprocal[a, b] for a in range(3) if some[a, b]) for b in range(3)
+            sum(n[a] * reciprocal[a, b] for a in range(3) if nonzero[a, b]) for b in range(3)
         )
-        # Threads do not pay in small transforms, nor does fine oversampling if nine digits will do.
+        # Small transforms gain nothing from threads, and nine digits need no fine oversampling.
         small = len(fractions) + np.prod(self._shape) < SMALL_TRANSFORM
         options = {"nthreads": 1 if small else 0, "upsampfac": 1.25 if tolerance > 4e-10 else 2.0}
         points = np.ascontiguousarray(2 * np.pi * (fractions.T - np.floor(fractions.T)))
@@ -145,7 +146,7 @@ class FastTransform:
             self._plans.append(plan)
 
     def __reduce__(self):
-        # Plans are pointers.
+        # A plan of finufft is a pointer, which cannot be pickled.
         return FastTransform, self._arguments
 
     def forward(self, q):

@@ -1,4 +1,4 @@
-"""Several sets of features side by side, told apart by name."""
+"""Several descriptors of the same structures, each with a name."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ if TYPE_CHECKING:
 
 
 class StructureBlocks(NamedUnion, auto_wrap_output_keys=None):  # type: ignore[call-arg]  # of a mixin without types
-    """Features of the same structures in blocks that keep their names.
+    """Several transformers of the same structures, whose features keep the transformers' names.
 
-    A `FeatureUnion` whose result remembers which columns came from which transformer, so that a
-    model can use each block for another purpose: `skqeq.GAPKQEqRegressor` takes electronegativities
-    from the block ``"chi"`` and local energies from the block ``"gap"``.
+    It is a `FeatureUnion` that records which columns came from which transformer. A model can then
+    use each block of columns for a purpose of its own: `skqeq.GAPKQEqRegressor` predicts
+    electronegativities from the block ``"chi"`` and local energies from the block ``"gap"``.
 
     Parameters
     ----------
     transformer_list : list of (str, transformer)
-        Names and the transformers of structures, each usually a pipeline of `SOAPFeaturizer` and
-        `CURSparsifier`.
+        Name and transformer of each block. A transformer is usually a pipeline of
+        `SOAPFeaturizer` and `CURSparsifier`.
     n_jobs : int, default=None
         Number of processes to fit the transformers in.
     transformer_weights : None
-        Features have no weights; how large the fields that they make may become is a matter of the
-        model's amplitudes.
+        Weights are refused. The amplitudes of the model say how large each field can become.
     verbose : bool, default=False
         Whether to print the time that each transformer took to fit.
     verbose_feature_names_out : bool, default=True
-        Of `FeatureUnion`; features of atoms have no names.
+        Parameter of `FeatureUnion` without effect, since features of atoms have no names.
 
     See Also
     --------
-    sklearn.pipeline.FeatureUnion : Parameters of the transformers are reached in the same way.
+    sklearn.pipeline.FeatureUnion : Parameters of the transformers have the same names there.
 
     Examples
     --------
@@ -60,14 +59,14 @@ class StructureBlocks(NamedUnion, auto_wrap_output_keys=None):  # type: ignore[c
         X : sequence of ase.Atoms
             Structures, see `skqeq.check_structures`.
         y : object, default=None
-            Handed to the transformers; those of this package ignore it.
+            Passed to the transformers; those of this package ignore it.
         **fit_params : dict
-            As of `sklearn.pipeline.FeatureUnion.fit`.
+            See `sklearn.pipeline.FeatureUnion.fit`.
 
         Returns
         -------
         self : StructureBlocks
-            With fitted transformers.
+            Fitted.
         """
         self._refuse_weights()
         return super().fit(X, y, **fit_params)
@@ -82,9 +81,9 @@ class StructureBlocks(NamedUnion, auto_wrap_output_keys=None):  # type: ignore[c
         X : sequence of ase.Atoms
             Structures, see `skqeq.check_structures`.
         y : object, default=None
-            Handed to the transformers; those of this package ignore it.
+            Passed to the transformers; those of this package ignore it.
         **params : dict
-            As of `sklearn.pipeline.FeatureUnion.fit_transform`.
+            See `sklearn.pipeline.FeatureUnion.fit_transform`.
 
         Returns
         -------
@@ -102,7 +101,7 @@ class StructureBlocks(NamedUnion, auto_wrap_output_keys=None):  # type: ignore[c
         X : sequence of ase.Atoms
             Structures, see `skqeq.check_structures`.
         **params : dict
-            As of `sklearn.pipeline.FeatureUnion.transform`.
+            See `sklearn.pipeline.FeatureUnion.transform`.
 
         Returns
         -------
@@ -114,9 +113,9 @@ class StructureBlocks(NamedUnion, auto_wrap_output_keys=None):  # type: ignore[c
     def _refuse_weights(self):
         if self.transformer_weights:
             raise ValueError(
-                "transformer_weights are not for features of structures; use the amplitudes of the "
+                "features of structures have no transformer_weights; set the amplitudes of the "
                 "model, or block_weights of CURSparsifier"
             )
 
     def _join(self, results):
-        return StructureFeatures.beside(results)
+        return StructureFeatures.stacked(results)

@@ -1,4 +1,4 @@
-"""A store of descriptor rows, one per process, in what others leave of the memory budget."""
+"""The store of descriptor rows of a process, in the part of the memory budget that is free."""
 
 import random
 import threading
@@ -9,19 +9,19 @@ from .._memory import BUDGET
 class RowCache:
     """Keep arrays by key until the memory budget is full, then drop some of them.
 
-    A key is a tuple that ends with the structure; all before it is the descriptor. Rows of the
-    descriptor that was used least recently are dropped first: a search over cutoffs has no more
-    use for those of an earlier cutoff.
+    The last item of a key identifies the structure, and all items before it the descriptor. Rows of
+    the least recently used descriptor are dropped first: a search over cutoffs no longer needs the
+    rows of earlier cutoffs.
 
-    Among rows of one descriptor a random one is dropped. A fit walks over the same structures
-    several times, always from first to last. If they do not all fit, the least recently used row
-    is the one that is needed next, so that dropping it would miss every time; dropping a random one
-    keeps as large a share as fits.
+    Among the rows of one descriptor, a random row is dropped. A fit walks over the same structures
+    several times, always from first to last. If not all rows fit, the least recently used row is
+    the one that will be needed next; dropping it each time would find no row at all. With random
+    rows, as large a share is found as fits.
 
     Parameters
     ----------
     budget : MemoryBudget
-        The store never holds more than ``budget.available`` bytes.
+        The store holds at most ``budget.available`` bytes.
     """
 
     def __init__(self, budget):
@@ -38,7 +38,7 @@ class RowCache:
 
     @property
     def nbytes(self):
-        """Bytes held."""
+        """Bytes of all rows."""
         return self._bytes
 
     def get(self, key):
@@ -50,9 +50,10 @@ class RowCache:
         return array
 
     def put(self, key, array):
-        """Store an array, and drop others if there is no room for it."""
+        """Store an array, and drop others to make room for it."""
         with self._lock:
-            # Read under the lock: a claim in another thread first lowers it and then shrinks.
+            # Read inside the lock: another thread that claims memory lowers this number first, and
+            # calls `shrink` afterwards, which waits for the lock.
             limit = self._budget.available
             if key in self._rows or array.nbytes > limit:
                 return
@@ -63,7 +64,7 @@ class RowCache:
             self._bytes += array.nbytes
 
     def shrink(self):
-        """Drop rows until the others fit into the budget."""
+        """Drop rows until the rest fits into the budget."""
         with self._lock:
             self._shrink(self._budget.available)
 
@@ -75,7 +76,7 @@ class RowCache:
             self._bytes = 0
 
     def _use(self, descriptor):
-        """The keys of a descriptor, which is from now on the most recently used one."""
+        """The keys of a descriptor, which becomes the most recently used one."""
         keys = self._keys[descriptor] = self._keys.pop(descriptor, [])
         return keys
 
@@ -86,7 +87,7 @@ class RowCache:
     def _drop(self, descriptor):
         keys = self._keys[descriptor]
         i = self._random.randrange(len(keys))
-        # Removing the last key of a list takes no time, removing any other one does.
+        # Removing the last item of a list is fast, removing one in the middle is not.
         keys[i], keys[-1] = keys[-1], keys[i]
         self._bytes -= self._rows.pop(keys.pop()).nbytes
 

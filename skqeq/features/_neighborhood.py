@@ -6,8 +6,8 @@ In DScribe's basis of Gaussian-type orbitals the density coefficients of centre 
     a_lk = eta alpha_lk / (eta + alpha_lk),   eta = 1 / (2 sigma^2),
     B_lkn = beta_lnk (pi / (eta + alpha_lk))^(3/2) (eta / (eta + alpha_lk))^l,
 
-summed over the neighbours j of element z, including the atom i itself. The weight w_j is the weight
-of the element, times the cutoff function ``f(r_ij)`` if the cutoff is smooth. The features are
+summed over the neighbours j of element z, including the atom i itself. The factor w_j is the weight
+of the element of j, times the cutoff function ``f(r_ij)`` if the cutoff is smooth. The features are
 
     p[z z', l, n n'] = pi sqrt(8 / (2 l + 1)) sum_m c[z, n, l, m] c[z', n', l, m].
 
@@ -31,15 +31,16 @@ from ._dscribe import dscribe_soap
 
 
 class SOAPNeighborhood(Neighborhood):
-    """The neighbours of all atoms of one structure, as a power spectrum describes them.
+    """The neighbours of all atoms of one structure, and the power spectrum that they make.
 
-    Pairs are sorted by centre, and for each centre by density channel. A channel is an element;
-    the compressions "mu2" and "mu1nu1" also have a channel for the density of all elements.
+    Pairs are sorted by centre, and for each centre by channel. A channel is the density of one
+    element. The compression "mu2" has a single channel, the density of all elements; "mu1nu1" has
+    this channel in addition to those of the elements.
 
     Parameters
     ----------
     spectrum : PowerSpectrum
-        Which features.
+        The power spectrum.
     structure : Structure
         A molecule, a slab or a crystal.
     """
@@ -55,28 +56,28 @@ class SOAPNeighborhood(Neighborhood):
         if compression == "mu2":
             channel, n_channels = np.zeros_like(channel), 1
         elif compression == "mu1nu1":
-            # The density of all elements is one more channel, to which every pair belongs too.
+            # Every pair also belongs to the channel of all elements.
             channel = np.concatenate([channel, np.full_like(channel, n_channels)])
             i, j, D = np.tile(i, 2), np.tile(j, 2), np.tile(D, (2, 1))
             n_channels += 1
         group = i * n_channels + channel
         order = np.argsort(group, kind="stable")
         self.i, self.j, self.D = i[order], j[order], D[order]
-        # Pairs of centre i and channel z are offsets[i, z]:offsets[i, z + 1].
+        # offsets[i, z]:offsets[i, z + 1] are the pairs of centre i and channel z.
         ends = np.cumsum(np.bincount(group, minlength=n_channels * self.n_atoms))
         offsets = np.empty((self.n_atoms, n_channels + 1), dtype=np.int64)
         offsets[:, 1:] = ends.reshape(self.n_atoms, n_channels)
         offsets[0, 0], offsets[1:, 0] = 0, offsets[:-1, -1]
         weights = spectrum.element_weights(structure.species)
         factors = _cutoff_factors(self.D, r_cut, spectrum.cutoff_width) * weights[element[self.j]]
-        # Kernels take C-contiguous float64 arrays only.
+        # The compiled loops take nothing but C-contiguous arrays.
         pairs = np.ascontiguousarray(np.column_stack([self.D, *factors]))
         self._arguments = (pairs, offsets, exponents, contraction)
         self._order = (n_max, l_max, compression, len(structure.species))
         self._runs = _runs(*self._order)
 
     def rows(self):
-        """Power spectrum of every atom, shape (n_atoms, n_columns of the present elements)."""
+        """Power spectrum of every atom, in the columns of the elements of the structure."""
         return soap_spectrum(*self._arguments, self._runs)
 
     def pull_back(self, cotangents):
@@ -87,13 +88,13 @@ class SOAPNeighborhood(Neighborhood):
     def jacobians(self, max_bytes=2**25):
         """Derivatives of the rows with respect to `D`, see `Neighborhood`.
 
-        A neighbour changes only the features of its own channel, so each piece is of one channel
-        and holds only the columns of that channel.
+        A neighbour changes only features of its own channel. Every piece belongs to one channel,
+        and contains only the columns of that channel.
 
         Parameters
         ----------
         max_bytes : int
-            Size of a piece, which holds at least one centre.
+            Approximate size of a piece; each contains at least one centre.
         """
         neighbors, offsets, exponents, contraction = self._arguments
         for channel in range(offsets.shape[1] - 1):
@@ -122,7 +123,7 @@ class SOAPNeighborhood(Neighborhood):
             pairs = slice(*part[0, channel : channel + 2])
             j, D = self.j[pairs], self.D[pairs]
             dp = dp.reshape(len(j), 3 * len(columns))
-            # As gather_pairs, for all columns at once: +1 for the neighbour, -1 for the centre.
+            # The sums of gather_pairs for all columns: +1 for the neighbour, -1 for the centre.
             atoms = np.concatenate([j, np.full_like(j, i)])
             ends = atoms, np.tile(np.arange(len(j)), 2)
             gradient = csr_array((np.repeat([1.0, -1.0], len(j)), ends), (n, len(j))) @ dp
@@ -133,7 +134,7 @@ class SOAPNeighborhood(Neighborhood):
 
 
 def _pairs(structure, reach):
-    """Centres, neighbours and vectors between them; every atom is its own neighbour too."""
+    """Centres, neighbours, and the vectors to them. Every atom is also its own neighbour."""
     i, j, D = neighbor_pairs(structure, reach)
     atoms = np.arange(len(structure))
     D = np.concatenate([np.zeros((len(atoms), 3)), D])
@@ -141,21 +142,21 @@ def _pairs(structure, reach):
 
 
 def _cutoff_factors(D, r_cut, width):
-    """The cutoff function of every pair, and its derivative with respect to r, divided by r."""
+    """Cutoff function f(r) of every pair, and f'(r) / r."""
     if width is None:
         return np.stack([np.ones(len(D)), np.zeros(len(D))])
     r = np.sqrt(np.einsum("pa,pa->p", D, D))
     y = np.clip((r_cut - r) / width, 0.0, 1.0)
     derivative = -30 * y**2 * (1 - y) ** 2 / width
-    # At r = 0, the atom itself, the derivative is zero.
+    # At r = 0, the atom itself, f' is zero.
     return np.stack([y**3 * (10 - 15 * y + 6 * y**2), derivative / np.where(r > 0, r, 1.0)])
 
 
 @lru_cache(maxsize=64)
 def _radial(r_cut, n_max, l_max, sigma):
-    """Radius within which DScribe counts neighbours, exponents ``a``, and coefficients ``B``.
+    """The radius up to which DScribe counts neighbours, the exponents ``a``, and ``B``.
 
-    The coefficients contain the prefactor of p, one square root of it in each of both factors c.
+    ``B`` includes the prefactor of p: its square root goes into each of the two factors c.
     """
     soap = dscribe_soap((1,), r_cut, n_max, l_max, sigma, "off", None, False)
     alphas, betas = soap.get_basis_gto(r_cut, n_max, l_max)
@@ -170,10 +171,10 @@ def _radial(r_cut, n_max, l_max, sigma):
 
 @lru_cache(maxsize=256)
 def _runs(n_max, l_max, compression, n_species):
-    """DScribe's order of the features, as products of one column of c with consecutive columns.
+    """The products ``p[z z', l, n n']`` in DScribe's order, one row for all n'.
 
-    Rows are l, the column, the first of the consecutive columns, the first feature, and the number
-    of features. With z = z' only n' >= n is stored.
+    A row holds l, the index of (z, n), that of (z', first n'), the first feature, and the number of
+    features. For z = z' only n' >= n is stored.
     """
     elements = range(1 if compression == "mu2" else n_species)
     pairs = [(z, other) for z in elements for other in elements if other >= z]
@@ -194,7 +195,7 @@ def _runs(n_max, l_max, compression, n_species):
 
 @lru_cache(maxsize=256)
 def _channel_runs(n_max, l_max, compression, n_species, channel):
-    """The runs that a channel enters, with consecutive features, and the columns of these."""
+    """The rows of `_runs` that contain a channel, renumbered, and the columns of their features."""
     runs = _runs(n_max, l_max, compression, n_species)
     runs = runs[(runs[:, 1:3] // n_max == channel).any(axis=1)]
     columns = np.concatenate([first + np.arange(n) for first, n in runs[:, 3:]])

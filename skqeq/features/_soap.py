@@ -56,12 +56,12 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
     compression : {"off", "mu2", "mu1nu1", "crossover"}, default="off"
         Compression of the element channels [3]_.
     species_weighting : dict of {str: float}, default=None
-        Weight of each element's density; with ``compression="mu2"`` the only way to tell
-        elements apart.
+        Weight of each element's density. With ``compression="mu2"`` weights are the only
+        difference between elements.
     n_jobs : int, default=None
-        Number of processes for the descriptor; None means 1.
+        Number of processes that compute descriptors; None means 1.
     verbose : int, default=0
-        Above 0 a progress bar is shown whenever a later step walks over the features.
+        If above 0, a progress bar is shown whenever a later step computes features.
     memory : str, path or joblib.Memory, default=None
         Folder in which rows are kept on disk. None keeps them in memory only.
 
@@ -77,10 +77,10 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
     Columns of an element that a structure lacks are zero. They are neither computed nor stored:
     the rows of a structure hold only the channels of its own elements.
 
-    Rows that were computed stay in memory, within the budget of `skqeq.set_memory_budget`. As long
-    as they do, a structure is described once per cutoff, however many clones, folds and candidates
-    of a search ask for it. Rows of structures that are read from a file on demand, see
-    `skqeq.datasets.open_structures`, are not kept.
+    Computed rows stay in memory, within the budget of `skqeq.set_memory_budget`, and all
+    featurizers of a process share them. A structure is then described only once per cutoff, however
+    many clones, folds and candidates of a search need it. Rows of structures that are read from a
+    file on demand, see `skqeq.datasets.open_structures`, are not kept.
 
     With ``cutoff_width=None`` neighbours count up to the distance beyond `r_cut` where a Gaussian
     at `r_cut` has fallen to 1e-3, and the features jump when an atom crosses it. With a width d
@@ -148,7 +148,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         self.memory = memory
 
     def fit(self, X: StructuresLike, y: object = None) -> Self:
-        """Learn which elements occur.
+        """Find out which elements occur.
 
         Parameters
         ----------
@@ -210,7 +210,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         ]
 
     def transform(self, X: StructuresLike) -> StructureFeatures:
-        """Describe structures; rows are computed when a later step asks for them.
+        """Describe structures. Features are computed when a later step needs them.
 
         Parameters
         ----------
@@ -226,7 +226,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         return self._transform(collect(X, self.verbose))
 
     def fit_transform(self, X: StructuresLike, y: object = None) -> StructureFeatures:
-        """Fit and describe the same structures, checking them once.
+        """Fit and describe the same structures, which are checked only once.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""The source of SOAP features: rows of structures, computed once as far as memory allows."""
+"""SOAP features of structures, computed once as far as memory and disk allow."""
 
 from functools import cache, partial
 from importlib.metadata import version
@@ -12,12 +12,12 @@ from ..structures import FeatureSource, Tile
 from ._cache import ROWS
 from ._neighborhood import SOAPNeighborhood
 
-# Packages whose code makes the rows: those on disk are not found again after an upgrade.
+# Packages whose code computes rows. After an upgrade of one, rows on disk are computed again.
 ROW_PACKAGES = ("skqeq", "dscribe", "numpy", "vesin")
 
 
 class SOAPSource(FeatureSource):
-    """Rows of several power spectra side by side, each computed once per structure.
+    """The rows of several power spectra, side by side.
 
     Parameters
     ----------
@@ -28,10 +28,10 @@ class SOAPSource(FeatureSource):
     verbose : bool
         Whether walks show their progress.
     memory : str, path, joblib.Memory or None
-        Where rows are kept on disk.
+        Folder in which rows are kept on disk.
     keeps_rows : bool
-        Whether rows are kept in memory. Those of a walk through more structures than fit in memory
-        would hardly ever be found again.
+        Whether rows are kept in memory. This is not worth while for structures that do not fit
+        into memory themselves: their rows would be dropped before they are needed again.
     """
 
     has_neighborhoods = True
@@ -47,7 +47,7 @@ class SOAPSource(FeatureSource):
         self.signature = tuple(s.signature for s in spectra)
 
     def tiles(self, structures):
-        """Tiles per power spectrum and element, for all structures made of the same elements."""
+        """One tile per power spectrum and element, for all structures of the same composition."""
         numbers = np.concatenate([s.numbers for s in structures])
         offsets = np.concatenate([[0], np.cumsum([len(s) for s in structures])])
         groups = {}
@@ -58,10 +58,10 @@ class SOAPSource(FeatureSource):
         for present, members in groups.items():
             atoms = np.concatenate([np.arange(offsets[s], offsets[s + 1]) for s in members])
             if len(members) == 1:
-                # The rows themselves, not a copy.
+                # Tiles are views of the rows in the store.
                 parts, values = [slice(None)], next(rows)
             else:
-                # One tile per element, because kernels compare atoms of one element.
+                # One tile per element, because a kernel takes atoms of one element.
                 order = np.argsort(numbers[atoms], kind="stable")
                 values = _stacked(islice(rows, len(members)), np.argsort(order))
                 atoms = atoms[order]
@@ -73,7 +73,8 @@ class SOAPSource(FeatureSource):
         return tiles
 
     def tiles_of(self, structure, atoms):
-        """The tiles of some atoms; the other atoms are computed only if their rows are kept."""
+        """The tiles of some atoms of a structure, see `FeatureSource.tiles_of`."""
+        # If rows are kept, those of the other atoms are computed too: a fit needs them later.
         if (self.keeps_rows and BUDGET.available > 0) or self.memory is not None:
             return super().tiles_of(structure, atoms)
         present = structure.species
@@ -87,7 +88,7 @@ class SOAPSource(FeatureSource):
         return [SOAPNeighborhood(spectrum, structure) for spectrum in self.spectra]
 
     def _rows(self, structures):
-        """Yield, for every structure, a list with the rows of every power spectrum."""
+        """Yield, for every structure, a list of its rows by every power spectrum."""
         compute = self._function(structures)
         for structure in structures:
             rows = []
@@ -96,7 +97,7 @@ class SOAPSource(FeatureSource):
                 array = ROWS.get(key)
                 if array is None:
                     array = compute(spectrum, structure, key)
-                    # Everybody who asks for these rows is given this array.
+                    # All callers get the same array.
                     array.setflags(write=False)
                     if self.keeps_rows:
                         ROWS.put(key, array)
@@ -104,9 +105,10 @@ class SOAPSource(FeatureSource):
             yield rows
 
     def _function(self, structures):
-        """The function that computes rows, or reads them from disk, or from other processes."""
+        """A function like `describe`, which may take rows from disk or from worker processes."""
         function = _from_disk(self.memory) if self.memory is not None else describe
-        # None means 1, not the number of a joblib backend: a cluster would send the rows around.
+        # None means 1, even inside joblib.parallel_config(n_jobs=...): on a cluster, sending rows
+        # takes longer than computing them.
         n_jobs = 1 if self.n_jobs in (None, 1) else effective_n_jobs(self.n_jobs)
         if n_jobs == 1:
             return function
@@ -122,9 +124,11 @@ class SOAPSource(FeatureSource):
 
 
 def _stacked(rows, places):
-    """Arrays of all atoms from lists of arrays per structure; `places` are the rows they go to.
+    """Copy the rows of structures into one array per power spectrum.
 
-    Rows are copied one structure at a time, so that a block needs its memory only once.
+    `rows` yields a list of arrays per structure. It is consumed one structure at a time, so that
+    rows that are not kept need no memory besides the result. `places` holds the row of the result
+    for every atom.
     """
     arrays, start = None, 0
     for parts in rows:
@@ -138,12 +142,12 @@ def _stacked(rows, places):
 
 
 def describe(spectrum, structure, key, versions=None):
-    """Rows of one structure; `key` and `versions` are all that they depend on, for the disk."""
+    """Rows of one structure. On disk they are found by `key` and `versions`."""
     return spectrum.rows(structure)
 
 
 def _from_disk(memory):
-    """A function like `describe` that looks for the rows on disk first, and leaves them there."""
+    """A function like `describe` that reads rows from disk, or computes and writes them."""
     memory = memory if isinstance(memory, Memory) else Memory(memory, verbose=0)
     stored = memory.cache(describe, ignore=["spectrum", "structure"])
     return partial(stored, versions=_versions())

@@ -13,8 +13,8 @@ from ._neighborhood import SOAPNeighborhood
 class PowerSpectrum:
     """The SOAP power spectrum for one cutoff and a set of elements.
 
-    The rows of a structure hold only the columns of its own elements; all others are zero.
-    `columns` tells which columns they are.
+    Columns of elements that a structure lacks are zero. `rows` leaves them out, and `columns` tells
+    which columns remain.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class PowerSpectrum:
         return dscribe_soap(species, *self.options, self._weights(species), periodic)
 
     def element_weights(self, species):
-        """Weights of the densities of some elements, shape (n_elements,)."""
+        """Weights of the densities of elements, shape (n_elements,)."""
         if self.weighting is None:
             return np.ones(len(species))
         return np.array([self.weighting[z] for z in species])
@@ -54,20 +54,20 @@ class PowerSpectrum:
         return (self.species, self.options, self.cutoff_width, self._weights(self.species))
 
     def key(self, structure):
-        """All that the rows of a structure depend on; it ends with the structure.
+        """Key of the rows of a structure in stores: the options, then the digest of the structure.
 
-        Other elements than those of the structure do not matter, so a fold in which an element is
-        missing finds the rows that another fold has computed.
+        It does not contain the elements of other structures. A fold of a cross-validation in which
+        an element is missing therefore finds rows that another fold has computed.
         """
         present = structure.species
         return (self.options, self.cutoff_width, self._weights(present), structure.digest)
 
     def columns(self, present, first=0):
-        """Columns of the channels of the elements `present`, as slices that start from `first`."""
+        """Columns of a structure with the elements `present`, as slices shifted by `first`."""
         return _columns(self.species, self.options, self._weights(self.species), present, first)
 
     def rows(self, structure, centers=None):
-        """Power spectra of the atoms `centers`, None for all: (n_centers, n_columns)."""
+        """Power spectra of the atoms `centers` (None for all), shape (n_centers, n_columns)."""
         if self.cutoff_width is not None:
             rows = SOAPNeighborhood(self, structure).rows()
             return rows if centers is None else rows[centers]
@@ -78,18 +78,19 @@ class PowerSpectrum:
 
 @lru_cache(maxsize=8)
 def _atoms_for_dscribe(structure):
-    """The `ase.Atoms` of a structure; all cutoffs share it, and DScribe does not change it."""
+    """The `ase.Atoms` of a structure for DScribe, which does not change it."""
     atoms = structure.to_atoms()
     if structure.periodic:
         atoms.cell, atoms.pbc = reduced_cell(structure)
-        # DScribe makes images enough for atoms inside the cell; others would miss neighbours.
+        # DScribe repeats the cell as often as atoms inside it need. Atoms outside would miss
+        # neighbours.
         atoms.wrap()
     return atoms
 
 
 @lru_cache(maxsize=4096)
 def _columns(species, options, weights, present, first):
-    """See `PowerSpectrum.columns`; adjacent slices are merged, as fewer mean larger products."""
+    """See `PowerSpectrum.columns`. Adjacent slices are merged: products of few slices are fast."""
     soap = dscribe_soap(species, *options, weights, False)
     compression = options[-1]
     if compression == "mu2":

@@ -82,7 +82,9 @@ class FieldLayout:
         """Where the weights of the features and the constants of every field stand."""
         places, start = [], 0
         for size, n_constants in zip(self.sizes, self.n_constants, strict=True):
-            places.append((slice(start, start + size), slice(start + size, start + size + n_constants)))
+            places.append(
+                (slice(start, start + size), slice(start + size, start + size + n_constants))
+            )
             start += size + n_constants
         return places
 
@@ -161,9 +163,7 @@ class FieldLayout:
         """
         return self.onehot(structure.numbers).sum(axis=0)
 
-    def values(
-        self, learned: Sequence[Array], weights: Array, numbers: Array
-    ) -> dict[str, Array]:
+    def values(self, learned: Sequence[Array], weights: Array, numbers: Array) -> dict[str, Array]:
         """Values of the fields on the atoms of one structure.
 
         Parameters
@@ -180,7 +180,8 @@ class FieldLayout:
         values : dict of {str: ndarray of shape (n_atoms,)}
             By the place where fields enter, the sum of those that enter there.
         """
-        slots, total = self.slots(numbers), {}
+        slots = self.slots(numbers)
+        total: dict[str, Array] = {}
         for place, mean, (_, constants), part in zip(
             self.enters, self.means, self.columns, learned, strict=True
         ):

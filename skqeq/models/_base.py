@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,25 +13,28 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._sklearn import Interval, StrOptions
 from ..fields import ElementTable, Field, FieldLayout
-from ..parameters import per_element, qeq_electronegativities
+from ..parameters import per_element
 from ..persistence import Persistent
 from ..response import QEq, Response, check_response
 from ..solvers import linearized
-from ..structures import NoFeatures, StackedSource, StructureFeatures, check_same_features
-from ..targets import ENERGIES, GRADIENTS, TARGETS, Labels
+from ..structures import StructureFeatures, check_same_features
+from ..targets import GRADIENTS, TARGETS, Labels
 from ._checks import (
     check_defined,
     check_featurised,
     check_predictable,
     check_start,
+    check_targets,
     check_weights,
 )
+from ._fields import element_lookup, stacked_features
 from ._forward import ForwardModel
+from ._incremental import Incremental
 from ._minimise import assembled, minimise, start_weights
 from ._posterior import Posterior
 from ._predictions import Predictions
 from ._problem import ENERGY_NOISE, Problem
-from ._workers import combined, merged, reduce_labels
+from ._workers import reduce_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,11 +49,9 @@ POSITIVE = Interval(Real, 0.0, None, closed="neither")
 # Prior standard deviation of the energy of a free atom around the best fit of all energies by
 # compositions, eV.
 AMPLITUDE_OFFSET = 10.0
-# Parameters that change how a fit is done and not what its rows are.
-NOT_OF_ROWS = {"init", "max_iter", "tol", "algorithm", "verbose", "n_jobs", "store_triangles"}
 
 
-class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
+class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEstimator):
     """A regressor of everything that follows from charges and local energies of atoms.
 
     Latent fields of the atoms are linear in weights with normal priors (`skqeq.fields.Field`). The
@@ -65,7 +65,7 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
         "atomic_energies": [StrOptions({"fit"}), dict],
         "charge_bias": [dict, None],
         "amplitude_baseline": [POSITIVE],
-        "response": [Response, None],
+        "response": "no_validation",  # by `check_response`, which names what is missing
         "algorithm": [StrOptions({"gauss_newton", "fixed_point"})],
         "init": ["array-like", None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -145,76 +145,6 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
                 self._solve(problem, triangle, nonlinear)
         return self
 
-    def partial_fit(
-        self, X: StructuresLike, y: LabelsLike, sample_weight: ArrayLike | None = None
-    ) -> Self:
-        """Add labels to those of earlier calls, and fit the weights to all of them.
-
-        The weights are those of one fit to all labels. The data are not stored, but their
-        triangles are, see `store_triangles`.
-
-        Parameters
-        ----------
-        X : StructureFeatures or sequence of ase.Atoms
-            As in `fit`; with the same sparse set each time, and no elements that were absent from
-            the first part. `skqeq.partial_fit` does this for a pipeline.
-        y : labels
-            As in `fit`, but only targets that are linear in the charges: dipole, charges,
-            quadrupole and potential.
-        sample_weight : array-like of shape (n,), default=None
-            As in `fit`.
-
-        Returns
-        -------
-        self : estimator
-            Unchanged if anything fails.
-
-        Raises
-        ------
-        ValueError
-            If the model was fitted without `store_triangles`, or if parameters other than noise
-            and amplitudes have changed.
-        """
-        earlier = getattr(self, "triangles_", None)
-        if earlier is None and hasattr(self, "coef_"):
-            raise ValueError(f"{self._no_triangles()}, or call partial_fit from the start")
-        if earlier is not None:
-            self._check_rows_unchanged()
-        trial = copy(self)
-        problem = trial.problem(X, y, sample_weight, continued=earlier is not None)
-        problem.check_linear("partial_fit")
-        triangles = reduce_labels(problem)
-        if earlier is not None:
-            triangles = merged(earlier, triangles)
-        trial.solve_triangles(triangles, problem.sigmas, store=True)
-        columns = [*getattr(self, "targets_", ()), *problem.labels.columns]
-        trial.targets_ = list(dict.fromkeys(columns))
-        self.__dict__.update(trial.__dict__)
-        return self
-
-    def refit(self) -> Self:
-        """Fit the weights again to the same labels, after noise or amplitudes were changed.
-
-        It needs the triangles of `store_triangles`, and not the data.
-
-        Returns
-        -------
-        self : estimator
-            With new weights.
-
-        Raises
-        ------
-        ValueError
-            If there are no triangles, or if other parameters have changed as well.
-        """
-        if not hasattr(self, "triangles_"):
-            raise ValueError(self._no_triangles())
-        self._validate_params()
-        self._check_rows_unchanged()
-        self._set_layout(self._checked_response(), self.layout_.sizes)
-        self.solve_triangles(self.triangles_, self._sigmas(), store=True)
-        return self
-
     def problem(
         self,
         X: StructuresLike,
@@ -241,13 +171,11 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
         """
         self._validate_params()
         response = self._checked_response()
-        features = self._features(X, response)
-        if continued:
-            self._check_features(features)
+        features = (self._checked_features if continued else self._features)(X, response)
         labels = Labels(y, features.structures)
         if not labels.names:
             raise ValueError(f"all labels are missing: y holds no value of {labels.columns}")
-        self._check_targets(labels.names, response)
+        check_targets(labels.names, response, type(self).__name__)
         weights = check_weights(sample_weight, len(features))
         labels.names = [n for n in labels.names if (labels.known(n) & (weights > 0)).any()]
         if not labels.names:
@@ -261,7 +189,12 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
             self.elements_ = np.unique(features.structures.numbers).astype(int)
             self.features_ = features.source.signature
         fits_offsets = "energy" in labels.names and self.atomic_energies == "fit"
-        self._set_layout(response, features.source.sizes, features.structures, fits_offsets)
+        lookup = element_lookup(self.elements_, features.structures)
+        self._set_layout(response, features.source.sizes, lookup, fits_offsets)
+        bias = None
+        if self.charge_bias is not None:
+            table = per_element(self.charge_bias, "charge_bias", -np.inf)
+            bias = lookup(table, "charge in `charge_bias`")
         self.targets_, self.y_form_ = labels.columns, labels.form
         return Problem(
             self._forward(),
@@ -270,7 +203,7 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
             weights,
             self._sigmas(),
             self.energy_noise,
-            self._bias(features.structures),
+            bias,
             fits_offsets,
             self.n_jobs,
         )
@@ -288,33 +221,6 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
             if nonlinear:
                 triangle = linearized(triangle, nonlinear, v)[0]
             self.posterior_ = Posterior(self.layout_, triangle.R.copy())
-
-    def solve_triangles(
-        self, triangles: dict[str, Array], sigmas: dict[str, float], store: bool | None = None
-    ) -> Self:
-        """Fit the weights to labels that were reduced to triangles.
-
-        Parameters
-        ----------
-        triangles : dict of {str: ndarray of shape (n_weights + 1, n_weights + 1)}
-            By target, see `triangles_`.
-        sigmas : dict of {str: float}
-            Noise of the targets.
-        store : bool, default=None
-            Whether to store the triangles; None means `store_triangles`.
-
-        Returns
-        -------
-        self : estimator
-            Fitted.
-        """
-        triangle = combined(self.layout_, triangles, sigmas)
-        v = triangle.solve()
-        self.set_weights(v, [{"loss": float(triangle.loss(v)), "gradient": 0.0, "step": 1.0}])
-        if self.store_triangles if store is None else store:
-            self.triangles_, self.row_parameters_ = triangles, self._row_parameters()
-            self.posterior_ = Posterior(self.layout_, triangles=triangles, sigmas=sigmas)
-        return self
 
     def set_weights(self, v: Array, history: History) -> None:
         """Store the weights of a fit.
@@ -335,8 +241,9 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
 
     def _checked_response(self):
         """A copy of the response whose parameters are valid."""
-        response = self._default_response() if self.response is None else clone(self.response)
+        response = self._default_response() if self.response is None else self.response
         check_response(response)
+        response = clone(response)
         response._validate_params()
         if self.algorithm == "fixed_point" and response.fields != ("chi",):
             raise ValueError(
@@ -345,18 +252,8 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
             )
         return response
 
-    def _set_layout(self, response, sizes, structures=None, fits_offsets=False):
-        """Look up what the elements need: of the response, and prior means of the fields."""
-
-        def lookup(table, name):
-            missing = self.elements_[np.isnan(table[self.elements_])]
-            if len(missing):
-                where = ""
-                if structures is not None:
-                    where = f"{structures.name(structures.first_with(missing[0]))}: "
-                raise ValueError(f"{where}no {name} for {chemical_symbols[missing[0]]}")
-            return table[self.elements_]
-
+    def _set_layout(self, response, sizes, lookup, fits_offsets=False):
+        """Look up the parameters of the elements: of the response, and means of the fields."""
         self.response_ = response.prepare(self.elements_, lookup)
         atoms = Field("atoms", "energy", baseline=AMPLITUDE_OFFSET if fits_offsets else 0.0)
         if self.atomic_energies != "fit":
@@ -366,55 +263,26 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
         fields = [*self._fields(response), atoms]
         self.layout_ = FieldLayout(fields, sizes, self.elements_, lookup)
 
-    def _bias(self, structures):
-        """Charge of every element toward which atoms are pulled; None for no bias."""
-        if self.charge_bias is None:
-            return None
-        given = per_element(self.charge_bias, "charge_bias", -np.inf)[self.elements_]
-        if np.isnan(given).any():
-            number = self.elements_[np.isnan(given).argmax()]
-            raise ValueError(
-                f"{structures.name(structures.first_with(number))}: no charge in `charge_bias` for "
-                f"{chemical_symbols[number]}"
-            )
-        return given
-
     def _features(self, X, response):
         """Features of all fields side by side, in the order of the layout."""
         structures, blocks = self._blocks(X)
-        wanted = [field.blocks for field in self._fields(response)]
-        required = list(dict.fromkeys(names[0] for names in wanted if len(names) == 1))
-        optional = {"reference", *(name for names in wanted for name in names)}
-        absent = [names for names in wanted if names and not set(names) & set(blocks)]
-        if absent or not set(blocks) <= optional:
-            named = isinstance(X, StructureFeatures) and X.source.names
-            got = f"blocks {', '.join(blocks)}" if named else "features without names"
-            raise ValueError(
-                f"{type(self).__name__} takes the blocks {' and '.join(required)}, and reference "
-                f"if its response is ChargeFlow, got {got}; make them by StructureBlocks([(name, "
-                "make_pipeline(SOAPFeaturizer(), CURSparsifier())), ...])"
-            )
-        sources = [
-            next((blocks[name] for name in names if name in blocks), NoFeatures())
-            for names in [*wanted, ()]
-        ]
-        return StructureFeatures(structures, StackedSource(sources))
+        named = isinstance(X, StructureFeatures) and bool(X.source.names)
+        fields, estimator = self._fields(response), type(self).__name__
+        return stacked_features(structures, blocks, fields, estimator, named)
 
-    def _checked_features(self, X):
+    def _checked_features(self, X, response):
         """Features of X, which must be those of `fit`, of elements that were in the fit."""
-        features = self._features(X, self.response_)
-        self._check_features(features)
-        return features
-
-    def _check_features(self, features):
-        found, name = features.source.n_distinct, type(self).__name__
-        if found != self.n_features_in_:
+        features, name = self._features(X, response), type(self).__name__
+        n_features = features.source.n_distinct
+        if n_features != self.n_features_in_:
             raise ValueError(
-                f"X has {found} features, but {name} was fitted with {self.n_features_in_}"
+                f"X has {n_features} features, but {name} was fitted with {self.n_features_in_}"
             )
         check_same_features(features, self.features_, name)
-        known = ", ".join(chemical_symbols[z] for z in self.elements_)
-        features.structures.check_elements(self.elements_, f", not in the training data ({known})")
+        symbols = ", ".join(chemical_symbols[z] for z in self.elements_)
+        where = f", not in the training data ({symbols})"
+        features.structures.check_elements(self.elements_, where)
+        return features
 
     def _forward(self):
         return ForwardModel(self.layout_, self.response_, bool(self.verbose))
@@ -430,39 +298,6 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
             for name, value in self.get_params(deep=False).items()
             if name.startswith("sigma_")
         }
-
-    # ---- checks -----------------------------------------------------------------------------
-
-    def _check_targets(self, names, response):
-        """Refuse targets of the charges if the model has none."""
-        unknown = [name for name in names if name not in ENERGIES]
-        if unknown and not response.fields:
-            raise ValueError(
-                f"{type(self).__name__} has no charges and does not predict {unknown[0]}; its "
-                f"targets are {', '.join(ENERGIES)}"
-            )
-
-    def _no_triangles(self):
-        why = "fit it with store_triangles=True"
-        if hasattr(self, "posterior_"):
-            why = "its labels are not linear in the charges"
-        return f"this {type(self).__name__} does not store the triangles of its labels: {why}"
-
-    def _row_parameters(self):
-        """The parameters that decide the rows of labels before noise and amplitudes."""
-        return {
-            name: type(value).__name__ if hasattr(value, "get_params") else repr(value)
-            for name, value in self.get_params().items()
-            if name not in NOT_OF_ROWS and "sigma_" not in name and "amplitude" not in name
-        }
-
-    def _check_rows_unchanged(self):
-        now = self._row_parameters()
-        changed = [name for name, value in self.row_parameters_.items() if now.get(name) != value]
-        if changed:
-            raise ValueError(
-                f"the labels were reduced with other values of {', '.join(changed)}: fit again"
-            )
 
     # ---- predictions ------------------------------------------------------------------------
 
@@ -492,8 +327,8 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
             If a periodic structure has none of the targets.
         """
         check_is_fitted(self)
-        features = self._checked_features(X)
-        self._check_targets(names, self.response_)
+        features = self._checked_features(X, self.response_)
+        check_targets(names, self.response_, type(self).__name__)
         check_predictable(features.structures, names)
         start = check_start(start, features.structures)
         gradients = any(name in GRADIENTS for name in names)
@@ -514,40 +349,3 @@ class ChargeModel(Predictions, Persistent, RegressorMixin, BaseEstimator):
         tags.target_tags.required = True
         tags.no_validation = True
         return tags
-
-
-def charge_fields(
-    response: Response,
-    amplitude_chi: float,
-    amplitude_baseline: float,
-    baseline: bool = True,
-    blocks: tuple[str, ...] = ("chi",),
-) -> list[Field]:
-    """The fields of a response: the electronegativity, and those that are the response's own.
-
-    Parameters
-    ----------
-    response : Response
-        Says which fields it takes.
-    amplitude_chi, amplitude_baseline : float
-        Prior standard deviations of the electronegativity, V.
-    baseline : bool, default=True
-        Whether elements have a constant electronegativity around that of QEq.
-    blocks : tuple of str, default=("chi",)
-        Feature blocks of the electronegativity. A field of another name may have a block of its
-        name, and else has these.
-
-    Returns
-    -------
-    fields : list of Field
-    """
-    fields = []
-    for name in response.fields:
-        if name == "chi":
-            mean = ElementTable(qeq_electronegativities(), "QEq electronegativity")
-            constants = (amplitude_baseline, mean) if baseline else (0.0, None)
-            fields.append(Field("chi", "chi", blocks, amplitude_chi, *constants))
-        else:
-            own_blocks = (name, *blocks) if blocks else ()
-            fields.append(Field(name, name, own_blocks, *response.prior(name)))
-    return fields

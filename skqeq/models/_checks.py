@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..structures import StructureFeatures
-from ..targets import TARGETS, possibly_undefined
+from ..targets import ENERGIES, TARGETS, possibly_undefined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from .._typing import Array, Column
+    from ..response import Response
     from ..structures import Structure, Structures
     from ..targets import Labels
 
@@ -101,6 +102,31 @@ def check_names(names: Sequence[str]) -> None:
     for name in names:
         if name not in TARGETS:
             raise ValueError(f"unknown target {name!r}; known: {', '.join(TARGETS)}")
+
+
+def check_targets(names: Sequence[str], response: Response, estimator: str) -> None:
+    """Refuse targets of the charges for a model without charges.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Targets.
+    response : Response
+        The response of the model.
+    estimator : str
+        Name of the model.
+
+    Raises
+    ------
+    ValueError
+        For a target that needs charges.
+    """
+    of_charges = [name for name in names if name not in ENERGIES]
+    if of_charges and not response.fields:
+        raise ValueError(
+            f"{estimator} has no charges and does not predict {of_charges[0]}; its targets are "
+            f"{', '.join(ENERGIES)}"
+        )
 
 
 def check_defined(labels: Labels, structures: Structures) -> None:

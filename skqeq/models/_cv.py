@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, RegressorMixin, clone
 from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.model_selection import check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_is_fitted
@@ -20,7 +19,7 @@ from ..metrics import target_mae, target_r2, target_rmse
 from ..persistence import Persistent
 from ..targets import make_targets, to_form
 from ._base import ChargeModel
-from ._cv_blocks import members_of
+from ._cv_blocks import fold_numbers, members_of
 from ._cv_rows import held_out_rows
 from ._evidence_search import maximize_evidence
 from ._functions import predict_std, unwrap
@@ -84,8 +83,9 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
     best_score_ : float
         Its score; errors are negative.
     cv_results_ : dict
-        ``"params"``, a list of dict, and arrays over it: ``"score"``, and for every target
-        ``"r2_<target>"``, ``"rmse_<target>"`` and ``"mae_<target>"``.
+        ``"params"``, a list of dict, and arrays over it: ``"score"``; for every target the means
+        over the folds ``"r2_<target>"``, ``"rmse_<target>"`` and ``"mae_<target>"``, and their
+        standard deviations ``"std_r2_<target>"``, ``"std_rmse_<target>"``, ``"std_mae_<target>"``.
     calibration_ : dict of {str: float}
         By target, the ratio of the held-out RMS error to the predicted one. Predictions depend on
         the ratio of noise and amplitudes only, and this fixes their size: `predict_std` multiplies
@@ -267,29 +267,29 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         """Noises to try: list of dict."""
         if self.optimize_noise:
             return [{f"sigma_{name}": getattr(model, f"sigma_{name}") for name in names}]
-        known = [f"sigma_{name}" for name in names]
+        labelled = [f"sigma_{name}" for name in names]
         sigmas = self.sigmas
         if sigmas is None:
             sigmas = np.geomspace(1e-4, 1e-1, 16)
         if not isinstance(sigmas, dict):
-            if len(known) > 1:
+            if len(labelled) > 1:
                 raise ValueError(
                     f"y has labels of {', '.join(names)}: sigmas must be a dict with some of "
-                    f"{', '.join(known)}"
+                    f"{', '.join(labelled)}"
                 )
-            sigmas = {known[0]: sigmas}
-        strange = sorted(set(sigmas) - set(known))
-        if strange or not sigmas:
+            sigmas = {labelled[0]: sigmas}
+        unlabelled = sorted(set(sigmas) - set(labelled))
+        if unlabelled or not sigmas:
             raise ValueError(
-                f"the keys of sigmas must be of {', '.join(known)}, the labels of y; got "
-                f"{', '.join(strange) or 'none'}"
+                f"the keys of sigmas must be of {', '.join(labelled)}, the labels of y; got "
+                f"{', '.join(unlabelled) or 'none'}"
             )
         sigmas = {name: np.atleast_1d(np.asarray(s, dtype=float)) for name, s in sigmas.items()}
         for name, values in sigmas.items():
             bad = ~(np.isfinite(values) & (values > 0))
             if values.ndim != 1 or not len(values) or bad.any():
                 raise ValueError(f"sigmas of {name} must be positive numbers, got {values}")
-        fixed = {name: float(getattr(model, name)) for name in known}
+        fixed = {name: float(getattr(model, name)) for name in labelled}
         return [
             fixed | dict(zip(sigmas, map(float, values), strict=True))
             for values in product(*sigmas.values())
@@ -299,9 +299,11 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         """By target, the structures of every fold that have a label of it."""
         tested = {}
         for name in labels.names:
-            known = np.flatnonzero((folds >= 0) & (weights > 0) & labels.known(name))
-            parts = [known] if self.cv is None else [known[part] for part in members_of(folds[known])]
-            if not len(known):
+            index = np.flatnonzero((folds >= 0) & (weights > 0) & labels.known(name))
+            parts = [index]
+            if self.cv is not None:
+                parts = [index[part] for part in members_of(folds[index])]
+            if not len(index):
                 raise ValueError(f"cv leaves out no structure that has a label of {name}")
             if self.scoring == "r2" and min(map(len, parts)) < 2:
                 raise ValueError(
@@ -325,6 +327,7 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
                         for table in tables
                     ]
                     results[f"{metric}_{name}"] = np.mean(scores, axis=1)
+                    results[f"std_{metric}_{name}"] = np.std(scores, axis=1)
             ranks.append(results[f"{self.scoring}_{name}"])
             if self.scoring != "r2":
                 known = np.concatenate([np.ravel(v) for v in truth if v is not None])
@@ -434,23 +437,6 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
     def __sklearn_tags__(self) -> Any:
         model = KQEqRegressor() if self.estimator is None else self.estimator
         return model.__sklearn_tags__()
-
-
-def fold_numbers(cv, table, groups):
-    """The fold in which each structure is left out, shape (n,); -1 where it never is."""
-    n = len(table)
-    if groups is not None and len(groups) != n:
-        raise ValueError(f"groups holds {len(groups)} values for {n} structures")
-    if cv is None:
-        kept = np.arange(n) if groups is None else np.asarray(groups)
-        return np.unique(kept, return_inverse=True)[1].ravel()
-    folds = np.full(n, -1)
-    everything = np.arange(n)
-    for f, (train, test) in enumerate(check_cv(cv).split(everything, table, groups)):
-        if (folds[test] >= 0).any() or len(np.setxor1d(train, np.setdiff1d(everything, test))):
-            raise ValueError("cv must split into folds that do not overlap, each tested once")
-        folds[test] = f
-    return folds
 
 
 def _by_ratio(candidates, names):

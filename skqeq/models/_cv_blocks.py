@@ -2,19 +2,61 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.model_selection import check_cv
 from tqdm import tqdm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from numpy.typing import ArrayLike
 
     from .._typing import Array
     from ._problem import LabelRows
 
 # Folds with this many rows in total are solved together: they fit into the processor's cache.
 BATCH_ROWS = 128
+
+
+def fold_numbers(cv: Any, table: Array, groups: ArrayLike | None) -> Array:
+    """The fold in which each structure is left out.
+
+    Parameters
+    ----------
+    cv : int, cross-validation generator, iterable or None
+        As of `KQEqRegressorCV`.
+    table : ndarray of shape (n,)
+        Labels, as from `skqeq.make_targets`.
+    groups : array-like of shape (n,) or None
+        Groups of structures.
+
+    Returns
+    -------
+    folds : ndarray of shape (n,)
+        -1 for structures that are never left out.
+
+    Raises
+    ------
+    ValueError
+        If the folds overlap, or if a split does not train on all other structures.
+    """
+    n = len(table)
+    if groups is not None:
+        groups = np.asarray(groups)
+        if len(groups) != n:
+            raise ValueError(f"groups holds {len(groups)} values for {n} structures")
+    if cv is None:
+        labels = np.arange(n) if groups is None else groups
+        return np.unique(labels, return_inverse=True)[1].ravel()
+    folds = np.full(n, -1)
+    everything = np.arange(n)
+    for f, (train, test) in enumerate(check_cv(cv).split(everything, table, groups)):
+        if (folds[test] >= 0).any() or len(np.setxor1d(train, np.setdiff1d(everything, test))):
+            raise ValueError("cv must split into folds that do not overlap, each tested once")
+        folds[test] = f
+    return folds
 
 
 def folds_of(rows: Iterable[LabelRows], folds: Array) -> Array:

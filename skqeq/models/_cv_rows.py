@@ -1,7 +1,7 @@
-"""The rows of all labels for cross-validation, and their residuals on structures left out of a fit.
+"""Held-out residuals of all labels, in fits that leave out the fold of their structure.
 
-With rows J and labels r in units in which the prior of the weights is 1, and a noise s, the structures
-F that are left out of a fit have the residuals
+With rows J and labels r in units in which the prior of the weights is 1, and a noise s, the
+structures F that a fit leaves out have the residuals
 
     e_F = (1 - H_FF)^-1 (r - J v)_F,    H = J (J^T J + s^2)^-1 J^T,    v = (J^T J + s^2)^-1 J^T r
 
@@ -228,7 +228,9 @@ class ManyRows(HeldOutRows):
 
     def fit(self, model):
         by_target = merge_pairwise({name: R} for (_, name), R in self._triangles.items())
-        model.solve_triangles(by_target, {name: getattr(model, f"sigma_{name}") for name in by_target})
+        model.solve_triangles(
+            by_target, {name: getattr(model, f"sigma_{name}") for name in by_target}
+        )
 
     def _normal_equations(self, units):
         """``J^T J`` and ``J^T r`` of every owner, in these units."""
@@ -314,7 +316,9 @@ class ManyFolds(ManyRows):
         sizes = np.bincount(row_folds + 1, minlength=self.n_folds + 1)[1:]
         verbose = self.verbose and self.stream.n_jobs == 1
         arguments = self.folds, sizes, units, V, weights, coefficients, verbose
-        for of_part, residuals_of_part, (Z, places) in self.stream.map(_block_residuals, *arguments):
+        for of_part, residuals_of_part, (Z, places) in self.stream.map(
+            _block_residuals, *arguments
+        ):
             errors.append(of_part)
             residuals.append(residuals_of_part)
             waiting.append((Z, start + places))

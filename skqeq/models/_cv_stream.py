@@ -38,7 +38,7 @@ class RowStream:
     def __init__(self, problem: Problem) -> None:
         self.problem, self.n_columns = problem, problem.layout.n_columns
         self.n_jobs = effective_n_jobs(problem.n_jobs)
-        labels, weighted = problem.labels, np.flatnonzero(problem.weights)
+        labels, weighted = problem.labels, np.flatnonzero(problem.weights).tolist()
         values = (labels.values(name, i) for name in labels.names for i in weighted)
         self.n_rows = sum(int((~np.isnan(v)).sum()) for v in values if v is not None)
         self._memory = BUDGET.reservation()

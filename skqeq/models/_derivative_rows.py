@@ -55,7 +55,9 @@ class DerivativeRows(LossTerm):
             if name in names
         }
         self.names = [[name for name in labelled if labelled[name][i]] for i in range(n)]
-        with_gradients = np.any([labelled[k] for k in GRADIENTS if k in labelled] or [[False] * n], 0)
+        with_gradients = np.full(n, False)
+        for name in set(GRADIENTS) & set(labelled):
+            with_gradients |= labelled[name]
         self.with_gradients = np.flatnonzero(with_gradients)
         self.energy_only = np.flatnonzero(labelled.get("energy", False) & ~with_gradients)
         self._local_fields = self.layout.entering("energy")

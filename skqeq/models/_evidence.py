@@ -1,8 +1,8 @@
 """The evidence of labels that are linear in the weights, and its gradient.
 
-In units of noise and prior, the labels are normal with the covariance ``K = J J^T + 1`` around those
-of the prior mean, from which they differ by r. With the triangle ``R^T R = J^T J + 1``, the weights
-v and the residuals ``alpha = r - J v = K^-1 r``,
+In units of noise and prior, the labels have a normal distribution with the covariance
+``K = J J^T + 1`` around the labels of the prior mean, from which they differ by r. With the
+triangle ``R^T R = J^T J + 1``, the weights v and the residuals ``alpha = r - J v = K^-1 r``,
 
     log p(y) = -(|alpha|^2 + |v|^2) / 2 - sum_k log R_kk - sum_i log sigma_i - n log(2 pi) / 2,
     dL/dJ = alpha v^T - Z,    Z = J (R^T R)^-1 = K^-1 J,
@@ -210,7 +210,7 @@ class _Gradient:
         layout = self.problem.layout
         gradient = {f"sigma_{name}": float(value) for name, value in self._of_noise.items()}
         response = self.problem.forward.response
-        for f, (place, columns) in enumerate(zip(layout.enters, layout.columns, strict=True)):
+        for place, columns in zip(layout.enters, layout.columns, strict=True):
             if place == "energy":
                 continue
             names = ("amplitude_chi", "amplitude_baseline")

@@ -103,11 +103,14 @@ class ForwardModel:
             return Solution(structure, equilibrium, fields, energies, charges, field_gradients)
 
         if gradients:
-            duals = features.source.split(features.dual(np.concatenate(w)))
+            sources = features.source.sources
+            duals = [source.dual(x) for source, x in zip(sources, w, strict=True)]
             walk = tqdm(features.structures, "derivatives", disable=not self.verbose, leave=False)
             for i, structure in enumerate(walk):
                 with blas_threads_for(structure):
-                    parts = features.gradient(structure).parts
+                    # Fields with the same source share the gradient of its features.
+                    made = {id(source): source.gradient(structure) for source in sources}
+                    parts = [made[id(source)] for source in sources]
                     learned = [part.field(dual) for part, dual in zip(parts, duals, strict=True)]
                     found = zip(self.layout.enters, parts, duals, strict=True)
                     solution = solve(i, structure, learned, [FieldGradient(*x) for x in found])

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from .._typing import LabelsLike, M, Model, StructuresLike
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 MODEL = """model : fitted estimator
     A charge model, a pipeline that ends in one, or a search over either.
 X : sequence of ase.Atoms"""
@@ -82,7 +83,7 @@ def _function_of(
         parameter.replace(name="model", annotation="Model") if key == "self" else parameter
         for key, parameter in signature.parameters.items()
     ]
-    function.__signature__ = signature.replace(parameters=model_first)
+    function.__dict__["__signature__"] = signature.replace(parameters=model_first)
     return function
 
 

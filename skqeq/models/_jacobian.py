@@ -1,7 +1,7 @@
 """Derivatives of energies, forces, stress and Born charges with respect to the weights.
 
-A field ``f = phi w`` enters the derivative of a target in two ways: its values f on the atoms change
-the target directly and through the charges, and its features phi have derivatives of their own.
+A field ``f = phi w`` enters the derivative of a target in two ways: its values f on the atoms
+change the target, directly and through the charges, and its features phi depend on the geometry.
 With ``u = chi + A q - field . r`` and the response ``dq = sum_f G_f df``,
 
     dE / dw = (dE/df) phi,

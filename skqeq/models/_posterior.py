@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.linalg import solve_triangular
 
 from .._threads import blas_threads_for
 from ..fields import AtomRows
-from ..targets import GRADIENTS, TARGETS, ChargeTarget
+from ..targets import GRADIENTS, TARGETS, ChargeTarget, DipoleMagnitude
 from ._jacobian import TargetJacobian
 from ._workers import combined
 
@@ -60,7 +60,7 @@ class Posterior:
         sigmas: dict[str, float] | None = None,
     ) -> None:
         self.layout = layout
-        self._factor, self._triangles, self._sigmas = factor, triangles, sigmas
+        self._factor, self._triangles, self._sigmas = factor, triangles or {}, sigmas or {}
 
     @property
     def factor(self) -> Array:
@@ -71,7 +71,11 @@ class Posterior:
         return combined(self.layout, self._triangles, self._sigmas).R
 
     def variances(
-        self, forward: ForwardModel, features: StructureFeatures, weights: Array, names: Sequence[str]
+        self,
+        forward: ForwardModel,
+        features: StructureFeatures,
+        weights: Array,
+        names: Sequence[str],
     ) -> Iterator[tuple[int, str, Structure, Array]]:
         """Yield the variances of predictions.
 
@@ -118,9 +122,14 @@ class Posterior:
         for begin, block, solutions in forward.solutions(features, weights, n_rows=n_rows):
             remainders = self._remainders(features, block)
             for name in names:
+                target = TARGETS[name]
+                index = [s for s, x in enumerate(solutions) if target.defined(x.structure).any()]
+                if not index:
+                    continue
                 rows, of_remainders = AtomRows(), []
-                for solution, first in zip(solutions, block.offsets[:-1], strict=True):
-                    factors = _target_rows(TARGETS[name], solution)
+                for s in index:
+                    solution, first = solutions[s], block.offsets[s]
+                    factors = _target_rows(target, solution)
                     n_labels = len(next(iter(factors.values())))
                     rows.add(factors, np.zeros(n_labels), first)
                     atoms = slice(first, first + len(solution.structure))
@@ -130,10 +139,8 @@ class Posterior:
                 explained = [_variances_of(R, J) for J, _ in layout.design(block, rows)]
                 ends = np.cumsum([len(part) for part in of_remainders])
                 explained = np.split(np.concatenate(explained), ends[:-1])
-                for s, (solution, more, variance) in enumerate(
-                    zip(solutions, of_remainders, explained, strict=True)
-                ):
-                    yield begin + s, name, solution.structure, variance + more
+                for s, more, variance in zip(index, of_remainders, explained, strict=True):
+                    yield begin + s, name, solutions[s].structure, variance + more
 
     def _remainders(self, features, block):
         """By the place where fields enter, variances of what the features leave of the fields."""
@@ -175,12 +182,12 @@ class Posterior:
                 yield i, name, structure, part
 
 
-def _target_rows(target, solution: Solution) -> dict[str, Array]:
+def _target_rows(target: Any, solution: Solution) -> dict[str, Array]:
     """Derivatives of a target by the values of the fields on the atoms."""
     if not isinstance(target, ChargeTarget):
         return {place: d[None] for place, d in solution.energy_derivatives.items()}
     operator, constant = solution.equilibrium.observable(target)
-    if not target.linear:
+    if isinstance(target, DipoleMagnitude):
         operator = target.derivative(operator @ solution.charges + constant) @ operator
     return solution.equilibrium.rows(operator)
 

@@ -17,18 +17,34 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from .._typing import Array, Column, LabelsLike, StructuresLike, Values
-    from ..structures import Structure
-    from ..targets import Target
+    from ..response import Response
+    from ..structures import StructureFeatures
+    from ._forward import ForwardModel
+    from ._posterior import Posterior
     from ._solution import Solution
 
 
 class Predictions:
-    """The methods of a charge model that predict, all of them by `solutions`."""
+    """The methods of a charge model that predict, all of them by its `solutions`."""
 
-    def solutions(
-        self, X: StructuresLike, names: Sequence[str] = ("energy",), start: Column | None = None
-    ) -> Iterator[Solution]:
-        raise TypeError(f"{type(self).__name__} does not solve structures")
+    targets_: list[str]
+    y_form_: str
+    response_: Response
+    posterior_: Posterior
+
+    if TYPE_CHECKING:  # defined by `ChargeModel`
+
+        def solutions(
+            self, X: StructuresLike, names: Sequence[str] = ..., start: Column | None = ...
+        ) -> Iterator[Solution]: ...
+
+        def _features(self, X: StructuresLike, response: Response) -> StructureFeatures: ...
+
+        def _checked_features(self, X: StructuresLike, response: Response) -> StructureFeatures: ...
+
+        def _forward(self) -> ForwardModel: ...
+
+        def _weights(self) -> Array: ...
 
     def predict(self, X: StructuresLike, return_std: bool = False) -> Any:
         """Predict the targets that `fit` was given.
@@ -109,12 +125,12 @@ class Predictions:
                 "with store_triangles=True, or by skqeq fit --std"
             )
         check_names(names)
-        features = self._checked_features(X)
+        features = self._checked_features(X, self.response_)
         columns: dict[str, list[Any]] = {name: [None] * len(features) for name in names}
         for i, name, structure, variances in self.posterior_.variances(
             self._forward(), features, self._weights(), names
         ):
-            columns[name][i] = _as_label(TARGETS[name], structure, np.sqrt(variances))
+            columns[name][i] = TARGETS[name].as_label(structure, np.sqrt(variances))
         return make_targets(**columns)
 
     def predict_targets(self, X: StructuresLike, names: Sequence[str]) -> Array:
@@ -152,7 +168,11 @@ class Predictions:
         columns: dict[str, list[Any]] = {name: [] for name in names}
         for solution in self.solutions(X, names):
             for name, values in columns.items():
-                values.append(_observe(TARGETS[name], solution))
+                target, structure = TARGETS[name], solution.structure
+                defined = target.defined(structure).any()
+                values.append(
+                    target.as_label(structure, target.observe(solution)) if defined else None
+                )
         return make_targets(**columns)
 
     def predict_target(self, X: StructuresLike, name: str) -> Values:
@@ -416,21 +436,3 @@ class Predictions:
             )
             scores.append(target_r2(truth, values, weights))
         return float(np.mean(scores))
-
-
-def _observe(target: Target, solution: Solution) -> Any:
-    """Value of a target in the form of its label; None where it is undefined."""
-    if not target.defined(solution.structure).any():
-        return None
-    return _as_label(target, solution.structure, target.observe(solution))
-
-
-def _as_label(target: Target, structure: Structure, value: Array) -> Any:
-    """Numbers of a target in the form of its label; NaN or None where it is undefined."""
-    defined = target.defined(structure)
-    if not defined.any():
-        return None
-    value = np.where(defined, value, np.nan)
-    if target.shape is None:
-        return value.reshape(-1, *target.row_shape)
-    return value[0] if target.shape == (1,) else value

@@ -7,7 +7,7 @@ Labels that are linear in the charges become rows here; energies, forces, stress
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..targets import Labels
 
 # How the noise of an energy grows with the number of atoms n.
-ENERGY_NOISE = {
+ENERGY_NOISE: dict[str, Any] = {
     "per_atom": lambda n: n,
     "sqrt_n": np.sqrt,
     "per_structure": np.ones_like,
@@ -136,7 +136,7 @@ class Problem:
 
     @property
     def is_linear(self) -> bool:
-        """Whether all labels are linear in the charges, with nothing but `sigmas` as their noise."""
+        """Whether all labels are linear in the charges, and none is a bias."""
         targets = [TARGETS[name] for name in self.labels.names]
         return self.bias is None and all(isinstance(t, ChargeTarget) and t.linear for t in targets)
 
@@ -165,10 +165,10 @@ class Problem:
         names = [name for name in self.labels.names if isinstance(TARGETS[name], ChargeTarget)]
         return names + ["charges"] * (self.bias is not None and "charges" not in names)
 
-    def without_features(self) -> Problem:
-        """The same problem without features and progress bars, to be sent to workers once."""
+    def without_structures(self) -> Problem:
+        """The same problem without structures and progress bars, to be sent to workers once."""
         forward = ForwardModel(self.forward.layout, self.forward.response)
-        return replace(self, forward=forward, features=None)
+        return replace(self, forward=forward, features=self.features[:0])
 
     def part(self, features: StructureFeatures, first: int) -> Problem:
         """The problem of some of the structures.
@@ -310,8 +310,8 @@ class Problem:
         noise = {name: self.labels.relative_sigma(name) * of_weights for name in names}
         for begin, block in self.features.blocks(verbose=self.forward.verbose, desc="fit"):
             rows = {name: AtomRows() for name in names}
-            inverse_noise = {name: [] for name in names}
-            structures = {name: [] for name in names}
+            inverse_noise: dict[str, list[Array]] = {name: [] for name in names}
+            structures: dict[str, list[Array]] = {name: [] for name in names}
             for label in self.charge_labels(block, begin):
                 name = label.name
                 operator, residual, weight = weighted_label(label, noise[name][label.number])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..structures import collect
-from ._base import ChargeModel, charge_fields
+from ._base import ChargeModel
+from ._fields import charge_fields
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -9,7 +9,6 @@ import numpy as np
 
 from .._threads import blas_threads_for
 from ..electrostatics import in_plane
-from ..structures import spread_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -204,8 +203,7 @@ class Solution:
         for enters, features, dual in self.field_gradients:
             if enters == place:
                 for neighborhood, pair_gradients in features.pair_gradients(dual):
-                    i, j, D = neighborhood.i, neighborhood.j, neighborhood.D
-                    moved, strained = spread_pairs(i, j, D, pair_gradients, n)
+                    moved, strained = neighborhood.gather_by_center(pair_gradients)
                     gradient += moved
                     virial += strained
         return gradient, in_plane(virial, self.structure)

@@ -119,7 +119,7 @@ class Workers(AbstractContextManager):
         features = self.problem.features
         if self._folder is None:
             self._folder = TemporaryDirectory(dir=os.environ.get("JOBLIB_TEMP_FOLDER"))
-            joblib.dump((self.problem.without_features(), features.source, {}), self._path)
+            joblib.dump((self.problem.without_structures(), {}), self._path)
         share = BUDGET.share(self.n_jobs)
         tasks = (
             delayed(_on_part)(function, self._path, features.structures[a:b], a, share, arguments)
@@ -163,8 +163,8 @@ def _forget(folder, n_jobs):
 def _on_part(function, path, structures, first, share, arguments):
     """Run a task in a worker, which stores up to its share of the memory budget."""
     share.apply()
-    problem, source, stores = _load(path)
-    part = problem.part(StructureFeatures(structures, source), first)
+    problem, stores = _load(path)
+    part = problem.part(StructureFeatures(structures, problem.features.source), first)
     store = stores.setdefault(first, {})
     with parallel_config("sequential"):  # a worker has no workers of its own
         return function(Part(part, store), *arguments)

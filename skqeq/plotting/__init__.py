@@ -1,6 +1,6 @@
-"""Figures: parity, learning curves, molecules by charge, spectra. Needs the extra ``plots``.
+"""Figures: parity, learning curves, charges of molecules, spectra. Needs the extra ``plots``.
 
-Every function draws into `ax`, or into a new figure, and returns the Axes.
+Every function draws into `ax`, or into a new figure if `ax` is None, and returns the Axes.
 """
 
 from ._errors import plot_learning_curve, plot_parity

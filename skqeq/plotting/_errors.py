@@ -1,4 +1,4 @@
-"""How wrong models are."""
+"""Errors of models: parity plots and learning curves."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ def plot_parity(
     label: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw predictions over reference values, with their errors in a box.
+    """Plot predictions against reference values, with the errors in the legend.
 
     Parameters
     ----------
     y_true : ndarray of shape (n, 3) or (n,), or sequence of n arrays
-        Reference values. An array of shape (n, 3) holds dipole vectors (e*Angstrom), of which the
-        norm is drawn in Debye, unless another unit is given; of anything else, such as a list of
-        the charges or the forces of n structures, all numbers are drawn as they are. NaN or None
-        are left out.
+        Reference values. An array of shape (n, 3) with `unit` None or "D" holds dipole vectors in
+        e*Angstrom, and their norms are plotted in Debye. For all other input, such as a list of the
+        charges or the forces of n structures, every number is plotted without conversion. NaN and
+        None are ignored.
     y_pred : like y_true, or dict of {str: like y_true}
-        Predictions of one model, or of several by name.
+        Predictions of one model, or of several models by name.
     unit : str, default=None
-        Unit of the values on the axes and in the box; "D" for dipoles.
+        Unit on the axes and in the legend; dipoles always have "D".
     label : str, default=None
-        What is drawn; the norm of the dipole for dipoles.
+        Name of the quantity on the axes; ``"|μ|"`` for dipoles.
     ax : matplotlib.axes.Axes, default=None
-        Where to draw.
+        Axes to draw into; None makes a new figure.
 
     Returns
     -------
     ax : matplotlib.axes.Axes
-        What was drawn into.
+        Axes of the figure.
 
     Examples
     --------
@@ -63,9 +63,9 @@ def plot_parity(
         unit, label = "D", label or "|μ|"
         y_true = _norm_in_debye(y_true)
         models = {name: _norm_in_debye(values) for name, values in models.items()}
-    limits = _known(y_true, y_true)[0]
+    limits = _labelled_numbers(y_true, y_true)[0]
     for i, (name, values) in enumerate(models.items()):
-        truth, predicted = _known(y_true, values)
+        truth, predicted = _labelled_numbers(y_true, values)
         limits = np.concatenate([limits, predicted])
         style = {
             "s": 16,
@@ -75,7 +75,7 @@ def plot_parity(
             "label": _error_label(name, truth, predicted, unit),
             "rasterized": len(truth) > 5000,
         }
-        # The first model lies on top: baselines come later and scatter more.
+        # The first model is on top: later ones are usually baselines with more scatter.
         ax.scatter(truth, predicted, zorder=3 - 0.01 * i, **style)
     _square(ax, limits)
     _error_legend(ax)
@@ -92,27 +92,27 @@ def plot_learning_curve(
     label: str = "MAE",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the error over the size of the training set, both axes logarithmic.
+    """Plot the error against the size of the training set, on logarithmic axes.
 
     Parameters
     ----------
     sizes : array-like of shape (n_sizes,)
         Numbers of training structures.
-    errors : array-like of shape (n_sizes, n_folds), or dict of {str: such an array}
-        Error in every fold, for one model or several by name. A line goes through the mean over
-        the folds, a band spans from the best fold to the worst. The scores of
+    errors : array-like of shape (n_sizes, n_folds), or dict of {str: array-like}
+        Error in every fold, of one model or of several models by name. A line shows the mean over
+        the folds, a band the range from the best to the worst fold. The scores of
         `sklearn.model_selection.learning_curve` are negative errors: pass ``-test_scores``.
     unit : str, default=None
         Unit of the errors.
     label : str, default="MAE"
-        Which error it is.
+        Name of the error on the axis.
     ax : matplotlib.axes.Axes, default=None
-        Where to draw.
+        Axes to draw into; None makes a new figure.
 
     Returns
     -------
     ax : matplotlib.axes.Axes
-        What was drawn into.
+        Axes of the figure.
 
     Examples
     --------
@@ -147,15 +147,15 @@ def _norm_in_debye(dipoles):
     return DEBYE * np.linalg.norm(np.asarray(dipoles, dtype=np.float64), axis=1)
 
 
-def _known(y_true, y_pred):
-    """All known numbers of both, flat."""
+def _labelled_numbers(y_true, y_pred):
+    """All reference numbers that are not NaN, and their predictions, each of shape (n,)."""
     if len(y_true) != len(y_pred):
         raise ValueError(f"{len(y_true)} references for {len(y_pred)} predictions")
     rows = [(t, p) for t, p in zip(y_true, y_pred, strict=True) if t is not None]
     truth = np.concatenate([np.ravel(np.asarray(t, dtype=np.float64)) for t, _ in rows])
     predicted = np.concatenate([np.ravel(np.asarray(p, dtype=np.float64)) for _, p in rows])
-    known = ~np.isnan(truth)
-    return truth[known], predicted[known]
+    labelled = ~np.isnan(truth)
+    return truth[labelled], predicted[labelled]
 
 
 def _error_label(name, truth, predicted, unit):
@@ -165,7 +165,7 @@ def _error_label(name, truth, predicted, unit):
 
 
 def _square(ax, values):
-    """Equal limits and the diagonal."""
+    """Draw the diagonal, with equal limits of both axes."""
     low, high = values.min(), values.max()
     margin = 0.04 * (high - low) or 1.0
     limits = (low - margin, high + margin)
@@ -182,7 +182,7 @@ def _error_legend(ax):
 
 
 def _plain_ticks(ax, sizes):
-    """Ticks at the sizes that were used, and errors as decimal numbers."""
+    """Put ticks at the sizes of the training sets, and write errors as decimal numbers."""
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     ax.set_xticks(sizes, [str(n) for n in sizes])

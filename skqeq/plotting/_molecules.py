@@ -1,4 +1,4 @@
-"""Where the charge sits."""
+"""Charges of the atoms of a molecule, and of the elements of a data set."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from .._typing import Column
 
 
-# Negative is red, positive blue, as in maps of electrostatic potentials.
+# Red for negative and blue for positive charges, as in maps of electrostatic potentials.
 CHARGE_COLORS = "RdBu"
 DIPOLE_COLOR = "#117733"
 # Length of the dipole arrow, Angstrom per Debye.
 DIPOLE_SCALE = 0.5
 # Radius of a drawn atom in units of its covalent radius; touching bonds stay visible.
 ATOM_SCALE = 0.6
-# Width and height that are shown at least, Angstrom.
+# Smallest width and height of the view, Angstrom.
 SMALLEST_FRAME = (3.0, 2.4)
 
 
@@ -45,21 +45,21 @@ def plot_molecule(
     Parameters
     ----------
     atoms : ase.Atoms
-        The molecule. It is seen along the direction in which it extends least.
+        Molecule; the view is along its shortest principal axis.
     charges : array-like of shape (n_atoms,)
-        Charge of every atom, e. Zero is white, negative red, positive blue.
+        Charges of the atoms, e: white for zero, red for negative, blue for positive.
     dipole : array-like of shape (3,), default=None
-        Dipole moment, e*Angstrom. An arrow shows its projection, from minus to plus, starting at
+        Dipole moment, e*Angstrom. An arrow from minus to plus shows its projection; it starts at
         the centre of mass.
     dipole_scale : float, default=0.5
         Length of the arrow, Angstrom per Debye.
     ax : matplotlib.axes.Axes, default=None
-        Where to draw.
+        Axes to draw into; None makes a new figure.
 
     Returns
     -------
     ax : matplotlib.axes.Axes
-        What was drawn into.
+        Axes of the figure.
 
     Examples
     --------
@@ -94,21 +94,21 @@ def plot_molecule(
 
 
 def plot_charges_by_element(X: Sequence[Atoms], charges: Column, *, ax: Axes | None = None) -> Axes:
-    r"""Draw how the charges of every element are distributed.
+    r"""Draw the distribution of charges for every element.
 
     Parameters
     ----------
     X : sequence of n ase.Atoms
         Structures.
     charges : sequence of n array-likes of shape (n_atoms,)
-        Charges of their atoms, e, as from `skqeq.predict_charges`.
+        Charges of the atoms, e, for example from `skqeq.predict_charges`.
     ax : matplotlib.axes.Axes, default=None
-        Where to draw.
+        Axes to draw into; None makes a new figure.
 
     Returns
     -------
     ax : matplotlib.axes.Axes
-        What was drawn into.
+        Axes of the figure.
 
     Examples
     --------
@@ -127,7 +127,7 @@ def plot_charges_by_element(X: Sequence[Atoms], charges: Column, *, ax: Axes | N
     rng = np.random.default_rng(0)
     for x, number in enumerate(elements):
         values = charges[numbers == number]
-        # A violin of few or equal values is no distribution.
+        # A density estimate needs enough values that are not all equal.
         if len(values) > 10 and np.ptp(values) > 0:
             [body] = ax.violinplot(values, [x], widths=0.8, showextrema=False)["bodies"]
             body.set(facecolor=COLORS[0], alpha=0.25)
@@ -145,9 +145,10 @@ def plot_charges_by_element(X: Sequence[Atoms], charges: Column, *, ax: Axes | N
 
 
 def principal_axes(positions):
-    """Axes of a point cloud by decreasing extent, as rows of a rotation matrix."""
+    """Principal axes of positions (n, 3), the longest first, as rows of a rotation matrix."""
     axes = np.linalg.svd(positions - positions.mean(axis=0))[2]
-    # Signs are arbitrary; these make equal molecules look equal, and never mirrored.
+    # The signs from the SVD are arbitrary. This choice draws copies of a molecule alike, and the
+    # cross product avoids a mirror image.
     for axis in axes[:2]:
         axis *= np.sign(axis[np.abs(axis).argmax()])
     axes[2] = np.cross(axes[0], axes[1])
@@ -155,13 +156,13 @@ def principal_axes(positions):
 
 
 def _frame(ax, xy, radii, arrow):
-    """Equal scales and room for every atom and for the arrow."""
+    """Set limits of the axes, equally scaled, that show every atom and the arrow."""
     corners = [xy - radii[:, None], xy + radii[:, None]]
     if arrow is not None:
         corners.append(arrow[None] * 1.05)
     corners = np.concatenate(corners)
     low, high = corners.min(axis=0), corners.max(axis=0)
-    # Room around, and atoms and ions of few atoms are not blown up.
+    # A margin, and a smallest frame so that single atoms are not drawn too large.
     margin = np.maximum(0.2, (SMALLEST_FRAME - (high - low)) / 2)
     low, high = low - margin, high + margin
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
@@ -177,7 +178,7 @@ def _draw_bonds(ax, atoms, xyz):
 
 
 def _draw_atoms(ax, xyz, radii, charges):
-    """Disks in the order of their depth, as one collection."""
+    """Draw atoms as disks, the farthest first."""
     from matplotlib.collections import PatchCollection
     from matplotlib.colors import CenteredNorm
     from matplotlib.patches import Circle
@@ -196,7 +197,7 @@ def _draw_atoms(ax, xyz, radii, charges):
 
 
 def _label_atoms(ax, atoms, xyz, radii, charges, norm):
-    """Element symbols that fit into the disks and contrast with them."""
+    """Write element symbols that fit into the disks, in white on dark colours."""
     from matplotlib import colormaps
 
     width = ax.get_window_extent().width * 72.0 / ax.figure.dpi
@@ -216,7 +217,7 @@ def _label_atoms(ax, atoms, xyz, radii, charges, norm):
 
 
 def _is_covered(i, xyz, radii):
-    """Whether the centre of atom i lies behind another one."""
+    """Whether the centre of atom i is hidden behind another atom."""
     distance = np.linalg.norm(xyz[:, :2] - xyz[i, :2], axis=1)
     return np.any((distance < radii) & (xyz[:, 2] > xyz[i, 2]))
 

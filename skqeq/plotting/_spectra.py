@@ -1,4 +1,4 @@
-"""Spectra."""
+"""Infrared spectra."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ def plot_spectrum(
     max_wavenumber: float = 4000.0,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw an infrared spectrum, its largest peak of height one.
+    """Plot infrared spectra, each scaled to a largest peak of one.
 
     Parameters
     ----------
     wavenumbers : array-like of shape (n,)
-        1/cm, from `skqeq.spectra.infrared_spectrum`.
+        Wavenumbers from `skqeq.spectra.infrared_spectrum`, 1/cm.
     intensities : array-like of shape (n,), or dict of {str: array-like of shape (n,)}
-        One spectrum, or several by name.
+        Intensities of one spectrum, or of several spectra by name, in any unit.
     label : str, default=None
-        Name of a single one.
+        Name in the legend if there is one spectrum.
     max_wavenumber : float, default=4000.0
-        Where the axis ends, 1/cm.
+        Largest wavenumber on the axis, 1/cm.
     ax : matplotlib.axes.Axes, default=None
-        Where to draw.
+        Axes to draw into; None makes a new figure.
 
     Returns
     -------
     ax : matplotlib.axes.Axes
-        What was drawn into.
+        Axes of the figure.
 
     Examples
     --------

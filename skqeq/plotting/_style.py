@@ -1,12 +1,15 @@
-"""What all figures share. matplotlib is imported when something is drawn, not before."""
+"""Colours and helpers of all figures.
 
-# Okabe and Ito's colours: colour-blind people can tell them apart.
+matplotlib is imported when a figure is drawn, so that skqeq can be imported without it.
+"""
+
+# Colours of Okabe and Ito, which colour-blind people can distinguish.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#595959"
 
 
 def axes_or_new(ax, figsize):
-    """The given axes, or those of a new figure of this size (inches)."""
+    """Return `ax`, or the axes of a new figure of size `figsize` (inches) if `ax` is None."""
     if ax is not None:
         return ax
     try:
@@ -19,5 +22,5 @@ def axes_or_new(ax, figsize):
 
 
 def with_unit(label, unit):
-    """Text of an axis."""
+    """Label of an axis, with the unit in parentheses if there is one."""
     return f"{label} ({unit})" if unit else label

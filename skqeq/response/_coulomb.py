@@ -6,14 +6,13 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .._sklearn import Interval, StrOptions
-
 from ..electrostatics import ACCURACIES, SOLVERS, make_hardness
 from ..parameters import per_element, radii_table
 from ._dipoles import InducedDipoles
 from ._response import Response
 
 if TYPE_CHECKING:
-    from .._typing import PerElement, Radii, Solver
+    from .._typing import Array, PerElement, Radii, Solver
     from ..electrostatics import Hardness
     from ..structures import Structure
 
@@ -63,10 +62,26 @@ class CoulombResponse(Response):
             self.polarizability_ = lookup(table, "polarisability in `polarizability`")
 
     def _interactions(
-        self, structure: Structure, name: str, n_solutions: int
+        self, structure: Structure, elements: Array, name: str, n_solutions: int
     ) -> tuple[Hardness, InducedDipoles | None]:
-        """The hardness matrix of a structure, and its polarisable atoms, if there are any."""
-        elements = self.element_indices(structure)
+        """The hardness matrix of a structure, and its polarisable atoms, if there are any.
+
+        Parameters
+        ----------
+        structure : Structure
+            Geometry, total charge and field.
+        elements : ndarray of shape (n_atoms,)
+            Its `element_indices`.
+        name : str
+            The structure in error messages.
+        n_solutions : int
+            Number of right-hand sides that will be solved.
+
+        Returns
+        -------
+        hardness : Hardness
+        dipoles : InducedDipoles or None
+        """
         widths, solver = self.widths_[elements], self.solver
         if self.polarizability_ is not None:
             if solver == "iterative":

@@ -7,8 +7,8 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from .._sklearn import Interval
 
+from .._sklearn import Interval
 from ..electrostatics import in_plane
 from ..parameters import covalent_radii, per_element
 from ._coulomb import CoulombResponse
@@ -154,10 +154,11 @@ class ChargeFlow(CoulombResponse):
         Returns
         -------
         equilibrium : FlowEquilibrium
+            Charges, energy and derivatives as functions of both fields.
         """
         name = name or structure.symbols
-        hardness, dipoles = self._interactions(structure, name, n_solutions)
         elements = self.element_indices(structure)
+        hardness, dipoles = self._interactions(structure, elements, name, n_solutions)
         flows = Flows(structure, self.softness_[elements], self.radii_[elements], self.range)
         return FlowEquilibrium(hardness, flows, name, dipoles)
 
@@ -318,43 +319,12 @@ class FlowEquilibrium(Equilibrium):
         return super().energy(charges, **fields) + cost
 
     def energy_derivatives(self, charges: Array, **fields: Array) -> dict[str, Array]:
-        """Derivatives of the energy with respect to the fields.
-
-        Parameters
-        ----------
-        charges : ndarray of shape (n_atoms,)
-            Charges, e, as `charges` returns them for these fields.
-        **fields : ndarray of shape (n_atoms,)
-            As in `charges`.
-
-        Returns
-        -------
-        derivatives : dict of {str: ndarray of shape (n_atoms,)}
-            The charges for ``chi``, e, and ``u - mean(u)`` for ``reference``, V: the sum of the
-            reference charges is fixed.
-        """
+        # A shift of all reference charges restores their sum, so that the mean of u has no effect.
         u = self.potential(charges, **fields)
         return {"chi": charges, "reference": u - u.mean()}
 
     def energy_gradient(self, charges: Array, **fields: Array) -> tuple[Array, Array]:
-        """Derivatives of the energy with respect to the geometry, at fixed fields.
-
-        Those of `Equilibrium`, less ``u . dX u / 2``: the softness changes with the distances.
-
-        Parameters
-        ----------
-        charges : ndarray of shape (n_atoms,)
-            Charges, e, as `charges` returns them for these fields.
-        **fields : ndarray of shape (n_atoms,)
-            As in `charges`.
-
-        Returns
-        -------
-        gradient : ndarray of shape (n_atoms, 3)
-            With respect to the positions, eV/Angstrom.
-        virial : ndarray of shape (3, 3)
-            With respect to a strain that the structure can have, eV.
-        """
+        # The softness changes with the distances: less u . dX u / 2.
         gradient, virial = super().energy_gradient(charges, **fields)
         u = self.potential(charges, **fields)
         moved, strained = self.flows.gradient(u, u)
@@ -363,25 +333,12 @@ class FlowEquilibrium(Equilibrium):
     def force_factors(
         self, charges: Array, gradients: Mapping[str, tuple[Array, Array]], **fields: Array
     ) -> tuple[Array, Array | None]:
-        """Factors of dq and du in the change of the energy's derivatives with the weights.
-
-        Parameters
-        ----------
-        charges : ndarray of shape (n_atoms,)
-            Charges, e, as `charges` returns them for these fields.
-        gradients : dict of {str: (gradient, virial)}
-            Derivatives of the fields, see `Equilibrium.force_factors`.
-        **fields : ndarray of shape (n_atoms,)
-            As in `charges`.
-
-        Returns
-        -------
-        Y, W : ndarray of shape (3 n_atoms + 9, n_atoms)
-            Derivatives of the potential u at fixed charges, and of ``q_ref - X u`` at fixed u.
-        """
-        changes = [-part for part in self.flows.charge_gradient(self.potential(charges, **fields))]
-        if "reference" in gradients:
-            changes = [part + g for part, g in zip(changes, gradients["reference"])]
+        # The charges are q_ref - X u: W holds their derivatives at fixed u.
+        changes = self.flows.charge_gradient(self.potential(charges, **fields))
+        for change in changes:
+            np.negative(change, out=change)
+        for change, of_field in zip(changes, gradients.get("reference", ())):
+            change += of_field
         W = self._stacked(*changes)
         # Flows conserve the charge, and the sum of the reference charges is fixed by a shift of
         # all of them.
@@ -389,23 +346,8 @@ class FlowEquilibrium(Equilibrium):
         return self._potential_factors(charges, gradients), W
 
     def dipole_gradient(self, charges: Array, **fields: Array) -> Array:
-        """Derivatives of the dipole moment with respect to the positions, at fixed fields.
-
-        Besides ``-P du/dr`` the charges change by ``-dX/dr u``, of which the dipole sees
-        ``R - A P R``, the row of the reference charges.
-
-        Parameters
-        ----------
-        charges : ndarray of shape (n_atoms,)
-            Charges, e, as `charges` returns them for these fields.
-        **fields : ndarray of shape (n_atoms,)
-            As in `charges`.
-
-        Returns
-        -------
-        gradient : ndarray of shape (n_atoms, 3, 3)
-            ``d mu_a / d r_jb`` at ``[j, a, b]``, e.
-        """
+        # Besides -P du/dr the charges change by -dX/dr u, of which the dipole sees R - A P R, the
+        # rows of the reference charges.
         born = super().dipole_gradient(charges, **fields)
         u = self.potential(charges, **fields)
         for a, row in enumerate(self.dipole_rows["reference"]):
@@ -413,13 +355,6 @@ class FlowEquilibrium(Equilibrium):
         return born
 
     def dipole_gradient_factors(self) -> tuple[Array, Array | None]:
-        """Factors of dq and du in the change of `dipole_gradient` with the weights.
-
-        Returns
-        -------
-        Y, W : ndarray of shape (9 n_atoms, n_atoms)
-            As of `force_factors`, with ``d mu_a / d r_jb`` in row 9 j + 3 a + b.
-        """
         Y, _ = super().dipole_gradient_factors()
         moved = [-self.flows.charge_gradient(row)[0] for row in self.dipole_rows["reference"]]
         return Y, np.stack(moved, axis=1).reshape(Y.shape)

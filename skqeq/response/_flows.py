@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.sparse import csr_array
 
-from ..structures._neighbors import gather_pairs, neighbor_pairs, spread_pairs
+from ..structures import gather_pairs, neighbor_pairs, spread_pairs
 
 if TYPE_CHECKING:
     from .._typing import Array

@@ -107,9 +107,11 @@ class QEq(CoulombResponse):
         Returns
         -------
         equilibrium : QEqEquilibrium
+            Charges, energy and derivatives as functions of the electronegativities.
         """
         name = name or structure.symbols
-        hardness, dipoles = self._interactions(structure, name, n_solutions)
+        elements = self.element_indices(structure)
+        hardness, dipoles = self._interactions(structure, elements, name, n_solutions)
         return QEqEquilibrium(hardness, name, dipoles)
 
     def start_fields(self, chi: Array, factor: float) -> dict[str, Array]:
@@ -125,10 +127,10 @@ class QEq(CoulombResponse):
         Returns
         -------
         fields : dict of {str: ndarray of shape (n,)}
-            ``{"chi": max(1, factor) chi}``
+            With one array, ``chi`` times the larger of one and `factor`.
         """
-        # Electronegativities that hardly differ between elements would have to vary with the
-        # geometry instead, and then nothing is linear.
+        # From small charges, large forces could only come from electronegativities that vary
+        # strongly with the geometry; such a start is far from linear.
         return {"chi": chi * max(1.0, factor)}
 
     def classical_size(self, equilibrium: Equilibrium) -> float:
@@ -253,48 +255,18 @@ class QEqEquilibrium(Equilibrium):
         Returns
         -------
         rows : dict of {str: ndarray of shape (k, n_atoms)}
-            ``{"chi": -Y P}``
+            With one matrix, ``-Y P`` for ``chi``.
         """
         return {"chi": -self.project(np.ascontiguousarray(Y.T)).T}
 
     def energy_derivatives(self, charges: Array, **fields: Array) -> dict[str, Array]:
-        """Derivatives of the energy with respect to the electronegativities: the charges.
-
-        Parameters
-        ----------
-        charges : ndarray of shape (n_atoms,)
-            Charges, e.
-        **fields : ndarray of shape (n_atoms,)
-            As in `charges`.
-
-        Returns
-        -------
-        derivatives : dict of {str: ndarray of shape (n_atoms,)}
-            ``{"chi": charges}``: the energy is a minimum in the charges.
-        """
+        # The energy is a minimum in the charges.
         return {"chi": charges}
 
     def force_factors(
         self, charges: Array, gradients: Mapping[str, tuple[Array, Array]], **fields: Array
     ) -> tuple[Array, Array | None]:
-        """Factors of dq in the change of the energy's derivatives with the weights.
-
-        Parameters
-        ----------
-        charges : ndarray of shape (n_atoms,)
-            Charges, e.
-        gradients : dict of {str: (gradient, virial)}
-            Derivatives of the electronegativities, see `Equilibrium.force_factors`.
-        **fields : ndarray of shape (n_atoms,)
-            As in `charges`.
-
-        Returns
-        -------
-        Y : ndarray of shape (3 n_atoms + 9, n_atoms)
-            Derivatives of the potential at fixed charges.
-        W : None
-            Of the potential only differences would matter, and there are none.
-        """
+        # The change of u is the same for all atoms, and moves no charge: W is not needed.
         return self._potential_factors(charges, gradients), None
 
 

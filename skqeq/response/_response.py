@@ -10,7 +10,7 @@ from ase.data import chemical_symbols
 from sklearn.base import BaseEstimator
 
 from ..electrostatics import lookup as find
-from ..parameters import qeq_electronegativities
+from ..parameters import MAX_ATOMIC_NUMBER, qeq_electronegativities
 from ._equilibrium import Equilibrium
 
 if TYPE_CHECKING:
@@ -27,16 +27,16 @@ CHARGE_PER_VOLT = 0.1
 
 
 class Response(BaseEstimator, ABC):
-    """How the charges of a structure follow from latent fields: the base class.
+    """The base class of responses, which turn latent fields into the charges of a structure.
 
     A charge model learns the latent fields, such as the electronegativity of every atom, and its
     response turns them into charges. A response owns everything that the charges depend on besides
     the fields: the hardness, the widths of the charges, the solver, polarisable atoms. A model
-    prepares it once for the elements in the data, and then asks it for the `equilibrium` of each
-    structure.
+    calls `prepare` once for the elements in the data, and then `equilibrium` for each structure.
 
-    A subclass must define `equilibrium`. It lists its fields in `fields`, and says in
-    `prior_parameters` which of its parameters are the prior widths of fields that are its own.
+    A subclass must define `equilibrium`, and list its fields in `fields`. Fields other than
+    electronegativities have their prior in the response; `prior_parameters` names the parameters
+    that hold it.
 
     Attributes
     ----------
@@ -103,11 +103,13 @@ class Response(BaseEstimator, ABC):
             With per-element arrays as attributes that end in an underscore.
         """
         self.elements_ = np.asarray(elements, dtype=int)
+        self._indices = np.full(MAX_ATOMIC_NUMBER + 1, -1)
+        self._indices[self.elements_] = np.arange(len(self.elements_))
         self._prepare(lookup or (lambda table, name: find(table, self.elements_, name)))
         return self
 
     def _prepare(self, lookup):
-        """Store what `prepare` looks up; nothing by default."""
+        """Look up and store arrays per element, in a subclass that needs some."""
 
     @abstractmethod
     def equilibrium(
@@ -127,6 +129,7 @@ class Response(BaseEstimator, ABC):
         Returns
         -------
         equilibrium : Equilibrium
+            Charges, energy and derivatives as functions of the fields.
         """
 
     def element_indices(self, structure: Structure) -> Array:
@@ -149,10 +152,9 @@ class Response(BaseEstimator, ABC):
         """
         if not hasattr(self, "elements_"):
             raise ValueError(f"call {type(self).__name__}.prepare(elements) first")
-        indices = np.searchsorted(self.elements_, structure.numbers)
-        unknown = self.elements_.take(indices, mode="clip") != structure.numbers
-        if unknown.any():
-            symbol = chemical_symbols[structure.numbers[unknown.argmax()]]
+        indices = self._indices[structure.numbers]
+        if indices.min() < 0:
+            symbol = chemical_symbols[structure.numbers[indices.argmin()]]
             raise ValueError(f"{type(self).__name__} is not prepared for {symbol}")
         return indices
 
@@ -272,11 +274,12 @@ def check_response(response: Any) -> None:
     lacking = [name for name in public if not hasattr(response, name)]
     lacking += [name for name in ("get_params", "_validate_params") if not hasattr(response, name)]
     if not lacking:
-        own = [name for name in response.fields if name != "chi"]
         lacking = [
             f"a prior for the field {name!r}"
-            for name in own
-            if name not in response.prior_parameters and not _overrides_prior(response)
+            for name in response.fields
+            if name != "chi"
+            and name not in response.prior_parameters
+            and not _overrides_prior(response)
         ]
     if lacking:
         raise TypeError(

@@ -119,7 +119,7 @@ def fixed_point(
     tol: float,
     callback: Callable[[Array, dict[str, float]], object] | None = None,
 ) -> tuple[Array, History, bool]:
-    """Iterate: solve the problem linearised at fixed charges, then take the charges of the solution.
+    """Solve the problem linearised at fixed charges, take the charges of the solution, and repeat.
 
     For energies and linear rows this is Gauss-Newton without damping. With forces, whose rows
     depend on the response of the charges, it does not end at the least loss, and may not converge.
@@ -218,7 +218,7 @@ def linearized(
         of_term, size = term.add_to(local, v, response)
         gradient = gradient + of_term
         scale += size
-    return local, gradient, np.linalg.norm(gradient) / scale if scale > 0 else 0.0
+    return local, gradient, float(np.linalg.norm(gradient) / scale) if scale > 0 else 0.0
 
 
 def _direction(local, curved, v, gradient, forcing):

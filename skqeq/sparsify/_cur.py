@@ -1,4 +1,4 @@
-"""The Nystroem of environments: a sparse set, and whitened kernel features to it."""
+"""Sparse Gaussian processes: choose sparse points, and compute whitened kernel features."""
 
 from __future__ import annotations
 
@@ -46,31 +46,32 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
     Parameters
     ----------
     n_points : int, default=1000
-        Sparse points per element. If there are fewer environments, all are used, with one
-        warning.
+        Number of sparse points per element. If there are fewer environments, all of them are
+        used, with a warning.
     method : {"cur", "fps"}, default="cur"
-        Draw rows with probability proportional to their leverage in the dominant column space
-        [1]_, or take farthest points.
+        "cur" draws environments with probability proportional to their leverage in the dominant
+        column space [1]_, "fps" takes farthest points.
     zeta : int, default=2
         Exponent of the kernel.
     block_weights : sequence of float, default=None
         Weights of the column blocks, normalised to sum one; None means equal.
     per_species : bool, default=True
-        Keep elements apart. False mixes all environments, as [2]_ did, with `n_points` in total.
+        Whether each element has sparse points of its own. False treats all environments as one
+        group with `n_points` in total, as in [2]_.
     jitter : float, default=1e-10
-        Added to the diagonal of ``K_MM`` (whose diagonal is 1).
+        Number added to the diagonal elements of ``K_MM``, which are 1.
     max_environments : int, default=None
-        Candidates per element: the sparse set is chosen from this many random environments of at
-        most as many random structures. Elements that are too rare for that are looked for in all
-        structures. More candidates make the choice slower and barely better. None means 5000, or
-        ``5 * n_points`` if that is more.
+        Number of candidates per element. Sparse points are chosen among this many random
+        environments, which belong to at most as many random structures. For rare elements all
+        structures are searched. More candidates make the choice slower and hardly better. None
+        means 5000, or ``5 * n_points`` if that is larger.
     random_state : int or None, default=0
-        Seed of the choice.
+        Seed for the random choices.
     dtype : {"float64", "float32"}, default="float64"
-        Precision of the products of features, which are most of the work of large fits. With
-        "float32" the part that environments have in common is still multiplied in double
-        precision, and only the rest in single precision: predictions change by less than 1e-4 of
-        their size. Forces are always in double precision.
+        Precision of the matrix products with features, most of the work of large fits. With
+        "float32" the directions that all environments share are still multiplied in double
+        precision. Relative changes of predictions are below 1e-4. Forces are always computed in
+        double precision.
     verbose : int, default=0
         Above 0 a progress bar is shown.
 
@@ -81,7 +82,7 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
     component_indices_ : ndarray of shape (n_points_out, 2) or (n_points_out,)
         Structure and atom of each point, or the row for array input.
     component_numbers_ : ndarray of shape (n_points_out,)
-        Atomic number of each point (0 where elements are mixed, and for array input).
+        Atomic number of each point; 0 if elements are mixed, and for array input.
     jitter_ : dict of {int: float}
         Number that was added to the diagonal of each element's ``K_MM``.
     n_features_in_ : int
@@ -146,7 +147,7 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         Parameters
         ----------
         X : StructureFeatures or array-like of shape (n_samples, n_features)
-            Features of structures, or plain rows.
+            Features of structures, or one environment per row.
         y : ignored
             For the scikit-learn API.
 
@@ -188,12 +189,13 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         Parameters
         ----------
         X : StructureFeatures or array-like of shape (n_samples, n_features)
-            Of the kind that `fit` was given.
+            Features of structures if `fit` was given those, else rows of an array.
 
         Returns
         -------
         phi : StructureFeatures or ndarray of shape (n_samples, n_points_out)
-            Rows of norm at most one; an atom has non-zero columns for its own element only.
+            Every row has a norm of at most one. An atom has non-zero columns only for sparse
+            points of its own element.
         """
         check_is_fitted(self)
         X = self._check(X, reset=False)
@@ -220,7 +222,7 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         return len(self.component_indices_)
 
     def _check(self, X, reset):
-        """Check the input, and in `fit` remember what was given."""
+        """Check the input; in `fit` (`reset`) also store the number and meaning of its columns."""
         ragged = isinstance(X, StructureFeatures)
         if not reset:
             self._check_kind(X, ragged)
@@ -240,7 +242,7 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         return X
 
     def _check_kind(self, X, ragged):
-        """Refuse an array after a fit to structures, and the reverse: they have no common rows."""
+        """Refuse an array after a fit to features of structures, and the reverse."""
         fitted_to_structures = self.component_indices_.ndim == 2
         if ragged and not fitted_to_structures:
             raise TypeError(
@@ -251,7 +253,7 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
             shape = f" of shape {np.shape(X)}" if isinstance(X, np.ndarray) else ""
             raise TypeError(
                 "CURSparsifier was fitted with the features of structures, but X is a "
-                f"{type(X).__name__}{shape}; pass what SOAPFeaturizer.transform returns, or "
+                f"{type(X).__name__}{shape}; pass the result of SOAPFeaturizer.transform, or "
                 "StructureFeatures.from_arrays"
             )
 
@@ -267,7 +269,7 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         return weights / weights.sum()
 
     def _choose(self, environments, rng):
-        """The chosen environments of every group, ascending."""
+        """Indices of the chosen environments of every group, ascending."""
         groups = environments.groups(self.per_species)
         members = {int(g): np.flatnonzero(groups == g) for g in np.unique(groups)}
         max_candidates = self.max_environments or max(5000, 5 * self.n_points)
@@ -302,11 +304,11 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
 
 
 def _candidates(members, n, ranks, rng):
-    """At most n random environments of every group, of few structures, ascending.
+    """At most n random environments of every group, from few structures, ascending.
 
-    The structures whose rank is below `reach` hold n environments of every large group, but there
-    are at most n of them. Environments of these structures are taken first, at random, so that all
-    of them contribute; a group that is too rare there is completed in order of the ranks.
+    Structures have a random order, their rank. The first `reach` structures, at most n, hold enough
+    environments of every group with more than n of them. Candidates are drawn from all atoms of
+    these structures. A group that is rarer is completed from later structures, in order of rank.
     """
     large = [ranks[index] for index in members.values() if len(index) > n]
     reach = min(n, max(np.partition(r, n - 1)[n - 1] for r in large) + 1)
@@ -319,4 +321,5 @@ def _candidates(members, n, ranks, rng):
 
 
 def _name(group):
+    """Name of a group in messages."""
     return "all kinds" if group == ALL else chemical_symbols[group]

@@ -1,4 +1,4 @@
-"""The environments of a data set, one number for each, whichever container holds them."""
+"""Environments of a data set, numbered through, from an array or from features of structures."""
 
 from abc import ABC, abstractmethod
 from functools import cache
@@ -13,7 +13,7 @@ from ._selection import sketch_matrix
 
 
 class Environments(ABC):
-    """The rows of features of a data set, from which a sparse set is chosen.
+    """All environments of a data set, from which sparse points are chosen.
 
     Attributes
     ----------
@@ -25,24 +25,47 @@ class Environments(ABC):
 
     @abstractmethod
     def groups(self, per_species):
-        """Group of every environment, shape (n,): its atomic number, or `ALL` for everything."""
+        """Group of every environment, shape (n,): its atomic number, or `ALL`."""
 
     @abstractmethod
     def locate(self, index):
-        """Where environments stand in what `CURSparsifier.fit` was given."""
+        """Indices of environments in terms of the input of `CURSparsifier.fit`."""
 
     @abstractmethod
     def ranks(self, rng):
-        """Place of every environment in a random order in which structures stay together: (n,)."""
+        """Rank of every environment in a random order of the structures, shape (n,)."""
 
     @abstractmethod
     def walk(self, index):
-        """Yield tiles of the environments `index` (ascending), and their places in `index`."""
+        """Compute the features of some environments.
+
+        Parameters
+        ----------
+        index : ndarray of int
+            The environments, ascending.
+
+        Yields
+        ------
+        places : ndarray of int
+            Positions in `index` of the atoms of the tile.
+        tile : Tile
+            Features of some of them.
+        """
 
     def sketch(self, index, width, rng):
-        """Random projection of the normalised environments `index`: (len(index), width)."""
+        """Random projection of normalised features, shape (len(index), width).
+
+        Parameters
+        ----------
+        index : ndarray of int
+            The environments, ascending.
+        width : int
+            Number of columns of the sketch.
+        rng : numpy.random.Generator
+            Of the projection.
+        """
         omega = sketch_matrix(self.boundaries[-1], width, rng)
-        # Structures of the same elements have the same columns, and share the rows of omega.
+        # Structures with the same elements have the same columns, and need the same rows of omega.
         rows_of_omega = cache(
             lambda edges: sparse.vstack([omega[a:b] for a, b in edges], format="csc")
         )
@@ -54,10 +77,21 @@ class Environments(ABC):
         return sketch
 
     def gather(self, chosen):
-        """The chosen rows of every group, dense: (n_points, n_features)."""
+        """Dense features of the chosen environments of every group.
+
+        Parameters
+        ----------
+        chosen : dict of {int: ndarray of int}
+            Environments of every group.
+
+        Returns
+        -------
+        points : dict of {int: ndarray of shape (n_points, n_features)}
+            Their features.
+        """
         points = {g: np.zeros((len(rows), self.boundaries[-1])) for g, rows in chosen.items()}
         index = np.concatenate(list(chosen.values()))
-        # All groups in one walk, in order of the structures.
+        # One walk in order of the structures serves all groups.
         order = np.argsort(index)
         group = np.repeat(list(chosen), [len(rows) for rows in chosen.values()])[order]
         place = np.concatenate([np.arange(len(rows)) for rows in chosen.values()])[order]
@@ -82,19 +116,19 @@ class ArrayEnvironments(Environments):
         self.X, self.n, self.boundaries = X, len(X), (0, X.shape[1])
 
     def groups(self, per_species):
-        """One group: nothing is known of elements."""
+        """One group, because rows of an array have no elements."""
         return np.full(self.n, ALL)
 
     def locate(self, index):
-        """Row of the array, shape (len(index),)."""
+        """Rows of the array, shape (n,)."""
         return index
 
     def ranks(self, rng):
-        """A random order of the rows."""
+        """Each row counts as a structure."""
         return rng.permutation(self.n)
 
     def walk(self, index):
-        """One tile."""
+        """One tile with all of them."""
         yield np.arange(len(index)), Tile(index, (slice(0, self.X.shape[1]),), self.X[index])
 
 
@@ -120,16 +154,16 @@ class StructureEnvironments(Environments):
         return numbers if per_species else np.full(len(numbers), ALL)
 
     def locate(self, index):
-        """Structure and atom, shape (len(index), 2)."""
+        """Structures and atoms, shape (n, 2)."""
         structure = np.searchsorted(self.offsets, index, side="right") - 1
         return np.stack([structure, index - self.offsets[structure]], axis=1)
 
     def ranks(self, rng):
-        """A random order of the structures; all atoms of a structure have the same rank."""
+        """All atoms of a structure have the same rank."""
         return np.repeat(rng.permutation(len(self.features)), np.diff(self.offsets))
 
     def walk(self, index):
-        """Tiles of one structure after the other."""
+        """The tiles of one structure after the other."""
         source, structures = self.features.source, self.features.structures
         place = np.full(self.n, -1)
         place[index] = np.arange(len(index))
@@ -141,7 +175,7 @@ class StructureEnvironments(Environments):
 
 
 def environments_of(X, verbose=False):
-    """The environments of features of structures, or of an array of rows."""
+    """The environments of an array or of features of structures."""
     if isinstance(X, StructureFeatures):
         return StructureEnvironments(X, verbose)
     return ArrayEnvironments(X)

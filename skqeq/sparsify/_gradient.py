@@ -4,10 +4,11 @@ For one column block, with ``x = p / |p|`` the normalised row of a centre and s 
 
     d (x . s)^zeta = zeta (x . s)^(zeta - 1) (s - (x . s) x) . dp / |p|.
 
-Derivatives of one field go backwards: those with respect to the features become one cotangent
-vector per centre, which the descriptor pulls back to the pairs. The Jacobian, for all sparse points
-at once, goes forwards: the columns that a neighbour changes are multiplied by the same columns of
-the points. Both are matrix products, and no array of size (centres, atoms, features) is stored.
+The gradient of one field is computed backwards: its derivatives with respect to the features are
+one cotangent vector per centre, which the descriptor pulls back to the pairs. The Jacobian, of all
+sparse points, is computed forwards: the columns that a neighbour can change are multiplied by the
+same columns of the points. Both are matrix products, and no array of size (centres, atoms,
+features) is stored.
 """
 
 from typing import NamedTuple
@@ -18,8 +19,8 @@ from scipy.sparse import csr_array
 from ..structures import FeatureGradient, Neighborhood
 from ._kernel import ALL, row_norms
 
-# Centres per matrix product: larger temporary arrays leave the processor's cache, and are given
-# back to the system and cleared each time.
+# Number of centres per matrix product. Larger temporary arrays do not fit into the processor's
+# cache, and malloc would return their memory to the system after each product.
 PIECE = 256
 
 
@@ -33,11 +34,11 @@ class ColumnBlock(NamedTuple):
     neighborhood : Neighborhood
         The pairs that its rows depend on.
     X : ndarray of shape (n_atoms, n)
-        Normalised rows, columns of the present elements only.
+        Normalised rows, in the columns of the elements of the structure.
     norms : ndarray of shape (n_atoms,)
-        Norms of the rows before.
+        Norms of the rows before the normalisation.
     columns : ndarray of shape (n,)
-        Where the columns of `X` stand among all columns of the descriptor, ascending.
+        Indices of the columns of `X` among all columns of the descriptor, ascending.
     cosines : dict of {int: ndarray of shape (n_centers, n_points)}
         ``x . s`` for the centres and sparse points of every group.
     """
@@ -53,8 +54,8 @@ class ColumnBlock(NamedTuple):
 class SparseGradient(FeatureGradient):
     """The features of one structure and their derivatives, see `FeatureGradient`.
 
-    A field ``phi w`` is evaluated as ``K u`` with dual weights u, ``L^T u = w``, so that neither
-    the kernel nor its derivatives need whitening.
+    A field ``phi w`` is evaluated as ``K u`` with dual weights u, ``L^T u = w``. This saves the
+    whitening of the kernel and of its derivatives.
 
     Parameters
     ----------
@@ -125,8 +126,7 @@ class SparseGradient(FeatureGradient):
     def pair_gradients(self, dual):
         """Yield, for every column block, its neighbourhood and ``d f_i / d D_ij``.
 
-        `dual` of shape (n_columns,) are the weights of one field, (n_atoms, n_columns) those of
-        another field for every centre.
+        See `FeatureGradient`.
         """
         for block in self.blocks:
             cotangents = np.empty_like(block.X)
@@ -135,15 +135,15 @@ class SparseGradient(FeatureGradient):
                 u = dual[..., self.columns[group]]
                 u = u if dual.ndim == 1 else u[atoms]
                 t = u * _kernel_derivative(kernel, block.b, cosines) / block.norms[atoms, None]
-                # t . (s - (x . s) x), run by run of the columns: points are not copied.
+                # t . (s - (x . s) x), for one run of consecutive columns after the other.
                 along = np.einsum("im,im->i", t, cosines)[:, None]
-                for here, there in _runs(block.columns):
-                    x = block.X[atoms, here]
-                    cotangents[atoms, here] = t @ kernel.points[:, there] - along * x
+                for own, full in _runs(block.columns):
+                    x = block.X[atoms, own]
+                    cotangents[atoms, own] = t @ kernel.points[:, full] - along * x
             yield block.neighborhood, block.neighborhood.pull_back(cotangents)
 
     def _pieces(self):
-        """Yield a group, some of its centres, and which of the centres of the group they are."""
+        """Yield a group, up to `PIECE` of its atoms, and their slice in the atoms of the group."""
         for group, atoms in self.centers.items():
             for start in range(0, len(atoms), PIECE):
                 rows = slice(start, start + PIECE)
@@ -152,7 +152,7 @@ class SparseGradient(FeatureGradient):
     def pull_back(self, cotangents):
         """Derivatives of a function of the features, see `FeatureGradient`.
 
-        Of an atom only the columns of its own element count.
+        Cotangents of an atom in columns of other elements have no effect.
         """
         return self._gathered(self.source.dual(cotangents))
 
@@ -170,13 +170,13 @@ class SparseGradient(FeatureGradient):
             i, D = block.neighborhood.i, block.neighborhood.D
             for pairs, columns, dp in block.neighborhood.jacobians():
                 for group, atoms in self.centers.items():
-                    # The atom itself, at D = 0, is a neighbour that never moves.
+                    # An atom is also its own neighbour, at D = 0, where it always stays.
                     inside = np.isin(i[pairs], atoms) & D[pairs].any(axis=1)
                     if inside.any():
                         dK = self._dK(block, group, pairs[inside], columns, dp[inside], factors)
                         self._add_pairs(J, virial, sets, block, group, pairs[inside], dK)
         J, virial = J.reshape(-1, self.n_columns), virial.reshape(-1, self.n_columns)
-        # Whitening is linear, so it comes last, once for all coordinates.
+        # Whitening is linear: it is cheapest at the end, for the sums over pairs.
         for group, kernel in self.kernels.items():
             for rows in (J, virial):
                 rows[:, self.columns[group]] = kernel.whiten(rows[:, self.columns[group]])
@@ -234,7 +234,7 @@ class SparseGradient(FeatureGradient):
             for row, i in enumerate(atoms.tolist())
         }
         for i in range(n):
-            # Elements without sparse points have no features: everything is residual.
+            # An element without sparse points has no features, and the prior is the residual.
             group, row = places.get(i, (None, None))
             d_kernel, variances[i] = self._derivatives_of(i, group, row)
             if group is not None:
@@ -252,7 +252,7 @@ class SparseGradient(FeatureGradient):
         for block in self.blocks:
             x = block.X[i]
             dx = block.neighborhood.jacobian_of(i)
-            # Normalisation takes out the part along x.
+            # d (p / |p|) = (dp - x (x . dp)) / |p|
             dx -= np.outer(dx @ x, x)
             dx /= block.norms[i]
             weight = any_kernel.zeta * any_kernel.block_weights[block.b]
@@ -270,14 +270,21 @@ def _kernel_derivative(kernel, b, cosines):
 
 
 def _dot_points(rows, kernel, columns):
-    """Rows that hold only `columns`, times the same columns of the sparse points."""
-    return sum(rows[:, here] @ kernel.points[:, there].T for here, there in _runs(columns))
+    """Products of rows, given in some columns only, with the sparse points: (n, n_points)."""
+    return sum(rows[:, own] @ kernel.points[:, full].T for own, full in _runs(columns))
 
 
 def _runs(columns):
-    """Ascending columns as pairs of slices: where they stand in `columns`, and what they are.
+    """Split ascending columns into runs of consecutive ones.
 
-    Slices of the points are views, while an index array would copy them for every product.
+    A slice of the points is a view, while an index array would copy them for every product.
+
+    Yields
+    ------
+    own : slice
+        Indices of the run in `columns`.
+    full : slice
+        The columns themselves.
     """
     edges = [0, *(np.flatnonzero(np.diff(columns) != 1) + 1).tolist(), len(columns)]
     for start, stop in zip(edges[:-1], edges[1:], strict=True):

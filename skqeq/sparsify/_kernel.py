@@ -13,7 +13,8 @@ from ._mixed import MixedProducts, products
 
 # Group of all environments, where elements are not kept apart.
 ALL = 0
-# Columns that are whitened at a time.
+# Columns that are whitened at a time: small enough for np.linalg.solve, which does not know that
+# the matrix is triangular, to be a small part of the work.
 COLUMNS = 128
 
 
@@ -25,15 +26,24 @@ class SparseKernel:
     Parameters
     ----------
     points : ndarray of shape (M, n_features)
-        Sparse points; every column block of every point has norm one.
+        Sparse points. Every column block of every point has norm one.
     boundaries : tuple of int
-        First column of each block, and the number of features.
+        First column of each column block, and the number of features.
     block_weights : ndarray of shape (n_blocks,)
-        They sum to one, so that ``k(p, p) = 1``.
+        Weights w_b of the column blocks. They sum to one, so that ``k(p, p) = 1``.
     zeta : int
         Exponent.
     dtype : {"float64", "float32"}
-        Precision of most of the products of environments and points, see `MixedProducts`.
+        Precision of the products of environments and points, see `MixedProducts`.
+
+    Attributes
+    ----------
+    chol : ndarray of shape (M, M)
+        Lower triangle L, set by `factorize`.
+    jitter : float
+        Number that was added to the diagonal of K_MM.
+    digest : str
+        Hash of L, which tells whether two sparse sets are the same.
     """
 
     def __init__(self, points, boundaries, block_weights, zeta, dtype):
@@ -48,10 +58,24 @@ class SparseKernel:
         return MixedProducts(self.points, self.boundaries)
 
     def __getstate__(self):
+        # The copy of the points in single precision is made again where it is needed.
         return {name: value for name, value in self.__dict__.items() if name != "_mixed"}
 
     def factorize(self, jitter, name):
-        """Cholesky factor `chol` of K_MM, with as much `jitter` as it takes, and its `digest`."""
+        """Compute L, with a larger jitter than the given one if K_MM is singular.
+
+        Parameters
+        ----------
+        jitter : float
+            Number to add to the diagonal of K_MM.
+        name : str
+            Name of the group in messages.
+
+        Returns
+        -------
+        self : SparseKernel
+            With `chol`, `jitter` and `digest`.
+        """
         K_mm = 0.0
         for b, weight in enumerate(self.block_weights):
             block = self.points[:, self.boundaries[b] : self.boundaries[b + 1]]
@@ -61,8 +85,8 @@ class SparseKernel:
         self.jitter = jitter
         while True:
             try:
-                # NumPy's and not SciPy's: each has BLAS threads of its own, and after a product
-                # those of NumPy keep a core busy for 20 ms.
+                # Not SciPy's cholesky: after the products above, the BLAS threads of NumPy keep a
+                # core busy for 20 ms, in which those of SciPy would wait for it.
                 self.chol = np.linalg.cholesky(K_mm + self.jitter * np.eye(len(K_mm)))
                 break
             except np.linalg.LinAlgError:
@@ -79,40 +103,58 @@ class SparseKernel:
         return self
 
     def __call__(self, tile):
-        """Kernel of every row of a tile with every sparse point: (n, M)."""
+        """Kernel of every atom of a tile with every sparse point: (n, M)."""
         K = 0.0
-        for b, values, runs in column_blocks(tile, self.boundaries):
+        for b, values, columns in column_blocks(tile, self.boundaries):
             if self.dtype == "float32":
-                dot = self._mixed(b, values, runs)
+                dot = self._mixed(b, values, columns)
             else:
-                dot = products(values, runs, self.points)
+                dot = products(values, columns, self.points)
             K += self.block_weights[b] * _power(dot / row_norms(values)[:, None], self.zeta)
         return K
 
     def whiten(self, K):
-        """Solve ``phi L^T = K`` in place, some columns after the other.
+        """Solve ``phi L^T = K`` for phi, in place, by blocked forward substitution.
 
-        By NumPy, like the products before and after: SciPy has BLAS threads of its own, and either
-        go on waiting for work for a while, in which they keep the cores from the other.
+        It uses NumPy only, as the products before and after it do: SciPy has BLAS threads of its
+        own, which would compete with those of NumPy for the cores.
         """
         for start in range(0, len(self.chol), COLUMNS):
-            here = slice(start, start + COLUMNS)
-            K[:, here] -= K[:, :start] @ self.chol[here, :start].T
-            K[:, here] = np.linalg.solve(self.chol[here, here], K[:, here].T).T
+            block = slice(start, start + COLUMNS)
+            K[:, block] -= K[:, :start] @ self.chol[block, :start].T
+            K[:, block] = np.linalg.solve(self.chol[block, block], K[:, block].T).T
         return K
 
 
 def column_blocks(tile, boundaries):
-    """Split a tile by column blocks: number, values, and the feature columns of the values."""
+    """Split a tile by column blocks.
+
+    Parameters
+    ----------
+    tile : Tile
+        Features of some atoms.
+    boundaries : tuple of int
+        First column of each column block, and the number of columns.
+
+    Yields
+    ------
+    b : int
+        Number of the column block.
+    values : ndarray of shape (n, m)
+        Values of the tile in this block.
+    columns : list of slice
+        Which columns of all features they are.
+    """
     pieces = list(tile.pieces())
     for b, group in groupby(pieces, lambda piece: bisect_right(boundaries, piece[0].start) - 1):
         group = list(group)
+        # Pieces of one column block are adjacent in the tile, so this is a view.
         values = tile.values[:, group[0][1].start : group[-1][1].stop]
         yield b, values, [columns for columns, _ in group]
 
 
 def row_norms(rows):
-    """Norm of every row; 1 for a zero row, which can be divided by."""
+    """Norm of every row, to divide by; 1 for a row of zeros, such as that of a lone atom."""
     squares = np.einsum("ij,ij->i", rows, rows)
     return np.sqrt(np.where(squares == 0.0, 1.0, squares))
 

@@ -4,77 +4,102 @@ from itertools import pairwise
 
 import numpy as np
 
-# Directions of every column block whose part of the products is in double precision. Environments
-# of an element are alike: beyond 32 directions less than 2 % of a squared norm is left.
+# Directions of every column block whose products are in double precision. Environments of one
+# element are similar: beyond 32 directions less than 2 % of a squared norm is left.
 RANK = 32
-SAMPLE = 128  # points that those directions are taken from
+# Points from which the directions are taken.
+SAMPLE = 128
 
 
-def products(values, runs, points):
-    """``values @ points.T``, where `values` holds the columns `runs` of the points only."""
+def products(values, columns, points):
+    """Products with all points of rows that are zero outside of some columns.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n, m)
+        The rows, in these columns.
+    columns : list of slice
+        The columns, with m entries together.
+    points : ndarray of shape (M, n_features)
+        The points, in all columns.
+
+    Returns
+    -------
+    dot : ndarray of shape (n, M)
+        Scalar products.
+    """
     dot, start = 0.0, 0
-    for run in runs:
-        stop = start + run.stop - run.start
-        dot += values[:, start:stop] @ points[:, run].T
+    for some in columns:
+        stop = start + some.stop - some.start
+        dot += values[:, start:stop] @ points[:, some].T
         start = stop
     return dot
 
 
 class MixedProducts:
-    """Products in single precision, with errors far below its rounding.
+    """Products in single precision whose errors are far below the rounding of single precision.
 
-    Rounded to single precision, products of rows of norm one are wrong by 1e-7; a kernel matrix
-    with eigenvalues of 1e-10 makes 1 % of the charges of that. So rows are split into their
-    part in the span of the leading right singular vectors of the points, Q, and the rest, which is
-    small::
+    In single precision, products of rows of norm one are wrong by 1e-7. With eigenvalues of the
+    kernel matrix of 1e-10 this changes charges by 1 %. Rows are therefore split into their part in
+    the span of a few directions V, the leading right singular vectors of the points, and a small
+    remainder::
 
         x . s = (x Q) . (s Q) + (x - x Q Q^T) . (s - s V V^T)
 
-    The first product is in double precision, the second in single. A row that holds some columns
-    only has its own Q, the basis of what V has there: the rest is orthogonal to it, and the
-    identity is exact.
+    The first product is computed in double precision, the second one in single precision. For a row
+    that is zero outside of some columns, Q is an orthonormal basis of what V has in these columns.
+    The remainder of x is orthogonal to it, so that the identity is exact.
 
     Parameters
     ----------
     points : ndarray of shape (M, n_features)
-        The sparse points.
+        The sparse points s.
     boundaries : tuple of int
-        First column of each block, and the number of features.
+        First column of each column block, and the number of features.
     """
 
     def __init__(self, points, boundaries):
         self.points, self.boundaries = points, boundaries
-        self.rest = np.empty(points.shape, dtype=np.float32)
-        self.bases, self._leading = [], {}
+        self.remainders = np.empty(points.shape, dtype=np.float32)
+        self.directions = []  # V^T of every column block
+        # Q and s Q by column block and columns; structures of the same elements share them.
+        self._bases = {}
         for start, stop in pairwise(boundaries):
             block = points[:, start:stop]
-            some = block[:: max(1, len(block) // SAMPLE)]
-            V = _orthonormal(some, RANK).T
-            rest = (block @ V.T) @ V
-            self.rest[:, start:stop] = np.subtract(block, rest, out=rest)
-            self.bases.append(V)
+            sample = block[:: max(1, len(block) // SAMPLE)]
+            V_T = _orthonormal(sample, RANK).T
+            projections = (block @ V_T.T) @ V_T
+            self.remainders[:, start:stop] = np.subtract(block, projections, out=projections)
+            self.directions.append(V_T)
 
-    def __call__(self, b, values, runs):
-        """Products of rows, which hold the columns `runs` of block b, with all points: (n, M)."""
-        key = b, *((run.start, run.stop) for run in runs)
-        if key not in self._leading:
+    def __call__(self, b, values, columns):
+        """Products of rows in some columns of column block b with all points: (n, M)."""
+        Q, points_Q = self._basis(b, columns)
+        values_Q = values @ Q
+        # One temporary array for the remainder: large new arrays are slow.
+        remainder = values_Q @ Q.T
+        np.subtract(values, remainder, out=remainder)
+        dot = products(remainder.astype(np.float32), columns, self.remainders)
+        return dot + values_Q @ points_Q
+
+    def _basis(self, b, columns):
+        """Q of shape (m, at most RANK) for some columns, and its products with all points."""
+        key = b, *((some.start, some.stop) for some in columns)
+        if key not in self._bases:
             first = self.boundaries[b]
-            parts = [self.bases[b][:, run.start - first : run.stop - first] for run in runs]
+            parts = [self.directions[b][:, c.start - first : c.stop - first] for c in columns]
             Q = _orthonormal(np.concatenate(parts, axis=1))
-            self._leading[key] = Q, products(Q.T, runs, self.points)
-        Q, known = self._leading[key]
-        leading = values @ Q
-        rest = leading @ Q.T
-        np.subtract(values, rest, out=rest)
-        dot = products(rest.astype(np.float32), runs, self.rest)
-        return dot + leading @ known
+            self._bases[key] = Q, products(Q.T, columns, self.points)
+        return self._bases[key]
 
 
 def _orthonormal(rows, rank=None):
     """Orthonormal basis of the leading directions of some rows: (n_columns, at most rank).
 
-    By way of the products of rows, many times faster than a decomposition of the rows themselves.
+    The eigenvectors of the small matrix of products of rows give it many times faster than a
+    singular value decomposition of the rows.
     """
     squares, U = np.linalg.eigh(rows @ rows.T)
-    kept = np.flatnonzero(squares > 1e-6 * squares[-1])[::-1][:rank]
-    return rows.T @ (U[:, kept] / np.sqrt(squares[kept]))
+    # Directions with squared singular values near rounding are noise.
+    leading = np.flatnonzero(squares > 1e-6 * squares[-1])[::-1][:rank]
+    return rows.T @ (U[:, leading] / np.sqrt(squares[leading]))

@@ -3,15 +3,29 @@
 import numpy as np
 from scipy import sparse
 
-# Width of the sketch that leverage scores are taken from.
+# Width of the sketch from which leverage scores are computed.
 MAX_SKETCH = 256
 
 
 def sketch_matrix(n_features, width, random_state):
-    """A sparse random sign matrix (n_features, width) that preserves the geometry of rows.
+    """A sparse random matrix of signs that preserves the geometry of rows.
 
-    Every feature goes to one column with a random sign (CountSketch: Clarkson and Woodruff,
-    STOC 2013), so that sketching costs one multiplication per entry of the data.
+    Each feature goes to one column with a random sign (CountSketch: Clarkson and Woodruff, STOC
+    2013), so that sketching costs one multiplication per entry of the data.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of features.
+    width : int
+        Number of columns of the sketch.
+    random_state : numpy.random.Generator
+        Of columns and signs.
+
+    Returns
+    -------
+    omega : sparse matrix of shape (n_features, width)
+        The identity if there are no more features than that.
     """
     if n_features <= width:
         return sparse.identity(n_features, format="csr")
@@ -23,8 +37,8 @@ def sketch_matrix(n_features, width, random_state):
 def leverage_scores(rows, rank):
     """Leverage of every row in the dominant `rank`-dimensional column space.
 
-    Mahoney and Drineas, PNAS 106, 697 (2009), eq. 3, with the space from a randomised SVD
-    (Halko, Martinsson, Tropp, SIAM Rev. 53, 217 (2011)) of which `rows` is the sketch.
+    Mahoney and Drineas, PNAS 106, 697 (2009), eq. 3. The space comes from a randomised SVD (Halko,
+    Martinsson, Tropp, SIAM Rev. 53, 217 (2011)), of which `rows` is the sketch.
 
     Parameters
     ----------
@@ -36,10 +50,10 @@ def leverage_scores(rows, rank):
     Returns
     -------
     scores : ndarray of shape (n,)
-        Non-negative; the sum is the rank.
+        Non-negative; they sum to the rank.
     """
-    # From the small Gram matrix, at a tenth of the cost of a QR. It resolves singular values down
-    # to 1e-7 of the largest; the directions below are noise, and are left out.
+    # The eigenvectors of the small Gram matrix cost a tenth of a QR decomposition. They resolve
+    # singular values down to 1e-7 of the largest; directions below are noise, and are left out.
     squares, right = np.linalg.eigh(rows.T @ rows)
     squares, right = squares[::-1][:rank], right[:, ::-1][:, :rank]
     significant = squares > 1e-12 * squares[0]
@@ -48,10 +62,26 @@ def leverage_scores(rows, rank):
 
 
 def select_by_leverage(rows, n, random_state):
-    """Draw `n` distinct rows with probability proportional to their leverage."""
-    # Half the sketch, because its last directions are mixtures of many.
+    """Draw n distinct rows with probability proportional to their leverage.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_rows, width)
+        Sketched data.
+    n : int
+        Number of rows to draw.
+    random_state : numpy.random.Generator
+        Of the draw.
+
+    Returns
+    -------
+    index : ndarray of shape (n,)
+        In the order in which they were drawn.
+    """
+    # Half the width of the sketch, because its last directions are mixtures of many.
     scores = leverage_scores(rows, max(1, min(n, rows.shape[1]) // 2))
-    # Exponential races (Efraimidis and Spirakis 2006): sampling without replacement.
+    # Sampling without replacement by exponential races (Efraimidis and Spirakis 2006): the n rows
+    # that arrive first, each with its score as the rate.
     arrival = random_state.exponential(size=len(scores))
     with np.errstate(divide="ignore"):
         arrival /= scores
@@ -59,10 +89,27 @@ def select_by_leverage(rows, n, random_state):
 
 
 def select_farthest(rows, n, random_state):
-    """Start anywhere and add, `n` - 1 times, the row farthest from all chosen ones."""
+    """Choose a random row, then n - 1 times the row farthest from all chosen ones.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_rows, width)
+        Sketched data.
+    n : int
+        Number of rows to choose.
+    random_state : numpy.random.Generator
+        Of the first row.
+
+    Returns
+    -------
+    index : ndarray of shape (n,)
+        In the order in which they were chosen.
+    """
     norms = np.einsum("ij,ij->i", rows, rows)
     chosen = np.empty(n, dtype=int)
     chosen[0] = random_state.integers(len(rows))
+    # Squared distance of every row to the nearest chosen one. Chosen rows get -inf and are never
+    # chosen again, even if all rows are equal.
     nearest = np.full(len(rows), np.inf)
     for i in range(1, n):
         last = chosen[i - 1]

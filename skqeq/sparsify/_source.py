@@ -1,4 +1,4 @@
-"""The source of whitened kernel features, computed from those of a descriptor."""
+"""Whitened kernel features, computed from the features of a descriptor."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ if TYPE_CHECKING:
     from .._typing import Array
     from ..structures import Structure
 
-# Least jitter of a sparse set that was extended, in which several points may be the same.
+# Smallest jitter of an extended sparse set, which may contain the same point several times.
 REPEATED_JITTER = 1e-8
 
 
 class SparseSource(FeatureSource):
     """Whitened kernel features ``phi = K_nM L^-T`` to the sparse sets of all groups.
 
-    A group is the environments of one element, or all if elements are mixed. Features of a group
-    are zero in the columns of all other groups.
+    A group consists of the environments of one element, or of all environments if elements are
+    mixed. Every group has sparse points and columns of its own; an atom is zero in the columns of
+    all other groups.
 
     Parameters
     ----------
     parent : FeatureSource
         The descriptor.
     kernels : dict of {int: SparseKernel}
-        Of every group, by atomic number or `ALL`.
+        The kernel of every group; keys are atomic numbers or `ALL`.
 
     Attributes
     ----------
@@ -61,7 +62,7 @@ class SparseSource(FeatureSource):
     def tiles(self, structures: Sequence[Structure] | Structures) -> list[Tile]:
         """One tile per group, with the columns of its sparse points."""
         numbers = np.concatenate([s.numbers for s in structures])
-        # The kernel is a sum over column blocks, which may stand in different tiles.
+        # A kernel is a sum over column blocks, and these may be in different tiles.
         kernels_by_group: dict[int, list[tuple[Array, Array]]] = {}
         for tile in self.parent.tiles(structures):
             for group, kernel in self.kernels.items():
@@ -103,27 +104,27 @@ class SparseSource(FeatureSource):
         return dual
 
     def with_environments(self, structure: Structure) -> SparseSource:
-        """The source whose sparse sets also hold the environments of a structure.
+        """A source whose sparse points also contain the environments of a structure.
 
-        Its features represent the environments of the structure in full, so that the variance
-        ``1 - |phi|^2`` that remains is zero for them, and smaller for similar ones.
+        The features of this source represent these environments exactly: the residual variance
+        ``1 - |phi|^2`` is zero for them, and smaller than before for similar environments.
 
         Parameters
         ----------
         structure : Structure
-            Its elements without a sparse set are ignored.
+            Atoms of elements without sparse points are ignored.
 
         Returns
         -------
         source : SparseSource
-            With as many more columns as the structure has atoms.
+            One more column for each of the other atoms.
         """
         rows = StructureFeatures([structure], self.parent)[0]
         rows = normalize_blocks(rows, self.parent.boundaries)
         kernels = {}
         for group, kernel in self.kernels.items():
             new = rows if group == ALL else rows[structure.numbers == group]
-            # Environments may occur twice, and a larger jitter keeps the matrix regular.
+            # With equal points the kernel matrix is singular, and the jitter makes it regular.
             kernels[group] = SparseKernel(
                 np.concatenate([kernel.points, new]),
                 kernel.boundaries,
@@ -136,22 +137,24 @@ class SparseSource(FeatureSource):
     def sketch(
         self, structures: Structures, rng: np.random.Generator, width: int = MAX_SKETCH
     ) -> Array:
-        """Random projection of the descriptors of all atoms, which preserves their geometry.
+        """Random projection of the descriptors of all atoms.
+
+        Distances between environments are nearly preserved.
 
         Parameters
         ----------
         structures : Structures
-            Structures.
+            The structures.
         rng : numpy.random.Generator
-            Of the projection.
+            Source of the random numbers.
         width : int
             Number of columns.
 
         Returns
         -------
         rows : ndarray of shape (n_atoms, width)
-            Every column block of every descriptor is normalised before the projection. There are
-            fewer columns if the descriptor has fewer.
+            Column blocks are normalised before the projection. A descriptor with fewer than
+            `width` columns is not projected.
         """
         environments = environments_of(StructureFeatures(structures, self.parent))
         return environments.sketch(np.arange(environments.n), width, rng)

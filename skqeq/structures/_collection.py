@@ -1,4 +1,4 @@
-"""Checked structures in order: all in memory, or each read when it is asked for."""
+"""Checked structures in order: all in memory, or read from a file one at a time, on demand."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from .._memory import BUDGET
 from ._structure import Structure, check_one, check_structures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from .._typing import Array
+    from .._typing import Array, StructuresLike
 
 
-# A walk over fewer structures is not worth several processes.
-MIN_SHARED = 1000
-# Most bytes for structures that have been read from a file; those after them are read each time.
+# Fewer structures are read faster by one process than by several.
+MIN_PARALLEL = 1000
+# Most bytes of structures from a file that are kept; those that do not fit are read each time.
 STORE_BYTES = 2**26
 
 
-class Outline(NamedTuple):
-    """What fits do not want to read structures for.
+class Metadata(NamedTuple):
+    """What a fit needs to know about structures without reading them again.
 
     Attributes
     ----------
@@ -45,22 +45,22 @@ class Outline(NamedTuple):
 
 
 class Structures:
-    """A sequence of checked structures, those of `StructureFeatures`.
+    """A sequence of checked structures, such as those of `StructureFeatures`.
 
-    Indexing by an integer gives one of them, by a slice, a mask or an array of indices a sequence
-    of those selected.
+    An integer index returns one `Structure`; a slice, a mask or an array of indices returns a
+    sequence of the selected ones.
 
     Parameters
     ----------
     items : sequence of Structure
-        In memory.
+        The structures, in memory.
 
     Attributes
     ----------
     lazy : bool
-        Whether structures are read, and checked, when they are asked for.
-    outline : Outline
-        Sizes, atomic numbers and which are periodic.
+        Whether structures are read and checked only when they are indexed.
+    metadata : Metadata
+        Sizes, atomic numbers, and which structures are periodic.
 
     Examples
     --------
@@ -75,6 +75,7 @@ class Structures:
     lazy = False
 
     def __init__(self, items: Sequence[Structure]) -> None:
+        # np.array(items) would look inside the structures.
         self._items = np.empty(len(items), dtype=object)
         self._items[:] = items
 
@@ -96,37 +97,37 @@ class Structures:
         return (self[i] for i in range(len(self)))
 
     @cached_property
-    def outline(self) -> Outline:
-        """Sizes, atomic numbers and which are periodic."""
-        return _outline(self, len(self))
+    def metadata(self) -> Metadata:
+        """Sizes, atomic numbers, and which structures are periodic."""
+        return _metadata(self, len(self))
 
     @property
     def sizes(self) -> Array:
         """Numbers of atoms, shape (n_structures,)."""
-        return self.outline.sizes
+        return self.metadata.sizes
 
     @property
     def numbers(self) -> Array:
         """Atomic numbers of all atoms, shape (n_atoms,)."""
-        return self.outline.numbers
+        return self.metadata.numbers
 
     @property
     def periodic(self) -> Array:
         """Which structures are periodic, shape (n_structures,)."""
-        return self.outline.periodic
+        return self.metadata.periodic
 
     @property
     def offsets(self) -> Array:
-        """First atom of every structure, and the number of atoms; shape (n_structures + 1,)."""
+        """Index of the first atom of every structure, then n_atoms; shape (n_structures + 1,)."""
         return np.concatenate([[0], np.cumsum(self.sizes)])
 
     def first_with(self, number: int) -> int:
-        """Index of the first structure that holds an element.
+        """Index of the first structure that contains an element.
 
         Parameters
         ----------
         number : int
-            Atomic number of an element that occurs.
+            Atomic number of an element that occurs in some structure.
 
         Returns
         -------
@@ -136,34 +137,34 @@ class Structures:
         atom = np.flatnonzero(self.numbers == number)[0]
         return int(np.searchsorted(self.offsets, atom, side="right")) - 1
 
-    def check_elements(self, known: Array, where: str) -> None:
-        """Refuse unknown elements.
+    def check_elements(self, allowed: Array, reason: str) -> None:
+        """Refuse structures with other elements than the allowed ones.
 
         Parameters
         ----------
-        known : ndarray of int
+        allowed : ndarray of int
             Atomic numbers.
-        where : str
-            Ends the message, and says what they are.
+        reason : str
+            End of the error message, which says why other elements are refused.
 
         Raises
         ------
         ValueError
-            If another element occurs; the message names the first structure with it.
+            If another element occurs; the message names the first structure that contains it.
         """
-        unknown = np.setdiff1d(self.numbers, known)
-        if len(unknown):
-            i = min(self.first_with(z) for z in unknown)
-            strange = [chemical_symbols[z] for z in unknown if z in self[i].species]
-            raise ValueError(f"{self.name(i)} holds {', '.join(strange)}{where}")
+        refused = np.setdiff1d(self.numbers, allowed)
+        if len(refused):
+            i = min(self.first_with(z) for z in refused)
+            symbols = [chemical_symbols[z] for z in refused if z in self[i].species]
+            raise ValueError(f"{self.name(i)} holds {', '.join(symbols)}{reason}")
 
     def name(self, i: int) -> str:
-        """What messages call a structure.
+        """Name of a structure in messages.
 
         Parameters
         ----------
         i : int
-            Its index.
+            Index of the structure.
 
         Returns
         -------
@@ -174,47 +175,59 @@ class Structures:
 
 
 class LazyStructures(Structures):
-    """A sequence of `Structure` that are read, and checked, when they are asked for.
+    """A sequence of `Structure` that are read and checked when they are indexed.
 
-    The first ones are kept, in bounded memory, as every fit reads them a few times. The outline
-    takes one walk over all of them, in which all are checked, and which is shared by several
-    processes if `joblib.parallel_config` says so.
+    Every fit reads each structure several times. The first structures are therefore kept, in
+    bounded memory. The metadata need one pass over all structures, which also checks all of them;
+    several processes share it if `joblib.parallel_config` allows them.
 
     Parameters
     ----------
     reader : sequence of ase.Atoms
-        Knows its length, and reads an item when it is indexed by an integer.
+        Has a length, and reads one item when it is indexed by an integer.
     index : ndarray of int, default=None
-        Which of its items; None means all.
-    outline : callable, default=None
-        Returns the outline of these.
+        Selected items of the reader; None means all.
+    metadata : callable, default=None
+        Returns the metadata of the selected items. None means that they must be read for it.
     verbose : bool, default=False
-        Whether that walk shows its progress.
+        Whether the pass for the metadata shows its progress.
     store : StructureStore, default=None
-        Structures that have been read, which all selections share.
+        Structures that have been read; all selections of one reader share it.
     """
 
     lazy = True
 
-    def __init__(self, reader, index=None, outline=None, verbose=False, store=None):
+    def __init__(
+        self,
+        reader: Sequence[Atoms],
+        index: Array | None = None,
+        metadata: Callable[[], Metadata] | None = None,
+        verbose: bool = False,
+        store: StructureStore | None = None,
+    ) -> None:
         self.reader, self.verbose = reader, verbose
         self.index = np.arange(len(reader)) if index is None else index
-        self._known = outline
+        self._metadata_of_selection = metadata
         self._store = StructureStore() if store is None else store
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: Any) -> Any:
         if not isinstance(key, (int, np.integer)):
-            selected = partial(self._selected, key)
-            return LazyStructures(self.reader, self.index[key], selected, store=self._store)
+            # The metadata of a selection follow from those of all, when somebody asks for them.
+            metadata = partial(self._selected_metadata, key)
+            return LazyStructures(self.reader, self.index[key], metadata, store=self._store)
         i = int(self.index[key])
         if i in self._store.structures:
             return self._store.structures[i]
+        return self._store.add(i, self._read(i))
+
+    def _read(self, i):
+        """Read and check item i of the reader."""
         try:
             atoms = self.reader[i]
-        except Exception as error:  # files and data bases have errors of many kinds
+        except Exception as error:  # each file format has its own kinds of errors
             reason = str(error) or type(error).__name__
             raise ValueError(f"structure {i} cannot be read: {reason}") from error
         if isinstance(atoms, Structure):
@@ -223,90 +236,112 @@ class LazyStructures(Structures):
             raise TypeError(
                 f"X[{i}] is a {type(atoms).__name__}, but every structure must be an ase.Atoms"
             )
-        return self._store.add(i, check_one(i, atoms))
+        return check_one(i, atoms)
 
     @cached_property
-    def outline(self):
-        """Sizes, atomic numbers and which are periodic; the first time from a walk over all."""
-        if self._known is not None:
-            return self._known()
+    def metadata(self) -> Metadata:
+        """Sizes, atomic numbers, and which are periodic; the first call reads all structures."""
+        if self._metadata_of_selection is not None:
+            return self._metadata_of_selection()
         n_jobs = effective_n_jobs(None)
-        if n_jobs == 1 or len(self) < MIN_SHARED:
+        if n_jobs == 1 or len(self) < MIN_PARALLEL:
             walk = tqdm(self, "structures", disable=not self.verbose, leave=False)
-            return _outline(walk, len(self))
+            return _metadata(walk, len(self))
         parts = np.array_split(self.index, 4 * n_jobs)
-        found = Parallel()(delayed(_outline_part)(self.reader, part) for part in parts)
-        return Outline(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
+        results = Parallel()(delayed(_metadata_of_part)(self.reader, part) for part in parts)
+        return Metadata(*(np.concatenate(arrays) for arrays in zip(*results, strict=True)))
 
-    def _selected(self, key):
-        """The outline of a selection."""
-        places = np.arange(len(self))[key]
-        atoms = np.split(self.numbers, self.offsets[1:-1])
-        numbers = [atoms[i] for i in places]
-        return Outline(self.sizes[key], np.concatenate(numbers), self.periodic[key])
+    def _selected_metadata(self, key):
+        """The metadata of the structures that `key` selects."""
+        structures = np.arange(len(self))[key]
+        numbers = np.split(self.numbers, self.offsets[1:-1])
+        return Metadata(
+            self.sizes[key],
+            np.concatenate([numbers[i] for i in structures]),
+            self.periodic[key],
+        )
 
     def __getstate__(self):
-        # A worker is sent the outline of its own selection, not that of all structures. Its store
-        # is as large a part of the whole as its selection.
+        # A worker is sent the metadata of its own selection, not those of all structures. Its store
+        # is as large a part of the whole store as its selection is of all structures.
         store = StructureStore(self._store.limit * len(self) // max(1, len(self.reader)))
-        return self.__dict__ | {"_known": None, "outline": self.outline, "_store": store}
+        metadata = {"_metadata_of_selection": None, "metadata": self.metadata}
+        return self.__dict__ | metadata | {"_store": store}
 
 
 class StructureStore:
-    """The structures that were read first, by their number in the reader.
+    """The structures that were read first, by their index in the reader.
 
     Parameters
     ----------
     limit : int, default=None
-        Most bytes that they take, by default `STORE_BYTES`. They also count against the memory
+        Most bytes of structures, by default `STORE_BYTES`. They also count against the memory
         budget.
     """
 
-    def __init__(self, limit=None):
-        self.limit, self.structures = STORE_BYTES if limit is None else limit, {}
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = STORE_BYTES if limit is None else limit
+        self.structures: dict[int, Structure] = {}
         self._memory = BUDGET.reservation()
 
-    def add(self, i, structure):
-        """The structure, which is kept if there is room for it."""
+    def add(self, i: int, structure: Structure) -> Structure:
+        """Keep a structure if there is room for it, and return it."""
         n_bytes = structure.n_bytes
         if self._memory.n_bytes + n_bytes <= self.limit and self._memory.claim(n_bytes):
             self.structures[i] = structure
         else:
-            self.limit = 0  # full
+            self.limit = 0  # full: small structures that come later are not worth the search
         return structure
 
 
-def _outline_part(reader, index):
-    return _outline(LazyStructures(reader, index), len(index))
+def _metadata_of_part(reader, index):
+    """The metadata of some items of a reader, computed by a worker."""
+    return _metadata(LazyStructures(reader, index), len(index))
 
 
-def _outline(structures, n):
+def _metadata(structures: Iterable[Structure], n: int) -> Metadata:
+    """The metadata of n structures."""
     sizes, periodic = np.zeros(n, dtype=np.int32), np.zeros(n, dtype=bool)
     numbers = []
     for i, structure in enumerate(structures):
         sizes[i], periodic[i] = len(structure), structure.periodic
-        # Small numbers in one buffer instead of many arrays.
+        # Bytes take a tenth of the memory of small arrays, of which there may be millions.
         numbers.append(structure.numbers.astype(np.uint8).tobytes())
-    return Outline(sizes, np.frombuffer(b"".join(numbers), dtype=np.uint8), periodic)
+    return Metadata(sizes, np.frombuffer(b"".join(numbers), dtype=np.uint8), periodic)
 
 
-def collect(X, verbose=False):
-    """Structures of whatever users and scikit-learn hand over, read now only if they must be.
+def collect(X: StructuresLike, verbose: bool = False) -> Structures:
+    """Checked structures from any container that users and scikit-learn pass.
 
-    Sequences of unknown kinds stay what they are, and their items are read one by one: a
-    `skqeq.datasets.StructureFile`, a trajectory of ASE.
+    Lists, tuples, arrays and frames are checked at once. Any other sequence, such as a
+    `skqeq.datasets.StructureFile` or a trajectory of ASE, stays in its file, and structures are
+    read one at a time.
+
+    Parameters
+    ----------
+    X : sequence of ase.Atoms, Structures or StructureFeatures
+        The structures.
+    verbose : bool, default=False
+        Whether reading a file shows its progress.
+
+    Returns
+    -------
+    structures : Structures
+        Lazy for sequences that read from a file.
     """
-    found = getattr(X, "structures", X)
-    if isinstance(found, Structures):
-        return found
-    known = isinstance(X, (Atoms, list, tuple, np.ndarray, str, bytes, dict)) or hasattr(X, "iloc")
-    if known or not (hasattr(X, "__len__") and hasattr(X, "__getitem__")):
+    structures = getattr(X, "structures", X)
+    if isinstance(structures, Structures):
+        return structures
+    in_memory = isinstance(X, (Atoms, list, tuple, np.ndarray, str, bytes, dict))
+    if in_memory or hasattr(X, "iloc"):
+        return Structures(check_structures(X))
+    if not (hasattr(X, "__len__") and hasattr(X, "__getitem__")):
         return Structures(check_structures(X))
     if len(X) == 0:
         raise ValueError("X holds no structures")
     return LazyStructures(X, verbose=verbose)
 
 
-def concatenate(parts):
-    """The structures of several sequences; those that are read when asked for are read now."""
+def concatenate(parts: Iterable[Structures]) -> Structures:
+    """The structures of several sequences in one, in memory."""
     return Structures([structure for part in parts for structure in part])

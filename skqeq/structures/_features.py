@@ -1,7 +1,7 @@
-"""The ragged, lazy container that flows between featurizers, sparsifiers and models.
+"""The container of features that featurizers, sparsifiers and models pass to each other.
 
-Rows are computed when a consumer walks over them, block by block, so that memory is bounded by a
-block and not by the data.
+Features are computed block by block, when a later step walks over them. The memory that they take
+is therefore that of a block, whatever the size of the data set.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ if TYPE_CHECKING:
     from ..structures import Structure
 
 
-# Size of a block if its rows were dense; the tiles in memory are usually half of that.
+# Size of the rows of a block if they were dense; tiles usually take half of that.
 BLOCK_BYTES = 2**27
 
 
 class StructureFeatures:
-    """Ragged per-atom features of a list of structures, computed on demand.
+    """Per-atom features of structures, computed when they are needed.
 
-    To scikit-learn it is a two-dimensional container with one row per structure: it has a
-    `shape` and a length and can be indexed, split and concatenated like one.
+    Structures have different numbers of atoms, so the features are not an array. For scikit-learn
+    they look like one with one row per structure: they have a `shape` and a length, and can be
+    indexed, split and concatenated.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ class StructureFeatures:
     Attributes
     ----------
     shape : tuple (n_structures, n_features)
-        As scikit-learn understands it.
+        Numbers of structures and of columns.
 
     Examples
     --------
@@ -62,7 +63,7 @@ class StructureFeatures:
 
     @classmethod
     def from_arrays(cls, X: StructuresLike, arrays: Column) -> Self:
-        """Features that the user computed: one array (n_atoms, n_features) per structure.
+        """Features that you have computed, one array per structure.
 
         Parameters
         ----------
@@ -70,6 +71,11 @@ class StructureFeatures:
             Structures.
         arrays : sequence of array-like of shape (n_atoms, n_features)
             Per-atom features of each structure.
+
+        Returns
+        -------
+        features : StructureFeatures
+            Without derivatives, so that models have no forces.
         """
         structures = collect(X)
         if len(arrays) != len(structures):
@@ -77,8 +83,8 @@ class StructureFeatures:
         return cls(structures, ArraySource(structures, arrays))
 
     @classmethod
-    def beside(cls, blocks: Mapping[str, StructureFeatures]) -> StructureFeatures:
-        """Features of the same structures side by side, in blocks that have names.
+    def stacked(cls, blocks: Mapping[str, StructureFeatures]) -> StructureFeatures:
+        """Features of the same structures side by side, each with a name.
 
         Parameters
         ----------
@@ -88,8 +94,9 @@ class StructureFeatures:
         Returns
         -------
         features : StructureFeatures
+            Their columns, in order.
         """
-        return _beside(list(blocks.values()), tuple(blocks))
+        return _stacked(list(blocks.values()), tuple(blocks))
 
     @property
     def n_features(self) -> int:
@@ -98,7 +105,7 @@ class StructureFeatures:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """As scikit-learn understands it: numbers of structures and of columns."""
+        """Numbers of structures and of columns."""
         return (len(self.structures), self.n_features)
 
     ndim = 2
@@ -123,9 +130,9 @@ class StructureFeatures:
     ) -> StructureFeatures: ...
 
     def __getitem__(self, key: Any) -> Array | StructureFeatures:
-        """The dense rows of one structure (int), else features of the selected structures."""
+        """Features of the selected structures; for an integer, one structure as a dense array."""
         if isinstance(key, tuple):
-            # sklearn.utils._safe_indexing asks for X[key, ...].
+            # scikit-learn selects rows of anything that has a shape by X[key, ...].
             if len(key) != 2 or not (key[1] is Ellipsis or key[1] == slice(None)):
                 raise IndexError("StructureFeatures can be indexed along structures only")
             key = key[0]
@@ -188,18 +195,20 @@ class StructureFeatures:
         Parameters
         ----------
         max_bytes : int
-            A block holds at least one structure and at most this many bytes of dense rows.
-            Matrix products want large blocks; 0 walks structure by structure without copies.
+            A block holds at least one structure, and at most this many bytes of rows if they
+            were dense. Matrix products are faster on large blocks. With 0 every structure is a
+            block, and rows are not copied.
         verbose : bool
-            Whether to show a progress bar, which the source may also ask for.
+            Whether to show a progress bar. It is also shown if the source is verbose.
         desc : str
-            What the bar is called.
+            Label of the progress bar.
 
         Yields
         ------
         start : int
             Index of the first structure of the block.
         block : Block
+            Structures and their features.
         """
         ends = np.cumsum(self.structures.sizes * float(self.source.row_bytes))
         silent = not (verbose or self.source.verbose)
@@ -213,7 +222,8 @@ class StructureFeatures:
                 start, begin = stop, ends[stop - 1]
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        # FeatureUnion stacks by np.hstack (scikit-learn 1.8) or np.concat(axis=1) (1.9).
+        # FeatureUnion stacks by np.hstack (scikit-learn 1.8) or np.concat(axis=1) (1.9), tools
+        # that split data by np.concatenate.
         if func is np.hstack:
             return _concatenate(*args, **kwargs | {"axis": 1})
         if func is np.concatenate:
@@ -230,17 +240,17 @@ class StructureFeatures:
 
 
 def check_same_features(features, signature, estimator):
-    """Refuse features whose columns mean something else than those of `fit`."""
+    """Refuse features of the right number whose columns have another meaning than in `fit`."""
     present = features.source.signature
     if None not in (present, signature) and present != signature:
         raise ValueError(
-            f"X has as many features as {estimator} was fitted with, but other ones: the "
+            f"X has as many features as {estimator} was fitted with, but with another meaning: the "
             "descriptor or its sparse set has other parameters"
         )
 
 
 def _same_columns(first, second):
-    """Whether two sources describe every structure in the same way."""
+    """Whether two sources compute the same features of every structure."""
     if first is second:
         return True
     return first.signature is not None and first.signature == second.signature
@@ -262,7 +272,7 @@ def _concatenate(parts, axis=0):
     if not all(isinstance(part, StructureFeatures) for part in parts):
         raise TypeError("StructureFeatures can be concatenated with each other only")
     if axis == 1:
-        return _beside(parts)
+        return _stacked(parts)
     if axis != 0:
         raise ValueError(f"StructureFeatures have two axes, got axis={axis}")
     if any(not _same_columns(part.source, parts[0].source) for part in parts):
@@ -270,7 +280,7 @@ def _concatenate(parts, axis=0):
     return StructureFeatures(concatenate([part.structures for part in parts]), parts[0].source)
 
 
-def _beside(parts, names=()):
+def _stacked(parts, names=()):
     """Features of the same structures side by side."""
     for name, part in zip(names or range(len(parts)), parts):
         if not isinstance(part, StructureFeatures):

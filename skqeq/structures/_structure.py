@@ -1,4 +1,4 @@
-"""From what users hold (`ase.Atoms`) to what the package computes with (plain arrays)."""
+"""From `ase.Atoms`, which users have, to plain arrays, with which the package computes."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ if TYPE_CHECKING:
 
 # Nuclei closer than this (Angstrom) are a mistake in the file, not chemistry.
 SHORTEST_DISTANCE = 0.1
-# Farther from the origin (Angstrom), or in a larger space (Angstrom^3), nothing that one simulates
-# is: it is a number that got into the wrong column, and tables of neighbours would fill the memory.
+# A position farther from the origin (Angstrom), or a larger box around all atoms (Angstrom^3), is a
+# number from a wrong column of the file. Neighbour lists of such a box would fill the memory.
 FARTHEST, LARGEST_SPACE = 1e6, 1e9
-# Bytes of the objects of a structure without the numbers in its arrays.
+# Memory of the Python objects of one structure, without the data of its arrays, bytes.
 OVERHEAD = 1050
+# Keys of `Atoms.info` for the total charge; the first one wins.
 CHARGE_KEYS = ("charge", "total_charge")
-KEPT_INFO = (*CHARGE_KEYS, "external_field", "potential_points")
+# All keys of `Atoms.info` that a model may look at.
+INFO_KEYS = (*CHARGE_KEYS, "external_field", "potential_points")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Structure:
-    """Geometry, total charge and field of one structure; everything else is stripped.
+    """Geometry, total charge and field of one structure, and nothing else.
 
     Parameters
     ----------
@@ -40,27 +42,28 @@ class Structure:
     positions : ndarray of shape (n_atoms, 3)
         Angstrom.
     cell : ndarray of shape (3, 3)
-        Cell vectors in rows, Angstrom; the one that leaves a slab is replaced by a unit normal.
+        Cell vectors in rows, Angstrom. The vector of a slab that is not periodic is replaced by
+        the unit normal of the slab.
     pbc : tuple of 3 bool
-        Periodic cell vectors.
+        Which cell vectors are periodic.
     volume : float
-        Of the cell as given, vacuum included, Angstrom^3; 0 if a vector is missing.
+        Volume of the cell as given, including vacuum, Angstrom^3; 0 if a vector is missing.
     masses : ndarray of shape (n_atoms,)
-        Atomic mass units; they define the centre of mass, the origin of dipoles.
+        Atomic mass units. They define the centre of mass, which is the origin of dipoles.
     charge : float
         Total charge, e.
     field : ndarray of shape (3,)
         External electric field, V/Angstrom; its energy is ``-dipole . field``.
     potential_points : ndarray of shape (n_points, 3) or None
-        Where the target `potential` is taken, Angstrom.
+        Points of the target `potential`, Angstrom.
     species : tuple of int
-        The atomic numbers that occur, ascending.
+        Atomic numbers that occur, ascending.
     digest : bytes
-        Identifies what per-atom features can depend on (numbers, positions, cell, pbc).
+        Hash of numbers, positions, cell and pbc, all that per-atom features can depend on.
 
     See Also
     --------
-    check_structures : Makes them.
+    check_structures : Make structures from `ase.Atoms`.
 
     Examples
     --------
@@ -98,32 +101,32 @@ class Structure:
 
     @property
     def symbols(self) -> str:
-        """The chemical formula in order of the atoms, for messages."""
+        """Chemical formula, for messages."""
         return _formula(self.numbers)
 
     @property
     def n_bytes(self) -> int:
-        """About the memory that it takes, bytes."""
+        """Approximate memory of the structure, bytes."""
         points = 0 if self.potential_points is None else self.potential_points.nbytes
         arrays = (self.numbers, self.positions, self.cell, self.masses, self.field)
         return OVERHEAD + points + sum(array.nbytes for array in arrays)
 
     def to_atoms(self) -> Atoms:
-        """The stripped `ase.Atoms`.
+        """Convert to `ase.Atoms`.
 
         Returns
         -------
         atoms : ase.Atoms
-            Numbers, positions, cell and pbc, and nothing else.
+            With numbers, positions, cell and pbc, and nothing else.
         """
         return Atoms(self.numbers, self.positions, cell=self.cell, pbc=self.pbc)
 
 
 def reduced_cell(structure):
-    """The shortest vectors of the lattice of a structure, and which of them are periodic.
+    """Shortest vectors of the lattice of a structure, and which of them are periodic.
 
-    That of a slab has its unit normal at the end. Sums over images along other vectors can take
-    any time: those of a cell may be long and askew.
+    The vectors of the given cell may be long and skew, so that a sphere of neighbours reaches over
+    very many images. The third vector of a slab is its unit normal.
     """
     order = np.argsort([not periodic for periodic in structure.pbc], kind="stable")
     periodic = True, True, all(structure.pbc)
@@ -131,30 +134,28 @@ def reduced_cell(structure):
 
 
 def check_structures(X: StructuresLike) -> list[Structure]:
-    """Check structures and strip them to what a charge model may look at.
+    """Check structures, and reduce them to what a charge model may look at.
 
-    This is the one gate through which `ase.Atoms` enter. It never calls ``np.asarray(X)``:
-    molecules of equal size would silently become a two-dimensional array of atoms.
+    All `ase.Atoms` enter the package through this function.
 
     Parameters
     ----------
     X : list, tuple, Series, one-column frame or 1-D object array of ase.Atoms
         Structures. The total charge is ``info["charge"]``, else ``info["total_charge"]``, else
-        0 (e); the field is ``info["external_field"]`` (V/Angstrom); where the electrostatic
-        potential is wanted, ``info["potential_points"]`` holds points (n, 3) in Angstrom.
-        The atoms are not modified.
+        0 (e). The field is ``info["external_field"]`` (V/Angstrom). Points (n, 3) for the target
+        `potential` are ``info["potential_points"]`` (Angstrom). The atoms are not modified.
 
     Returns
     -------
     structures : list of Structure
-        Geometry, total charge and field; everything else is left behind.
+        Geometry, total charge and field.
 
     Raises
     ------
     TypeError
         If X is no sequence of Atoms.
     ValueError
-        If X is empty or a structure is unusable; the message names its index and the value.
+        If X is empty, or a structure is invalid; the message names its index and the value.
 
     Examples
     --------
@@ -180,20 +181,20 @@ def check_structures(X: StructuresLike) -> list[Structure]:
 
 
 def strip(X: StructuresLike) -> list[Atoms]:
-    """Copies of the structures without calculators, labels and other baggage.
+    """Copies of structures without calculators, labels, and all else that models do not look at.
 
-    Some calculators cannot be pickled or hashed, and a label left in ``info`` enters every
-    cache key: strip before handing structures to `joblib` or ``Pipeline(memory=...)``.
+    Some calculators cannot be pickled or hashed, and labels in ``info`` become part of every cache
+    key. Strip structures before you pass them to `joblib` or ``Pipeline(memory=...)``.
 
     Parameters
     ----------
     X : sequence of ase.Atoms
-        Structures as `check_structures` takes them.
+        See `check_structures`.
 
     Returns
     -------
     stripped : list of ase.Atoms
-        Geometry, cell and the info keys for charge, field and potential points.
+        With geometry, masses, and the ``info`` of charge, field and potential points.
 
     Examples
     --------
@@ -211,13 +212,17 @@ def strip(X: StructuresLike) -> list[Atoms]:
         copy.cell = atoms.cell
         if atoms.has("masses"):
             copy.set_masses(structure.masses)
-        copy.info = {key: atoms.info[key] for key in KEPT_INFO if key in atoms.info}
+        copy.info = {key: atoms.info[key] for key in INFO_KEYS if key in atoms.info}
         stripped.append(copy)
     return stripped
 
 
 def as_sequence(X):
-    """The items of every container of structures that users and scikit-learn hand over."""
+    """The items of any container of structures that users and scikit-learn pass.
+
+    It never calls ``np.asarray(X)``, which turns molecules of equal size into a two-dimensional
+    array of atoms.
+    """
     if isinstance(X, Atoms):
         raise TypeError("X is a single Atoms object; pass a list of structures: [atoms]")
     if hasattr(X, "iloc"):
@@ -244,32 +249,21 @@ def as_sequence(X):
 
 
 def check_one(i, atoms):
-    """Check structure i, and strip it."""
+    """The checked structure of one `ase.Atoms`; i is its index in messages."""
     numbers = atoms.numbers.astype(np.int64)
 
     def fail(message):
         raise ValueError(f"structure {i} ({_formula(numbers)}): {message}")
 
-    if len(numbers) == 0:
-        fail("has no atoms")
-    bad = (numbers < 1) | (numbers > MAX_ATOMIC_NUMBER)
-    if bad.any():
-        fail(f"atom {bad.argmax()} has atomic number {numbers[bad.argmax()]}: not an element")
-    positions = np.array(atoms.positions, dtype=np.float64)
-    bad = ~np.isfinite(positions)
-    if bad.any():
-        atom, axis = np.argwhere(bad)[0]
-        fail(f"atom {atom} has position {'xyz'[axis]} = {positions[atom, axis]}")
-    cell = np.array(atoms.cell, dtype=np.float64)
-    if not np.isfinite(cell).all():
-        fail(f"the cell holds {cell[~np.isfinite(cell)][0]}")
+    _check_numbers(numbers, fail)
+    positions, cell = _checked_geometry(atoms, fail)
     pbc = tuple(bool(p) for p in atoms.pbc)
-    field = _vector(atoms.info.get("external_field", (0.0, 0.0, 0.0)), fail)
+    field = _field(atoms.info.get("external_field", (0.0, 0.0, 0.0)), fail)
     _check_cell(cell, pbc, field, fail)
     _check_space(positions, cell, pbc, fail)
     volume = abs(float(np.linalg.det(cell)))
     if any(pbc) and not all(pbc):
-        # The vector that leaves a slab has no meaning; it may be absent or lie in the plane.
+        # This vector of a slab has no meaning: it may be missing, or lie in the plane.
         normal = np.cross(*cell[np.array(pbc)])
         cell[pbc.index(False)] = normal / np.linalg.norm(normal)
     _check_distances(positions, cell, pbc, fail)
@@ -279,9 +273,6 @@ def check_one(i, atoms):
         fail(f"atom {bad.argmax()} has mass {masses[bad.argmax()]}")
     charge = _total_charge(atoms.info, fail)
     points = _points(atoms.info.get("potential_points"), fail)
-    digest = hashlib.blake2b(digest_size=16)
-    for array in (numbers, positions, cell if any(pbc) else np.zeros(0), np.array(pbc)):
-        digest.update(array.tobytes())
     for array in (numbers, positions, cell, masses):
         array.setflags(write=False)
     return Structure(
@@ -295,36 +286,65 @@ def check_one(i, atoms):
         field=field,
         potential_points=points,
         species=tuple(sorted(set(numbers.tolist()))),
-        digest=digest.digest(),
+        digest=_digest(numbers, positions, cell, pbc),
     )
 
 
+def _check_numbers(numbers, fail):
+    if len(numbers) == 0:
+        fail("has no atoms")
+    bad = (numbers < 1) | (numbers > MAX_ATOMIC_NUMBER)
+    if bad.any():
+        fail(f"atom {bad.argmax()} has atomic number {numbers[bad.argmax()]}: not an element")
+
+
+def _checked_geometry(atoms, fail):
+    """Copies of positions and cell, all of them finite numbers."""
+    positions = np.array(atoms.positions, dtype=np.float64)
+    bad = ~np.isfinite(positions)
+    if bad.any():
+        atom, axis = np.argwhere(bad)[0]
+        fail(f"atom {atom} has position {'xyz'[axis]} = {positions[atom, axis]}")
+    cell = np.array(atoms.cell, dtype=np.float64)
+    if not np.isfinite(cell).all():
+        fail(f"the cell holds {cell[~np.isfinite(cell)][0]}")
+    return positions, cell
+
+
+def _digest(numbers, positions, cell, pbc):
+    """Hash of a geometry; the cell of a molecule does not count."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in (numbers, positions, cell if any(pbc) else np.zeros(0), np.array(pbc)):
+        digest.update(array.tobytes())
+    return digest.digest()
+
+
 def _formula(numbers):
-    """A short name for messages, which must also work for numbers that are no elements."""
+    """Chemical formula for messages, in which numbers that are not elements appear as '?'."""
     symbols = [chemical_symbols[z] if 0 <= z <= MAX_ATOMIC_NUMBER else "?" for z in numbers]
     counts = {s: symbols.count(s) for s in sorted(set(symbols))}
     return "".join(s + (str(n) if n > 1 else "") for s, n in counts.items()) or "empty"
 
 
 def _total_charge(info, fail):
-    found = {key: info[key] for key in CHARGE_KEYS if key in info}
-    for key, value in found.items():
+    """Total charge, e, from `Atoms.info`."""
+    charges = {key: info[key] for key in CHARGE_KEYS if key in info}
+    for key, value in charges.items():
         try:
-            found[key] = float(value)
+            charges[key] = float(value)
         except (TypeError, ValueError, OverflowError):
             fail(f"info[{key!r}] = {value!r} is not a number")
-        if not np.isfinite(found[key]):
+        if not np.isfinite(charges[key]):
             fail(f"info[{key!r}] = {value!r} is not finite")
-    if len(set(found.values())) > 1:
-        fail("disagreeing charges: " + ", ".join(f"info[{k!r}] = {v:g}" for k, v in found.items()))
-    return next(iter(found.values()), 0.0)
+    if len(set(charges.values())) > 1:
+        values = ", ".join(f"info[{k!r}] = {v:g}" for k, v in charges.items())
+        fail(f"disagreeing charges: {values}")
+    return next(iter(charges.values()), 0.0)
 
 
-def _vector(value, fail):
-    try:
-        field = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        field = np.empty(0)
+def _field(value, fail):
+    """External field, shape (3,), V/Angstrom."""
+    field = _as_floats(value)
     if field.shape != (3,) or not np.isfinite(field).all():
         fail(f"info['external_field'] = {value!r} is not a finite vector of three numbers")
     field.setflags(write=False)
@@ -332,26 +352,33 @@ def _vector(value, fail):
 
 
 def _points(value, fail):
+    """Points of the target `potential`, shape (n, 3), Angstrom, or None."""
     if value is None:
         return None
-    try:
-        points = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        points = np.empty(0)
+    points = _as_floats(value)
     if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
         fail(f"info['potential_points'] must be finite (n, 3), got shape {points.shape}")
     points.setflags(write=False)
     return points
 
 
+def _as_floats(value):
+    """A copy as an array of floats, which is empty if the value holds anything but numbers."""
+    try:
+        return np.array(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return np.empty(0)
+
+
 def _check_cell(cell, pbc, field, fail):
+    """Refuse wires, flat cells, and fields along a periodic axis, where they have no energy."""
     n_periodic = sum(pbc)
     if n_periodic == 0:
         return
     if n_periodic == 1:
         fail(f"pbc = {pbc} is a wire; one periodic axis is not supported (use none, two or three)")
     vectors = cell[np.array(pbc)]
-    # The third vector of a slab is ours to choose, so only the periodic ones must span.
+    # Only the periodic vectors must be independent: that of a slab which is not may be missing.
     gram = vectors @ vectors.T
     scale = np.prod(np.diag(gram))
     if scale == 0.0 or np.linalg.det(gram) < 1e-12 * scale:
@@ -362,6 +389,7 @@ def _check_cell(cell, pbc, field, fail):
 
 
 def _check_space(positions, cell, pbc, fail):
+    """Refuse positions and cells that no simulation has, see `FARTHEST`."""
     far = np.abs(positions) > FARTHEST
     if far.any():
         atom, axis = np.argwhere(far)[0]
@@ -378,6 +406,7 @@ def _check_space(positions, cell, pbc, fail):
 
 
 def _check_distances(positions, cell, pbc, fail):
+    """Refuse atoms on top of each other, also across the faces of the cell."""
     atoms = np.arange(len(positions))
     if any(pbc):
         positions, atoms = _with_images(positions, cell, pbc)
@@ -390,14 +419,15 @@ def _check_distances(positions, cell, pbc, fail):
 
 
 def _with_images(positions, cell, pbc):
-    """Positions in one cell and of the images that touch it, and the atoms they belong to."""
+    """Positions wrapped into one cell, with the images next to it, and the atom of each."""
     cell = minkowski_reduce(cell, pbc)[0]
     inverse = np.linalg.inv(cell)
     fractions, atoms = positions @ inverse, np.arange(len(positions))
     for axis in np.flatnonzero(pbc):
         fractions[:, axis] %= 1.0
-        # Of two atoms that touch across a face one is close behind it; its image is in front.
-        behind = fractions[:, axis] <= SHORTEST_DISTANCE * np.linalg.norm(inverse[:, axis])
-        images = fractions[behind] + np.eye(3)[axis]
-        fractions, atoms = np.concatenate([fractions, images]), np.append(atoms, atoms[behind])
+        # An atom just above the lower face may touch one just below the upper face: add the image
+        # of it that is just above the upper face.
+        low = fractions[:, axis] <= SHORTEST_DISTANCE * np.linalg.norm(inverse[:, axis])
+        images = fractions[low] + np.eye(3)[axis]
+        fractions, atoms = np.concatenate([fractions, images]), np.append(atoms, atoms[low])
     return fractions @ cell, atoms

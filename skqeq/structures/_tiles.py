@@ -1,33 +1,37 @@
-"""Features of some structures in memory: dense tiles of a block-sparse matrix.
+"""Features of some structures in memory, as dense tiles of a sparse matrix.
 
-Features of a data set are a block-sparse matrix: one row per atom, and an atom stores only the
-columns that can be non-zero for it.
+The features of a data set are a matrix with one row per atom. Most columns are zero for an atom:
+those of elements that its structure lacks, and behind a sparse set those of other elements. Only
+the columns that can differ from zero are stored, as dense tiles that matrix products are fast on.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from scipy.sparse import sparray
+
     from .._typing import Array
     from ..structures import Structure
 
 
 class Tile(NamedTuple):
-    """A dense piece of a block: some atoms times some columns.
+    """A dense piece of the features of a block: some atoms times some columns.
 
     Parameters
     ----------
     atoms : ndarray of shape (n,)
-        Ascending rows of the block.
+        Indices of the atoms in the block, ascending.
     columns : tuple of slice
-        The feature columns of `values`, in their order; none straddles a column block.
+        Which columns of all features the columns of `values` are, in order. No slice spans two
+        column blocks.
     values : ndarray of shape (n, m)
-        The features; all other columns of these atoms are zero in this tile.
+        The features. The sum of all tiles is the matrix of features.
 
     Examples
     --------
@@ -39,7 +43,7 @@ class Tile(NamedTuple):
     """
 
     atoms: np.ndarray
-    columns: tuple
+    columns: tuple[slice, ...]
     values: np.ndarray
 
     def take(self, rows: Array) -> Tile:
@@ -53,21 +57,22 @@ class Tile(NamedTuple):
         Returns
         -------
         tile : Tile
-            With the same columns; this one if they are all.
+            With the same columns.
         """
+        # Mostly all atoms are wanted, and values are large: no copy then.
         if rows.dtype == bool and rows.all():
             return self
         return self._replace(atoms=self.atoms[rows], values=self.values[rows])
 
     def pieces(self) -> Iterator[tuple[slice, slice]]:
-        """Yield where the columns stand.
+        """Yield the slices of columns, and the parts of `values` that belong to them.
 
         Yields
         ------
         columns : slice
-            Among all features.
+            Columns of all features.
         piece : slice
-            Among the columns of `values`.
+            The same columns in `values`.
         """
         start = 0
         for columns in self.columns:
@@ -77,21 +82,21 @@ class Tile(NamedTuple):
 
 
 class Block:
-    """Consecutive structures with the features of all their atoms.
+    """Consecutive structures of a data set, with the features of all their atoms in memory.
 
     Parameters
     ----------
     structures : list of Structure
-        The structures of the block.
+        The structures.
     tiles : list of Tile
-        The features.
+        Their features.
     n_features : int
         Number of columns.
 
     Attributes
     ----------
     offsets : ndarray of shape (n_structures + 1,)
-        Structure s owns the atoms ``offsets[s]:offsets[s + 1]``.
+        Atoms of structure s are ``offsets[s]:offsets[s + 1]``.
 
     Examples
     --------
@@ -125,7 +130,7 @@ class Block:
         Returns
         -------
         features : ndarray of shape (n_atoms, n_features)
-            Zero where nothing is stored.
+            One row per atom of the block.
         """
         dense = np.zeros((self.n_atoms, self.n_features))
         for tile in self.tiles:
@@ -134,7 +139,7 @@ class Block:
         return dense
 
     def rows_of(self, s: int) -> Array:
-        """The features of the atoms of one structure as a dense array.
+        """The features of one structure as a dense array.
 
         Parameters
         ----------
@@ -144,11 +149,12 @@ class Block:
         Returns
         -------
         features : ndarray of shape (n_atoms, n_features)
-            Of that structure.
+            One row per atom of the structure.
         """
         start, stop = self.offsets[s : s + 2]
         dense = np.zeros((stop - start, self.n_features))
         for tile in self.tiles:
+            # Atoms of a tile are ascending, so those of the structure are consecutive.
             rows = slice(*np.searchsorted(tile.atoms, [start, stop]))
             for columns, piece in tile.pieces():
                 dense[tile.atoms[rows] - start, columns] = tile.values[rows, piece]
@@ -164,8 +170,8 @@ class Block:
 
         Returns
         -------
-        values : ndarray of shape (n_atoms,)
-            One number per atom.
+        field : ndarray of shape (n_atoms,)
+            One number per atom, in units of the weights.
         """
         result = np.zeros(self.n_atoms)
         for tile in self.tiles:
@@ -174,19 +180,20 @@ class Block:
         return result
 
     def squared_norms(self) -> Array:
-        """Square of the norm of the features of every atom.
+        """Squared norm of the features of every atom.
 
         Returns
         -------
         norms : ndarray of shape (n_atoms,)
-            At most 1 for features of `skqeq.CURSparsifier`.
+            Features of `skqeq.CURSparsifier` have norms of at most 1.
         """
+        # Tiles of an atom have different columns, so that their squares add.
         result = np.zeros(self.n_atoms)
         for tile in self.tiles:
             result[tile.atoms] += np.einsum("ij,ij->i", tile.values, tile.values)
         return result
 
-    def contract(self, cotangents: Any) -> Array:
+    def contract(self, cotangents: Array | sparray) -> Array:
         """Cotangents times features.
 
         Parameters
@@ -197,7 +204,7 @@ class Block:
         Returns
         -------
         rows : ndarray of shape (n_rows, n_features)
-            Dense.
+            ``cotangents @ features``, dense.
         """
         result = np.zeros((cotangents.shape[0], self.n_features))
         for tile in self.tiles:
@@ -207,25 +214,26 @@ class Block:
         return result
 
     def split(self, sizes: Sequence[int]) -> list[Block]:
-        """Blocks of consecutive groups of columns; no tile may straddle two.
+        """Divide the columns, for instance into those of sources that were stacked.
 
         Parameters
         ----------
         sizes : sequence of int
-            Numbers of columns of the groups; their sum is `n_features`.
+            Numbers of columns; their sum is `n_features`. No tile may have columns of two parts.
 
         Returns
         -------
         blocks : list of Block
-            As many as sizes.
+            The same structures, one block for each of the sizes.
         """
         ends = np.cumsum(sizes).tolist()
-        parts: list[list[Tile]] = [[] for _ in ends]
+        tiles: list[list[Tile]] = [[] for _ in ends]
         for tile in self.tiles:
             part = int(np.searchsorted(ends, tile.columns[0].start, side="right"))
             first = ends[part] - sizes[part]
             columns = tuple(slice(c.start - first, c.stop - first) for c in tile.columns)
-            parts[part].append(tile._replace(columns=columns))
+            tiles[part].append(tile._replace(columns=columns))
         return [
-            Block(self.structures, tiles, size) for tiles, size in zip(parts, sizes, strict=True)
+            Block(self.structures, of_part, size)
+            for of_part, size in zip(tiles, sizes, strict=True)
         ]

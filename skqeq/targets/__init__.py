@@ -1,6 +1,13 @@
 """Targets: observables of structures, and the table of their labels y."""
 
-from ._labels import Labels, as_table, label_keys, make_targets, targets_from_atoms, to_form
+from ._from_atoms import label_keys, targets_from_atoms
+from ._labels import (
+    Labels,
+    as_table,
+    column_names,
+    make_targets,
+    to_form,
+)
 from ._observables import (
     ENERGIES,
     GRADIENTS,
@@ -13,18 +20,9 @@ from ._observables import (
 )
 
 __all__ = [
-    "ENERGIES",
-    "GRADIENTS",
     "TARGETS",
-    "VOIGT",
-    "ChargeTarget",
-    "DipoleMagnitude",
     "Labels",
     "Target",
-    "as_table",
-    "label_keys",
     "make_targets",
-    "possibly_undefined",
     "targets_from_atoms",
-    "to_form",
 ]

@@ -6,16 +6,11 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ase import Atoms
-from tqdm import tqdm
 
-from ..structures import as_sequence
 from ._observables import TARGETS, VOIGT, possibly_undefined
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from .._typing import Array, Column, LabelsLike, StructuresLike
+    from .._typing import Array, Column, LabelsLike
     from ..structures import Structures
 
 
@@ -143,115 +138,6 @@ def _entry(name, i, value):
     return array
 
 
-def targets_from_atoms(
-    X: StructuresLike,
-    names: Sequence[str] | dict[str, str],
-    *,
-    units: Mapping[str, float] | None = None,
-    verbose: int = 0,
-) -> Array:
-    """Collect the labels that are stored in structures.
-
-    A label is looked up in ``atoms.calc.results``, ``atoms.arrays`` and ``atoms.info``, in this
-    order. All three are needed because ASE's reader of extended XYZ moves some labels into a
-    calculator and leaves others.
-
-    Parameters
-    ----------
-    X : sequence of ase.Atoms
-        Structures with labels.
-    names : sequence of str, or dict of {str: str}
-        Targets. The key ``REF_<target>`` is tried first, then ``<target>``; a dict gives the key of
-        each target.
-    units : dict of {str: float}, default=None
-        Units of the labels, expressed in those of `make_targets`, such as
-        ``{"dipole": ase.units.Debye, "energy": ase.units.Hartree}``; 1 for other targets.
-    verbose : int, default=0
-        Above 0 a progress bar is shown.
-
-    Returns
-    -------
-    y : ndarray of shape (n,)
-        As from `make_targets`; structures without a label get NaN or None.
-
-    Raises
-    ------
-    ValueError
-        If no structure has a label of that name, or a unit is not a positive number.
-
-    Examples
-    --------
-    >>> from ase.build import molecule
-    >>> from skqeq import targets_from_atoms
-    >>> atoms = molecule("H2O")
-    >>> from ase.units import Debye
-    >>> atoms.info["mu"] = [0.0, 0.0, -1.85]
-    >>> y = targets_from_atoms([atoms], {"dipole": "mu"}, units={"dipole": Debye})
-    >>> y["dipole"].round(2)
-    array([[ 0.  ,  0.  , -0.39]])
-    """
-    if isinstance(names, str):
-        names = [names]
-    keys = names if isinstance(names, dict) else dict.fromkeys(names)
-    places = {n: (f"REF_{n}", n) if key is None else (key,) for n, key in keys.items()}
-    units = _check_units({} if units is None else units, keys)
-    columns: dict[str, list[Any]] = {name: [] for name in keys}
-    # One pass over X, which may read every structure from a file.
-    for atoms in tqdm(as_sequence(X), "labels", disable=not verbose, leave=False):
-        for name, candidates in places.items():
-            value = _find(atoms, candidates)
-            columns[name].append(value)
-    for name, candidates in places.items():
-        if all(value is None for value in columns[name]):
-            raise ValueError(
-                f"no structure has {name}: looked for {' or '.join(candidates)} in calc.results, "
-                f"arrays and info; the first structure has {label_keys(X)}. Give another key "
-                f"as {{{name!r}: key}}, or in a shell by --key {name}=KEY"
-            )
-    y = make_targets(**columns)
-    with np.errstate(over="ignore"):  # make_targets refuses infinite labels
-        for name, unit in units.items():
-            columns[name] = [None if value is None else unit * value for value in y[name]]
-    return make_targets(**columns) if units else y
-
-
-def label_keys(X: StructuresLike) -> str:
-    """Keys of the first structure that could hold labels, for messages.
-
-    Parameters
-    ----------
-    X : sequence of ase.Atoms
-        Structures.
-
-    Returns
-    -------
-    keys : str
-        Separated by commas.
-    """
-    atoms = next(iter(as_sequence(X)), Atoms())
-    results = {} if atoms.calc is None else getattr(atoms.calc, "results", {})
-    keys = [*results, *atoms.arrays, *atoms.info]
-    return ", ".join(k for k in keys if k not in ("numbers", "positions")) or "nothing"
-
-
-def _check_units(units, names):
-    for name, unit in units.items():
-        if name not in names:
-            raise ValueError(f"units name {name}, which is not among {', '.join(names)}")
-        if not (np.isscalar(unit) and np.isreal(unit) and np.isfinite(unit) and unit > 0):
-            raise ValueError(f"the unit of {name} must be a positive number, got {unit!r}")
-    return dict(units)
-
-
-def _find(atoms, candidates):
-    results = {} if atoms.calc is None else getattr(atoms.calc, "results", {})
-    for key in candidates:
-        for place in (results, atoms.arrays, atoms.info):
-            if place.get(key) is not None:
-                return place[key]
-    return None
-
-
 class Labels:
     """Checked labels of a data set, and the form in which the user gave them.
 
@@ -287,7 +173,7 @@ class Labels:
         self.table, self.form = as_table(y)
         if len(self.table) != len(structures):
             raise ValueError(f"X holds {len(structures)} structures, but y {len(self.table)}")
-        self.columns = [n for n in self.table.dtype.names if not n.endswith("_sigma")]
+        self.columns = [n for n in column_names(self.table) if not n.endswith("_sigma")]
         ragged = [name for name in self.columns if name in RAGGED]
         charge_check = _ChargeCheck()
         for i, structure in enumerate(structures if ragged else ()):
@@ -368,7 +254,7 @@ class Labels:
             1 where the table has no value.
         """
         column = f"{name}_sigma"
-        if column not in self.table.dtype.names:
+        if column not in column_names(self.table):
             return np.ones(len(self.table))
         return np.where(np.isnan(self.table[column]), 1.0, self.table[column])
 
@@ -418,7 +304,22 @@ class _ChargeCheck:
             )
 
 
-def as_table(y: LabelsLike) -> tuple[Array, str]:
+def column_names(table: Array) -> tuple[str, ...]:
+    """Names of the columns of a structured array.
+
+    Parameters
+    ----------
+    table : ndarray
+        Structured array.
+
+    Returns
+    -------
+    names : tuple of str
+    """
+    return table.dtype.names or ()
+
+
+def as_table(y: Any) -> tuple[Array, str]:
     """Labels as a structured array, and the name of their form.
 
     Parameters
@@ -478,7 +379,7 @@ def to_form(table: Array, form: str) -> Any:
     -------
     y : ndarray, list of dict or DataFrame
     """
-    names = table.dtype.names
+    names = column_names(table)
     if form == "array" and names == ("dipole",):
         return table["dipole"].copy()
     if form == "dicts":

@@ -19,7 +19,7 @@ stress
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -146,6 +146,29 @@ class Target:
             Divided by the number of atoms if the target is extensive.
         """
         return values / structures.sizes if self.extensive else values
+
+    def as_label(self, structure: Structure, values: Array) -> Any:
+        """Components in the form of a label.
+
+        Parameters
+        ----------
+        structure : Structure
+            The structure of the values.
+        values : ndarray of shape (k,)
+            Components.
+
+        Returns
+        -------
+        label : ndarray or float or None
+            NaN for undefined components; None if all are undefined.
+        """
+        defined = self.defined(structure)
+        if not defined.any():
+            return None
+        values = np.where(defined, values, np.nan)
+        if self.shape is None:
+            return values.reshape(-1, *self.row_shape)
+        return values[0] if self.shape == (1,) else values
 
     def observe(self, solution: Solution) -> Array:
         """The prediction of a model for the label.
@@ -379,7 +402,7 @@ ALL = (
     Stress(),
     BornEffectiveCharges(),
 )
-TARGETS = {target.name: target for target in ALL}
+TARGETS: dict[str, Any] = {target.name: target for target in ALL}
 ENERGIES = ("energy", "forces", "stress")
 # Targets that need derivatives by the geometry.
 GRADIENTS = ("forces", "stress", "born_effective_charges")

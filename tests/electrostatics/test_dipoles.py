@@ -9,8 +9,12 @@ from ase.build import molecule
 from numpy.testing import assert_allclose
 from scipy.linalg import null_space
 
-from skqeq.electrostatics import hardness_matrix
-from skqeq.electrostatics._dipoles import DipoleSum, dipole_widths, radial_derivatives
+from skqeq.electrostatics import (
+    DipoleSum,
+    dipole_widths,
+    hardness_matrix,
+    radial_derivatives,
+)
 from skqeq.structures import check_structures
 
 from .. import helpers

@@ -229,14 +229,14 @@ def test_structure_factors_are_not_kept_beyond_a_limit(monkeypatch):
 
     rng = np.random.default_rng(0)
     fractions, q, cell = rng.random((7, 3)), rng.normal(size=7), 9.0 * np.eye(3)
-    kept = DirectTransform(fractions, cell, 3.0)
+    stored = DirectTransform(fractions, cell, 3.0)
     monkeypatch.setattr(_waves, "KEEP_BYTES", 0)
-    monkeypatch.setattr(_waves, "BLOCK_BYTES", 16 * 2 * len(kept.k[0]))
+    monkeypatch.setattr(_waves, "BLOCK_BYTES", 16 * 2 * len(stored.k[0]))
     anew = DirectTransform(fractions, cell, 3.0)
-    assert anew._kept is None and len(anew._phases) > 1
-    S = kept.forward(q)
+    assert anew._stored is None and len(anew._phases) > 1
+    S = stored.forward(q)
     assert_allclose(anew.forward(q), S, atol=1e-13)
-    assert_allclose(anew.backward(S), kept.backward(S), atol=1e-11)
+    assert_allclose(anew.backward(S), stored.backward(S), atol=1e-11)
 
 
 @pytest.mark.parametrize("kind", KINDS)

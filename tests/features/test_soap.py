@@ -8,7 +8,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 
 from skqeq import SOAPFeaturizer
-from skqeq.features import _soap
+from skqeq._memory import BUDGET
+from skqeq.features import ROWS, _source
 
 from .. import helpers
 
@@ -24,22 +25,22 @@ def X():
 
 @pytest.fixture(autouse=True)
 def empty_store():
-    _soap.ROWS.clear()
+    ROWS.clear()
     yield
-    _soap.ROWS.clear()
+    ROWS.clear()
 
 
 @pytest.fixture
 def count(monkeypatch):
     """Every evaluation of the descriptor."""
     calls = []
-    describe = _soap.describe
+    describe = _source.describe
 
-    def counted(spectrum, structure, key):
+    def counted(spectrum, structure, key, versions=None):
         calls.append(structure.digest)
         return describe(spectrum, structure, key)
 
-    monkeypatch.setattr(_soap, "describe", counted)
+    monkeypatch.setattr(_source, "describe", counted)
     return calls
 
 
@@ -215,7 +216,7 @@ def test_other_options_are_other_rows(X, count, options):
     other = featurizer(**options).fit_transform(X)
     walk(other)
     assert len(count) == before + len(X)
-    _soap.ROWS.clear()
+    ROWS.clear()
     assert_features(other, [featurizer(**options).fit_transform(X)[i] for i in range(len(X))])
 
 
@@ -231,18 +232,22 @@ def test_geometry_decides(X, count):
     assert len(count) == 4
 
 
-def test_store_is_bounded(X):
+def test_store_is_bounded(X, memory_budget):
     limit = 20_000
-    soap = featurizer(cache_bytes=limit, n_max=2).fit(X)
+    soap = featurizer(n_max=2).fit(X)
     many = [helpers.rattled("CH3OH", seed) for seed in range(30)]
-    expected = walk(featurizer(cache_bytes=0, n_max=2).fit(X).transform(many))
-    assert len(_soap.ROWS) == 0
+    memory_budget(0)
+    expected = walk(soap.transform(many))
+    assert len(ROWS) == 0
+    memory_budget(limit)
     for _ in range(2):
         for found, reference in zip(walk(soap.transform(many)), expected):
             assert_allclose(found, reference, atol=1e-12)
-        assert 0.5 * limit < _soap.ROWS.nbytes <= limit
-    walk(featurizer(cache_bytes=limit // 4, n_max=2).fit(X).transform(X))
-    assert _soap.ROWS.nbytes <= limit // 4
+        assert 0.5 * limit < ROWS.nbytes <= limit
+    memory_budget(limit // 4)
+    assert 0.5 * limit // 4 < ROWS.nbytes <= limit // 4
+    walk(soap.transform(X))
+    assert ROWS.nbytes <= limit // 4
 
 
 def test_stored_rows_cannot_be_spoiled(X):
@@ -258,12 +263,13 @@ def test_stored_rows_cannot_be_spoiled(X):
 
 
 @pytest.mark.parametrize("cutoff_width", [None, 1.0])
-def test_rows_on_disk(X, count, tmp_path, cutoff_width):
-    """What has no influence on the rows, such as the charge, does not make new ones."""
+def test_rows_on_disk(X, count, tmp_path, cutoff_width, memory_budget):
+    """The charge and other things that have no influence on the rows do not make new ones."""
+    memory_budget(0)
     walk(featurizer(memory=str(tmp_path), cutoff_width=0.5).fit_transform(X))
-    expected = list(featurizer(cache_bytes=0, cutoff_width=cutoff_width).fit_transform(X))
+    expected = list(featurizer(cutoff_width=cutoff_width).fit_transform(X))
     count.clear()
-    soap = featurizer(memory=str(tmp_path), cache_bytes=0, cutoff_width=cutoff_width)
+    soap = featurizer(memory=str(tmp_path), cutoff_width=cutoff_width)
     assert_features(soap.fit_transform(X), expected)
     evaluated = len(count)
     assert evaluated == len(X)
@@ -274,10 +280,45 @@ def test_rows_on_disk(X, count, tmp_path, cutoff_width):
     assert len(count) == evaluated
 
 
+@pytest.mark.parametrize("package", ["skqeq", "dscribe", "numpy", "vesin"])
+def test_rows_on_disk_belong_to_versions(package, X, count, tmp_path, monkeypatch, memory_budget):
+    """After an upgrade of what computes them, rows of the old version are not read."""
+    memory_budget(0)
+    soap = featurizer(memory=str(tmp_path))
+    walk(soap.fit_transform(X))
+    evaluated = len(count)
+    walk(soap.fit_transform(X))
+    assert len(count) == evaluated
+    versions = dict(_source._versions())
+    assert versions.pop(package)
+    monkeypatch.setattr(_source, "_versions", lambda: ((package, "99.0"), *versions.items()))
+    walk(soap.fit_transform(X))
+    assert len(count) == 2 * evaluated
+
+
+def test_claimed_memory_is_taken_from_the_store(X, memory_budget):
+    """Rows of fits come before descriptors, which can be computed again."""
+    memory_budget(BUDGET.claimed + 100_000)
+    features = featurizer().fit_transform(X)
+    expected = walk(features)
+    held = ROWS.nbytes
+    assert 0 < held <= 100_000
+    reservation = BUDGET.reservation()
+    assert reservation.claim(100_000 - held // 2)
+    assert 0 < ROWS.nbytes <= held // 2
+    for block, reference in zip(walk(features), expected):
+        assert_array_equal(block, reference)
+    assert ROWS.nbytes <= held // 2
+    reservation.release()
+    walk(features)
+    assert ROWS.nbytes == held
+
+
 @pytest.mark.parametrize("cutoff_width", [None, 1.0])
-def test_processes_give_the_same(X, cutoff_width):
+def test_processes_give_the_same(X, cutoff_width, memory_budget):
+    memory_budget(0)
     many = X + [helpers.rattled("CH3OH", seed) for seed in range(5)]
-    soap = featurizer(cache_bytes=0, cutoff_width=cutoff_width)
+    soap = featurizer(cutoff_width=cutoff_width)
     parallel = walk(clone(soap).set_params(n_jobs=2).fit_transform(many))
     for found, expected in zip(parallel, walk(soap.fit_transform(many))):
         assert_array_equal(found, expected)

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import eval_legendre
 
 from skqeq import SOAPFeaturizer
-from skqeq.features._gradient import Surroundings
+from skqeq.features import SOAPNeighborhood
 from skqeq.structures import check_structures
 
 from .. import helpers
@@ -43,12 +43,17 @@ STRUCTURES = {
 }
 
 
-def surroundings(atoms, **options):
+def neighborhood_of(atoms, **options):
     """The neighbours, and DScribe's rows."""
     options = {"r_cut": 3.0, "n_max": 3, "l_max": 3} | options
     [structure] = check_structures([atoms])
     [spectrum] = SOAPFeaturizer(**options).fit([atoms]).spectra_
-    return Surroundings(spectrum, structure), spectrum.rows(structure)
+    return SOAPNeighborhood(spectrum, structure), spectrum.rows(structure)
+
+
+def pull_back(neighborhood, cotangents):
+    """Derivatives with respect to positions and strain."""
+    return neighborhood.gather(neighborhood.pull_back(cotangents))
 
 
 def cotangents_for(rows, seed=0):
@@ -63,7 +68,7 @@ def assert_close(found, expected, tolerance):
 @pytest.mark.parametrize("weighting", [None, WEIGHTING], ids=["plain", "weighted"])
 @pytest.mark.parametrize("compression", MODES)
 def test_rows_are_those_of_dscribe(name, compression, weighting):
-    near, expected = surroundings(
+    near, expected = neighborhood_of(
         STRUCTURES[name], compression=compression, species_weighting=weighting
     )
     assert_close(near.rows(), expected, 1e-10)
@@ -82,7 +87,7 @@ def test_rows_are_those_of_dscribe(name, compression, weighting):
 )
 def test_options(options):
     for name in ("molecule", "crystal"):
-        near, expected = surroundings(STRUCTURES[name], **options)
+        near, expected = neighborhood_of(STRUCTURES[name], **options)
         assert_close(near.rows(), expected, 1e-10)
 
 
@@ -93,7 +98,7 @@ def test_pull_back_is_that_of_dscribe(compression):
 
     atoms = STRUCTURES["molecule"]
     options = {"r_cut": 3.0, "n_max": 4, "l_max": 3}
-    near, rows = surroundings(atoms, compression=compression, **options)
+    near, rows = neighborhood_of(atoms, compression=compression, **options)
     soap = SOAP(
         species=["H", "C", "N", "O"],
         sigma=3.0 / 8,
@@ -102,7 +107,7 @@ def test_pull_back_is_that_of_dscribe(compression):
     )
     full, _ = soap.derivatives(atoms, attach=True, method="analytical")
     cotangents = cotangents_for(rows)
-    gradient, _ = near.pull_back(cotangents)
+    gradient, _ = pull_back(near, cotangents)
     assert_close(gradient, np.einsum("cf,cjaf->ja", cotangents, full), 1e-8)
 
 
@@ -151,7 +156,7 @@ def naive_rows(atoms, r_cut, width, n_max, l_max, weighting):
 @pytest.mark.parametrize("name", ["molecule", "one", "crystal"])
 def test_smooth_edge(name, width):
     atoms = STRUCTURES[name]
-    near, rows = surroundings(atoms, cutoff_width=width, species_weighting=WEIGHTING)
+    near, rows = neighborhood_of(atoms, cutoff_width=width, species_weighting=WEIGHTING)
     expected = naive_rows(atoms, 3.0, width, 3, 3, WEIGHTING)
     assert_close(near.rows(), expected, 1e-10)
     assert_array_equal(rows, near.rows())
@@ -170,9 +175,9 @@ def test_central_differences(name, compression, cutoff_width):
     atoms = STRUCTURES[name]
     options = {"compression": compression, "species_weighting": WEIGHTING}
     options["cutoff_width"] = cutoff_width
-    near, rows = surroundings(atoms, **options)
+    near, rows = neighborhood_of(atoms, **options)
     cotangents = cotangents_for(rows)
-    gradient, virial = near.pull_back(cotangents)
+    gradient, virial = pull_back(near, cotangents)
     rng = np.random.default_rng(1)
     shift, strain = rng.normal(size=(len(atoms), 3)), rng.normal(size=(3, 3))
     strain += strain.T
@@ -189,7 +194,7 @@ def test_central_differences(name, compression, cutoff_width):
         return value(deformed)
 
     def value(displaced):
-        other, _ = surroundings(displaced, **options)
+        other, _ = neighborhood_of(displaced, **options)
         if cutoff_width is None:
             assert len(other.i) == len(near.i)  # none crosses the cutoff, where there is a jump
         return np.sum(cotangents * other.rows())
@@ -204,8 +209,8 @@ def test_central_differences(name, compression, cutoff_width):
 def at_distance(r, cutoff_width):
     """Rows of an atom and another one at a distance, and a gradient."""
     atoms = Atoms("CO", [[0, 0, 0], r * np.array([0.48, 0.6, 0.64])])
-    near, rows = surroundings(atoms, cutoff_width=cutoff_width)
-    return rows, near.pull_back(cotangents_for(rows))[0]
+    near, rows = neighborhood_of(atoms, cutoff_width=cutoff_width)
+    return rows, pull_back(near, cotangents_for(rows))[0]
 
 
 @pytest.mark.parametrize("cutoff_width", [0.5, 1.2])
@@ -239,8 +244,8 @@ def test_jumps_at_the_edges():
 
 
 def test_no_force_without_neighbors():
-    near, rows = surroundings(STRUCTURES["one"])
-    gradient, virial = near.pull_back(cotangents_for(rows))
+    near, rows = neighborhood_of(STRUCTURES["one"])
+    gradient, virial = pull_back(near, cotangents_for(rows))
     assert_array_equal(gradient, np.zeros((1, 3)))
     assert_array_equal(virial, np.zeros((3, 3)))
 
@@ -248,11 +253,11 @@ def test_no_force_without_neighbors():
 def test_order_of_the_atoms():
     atoms = STRUCTURES["molecule"]
     order = np.random.default_rng(0).permutation(len(atoms))
-    near, rows = surroundings(atoms)
-    mixed, _ = surroundings(atoms[order])
+    near, rows = neighborhood_of(atoms)
+    mixed, _ = neighborhood_of(atoms[order])
     cotangents = cotangents_for(rows)
-    gradient, virial = near.pull_back(cotangents)
-    other_gradient, other_virial = mixed.pull_back(cotangents[order])
+    gradient, virial = pull_back(near, cotangents)
+    other_gradient, other_virial = pull_back(mixed, cotangents[order])
     assert_close(mixed.rows(), near.rows()[order], 1e-12)
     assert_close(other_gradient, gradient[order], 1e-12)
     assert_close(other_virial, virial, 1e-12)
@@ -261,12 +266,12 @@ def test_order_of_the_atoms():
 def test_rotation():
     atoms = STRUCTURES["crystal"].copy()
     rotation, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
-    near, rows = surroundings(atoms)
+    near, rows = neighborhood_of(atoms)
     atoms.set_cell(atoms.cell @ rotation, scale_atoms=True)
-    turned, _ = surroundings(atoms)
+    turned, _ = neighborhood_of(atoms)
     cotangents = cotangents_for(rows)
-    gradient, virial = near.pull_back(cotangents)
-    other_gradient, other_virial = turned.pull_back(cotangents)
+    gradient, virial = pull_back(near, cotangents)
+    other_gradient, other_virial = pull_back(turned, cotangents)
     assert_close(turned.rows(), near.rows(), 1e-12)
     assert_close(other_gradient, gradient @ rotation, 1e-12)
     assert_close(other_virial, rotation.T @ virial @ rotation, 1e-12)
@@ -275,12 +280,12 @@ def test_rotation():
 def test_atoms_outside_the_cell():
     """Where in its lattice an atom is written down does not matter."""
     atoms = STRUCTURES["crystal"].copy()
-    near, rows = surroundings(atoms)
+    near, rows = neighborhood_of(atoms)
     atoms.positions[1] += [2, -3, 1] @ atoms.cell
-    moved, _ = surroundings(atoms)
+    moved, _ = neighborhood_of(atoms)
     cotangents = cotangents_for(rows)
     assert_close(moved.rows(), near.rows(), 1e-12)
-    for found, expected in zip(moved.pull_back(cotangents), near.pull_back(cotangents)):
+    for found, expected in zip(pull_back(moved, cotangents), pull_back(near, cotangents)):
         assert_close(found, expected, 1e-12)
 
 
@@ -290,25 +295,25 @@ def test_atoms_outside_the_cell():
 @pytest.mark.parametrize("cutoff_width", [None, 2.0])
 def test_jacobians_contain_the_pull_back(name, compression, max_bytes, cutoff_width):
     options = {"compression": compression, "cutoff_width": cutoff_width}
-    near, rows = surroundings(STRUCTURES[name], **options)
+    near, rows = neighborhood_of(STRUCTURES[name], **options)
     cotangents = cotangents_for(rows)
     g = np.zeros_like(near.D)
     for pairs, columns, J in near.jacobians(max_bytes):
         g[pairs] += np.einsum("paf,pf->pa", J, cotangents[near.i[pairs]][:, columns])
-    expected = near.pull_back(cotangents)
-    for found, wanted in zip(near.collect(g), expected):
+    expected = pull_back(near, cotangents)
+    for found, wanted in zip(near.gather(g), expected):
         assert_allclose(found, wanted, rtol=0, atol=1e-12 * np.abs(expected[1]).max() + 1e-15)
 
 
 @pytest.mark.parametrize("compression", MODES)
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_jacobian_of_one_centre(name, compression):
-    near, rows = surroundings(STRUCTURES[name], compression=compression, cutoff_width=2.0)
+    near, rows = neighborhood_of(STRUCTURES[name], compression=compression, cutoff_width=2.0)
     cotangents = cotangents_for(rows)
     for i in range(min(3, len(rows))):
         alone = np.zeros_like(cotangents)
         alone[i] = cotangents[i]
-        gradient, virial = near.pull_back(alone)
+        gradient, virial = pull_back(near, alone)
         expected = np.concatenate([gradient.ravel(), virial.ravel()])
         found = near.jacobian_of(i) @ cotangents[i]
         assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max() + 1e-15)
@@ -322,7 +327,7 @@ def test_compiled_and_twin_agree(name, cutoff_width):
         pytest.skip("kernels are not compiled")
     twin = import_module("skqeq._pythran._soap_numpy")
     options = {"compression": "mu1nu1", "l_max": 4, "cutoff_width": cutoff_width}
-    near, rows = surroundings(STRUCTURES[name], **options)
+    near, rows = neighborhood_of(STRUCTURES[name], **options)
     arguments = (*near._arguments, near._runs)
     for array in arguments:
         array.flags.writeable = False
@@ -337,7 +342,7 @@ def test_compiled_and_twin_agree(name, cutoff_width):
 
 def test_twin_works_in_blocks(monkeypatch):
     twin = import_module("skqeq._pythran._soap_numpy")
-    near, rows = surroundings(STRUCTURES["crystal"], cutoff_width=2.0)
+    near, rows = neighborhood_of(STRUCTURES["crystal"], cutoff_width=2.0)
     arguments = (*near._arguments, near._runs)
     cotangents = cotangents_for(rows)
     expected = (

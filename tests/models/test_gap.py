@@ -483,7 +483,7 @@ def test_order_of_blocks_does_not_matter(model):
         for order in (parts, parts[::-1])
     )
     assert_allclose(one[-1].coef_, other[-1].coef_, rtol=0, atol=1e-10)
-    with pytest.raises(ValueError, match="other ones: the descriptor"):
+    with pytest.raises(ValueError, match="but with another meaning: the descriptor"):
         one[-1].predict(other[0].set_params(chi=half(3.5), gap=half(2.5)).fit_transform(TRAINING))
 
 
@@ -511,10 +511,10 @@ def test_bad_blocks():
         GAPKQEqRegressor().fit(TRAINING, y)
     weighted = StructureBlocks([("chi", half(2.5))], transformer_weights={"chi": 2.0})
     for method in (weighted.fit, weighted.fit_transform):
-        with pytest.raises(ValueError, match="transformer_weights are not for features of struct"):
+        with pytest.raises(ValueError, match="features of structures have no transformer_weights"):
             method(TRAINING)
     with pytest.raises(TypeError, match="block 'b' is a list, but must be features of structures"):
-        StructureFeatures.beside({"a": half(2.5).fit_transform(TRAINING), "b": []})
+        StructureFeatures.stacked({"a": half(2.5).fit_transform(TRAINING), "b": []})
 
 
 @WITHOUT_DIPOLES
@@ -563,7 +563,7 @@ def test_search_persistence_and_calculator(tmp_path):
     slab.get_forces()  # from what is there
     crystal = CASES["crystal"].copy()
     crystal.calc = KQEqCalculator(loaded)
-    with pytest.raises(NotImplementedError, match="no polarizability: charge jumps across a cell"):
+    with pytest.raises(NotImplementedError, match="no polarizability: a dipole moment is not"):
         crystal.calc.get_property("polarizability", crystal)
 
 

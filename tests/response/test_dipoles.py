@@ -13,15 +13,13 @@ from skqeq import (
     QEq,
     QEqRegressor,
     SOAPFeaturizer,
-    make_targets,
     predict_charges,
     predict_energy,
     predict_polarizability,
 )
-from skqeq.electrostatics import gaussian_widths, hardness_matrix
-from skqeq.electrostatics._dipoles import dipole_widths
+from skqeq.electrostatics import HardnessOperator, dipole_widths, gaussian_widths
 from skqeq.parameters import COULOMB
-from skqeq.response import Equilibrium
+from skqeq.response import NoCharges, QEqEquilibrium
 from skqeq.structures import check_structures
 from skqeq.targets import TARGETS
 
@@ -31,11 +29,12 @@ ALPHA = {"H": 0.3, "C": 0.9, "O": 0.6}
 
 
 def equilibrium(atoms, alpha=ALPHA):
+    """Charges and dipoles of a structure, the widths of its charges, and its polarisabilities."""
     [structure] = check_structures([atoms])
+    response = QEq(radius_scale=0.35, polarizability=alpha).prepare(np.unique(atoms.numbers))
     widths = gaussian_widths(structure.numbers, radius_scale=0.35)
     of_atoms = np.array([alpha[s] for s in atoms.symbols])
-    A = hardness_matrix(atoms, widths)
-    return Equilibrium(structure, A, None, widths, polarizability=of_atoms), widths, of_atoms
+    return response.equilibrium(structure), widths, of_atoms
 
 
 def sites(atoms, widths, dipoles, alpha, h=1e-3):
@@ -82,10 +81,10 @@ def test_charges_and_dipoles_have_the_least_energy(name):
     bordered = np.block([[H, ones[:, None]], [ones[None], np.zeros((1, 1))]])
     charge = atoms.info.get("charge", 0.0)
     z = np.linalg.solve(bordered, np.append(-linear, charge))[:-1]
-    q = found.charges(chi)
+    q = found.charges(chi=chi)
     assert_allclose(q, z[:n], rtol=0, atol=1e-5)
-    assert_allclose(found.induced(q), z[n:].reshape(-1, 3), rtol=0, atol=1e-5)
-    assert_allclose(found.energy(chi, q), linear @ z + z @ H @ z / 2, rtol=1e-5)
+    assert_allclose(found.induced_dipoles(q), z[n:].reshape(-1, 3), rtol=0, atol=1e-5)
+    assert_allclose(found.energy(q, chi=chi), linear @ z + z @ H @ z / 2, rtol=1e-5)
 
 
 def test_observables_of_dipoles():
@@ -94,8 +93,8 @@ def test_observables_of_dipoles():
     rng = np.random.default_rng(1)
     atoms.info["potential_points"] = atoms.positions.mean(axis=0) + 3 * rng.normal(size=(5, 3))
     found, widths, alpha = equilibrium(atoms)
-    q = found.charges(5.0 + rng.normal(size=len(atoms)))
-    d = found.induced(q)
+    q = found.charges(chi=5.0 + rng.normal(size=len(atoms)))
+    d = found.induced_dipoles(q)
     positions, charges, more = sites(atoms, widths, d, alpha)
     every = type(atoms)("He" * len(charges), positions=positions)
     center = atoms.get_center_of_mass()
@@ -118,16 +117,15 @@ def test_observables_of_dipoles():
 
 
 def test_flat_molecules_polarise_out_of_their_plane():
-    """As far apart as to be alone, atoms have their own polarisability."""
+    """Atoms that are far apart have their own polarisability."""
     benzene = molecule("C6H6")
-    labels = make_targets(charges=[np.where(benzene.symbols == "H", 0.1, -0.1)])
+    [structure] = check_structures([benzene])
     found = {}
-    for name, response in {"none": QEq(), "dipoles": QEq(ALPHA)}.items():
-        soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=2)
-        model = make_pipeline(soap, CURSparsifier(n_points=1), KQEqRegressor(response=response))
-        found[name] = COULOMB * predict_polarizability(model.fit([benzene], labels), [benzene])[0]
+    for name, response in {"none": QEq(), "dipoles": QEq(polarizability=ALPHA)}.items():
+        alpha = response.prepare([1, 6]).equilibrium(structure).polarizability
+        found[name] = COULOMB * alpha
     assert abs(found["none"][2, 2]) < 1e-12
-    # 6.6 A^3 in experiment, which these are not fitted to.
+    # 6.6 A^3 in experiment, to which these parameters are not fitted.
     assert 2.0 < found["dipoles"][2, 2] < 7.2
     assert (np.diag(found["dipoles"]) > np.diag(found["none"])).all()
     apart = benzene.copy()
@@ -141,15 +139,16 @@ def test_atoms_that_are_not_polarisable():
     atoms = CASES["ion in a field"]
     chi = 5.0 + np.random.default_rng(0).normal(size=len(atoms))
     some, *_ = equilibrium(atoms, {"H": 0.0, "C": 0.9, "O": 0.6})
-    dipoles = some.induced(some.charges(chi))
+    dipoles = some.induced_dipoles(some.charges(chi=chi))
     assert not dipoles[atoms.numbers == 1].any() and np.abs(dipoles[atoms.numbers != 1]).min() > 0
-    none, widths, _ = equilibrium(atoms, dict.fromkeys("HCO", 0.0))
+    none, *_ = equilibrium(atoms, dict.fromkeys("HCO", 0.0))
     [structure] = check_structures([atoms])
-    plain = Equilibrium(structure, hardness_matrix(atoms, widths), None, widths)
-    q = plain.charges(chi)
-    assert_allclose(none.charges(chi), q, rtol=0, atol=1e-13)
-    assert_allclose(none.energy(chi, q), plain.energy(chi, q), rtol=1e-13)
-    assert plain.induced(q) is None
+    plain = QEq(radius_scale=0.35).prepare([1, 6, 8]).equilibrium(structure)
+    q = plain.charges(chi=chi)
+    assert_allclose(none.charges(chi=chi), q, rtol=0, atol=1e-13)
+    assert_allclose(none.energy(q, chi=chi), plain.energy(q, chi=chi), rtol=1e-13)
+    assert_allclose(none.polarizability, plain.polarizability, rtol=0, atol=1e-13)
+    assert not none.induced_dipoles(q).any() and plain.induced_dipoles(q) is None
 
 
 def test_close_atoms_have_a_least_energy():
@@ -159,7 +158,7 @@ def test_close_atoms_have_a_least_energy():
         atoms.positions *= scale
         response, *_ = equilibrium(atoms, {"H": 2.0, "C": 8.0, "O": 6.0})
         assert np.linalg.eigvalsh(response.dipoles.polarizability)[0] > 0
-        q = response.charges(np.arange(6.0))
+        q = response.charges(chi=np.arange(6.0))
         assert np.abs(q).max() < 10.0
 
 
@@ -184,22 +183,55 @@ def test_charges_and_dipoles_of_a_model_in_a_field():
     assert QEqRegressor().fit(X, y).response_.polarizability is None
 
 
-def test_bad_input():
-    X = [molecule("CH3OH"), molecule("CH3CH2OH")]
-    soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=2)
+def test_without_charges():
+    """No polarisability, and no dipoles."""
+    [structure] = check_structures([CASES["ion in a field"]])
+    nothing = NoCharges().prepare([1, 6, 8]).equilibrium(structure)
+    q = nothing.charges()
+    assert not nothing.polarizability.any() and nothing.induced_dipoles(q) is None
+    assert not nothing.dipole_gradient(q).any() and nothing.energy(q) == 0.0
+    assert nothing.rows(np.eye(5)) == nothing.dipole_rows == {}
+    assert not any(part.any() for part in nothing.energy_gradient(q))
+    operator, constant = nothing.observable(TARGETS["dipole"])
+    assert not (operator @ q + constant).any()
 
-    def fit(response, **options):
-        kqeq = KQEqRegressor(response=response, **options)
-        return make_pipeline(soap, CURSparsifier(n_points=1), kqeq).fit(X, np.zeros((2, 3)))
 
-    with pytest.raises(ValueError, match=r"structure 0 \(CH4O\): no polarisability in .* for O"):
-        fit(QEq({"H": 0.3, "C": 0.9}))
-    with pytest.raises(ValueError, match="polarizability of 'H' is -0.3"):
-        fit(ChargeFlow(polarizability={"H": -0.3}))
-    with pytest.raises(ValueError, match="'polarizability' parameter of QEq must be"):
-        fit(QEq(-1.0))
-    with pytest.raises(
-        ValueError, match=r"structure 0 \(CH4O\): induced dipoles .* solver='dense'"
-    ):
-        fit(QEq(ALPHA), solver="iterative")
-    assert len(predict_charges(fit(QEq(0.5)), X)) == 2
+class TestBadInput:
+    def test_values(self):
+        [structure] = check_structures([molecule("CH3OH")])
+        with pytest.raises(ValueError, match="no polarisability in `polarizability` for O"):
+            QEq(polarizability={"H": 0.3, "C": 0.9}).prepare([1, 6, 8])
+        with pytest.raises(ValueError, match="polarizability of 'H' is -0.3"):
+            ChargeFlow(polarizability={"H": -0.3}).prepare([1, 6, 8])
+
+    @pytest.mark.parametrize("response", [QEq, ChargeFlow])
+    def test_operator(self, response):
+        """Dipoles need the matrix itself."""
+        [structure] = check_structures([molecule("CH3OH")])
+        response = response(polarizability=ALPHA, solver="iterative").prepare([1, 6, 8])
+        with pytest.raises(ValueError, match=r"^structure 0: induced dipoles .* solver='dense'"):
+            response.equilibrium(structure, "structure 0")
+        response.set_params(solver="auto").prepare([1, 6, 8])
+        dipoles = response.equilibrium(structure, n_solutions=1).dipoles
+        with pytest.raises(TypeError, match="HardnessOperator stores no matrix"):
+            QEqEquilibrium(HardnessOperator(structure), dipoles=dipoles)
+
+    def test_in_fits(self):
+        X = [molecule("CH3OH"), molecule("CH3CH2OH")]
+        soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=2)
+
+        def fit(response):
+            kqeq = KQEqRegressor(response=response)
+            return make_pipeline(soap, CURSparsifier(n_points=1), kqeq).fit(X, np.zeros((2, 3)))
+
+        with pytest.raises(
+            ValueError, match=r"structure 0 \(CH4O\): no polarisability in .* for O"
+        ):
+            fit(QEq(polarizability={"H": 0.3, "C": 0.9}))
+        with pytest.raises(ValueError, match="'polarizability' parameter of QEq must be"):
+            fit(QEq(polarizability=-1.0))
+        with pytest.raises(
+            ValueError, match=r"structure 0 \(CH4O\): induced dipoles .* solver='dense'"
+        ):
+            fit(QEq(polarizability=ALPHA, solver="iterative"))
+        assert len(predict_charges(fit(QEq(polarizability=0.5)), X)) == 2

@@ -6,9 +6,15 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from numpy.testing import assert_allclose
 
-from skqeq.electrostatics import HardnessOperator, gaussian_widths, hardness_matrix
+from skqeq.electrostatics import (
+    DenseHardness,
+    HardnessOperator,
+    _solvers,
+    gaussian_widths,
+    hardness_matrix,
+)
 from skqeq.parameters import covalent_radii
-from skqeq.response import ChargeFlow, Equilibrium, FlowEquilibrium, Flows, _solvers
+from skqeq.response import ChargeFlow, FlowEquilibrium, Flows, QEq, QEqEquilibrium
 from skqeq.structures import check_structures
 
 from .. import helpers
@@ -23,14 +29,17 @@ def flows_of(atoms, softness=0.05, range=0.3):
 def flow(atoms, softness=0.05, range=0.3, iterative=False, hardness=0.0):
     structure, flows = flows_of(atoms, softness, range)
     widths = gaussian_widths(structure.numbers, radius_scale=0.35)
-    make = HardnessOperator if iterative else hardness_matrix
-    return FlowEquilibrium(structure, make(atoms, widths, hardness), flows, None, widths)
+    form = HardnessOperator if iterative else DenseHardness
+    return FlowEquilibrium(form(structure, widths, hardness), flows)
 
 
 def fields_of(atoms, seed=0):
-    """Electronegativities, and reference charges that were learned."""
+    """Electronegativities and learned reference charges."""
     rng = np.random.default_rng(seed)
-    return 5.0 + rng.normal(size=len(atoms)), 0.2 * rng.normal(size=len(atoms))
+    return {
+        "chi": 5.0 + rng.normal(size=len(atoms)),
+        "reference": 0.2 * rng.normal(size=len(atoms)),
+    }
 
 
 def separated(distance=12.0):
@@ -93,16 +102,16 @@ def naive(atoms, A, softness, range, chi, reference):
 @pytest.mark.parametrize("name", ["molecule", "ion in a field", "two parts"])
 def test_flows_of_pairs(name):
     atoms = CASES[name]
-    chi, learned = fields_of(atoms)
+    fields = fields_of(atoms)
     equilibrium = flow(atoms)
-    reference = equilibrium.reference(learned)
-    q = equilibrium.charges(chi, reference=reference)
+    q = equilibrium.charges(**fields)
     A = hardness_matrix(atoms, gaussian_widths(atoms.numbers, radius_scale=0.35))
-    expected, energy = naive(atoms, A, 0.05, 0.3, chi, learned)
+    expected, energy = naive(atoms, A, 0.05, 0.3, **fields)
     assert_allclose(q, expected, rtol=0, atol=1e-12)
-    assert_allclose(equilibrium.energy(chi, q, reference), energy, rtol=1e-12)
-    # What flows is driven by differences of the potential.
-    potential = equilibrium.potential(chi, q)
+    assert_allclose(equilibrium.energy(q, **fields), energy, rtol=1e-12)
+    # Differences of the potential drive the flows.
+    potential = equilibrium.potential(q, **fields)
+    reference = equilibrium.reference_charges(**fields)
     assert_allclose(q, reference - equilibrium.flows.laplacian @ potential, rtol=0, atol=1e-12)
 
 
@@ -125,10 +134,10 @@ def test_softness_falls_smoothly_and_ends():
 @pytest.mark.parametrize("name", CASES)
 def test_charge_is_conserved(name):
     atoms = CASES[name]
-    chi, learned = fields_of(atoms)
+    fields = fields_of(atoms)
     for softness in (0.0, 1e-3, 0.05, 1e3, 1e9):
         equilibrium = flow(atoms, softness)
-        q = equilibrium.charges(chi, reference=equilibrium.reference(learned))
+        q = equilibrium.charges(**fields)
         assert abs(q.sum() - atoms.info.get("charge", 0.0)) < 1e-12
         V = np.random.default_rng(1).normal(size=(len(atoms), 3))
         PV = equilibrium.project(V)
@@ -143,14 +152,13 @@ def test_charge_is_conserved(name):
 @pytest.mark.parametrize("name", ["molecule", "ion in a field", "crystal", "slab"])
 def test_soft_limit_is_charge_equilibration(name):
     atoms = CASES[name]
-    chi, learned = fields_of(atoms)
-    [structure] = check_structures([atoms])
-    widths = gaussian_widths(structure.numbers, radius_scale=0.35)
-    expected = Equilibrium(structure, hardness_matrix(atoms, widths)).charges(chi)
+    fields = fields_of(atoms)
+    widths = gaussian_widths(atoms.numbers, radius_scale=0.35)
+    expected = QEqEquilibrium(DenseHardness(atoms, widths)).charges(chi=fields["chi"])
     errors = []
     for softness in 10.0 ** np.arange(2, 12):
         equilibrium = flow(atoms, softness)
-        q = equilibrium.charges(chi, reference=equilibrium.reference(learned))
+        q = equilibrium.charges(**fields)
         errors.append(np.abs(q - expected).max())
     errors = np.array(errors)
     falling = errors[:-1] > 1e-8
@@ -163,21 +171,21 @@ def test_each_part_keeps_its_charge():
     """In the soft limit it is equilibrated at the sum of its reference charges."""
     atoms = separated()
     n = len(atoms) - 4
-    chi, learned = fields_of(atoms)
+    fields = fields_of(atoms)
     equilibrium = flow(atoms, 1e10)
-    reference = equilibrium.reference(learned)
-    q = equilibrium.charges(chi, reference=reference)
+    reference = equilibrium.reference_charges(**fields)
+    q = equilibrium.charges(**fields)
     A = hardness_matrix(atoms, gaussian_widths(atoms.numbers, radius_scale=0.35))
     parts = np.zeros((len(atoms), 2))
     parts[:n, 0] = parts[n:, 1] = 1.0
     bordered = np.block([[A, parts], [parts.T, np.zeros((2, 2))]])
-    linear = atoms.positions @ atoms.info["external_field"] - chi
+    linear = atoms.positions @ atoms.info["external_field"] - fields["chi"]
     expected = np.linalg.solve(bordered, np.append(linear, parts.T @ reference))[:-2]
     assert_allclose(q, expected, rtol=0, atol=1e-8)
     assert_allclose(parts.T @ q, parts.T @ reference, rtol=0, atol=1e-12)
     for softness in (1e-3, 0.05):
         equilibrium = flow(atoms, softness)
-        q = equilibrium.charges(chi, reference=reference)
+        q = equilibrium.charges(**fields)
         assert_allclose(parts.T @ q, parts.T @ reference, rtol=0, atol=1e-12)
 
 
@@ -185,10 +193,9 @@ def test_each_part_keeps_its_charge():
 @pytest.mark.parametrize("name", CASES)
 def test_without_softness_charges_are_local(name, iterative):
     atoms = CASES[name]
-    chi, learned = fields_of(atoms)
+    fields = fields_of(atoms)
     equilibrium = flow(atoms, 0.0, iterative=iterative)
-    reference = equilibrium.reference(learned)
-    assert (equilibrium.charges(chi, reference=reference) == reference).all()
+    assert (equilibrium.charges(**fields) == equilibrium.reference_charges(**fields)).all()
     assert not equilibrium.project(np.eye(len(atoms))).any()
     assert not len(equilibrium.flows.i)
 
@@ -200,23 +207,21 @@ def test_without_softness_charges_are_local(name, iterative):
 def test_energy_is_stationary(name):
     """``dE/dchi = q``, ``dE/dq_ref = u`` and ``dE/ds_ij = -(u_i - u_j)^2 / 2``."""
     atoms = CASES[name]
-    chi, learned = fields_of(atoms)
+    fields = fields_of(atoms)
     equilibrium = flow(atoms)
-    reference = equilibrium.reference(learned)
 
-    def energy(chi, reference, equilibrium=equilibrium):
-        return equilibrium.energy(
-            chi, equilibrium.charges(chi, reference=reference), reference
-        )  # fmt: skip
+    def energy(equilibrium=equilibrium, **changes):
+        changed = {f: x + changes.get(f, 0.0) for f, x in fields.items()}
+        return equilibrium.energy(equilibrium.charges(**changed), **changed)
 
-    q = equilibrium.charges(chi, reference=reference)
-    u = equilibrium.potential(chi, q)
+    q = equilibrium.charges(**fields)
+    u = equilibrium.potential(q, **fields)
     step = 1e-3 * np.random.default_rng(1).normal(size=len(atoms))
-    slope = energy(chi + step, reference) - energy(chi - step, reference)
-    assert_allclose(slope, 2 * step @ q, rtol=0, atol=1e-10)
+    change = energy(chi=step) - energy(chi=-step)
+    assert_allclose(change, 2 * step @ q, rtol=0, atol=1e-10)
     step -= step.mean()
-    slope = energy(chi, reference + step) - energy(chi, reference - step)
-    assert_allclose(slope, 2 * step @ u, rtol=0, atol=1e-9)
+    change = energy(reference=step) - energy(reference=-step)
+    assert_allclose(change, 2 * step @ u, rtol=0, atol=1e-9)
     flows = equilibrium.flows
     both = (flows.i == flows.i[0]) & (flows.j == flows.j[0])
     both |= (flows.j == flows.i[0]) & (flows.i == flows.j[0])
@@ -224,41 +229,76 @@ def test_energy_is_stationary(name):
     for h in (1e-4, -1e-4):
         _, changed = flows_of(atoms)
         changed.softness = soft + h * both / (both.sum() / 2)
-        other = FlowEquilibrium(*_parts(atoms), changed)
-        energies.append(energy(chi, reference, other))
+        energies.append(energy(FlowEquilibrium(equilibrium.hardness, changed)))
     expected = -((u[flows.i[0]] - u[flows.j[0]]) ** 2) / 2
     assert_allclose((energies[0] - energies[1]) / 2e-4, expected, rtol=1e-5, atol=1e-8)
-
-
-def _parts(atoms):
-    [structure] = check_structures([atoms])
-    widths = gaussian_widths(structure.numbers, radius_scale=0.35)
-    return structure, hardness_matrix(atoms, widths)
 
 
 @pytest.mark.parametrize("iterative", [False, True])
 @pytest.mark.parametrize("name", CASES)
 def test_rows(name, iterative):
-    """What both fields do to charges and potential; they are affine, so differences are exact."""
+    """Charges and potential are affine in both fields, so that differences are exact."""
     atoms = CASES[name]
-    chi, learned = fields_of(atoms)
+    fields = fields_of(atoms)
     equilibrium = flow(atoms, iterative=iterative)
     Y, W = np.random.default_rng(2).normal(size=(2, 3, len(atoms)))
 
-    def value(chi, learned, W=W):
-        q = equilibrium.charges(chi, reference=equilibrium.reference(learned))
-        return Y @ q + W @ equilibrium.potential(chi, q)
+    def value(**changes):
+        changed = {f: x + changes.get(f, 0.0) for f, x in fields.items()}
+        q = equilibrium.charges(**changed)
+        return Y @ q + W @ equilibrium.potential(q, **changed)
 
-    start = value(chi, learned)
-    over_chi = np.stack([value(chi + e, learned) - start for e in np.eye(len(atoms))], axis=1)
-    over_learned = np.stack([value(chi, learned + e) - start for e in np.eye(len(atoms))], axis=1)
+    start = value()
     scale = 1e-5 if iterative else 1e-11
-    found = equilibrium.rows(Y, W)
-    assert_allclose(found[0], over_chi, rtol=0, atol=scale * np.abs(over_chi).max())
-    assert_allclose(found[1], over_learned, rtol=0, atol=scale * np.abs(over_learned).max())
-    W = np.zeros_like(W)
-    for one, other in zip(equilibrium.rows(Y), equilibrium.rows(Y, W), strict=True):
-        assert_allclose(one, other, rtol=0, atol=1e-12)
+    rows = equilibrium.rows(Y, W)
+    for name in fields:
+        steps = np.eye(len(atoms))
+        expected = np.stack([value(**{name: step}) - start for step in steps], axis=1)
+        atol = scale * np.abs(expected).max()
+        assert_allclose(rows[name], expected, rtol=0, atol=atol)
+    of_charges, also = equilibrium.rows(Y), equilibrium.rows(Y, np.zeros_like(W))
+    for name in fields:
+        assert_allclose(of_charges[name], also[name], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("iterative", [False, True])
+@pytest.mark.parametrize("name", ["molecule", "ion in a field", "crystal"])
+def test_parameter_gradient(name, iterative):
+    """A function of rows and charges, by differences of range and softness."""
+    atoms = CASES[name]
+    [structure] = check_structures([atoms])
+    fields, n = fields_of(atoms), len(atoms)
+    elements = np.unique(atoms.numbers)
+    U, of_chi, of_reference = np.random.default_rng(5).normal(size=(3, 4, n))
+    alpha = np.arange(1.0, 5.0)
+    solver, accuracy = "iterative" if iterative else "dense", 1e-11 if iterative else 1e-8
+    options = {"range": 0.3, "softness": dict.fromkeys(elements.tolist(), 0.05)}
+
+    def prepared(**changes):
+        response = ChargeFlow(**options | changes, solver=solver, accuracy=accuracy)
+        response = response.prepare(elements)
+        return response, response.equilibrium(structure)
+
+    def value(**changes):
+        _, equilibrium = prepared(**changes)
+        rows = equilibrium.rows(U)
+        q = equilibrium.charges(**fields)
+        return (
+            np.vdot(of_chi, rows["chi"]) + np.vdot(of_reference, rows["reference"]) + alpha @ U @ q
+        )
+
+    response, equilibrium = prepared()
+    u = equilibrium.potential(equilibrium.charges(**fields), **fields)
+    row_gradients = {"chi": of_chi, "reference": of_reference}
+    found = response.parameter_gradient(equilibrium, U, row_gradients, np.multiply.outer(alpha, u))
+    h = 1e-4
+    numeric = value(range=0.3 * np.exp(h)) - value(range=0.3 * np.exp(-h))
+    assert_allclose(found["range"], numeric / (2 * h), rtol=1e-5)
+    for k, z in enumerate(elements.tolist()):
+        soft = [options["softness"] | {z: 0.05 * np.exp(sign * h)} for sign in (1, -1)]
+        numeric = value(softness=soft[0]) - value(softness=soft[1])
+        assert_allclose(found["softness"][k], numeric / (2 * h), rtol=1e-5, atol=1e-7)
+    assert QEq().prepare(elements).parameter_gradient(equilibrium, U, row_gradients, U) == {}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -302,12 +342,10 @@ def test_gradients_of_the_softness(name):
 @pytest.mark.parametrize("softness", [1e-4, 0.05, 1.0, 100.0])
 def test_iteration_finds_the_same_charges(softness):
     for atoms in (salt(), separated(), slab()):
-        chi, learned = fields_of(atoms)
         found = []
         for iterative in (False, True):
             equilibrium = flow(atoms, softness, iterative=iterative)
-            reference = equilibrium.reference(learned)
-            found.append(equilibrium.charges(chi, reference=reference))
+            found.append(equilibrium.charges(**fields_of(atoms)))
         assert equilibrium.n_iterations > 0
         assert_allclose(found[1], found[0], rtol=0, atol=1e-7)
         assert abs(found[1].sum() - atoms.info.get("charge", 0.0)) < 1e-12
@@ -315,16 +353,15 @@ def test_iteration_finds_the_same_charges(softness):
 
 def test_warm_start_saves_iterations():
     atoms = salt()
-    chi, learned = fields_of(atoms)
+    fields = fields_of(atoms)
     equilibrium = flow(atoms, iterative=True)
-    reference = equilibrium.reference(learned)
-    cold = equilibrium.charges(chi, reference=reference)
+    cold = equilibrium.charges(**fields)
     n_cold = equilibrium.n_iterations
-    chi = chi + 1e-4 * np.cos(np.arange(len(chi)))
-    warm = equilibrium.charges(chi, cold, reference)
+    fields["chi"] = fields["chi"] + 1e-4 * np.cos(np.arange(len(atoms)))
+    warm = equilibrium.charges(start=cold, **fields)
     assert 0 < equilibrium.n_iterations < n_cold - 2
-    assert_allclose(warm, equilibrium.charges(chi, reference=reference), rtol=0, atol=1e-8)
-    assert_allclose(equilibrium.charges(chi, warm, reference), warm, rtol=0, atol=1e-8)
+    assert_allclose(warm, equilibrium.charges(**fields), rtol=0, atol=1e-8)
+    assert_allclose(equilibrium.charges(start=warm, **fields), warm, rtol=0, atol=1e-8)
     assert equilibrium.n_iterations <= 1
 
 
@@ -333,7 +370,8 @@ def test_iterations_do_not_grow_with_the_system():
     for n in (2, 4):
         atoms = salt(n)
         equilibrium = flow(atoms, iterative=True)
-        equilibrium.charges(np.where(atoms.symbols == "Na", 3.0, 8.0) + fields_of(atoms)[0])
+        chi = np.where(atoms.symbols == "Na", 3.0, 8.0) + fields_of(atoms)["chi"]
+        equilibrium.charges(chi=chi)
         n_iterations.append(equilibrium.n_iterations)
     assert n_iterations[1] <= n_iterations[0] + 8 < 30
 
@@ -343,12 +381,10 @@ def test_minute_flows_are_no_obstacle():
     water = helpers.rattled("H2O", 0)
     for distance in np.linspace(3.5, 4.8, 40):
         atoms = water + Atoms("C", [[0.0, 0.0, distance]])
-        chi, learned = fields_of(atoms)
         found = []
         for iterative in (False, True):
             equilibrium = flow(atoms, iterative=iterative)
-            reference = equilibrium.reference(learned)
-            found.append(equilibrium.charges(chi, reference=reference))
+            found.append(equilibrium.charges(**fields_of(atoms)))
         assert_allclose(found[1], found[0], rtol=0, atol=1e-7)
 
 
@@ -360,36 +396,33 @@ def test_a_large_range_takes_no_time_on_a_molecule():
 def test_energy_does_not_feel_errors_of_the_charges():
     """To first order, so that iterations need not be exact."""
     atoms = CASES["ion in a field"]
-    chi, learned = fields_of(atoms)
+    fields = fields_of(atoms)
     equilibrium = flow(atoms)
-    reference = equilibrium.reference(learned)
-    q = equilibrium.charges(chi, reference=reference)
+    q = equilibrium.charges(**fields)
     step = np.random.default_rng(0).normal(size=len(q))
     step -= step.mean()
     errors = [
-        equilibrium.energy(chi, q + h * step, reference) - equilibrium.energy(chi, q, reference)
+        equilibrium.energy(q + h * step, **fields) - equilibrium.energy(q, **fields)
         for h in (1e-3, 1e-4)
     ]
     assert_allclose(errors[0] / errors[1], 100.0, rtol=1e-3)
-    local = equilibrium.reference(np.zeros(len(q)))
-    assert equilibrium.energy(chi, q) == equilibrium.energy(chi, q, local)
+    without = {"chi": fields["chi"], "reference": np.zeros(len(q))}
+    assert equilibrium.energy(q, chi=fields["chi"]) == equilibrium.energy(q, **without)
 
 
 def test_failure_to_converge_gives_advice(monkeypatch):
     monkeypatch.setattr(_solvers, "MAX_ITERATIONS", 3)
     with pytest.raises(RuntimeError, match=r"^Cl108Na108: charges did not converge in 3 .*lower"):
-        flow(salt(), iterative=True).charges(fields_of(salt())[0])
+        flow(salt(), iterative=True).charges(**fields_of(salt()))
 
 
 def test_matrix_that_is_far_from_positive_definite_is_refused():
     atoms = CASES["molecule"]
-    structure, A = _parts(atoms)
     with pytest.raises(ValueError, match="^CH4O: the hardness matrix is not positive definite"):
-        FlowEquilibrium(structure, A - 200 * np.eye(len(A)), flow(atoms).flows)
-    # What flows may cost holds charges together that would fly apart.
-    FlowEquilibrium(
-        structure, A - 1.001 * np.linalg.eigvalsh(A)[0] * np.eye(len(A)), flow(atoms).flows
-    )
+        flow(atoms, hardness=-200.0).charges()
+    # The cost of the flows holds charges together that would fly apart.
+    lowest = np.linalg.eigvalsh(flow(atoms).hardness.matrix)[0]
+    flow(atoms, hardness=-1.001 * lowest).charges()
 
 
 def test_parameters():
@@ -398,7 +431,7 @@ def test_parameters():
         "range": 0.25,
         "amplitude": 0.1,
         "amplitude_baseline": 1.0,
-        "polarizability": None,
+        **QEq().get_params(),
     }
     _, flows = flows_of(molecule("H2O"))
     assert len(flows.i) == 6

@@ -5,8 +5,8 @@ import pytest
 from ase import Atoms
 from numpy.testing import assert_allclose
 
-from skqeq import check_structures
-from skqeq.response import Equilibrium, equilibrate
+from skqeq.electrostatics import DenseHardness
+from skqeq.response import QEqEquilibrium, equilibrate
 
 from .. import helpers
 
@@ -14,20 +14,21 @@ from .. import helpers
 @pytest.fixture
 def case():
     atoms = helpers.rattled("CH3OH", 0, charge=1, field=[0.3, 0.1, -0.2])
-    A = helpers.hardness_matrix(atoms, helpers.gaussian_widths(atoms), 0.7)
-    [structure] = check_structures([atoms])
-    return atoms, A, Equilibrium(structure, A)
+    widths = helpers.gaussian_widths(atoms)
+    A = helpers.hardness_matrix(atoms, widths, 0.7)
+    return atoms, A, QEqEquilibrium(DenseHardness(atoms, widths, 0.7))
 
 
 def test_charges(case):
     atoms, _, equilibrium = case
     chi = np.random.default_rng(0).normal(size=len(atoms))
     expected = helpers.equilibrate(atoms, chi, hardness=0.7)
-    assert_allclose(equilibrium.charges(chi), expected, atol=1e-13)
-    assert_allclose(equilibrium.charges(chi + 1e3), expected, atol=1e-11)
+    assert_allclose(equilibrium.charges(chi=chi), expected, atol=1e-13)
+    assert_allclose(equilibrium.charges(chi=chi + 1e3), expected, atol=1e-11)
     zero = np.zeros(len(atoms))
     expected = helpers.equilibrate(atoms, zero, hardness=0.7)
-    assert_allclose(equilibrium.charges(zero), expected, atol=1e-13)
+    assert_allclose(equilibrium.charges(chi=zero), expected, atol=1e-13)
+    assert_allclose(equilibrium.charges(), expected, atol=1e-13)
 
 
 def test_projector(case):
@@ -50,20 +51,19 @@ def test_rows(case):
     atoms, _, equilibrium = case
     T = np.random.default_rng(2).normal(size=(5, len(atoms)))
     chi = np.random.default_rng(3).normal(size=len(atoms))
-    differences = np.stack(
-        [T @ (equilibrium.charges(chi + h) - equilibrium.charges(chi)) for h in np.eye(len(atoms))],
-        axis=1,
-    )
-    assert_allclose(equilibrium.rows(T)[0], differences, atol=1e-13)
+    q = equilibrium.charges(chi=chi)
+    steps = np.eye(len(atoms))
+    differences = [T @ (equilibrium.charges(chi=chi + step) - q) for step in steps]
+    assert_allclose(equilibrium.rows(T)["chi"], np.stack(differences, axis=1), atol=1e-13)
 
 
 def test_indefinite_matrix_gives_advice(case):
-    atoms, A, _ = case
-    [structure] = check_structures([atoms])
+    atoms, _, _ = case
+    equilibrium = QEqEquilibrium(DenseHardness(atoms, helpers.gaussian_widths(atoms), -100.0))
     with pytest.raises(
         ValueError, match="CH4O: the hardness matrix is not positive definite; raise hardness"
     ):
-        Equilibrium(structure, A - 100 * np.eye(len(A)))
+        equilibrium.charges(chi=np.zeros(len(atoms)))
 
 
 def test_slab_of_wide_charges_in_a_small_cell():

@@ -9,11 +9,17 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from numpy.testing import assert_allclose
 
-from skqeq import QEqRegressor, check_structures, make_targets, predict_charges
-from skqeq.electrostatics import HardnessOperator, hardness_matrix
-from skqeq.electrostatics._hardness import hardness_for, is_iterative
+from skqeq import QEq, QEqRegressor, check_structures, make_targets, predict_charges
+from skqeq.electrostatics import (
+    DenseHardness,
+    HardnessOperator,
+    _solvers,
+    hardness_matrix,
+    make_hardness,
+)
+from skqeq.electrostatics._choice import is_iterative
 from skqeq.parameters import qeq_electronegativities
-from skqeq.response import Equilibrium, _solvers, equilibrate
+from skqeq.response import QEqEquilibrium, equilibrate
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,11 +64,11 @@ def test_charges(name):
 @pytest.mark.parametrize("name", ["crystal", "charged slab in a field", "cluster"])
 def test_rows(name):
     atoms = CASES[name]
-    [structure] = check_structures([atoms])
     T = np.random.default_rng(1).normal(size=(4, len(atoms)))
-    dense = Equilibrium(structure, hardness_matrix(atoms)).rows(T)[0]
-    rows = Equilibrium(structure, HardnessOperator(atoms)).rows(T)[0]
-    assert_allclose(rows, dense, rtol=0, atol=1e-8)
+    rows = [
+        QEqEquilibrium(form(atoms)).rows(T)["chi"] for form in (DenseHardness, HardnessOperator)
+    ]
+    assert_allclose(rows[1], rows[0], rtol=0, atol=1e-8)
 
 
 def systems():
@@ -114,27 +120,26 @@ def test_mixed_widths_and_hardness(pbc):
 
 def test_warm_start_saves_iterations():
     atoms = salt((True, True, False), n=4)
-    [structure] = check_structures([atoms])
     chi = electronegativities(atoms)
-    equilibrium = Equilibrium(structure, HardnessOperator(atoms))
-    cold = equilibrium.charges(chi)
+    equilibrium = QEqEquilibrium(HardnessOperator(atoms))
+    cold = equilibrium.charges(chi=chi)
     n_cold = equilibrium.n_iterations
-    warm = equilibrium.charges(chi + 1e-4 * np.cos(np.arange(len(chi))), start=cold)
+    warm = equilibrium.charges(chi=chi + 1e-4 * np.cos(np.arange(len(chi))), start=cold)
     assert 0 < equilibrium.n_iterations < n_cold - 2
     assert_allclose(warm, cold, rtol=0, atol=1e-4)
     # Charges of another sum are no obstacle, and are not modified.
     start = cold + 1.0
-    assert_allclose(equilibrium.charges(chi, start), cold, rtol=0, atol=1e-8)
+    assert_allclose(equilibrium.charges(chi=chi, start=start), cold, rtol=0, atol=1e-8)
     assert_allclose(start - cold, 1.0)
-    assert_allclose(equilibrium.charges(chi, cold), cold, rtol=0, atol=1e-12)
+    assert_allclose(equilibrium.charges(chi=chi, start=cold), cold, rtol=0, atol=1e-12)
     assert equilibrium.n_iterations == 0
 
 
 def test_nothing_to_do():
     atoms = salt()
-    [structure] = check_structures([atoms])
-    equilibrium = Equilibrium(structure, HardnessOperator(atoms))
-    assert not equilibrium.charges(np.full(len(atoms), 3.0)).any()
+    equilibrium = QEqEquilibrium(HardnessOperator(atoms))
+    assert not equilibrium.charges(chi=np.full(len(atoms), 3.0)).any()
+    assert equilibrium.n_iterations == 0
 
 
 def test_failure_to_converge_gives_advice(monkeypatch):
@@ -144,7 +149,7 @@ def test_failure_to_converge_gives_advice(monkeypatch):
         RuntimeError, match=r"^Cl108Na108: charges did not converge in 3 .* solver="
     ):
         equilibrate(atoms, electronegativities(atoms), solver="iterative")
-    model = QEqRegressor(solver="iterative")
+    model = QEqRegressor(response=QEq(solver="iterative"))
     with pytest.raises(RuntimeError, match=r"^structure 0 \(Cl108Na108\): charges did not"):
         model.fit([atoms], make_targets(charges=[np.zeros(len(atoms))]))
 
@@ -168,7 +173,7 @@ def test_choice_of_the_solver():
         # Many right-hand sides pay for a factorisation, until it does not fit into memory.
         assert not iterative(10_000, 10_000, pbc) and iterative(30_000, 30_000, pbc)
     with pytest.raises(ValueError, match="solver must be one of auto, dense, iterative, got 'lu'"):
-        hardness_for(check_structures([salt()])[0], None, 0.0, 1e-8, "lu")
+        make_hardness(check_structures([salt()])[0], None, 0.0, 1e-8, "lu")
 
 
 @pytest.mark.parametrize("name, value", [("chi", [1.0]), ("chi", [np.nan] * 8), ("start", [0.0])])
@@ -180,7 +185,7 @@ def test_bad_vectors(name, value):
 
 
 class TestModels:
-    """The solver as a parameter of the estimators."""
+    """The solver as a parameter of the response of an estimator."""
 
     def labelled(self):
         X = [salt(), salt((True, True, False), 2), salt(False, 1)]
@@ -189,21 +194,22 @@ class TestModels:
 
     def test_same_model(self):
         X, y = self.labelled()
-        models = [QEqRegressor(solver=solver).fit(X, y) for solver in ("dense", "iterative")]
+        responses = [QEq(solver=solver) for solver in ("dense", "iterative")]
+        models = [QEqRegressor(response=response).fit(X, y) for response in responses]
         assert_allclose(models[1].coef_, models[0].coef_, rtol=1e-6)
         for one, other in zip(*(predict_charges(model, X) for model in models)):
             assert_allclose(other, one, rtol=0, atol=1e-7)
 
     def test_accuracy(self):
         X, y = self.labelled()
-        exact = QEqRegressor(accuracy=1e-11).fit(X, y)
-        rough = QEqRegressor(accuracy=1e-3).fit(X, y)
+        exact = QEqRegressor(response=QEq(accuracy=1e-11)).fit(X, y)
+        rough = QEqRegressor(response=QEq(accuracy=1e-3)).fit(X, y)
         pairs = zip(exact.predict_charges(X), rough.predict_charges(X))
         assert 1e-9 < max(np.abs(one - other).max() for one, other in pairs) < 1e-3
 
     def test_start(self):
         X, y = self.labelled()
-        model = QEqRegressor(solver="iterative").fit(X, y)
+        model = QEqRegressor(response=QEq(solver="iterative")).fit(X, y)
         charges = predict_charges(model, X)
         for one, other in zip(predict_charges(model, X, start=charges), charges):
             assert_allclose(one, other, rtol=0, atol=1e-9)
@@ -211,8 +217,8 @@ class TestModels:
     @pytest.mark.parametrize("parameter, value", [("solver", "lu"), ("accuracy", 1.0)])
     def test_bad_parameters(self, parameter, value):
         X, y = self.labelled()
-        with pytest.raises(ValueError, match=f"The '{parameter}' parameter of QEqRegressor"):
-            QEqRegressor(**{parameter: value}).fit(X, y)
+        with pytest.raises(ValueError, match=f"The '{parameter}' parameter of QEq must be"):
+            QEqRegressor(response=QEq(**{parameter: value})).fit(X, y)
 
     def test_bad_start(self):
         X, y = self.labelled()

@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from skqeq import CURSparsifier, SOAPFeaturizer, StructureFeatures
-from skqeq.sparsify._cur import Rows
+from skqeq.sparsify._environments import Environments
 
 from .. import helpers
 
@@ -155,12 +155,12 @@ def test_what_is_looked_at_is_spread_and_reaches_rare_elements(monkeypatch):
         X[i].symbols[X[i].symbols == "O"] = "N"
     features = SOAPFeaturizer(n_max=2, l_max=1).fit_transform(X)
     looked = []
-    sketch = Rows.sketch
+    sketch = Environments.sketch
     monkeypatch.setattr(
-        Rows,
+        Environments,
         "sketch",
-        lambda rows, wanted, *args: (
-            looked.append(rows.locate(wanted)) or sketch(rows, wanted, *args)
+        lambda environments, index, *args: (
+            looked.append(environments.locate(index)) or sketch(environments, index, *args)
         ),
     )
     CURSparsifier(n_points=1, max_environments=10).fit(features)
@@ -258,3 +258,57 @@ def test_undefined_features_are_refused(value, n_points):
 def test_bad_block_weights(features, weights):
     with pytest.raises(ValueError, match="block_weights must be 2 non-negative numbers"):
         CURSparsifier(n_points=2, block_weights=weights).fit(features)
+
+
+@pytest.mark.parametrize("per_species", [True, False])
+def test_an_array_after_a_fit_to_structures(features, per_species):
+    """Not even if it has the right number of columns: it does not say which rows are of which."""
+    sparsifier = CURSparsifier(n_points=2, per_species=per_species).fit(features)
+    message = "fitted with the features of structures, but X is a ndarray of shape"
+    with pytest.raises(TypeError, match=message):
+        sparsifier.transform(features[0])
+    with pytest.raises(TypeError, match="but X is a list; pass the result of SOAPFeat"):
+        sparsifier.transform(features[0].tolist())
+
+
+def test_structures_after_a_fit_to_an_array(features):
+    rows = dense(features)
+    sparsifier = CURSparsifier(n_points=2).fit(rows)
+    with pytest.raises(TypeError, match="with an array of rows, but X are the features of 8 struc"):
+        sparsifier.transform(features)
+    # A new fit may be to anything.
+    assert len(sparsifier.fit(features).transform(features)) == 8
+    assert sparsifier.fit(rows).transform(rows).shape == (len(rows), 2)
+
+
+def test_a_sparse_set_that_is_extended(features):
+    """Environments that joined the sparse set are represented in full, and others better."""
+
+    def represented(source):
+        phi = StructureFeatures(features.structures, source)
+        return [np.sum(phi[i] ** 2, axis=1) for i in range(len(phi))]
+
+    source = CURSparsifier(n_points=1).fit_transform(features).source
+    structure = features.structures[1]
+    larger = source.with_environments(structure)
+    assert larger.boundaries[-1] == source.boundaries[-1] + len(structure)
+    before, after = represented(source), represented(larger)
+    assert before[1].min() < 0.995
+    assert_allclose(after[1], 1, atol=1e-6)
+    for old, new in zip(before, after):
+        assert (new > old - 1e-6).all()
+
+
+def test_a_sketch_keeps_the_geometry(X, features):
+    source = CURSparsifier(n_points=1).fit_transform(features).source
+    rows = dense(features)
+    half = features.n_features // 2
+    unit = np.concatenate(
+        [b / np.linalg.norm(b, axis=1)[:, None] for b in (rows[:, :half], rows[:, half:])], axis=1
+    )
+    sketch = source.sketch(features.structures, np.random.default_rng(0), width=200)
+    assert sketch.shape == (len(rows), min(200, features.n_features))
+    exact, found = unit @ unit.T, sketch @ sketch.T
+    assert np.corrcoef(found.ravel(), exact.ravel())[0, 1] > 0.9
+    whole = source.sketch(features.structures, np.random.default_rng(0), width=10**6)
+    assert_allclose(whole @ whole.T, exact, atol=1e-12)

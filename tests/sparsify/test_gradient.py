@@ -6,9 +6,17 @@ from ase.build import bulk
 from numpy.testing import assert_allclose
 from sklearn.pipeline import make_pipeline
 
-from skqeq import CURSparsifier, SOAPFeaturizer
-from skqeq.sparsify._gradient import SparseGradient
-from skqeq.structures import check_structures
+from skqeq import (
+    CURSparsifier,
+    KQEqRegressor,
+    SOAPFeaturizer,
+    StructureFeatures,
+    make_targets,
+    predict_energy,
+    predict_forces,
+    predict_std,
+)
+from skqeq.structures import FeatureSource, Neighborhood, Tile, check_structures
 
 from .. import helpers
 
@@ -40,7 +48,7 @@ def test_derivatives(X, zeta, compression, per_species, cutoff_width, monkeypatc
     features = model.fit_transform(X)
     atoms = X[0]
     [structure] = check_structures([atoms])
-    gradient = SparseGradient(features.source, structure)
+    gradient = features.gradient(structure)
     rng = np.random.default_rng(0)
     q, w = rng.normal(size=len(atoms)), rng.normal(size=features.n_features)
     dq, virial = gradient.pull_back(np.outer(q, w))
@@ -81,3 +89,116 @@ def test_derivatives(X, zeta, compression, per_species, cutoff_width, monkeypatc
     ):
         near, far = (value(h, *arguments) - value(-h, *arguments) for h in (1e-4, 2e-4))
         assert_allclose((8 * near - far) / 12e-4, expected, rtol=0, atol=1e-7 * scale)
+
+
+def test_gradients_of_stacked_sources():
+    """Side by side they are those of the parts, and a descriptor that is stacked is one."""
+    soaps = [SOAPFeaturizer(r_cut=r, n_max=3, l_max=2, cutoff_width=1.0) for r in (2.0, 3.0)]
+    parts = [make_pipeline(soap, CURSparsifier(n_points=2)).fit(MOLECULES) for soap in soaps]
+    features = [part.transform(MOLECULES) for part in parts]
+    both = np.hstack(features)
+    assert both.source.has_gradient and len(both.source.sources) == 2
+    structure = both.structures[0]
+    gradient, single = both.gradient(structure), [f.gradient(structure) for f in features]
+    rng = np.random.default_rng(0)
+    q, w = rng.normal(size=(2, len(structure))), rng.normal(size=(2, both.n_features))
+    dual, duals = both.dual(w), [f.dual(u) for f, u in zip(features, both.source.split(w))]
+    assert_allclose(gradient.field(dual[0]), sum(g.field(u[0]) for g, u in zip(single, duals)))
+    cotangents = rng.normal(size=(len(structure), both.n_features))
+    shares = both.source.split(cotangents)
+    for found, expected in (
+        (gradient.field_gradient(q, dual), [g.field_gradient(q, u) for g, u in zip(single, duals)]),
+        (gradient.pull_back(cotangents), [g.pull_back(t) for g, t in zip(single, shares)]),
+    ):
+        for k in range(2):
+            assert_allclose(found[k], expected[0][k] + expected[1][k], rtol=0, atol=1e-10)
+    for k, found in enumerate(gradient.jacobian(q)):
+        expected = np.concatenate([g.jacobian(q)[k] for g in single], axis=-1)
+        assert_allclose(found, expected, rtol=0, atol=1e-10)
+    for k, found in enumerate(gradient.residual_variances()):
+        expected = sum(g.residual_variances()[k] for g in single)
+        assert_allclose(found, expected, rtol=0, atol=1e-10)
+    # The descriptors side by side behind one sparse set.
+    union = np.hstack([soap.fit_transform(MOLECULES) for soap in soaps])
+    double = SOAPFeaturizer(r_cut=(2.0, 3.0), n_max=3, l_max=2, cutoff_width=1.0)
+    sparsifier = CURSparsifier(n_points=2)
+    once = sparsifier.fit_transform(double.fit_transform(MOLECULES)).gradient(structure)
+    stacked = sparsifier.fit_transform(union).gradient(structure)
+    assert_allclose(stacked.jacobian(q)[0], once.jacobian(q)[0], rtol=0, atol=1e-10)
+
+
+class Distances(FeatureSource):
+    """A descriptor of a user: sums of Gaussians of the distances to the neighbours."""
+
+    boundaries, row_bytes, has_neighborhoods = (0, 3), 24, True
+
+    def tiles(self, structures):
+        values = np.concatenate([Near(structure).rows() for structure in structures])
+        return [Tile(np.arange(len(values)), (slice(0, 3),), values)]
+
+    def neighborhoods(self, structure):
+        return [Near(structure)]
+
+
+class Near(Neighborhood):
+    columns = (slice(0, 3),)
+
+    def __init__(self, structure):
+        self.n_atoms = len(structure)
+        self.i, self.j = np.nonzero(~np.eye(self.n_atoms, dtype=bool))
+        self.D = structure.positions[self.j] - structure.positions[self.i]
+        r, centers = np.linalg.norm(self.D, axis=1)[:, None], np.array([1.0, 2.0, 3.0])
+        self.values = np.exp(-((r - centers) ** 2))
+        # d values / d D = -2 (r - c) values D / r
+        self.J = (-2 * (r - centers) * self.values / r)[:, None] * self.D[:, :, None]
+
+    def rows(self):
+        rows = np.zeros((self.n_atoms, 3))
+        np.add.at(rows, self.i, self.values)
+        return rows
+
+    def pull_back(self, cotangents):
+        return np.einsum("paf,pf->pa", self.J, cotangents[self.i])
+
+    def jacobians(self):
+        yield np.arange(len(self.i)), np.arange(3), self.J
+
+    def jacobian_of(self, i):
+        J = np.zeros((3 * self.n_atoms + 9, 3))
+        for f in range(3):
+            g = np.where(self.i[:, None] == i, self.J[:, :, f], 0.0)
+            J[:, f] = np.concatenate([part.ravel() for part in self.gather(g)])
+        return J
+
+
+def test_a_descriptor_of_a_user_has_forces_and_their_deviations():
+    """A source and a neighbourhood are all that a new descriptor needs."""
+    y = make_targets(charges=[np.linspace(-0.3, 0.3, len(atoms)) for atoms in MOLECULES])
+    structures = check_structures(MOLECULES)
+    features = StructureFeatures(structures, Distances())
+    model = make_pipeline(
+        CURSparsifier(n_points=2, jitter=1e-6), KQEqRegressor(store_triangles=True)
+    ).fit(features, y)
+    forces = predict_forces(model, features)[0]
+    energies = []
+    for sign in (1, -1):
+        moved = MOLECULES[0].copy()
+        moved.positions[1, 2] += sign * 1e-4
+        moved = StructureFeatures(check_structures([moved]), Distances())
+        energies.append(predict_energy(model, moved)[0])
+    assert forces[1, 2] == pytest.approx(-(energies[0] - energies[1]) / 2e-4, rel=1e-5, abs=1e-7)
+    std = predict_std(model, features, ["forces"])["forces"]
+    assert all(np.isfinite(s).all() and (s > 0).all() for s in std)
+
+
+def test_sources_without_derivatives():
+    features = StructureFeatures.from_arrays(MOLECULES, [np.eye(9)[a.numbers] for a in MOLECULES])
+    phi = CURSparsifier(n_points=1).fit_transform(features)
+    stacked = np.hstack([features, phi])
+    for x in (features, phi, stacked):
+        assert not x.source.has_gradient and not x.source.has_neighborhoods
+        with pytest.raises(TypeError, match="need features of known derivative"):
+            x.gradient(x.structures[0])
+    for x in (features, stacked):
+        with pytest.raises(TypeError, match="need features of known derivative"):
+            x.dual(np.zeros(x.n_features))

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 from sklearn.pipeline import make_pipeline
 
-from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer
+from skqeq import CURSparsifier, KQEqRegressor, QEq, SOAPFeaturizer
 from skqeq.datasets import load_molecules
 from skqeq.sparsify._mixed import RANK, MixedProducts, products
 
@@ -59,7 +59,7 @@ def fitted():
         model = make_pipeline(
             SOAPFeaturizer(n_max=4, l_max=3),
             CURSparsifier(n_points=90, dtype=dtype),
-            KQEqRegressor(hardness=1.0),
+            KQEqRegressor(response=QEq(hardness=1.0)),
         )
         return model.fit(X, D)
 

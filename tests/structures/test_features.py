@@ -10,7 +10,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
 
 from skqeq import CURSparsifier, SOAPFeaturizer, StructureFeatures, check_structures
-from skqeq.structures._sources import NoFeatures, StackedSource
+from skqeq.structures import Block, FeatureSource, NoFeatures, StackedSource
 
 from .. import helpers
 
@@ -154,7 +154,7 @@ def test_blocks_of_any_size(features, X, max_bytes):
         assert len(block.structures) == 1 or block.n_atoms * 8 * block.n_features <= max_bytes
         assert block.offsets[-1] == block.n_atoms == sum(len(s) for s in block.structures)
         found.append(block.toarray())
-        own = [block.own(s) for s in range(len(block.structures))]
+        own = [block.rows_of(s) for s in range(len(block.structures))]
         assert_array_equal(np.concatenate(own), found[-1])
         products.append(block.dot(weights))
         numbers.append(block.numbers)
@@ -171,9 +171,8 @@ def test_blocks_of_any_size(features, X, max_bytes):
 
 
 def test_nothing_is_computed_before_it_is_asked_for():
-    class Source:
-        boundaries, row_bytes, prior_variance = (0, 1), 8, 1.0
-        signature, verbose = None, False
+    class Source(FeatureSource):
+        boundaries, row_bytes = (0, 1), 8
 
         def tiles(self, structures):
             raise AssertionError("computed")
@@ -234,9 +233,8 @@ def test_a_source_that_stands_twice_is_computed_once(X):
     source = CURSparsifier(n_points=1).fit_transform(soap).source
     calls = []
 
-    class Counted:
-        def __getattr__(self, name):
-            return getattr(source, name)
+    class Counted(FeatureSource):
+        boundaries, row_bytes, gradient = source.boundaries, source.row_bytes, source.gradient
 
         def tiles(self, structures):
             calls.append(len(structures))
@@ -252,3 +250,55 @@ def test_a_source_that_stands_twice_is_computed_once(X):
     assert_array_equal(block.toarray()[:, :n], block.toarray()[:, n:])
     first, nothing, third = both.gradient(both.structures[0]).parts
     assert first is third and first is not nothing
+
+
+def test_tiles_of_some_atoms(features):
+    """Alone they are what they are among all others, whether the source computes all or some."""
+    for i, structure in enumerate(features.structures):
+        atoms = np.arange(len(structure))[::2]
+        block = Block([structure], features.source.tiles_of(structure, atoms), features.n_features)
+        expected = np.zeros_like(features[i])
+        expected[atoms] = features[i][atoms]
+        assert_allclose(block.toarray(), expected, atol=1e-14)
+
+
+@pytest.mark.parametrize("cutoff_width", [None, 1.0])
+def test_tiles_of_some_atoms_are_computed_alone(X, cutoff_width, memory_budget, monkeypatch):
+    """Where rows are not kept, the other atoms of the structure need no rows."""
+    soap = SOAPFeaturizer(r_cut=(2.0, 3.0), n_max=2, l_max=1, cutoff_width=cutoff_width)
+    features = soap.fit_transform(X)
+    expected = features[2]
+    memory_budget(0)
+    monkeypatch.setattr("skqeq.features._source.describe", lambda *_: pytest.fail("all atoms"))
+    for source in (features.source, StackedSource([features.source])):
+        tiles = source.tiles_of(features.structures[2], np.array([1, 3]))
+        block = Block([features.structures[2]], tiles, features.n_features)
+        assert_allclose(block.toarray()[[1, 3]], expected[[1, 3]], atol=1e-12)
+        assert not block.toarray()[[0, 2]].any()
+
+
+def test_no_features():
+    """A field without features: everything is empty or zero, and nothing raises."""
+    [structure] = check_structures([helpers.rattled("H2O", 0)])
+    features = StructureFeatures([structure], NoFeatures())
+    [(_, block)] = features.blocks()
+    assert block.toarray().shape == (3, 0) and features.shape == (1, 0)
+    gradient = features.gradient(structure)
+    assert_array_equal(gradient.field(features.dual(np.zeros(0))), np.zeros(3))
+    for g, virial in (
+        gradient.pull_back(np.zeros((3, 0))),
+        gradient.field_gradient(np.ones(3), np.zeros(0)),
+    ):
+        assert_array_equal(g, np.zeros((3, 3)))
+        assert_array_equal(virial, np.zeros((3, 3)))
+    assert gradient.contract(np.ones((2, 3))).shape == (2, 0)
+    assert [J.shape for J in gradient.jacobian(np.ones((4, 3)))] == [(4, 9, 0), (4, 9, 0)]
+    assert not any(part.any() for part in gradient.residual_variances())
+
+
+def test_incomplete_sources_are_refused():
+    class Incomplete(FeatureSource):
+        boundaries, row_bytes = (0, 1), 8
+
+    with pytest.raises(TypeError, match="abstract method '?tiles"):
+        Incomplete()

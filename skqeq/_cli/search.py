@@ -1,0 +1,178 @@
+"""``skqeq fit --search``: the noise of the labels, and cutoffs, by cross-validation."""
+
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, ParameterGrid
+from tqdm import tqdm
+
+from .. import KQEqRegressorCV
+from ..metrics import target_mae
+from ..model_selection import LabelledKFold
+from ..targets import TARGETS
+from .report import is_known, print_errors, quantities, shown_unit
+
+# Candidates in units of --sigma and --r-cut.
+SIGMAS = (0.3, 1.0, 3.0)
+CUTOFFS = (0.8, 1.0, 1.25)
+MODEL, R_CUT = "kqeqregressor__", "soapfeaturizer__r_cut"
+
+
+class Candidate(NamedTuple):
+    """Parameters that were tried, and their scores.
+
+    Parameters
+    ----------
+    params : dict of {str: float or tuple of float}
+        Parameters of the pipeline.
+    score : float
+        Mean R2 over the folds, and over the targets.
+    columns : dict of {str: str}
+        The scores as text, by the title of their column.
+    """
+
+    params: dict[str, Any]
+    score: float
+    columns: dict[str, str]
+
+
+def search(model, X, y, groups, args):
+    """Sigmas, and cutoffs with --search-r-cut, of the best cross-validated R2, as parameters."""
+    defaults = model.get_params()
+    grid = {
+        f"{MODEL}sigma_{name}": [factor * defaults[f"{MODEL}sigma_{name}"] for factor in SIGMAS]
+        for name in y.dtype.names
+    }
+    if args.search_r_cut:
+        grid[R_CUT] = [tuple(factor * r for r in defaults[R_CUT]) for factor in CUTOFFS]
+    folds = LabelledKFold(y.dtype.names[0], args.folds, shuffle=True, random_state=0)
+    # KQEqRegressorCV tries all sigmas at the cost of one; it is for labels linear in the charges.
+    linear = all(TARGETS[name].linear for name in y.dtype.names)
+    method = search_linear if linear else search_grid
+    candidates, left_out = method(model, grid, folds, X, y, groups=groups, quiet=args.quiet)
+    best = int(np.nanargmax([candidate.score for candidate in candidates]))
+    print(f"\n{args.folds}-fold cross-validation{' by group' * (groups is not None)}")
+    print_candidates(candidates, best)
+    if left_out is not None:
+        print("\nerrors on structures that were left out, with the best R2")
+        print_errors(y, left_out, X)
+        print()
+    print_advice(candidates[best].params, grid)
+    return candidates[best].params
+
+
+def search_linear(model, grid, folds, X, y, *, groups, quiet):
+    """Candidates by `KQEqRegressorCV`, for every cutoff, and the predictions of the best one."""
+    sigmas = {name.removeprefix(MODEL): values for name, values in grid.items() if name != R_CUT}
+    cutoffs = grid.get(R_CUT, [model.get_params()[R_CUT]])
+    candidates, best = [], None
+    for r_cut in tqdm(cutoffs, "search", unit="cutoff", disable=quiet or len(cutoffs) == 1):
+        estimator = clone(model).set_params(**{R_CUT: r_cut})
+        trial = KQEqRegressorCV(estimator, sigmas, cv=folds, verbose=0 if quiet else 1)
+        with warnings.catch_warnings():
+            # The final fit has the same warnings of the sparse set, and `print_advice` names the
+            # option to widen the range.
+            warnings.filterwarnings("ignore", message="n_points=")
+            warnings.filterwarnings("ignore", message="the best .* is at the end of sigmas")
+            trial.fit(X, y, groups=groups)
+        cutoff = {R_CUT: r_cut} if R_CUT in grid else {}
+        candidates += _candidates_of(trial, cutoff, y.dtype.names)
+        if best is None or trial.best_score_ > best.best_score_:
+            best = trial
+    return candidates, best.left_out_
+
+
+def _candidates_of(trial, cutoff, names):
+    """Candidates of a fitted `KQEqRegressorCV`."""
+    results = trial.cv_results_
+    for i, sigmas in enumerate(results["params"]):
+        r2 = {
+            name: f"{results[f'r2_{name}'][i]:.4f} +- {results[f'std_r2_{name}'][i]:.4f}"
+            for name in names
+        }
+        if len(names) == 1:
+            columns = {"R2": r2[names[0]]}
+        else:
+            columns = {"R2": f"{results['score'][i]:.4f}"}
+            columns |= {f"R2 {name}": text for name, text in r2.items()}
+        for name in names:
+            unit, factor = shown_unit(name)
+            title = "dipole components" if name == "dipole" else name
+            columns[f"MAE {title} ({unit})"] = f"{factor * results[f'mae_{name}'][i]:.4f}"
+        params = {f"{MODEL}{name}": sigma for name, sigma in sigmas.items()} | cutoff
+        yield Candidate(params, results["score"][i], columns)
+
+
+def search_grid(model, grid, folds, X, y, *, groups, quiet):
+    """Candidates by a fit of each in every fold, for labels that are not linear in the charges."""
+    results = grid_results(model, grid, folds, errors_of_fold, X, y, groups=groups, quiet=quiet)
+    maes = [name for name in results if name.startswith("mean_test_") and name != "mean_test_r2"]
+    candidates = []
+    for i, params in enumerate(results["params"]):
+        score, deviation = results["mean_test_r2"][i], results["std_test_r2"][i]
+        columns = {"R2": f"{score:.4f} +- {deviation:.4f}"}
+        for name in maes:
+            columns[f"MAE {name.removeprefix('mean_test_')}"] = f"{results[name][i]:.4f}"
+        candidates.append(Candidate(params, score, columns))
+    return candidates, None
+
+
+def grid_results(model, grid, folds, score, X, y, *, groups, quiet):
+    """`cv_results_` of a GridSearchCV with a progress bar that advances with every fit."""
+    n_fits = folds.get_n_splits() * len(ParameterGrid(grid))
+    with tqdm(total=n_fits, desc="search", unit="fit", disable=quiet) as bar:
+
+        def score_and_advance(estimator, X, y):
+            scores = score(estimator, X, y)
+            bar.update()
+            return scores
+
+        trial = GridSearchCV(
+            model, grid, cv=folds, scoring=score_and_advance, refit=False, error_score="raise"
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="n_points=")  # the final fit has it too
+            return trial.fit(X, y, groups=groups).cv_results_
+
+
+def errors_of_fold(estimator, X, y):
+    """R2 over all targets, and the MAE of every quantity; NaN without labels."""
+    scores = {"r2": estimator.score(X, y)}
+    for name, unit, truth, predicted in quantities(y, estimator.predict(X), X):
+        labelled = any(is_known(value) for value in truth)
+        scores[f"{name} ({unit})"] = target_mae(truth, predicted) if labelled else np.nan
+    return scores
+
+
+def print_candidates(candidates, best):
+    """Print a line per candidate: its parameters and scores."""
+    names = [name.split("__")[1] for name in candidates[0].params]
+    titles = [*names, *candidates[0].columns]
+    widths = [max(len(title), 16) + 2 for title in titles]
+    print("".join(f"{title:>{width}}" for title, width in zip(titles, widths, strict=True)))
+    for i, candidate in enumerate(candidates):
+        cells = [as_text(value) for value in candidate.params.values()]
+        cells += candidate.columns.values()
+        line = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        print(line + ("  <- best R2" if i == best else ""))
+
+
+def print_advice(params, grid):
+    """Say which of the best parameters are at an end of what was tried."""
+    for name, values in grid.items():
+        if params[name] in (values[0], values[-1]):
+            target = name.removeprefix(f"{MODEL}sigma_")
+            what, option = f"sigma of {target}", f"--sigma {target}="
+            if name == R_CUT:
+                what, option = "cutoff", "--r-cut "
+            print(
+                f"the best {what} is at the end of its range: search again with "
+                f"{option}{as_text(params[name])}"
+            )
+
+
+def as_text(value):
+    """One number, or several, with three digits."""
+    return " ".join(f"{number:.3g}" for number in np.atleast_1d(value))

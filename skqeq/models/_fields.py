@@ -1,0 +1,136 @@
+"""Fields of a charge model, and the features that describe them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from ..fields import ElementTable, Field
+from ..parameters import qeq_electronegativities
+from ..structures import NoFeatures, StackedSource, StructureFeatures
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .._typing import Array, Lookup
+    from ..response import Response
+    from ..structures import FeatureSource, Structures
+
+
+def charge_fields(
+    response: Response,
+    amplitude_chi: float,
+    amplitude_baseline: float,
+    baseline: bool = True,
+    blocks: tuple[str, ...] = ("chi",),
+) -> list[Field]:
+    """The fields of a response: the electronegativity, and those that are the response's own.
+
+    Parameters
+    ----------
+    response : Response
+        Says which fields it takes.
+    amplitude_chi, amplitude_baseline : float
+        Prior standard deviations of the electronegativity, V.
+    baseline : bool, default=True
+        Whether elements have a constant electronegativity around that of QEq.
+    blocks : tuple of str, default=("chi",)
+        Feature blocks of the electronegativity. A field of another name may have a block of its
+        name, and else has these.
+
+    Returns
+    -------
+    fields : list of Field
+    """
+    fields = []
+    for name in response.fields:
+        if name == "chi":
+            mean = ElementTable(qeq_electronegativities(), "QEq electronegativity")
+            constants = (amplitude_baseline, mean) if baseline else (0.0, None)
+            fields.append(Field("chi", "chi", blocks, amplitude_chi, *constants))
+        else:
+            own_blocks = (name, *blocks) if blocks else ()
+            fields.append(Field(name, name, own_blocks, *response.prior(name)))
+    return fields
+
+
+def stacked_features(
+    structures: Structures,
+    blocks: dict[str, FeatureSource],
+    fields: Sequence[Field],
+    estimator: str,
+    named: bool,
+) -> StructureFeatures:
+    """Features of all fields side by side.
+
+    Parameters
+    ----------
+    structures : Structures
+        The structures.
+    blocks : dict of {str: FeatureSource}
+        Features by the name of their block.
+    fields : sequence of Field
+        Each takes the first of its blocks that is present.
+    estimator : str
+        Name of the estimator, for messages.
+    named : bool
+        Whether the user named the blocks.
+
+    Returns
+    -------
+    features : StructureFeatures
+        In the order of the fields, followed by the energies of the free atoms, without features.
+
+    Raises
+    ------
+    ValueError
+        If a block is missing, or belongs to no field.
+    """
+    required = list(dict.fromkeys(f.blocks[0] for f in fields if len(f.blocks) == 1))
+    # The block of a reference charge may be present and unused, so that responses can be compared.
+    allowed = {"reference", *(name for field in fields for name in field.blocks)}
+    missing = [field for field in fields if field.blocks and not set(field.blocks) & set(blocks)]
+    if missing or not set(blocks) <= allowed:
+        got = f"blocks {', '.join(blocks)}" if named else "features without names"
+        raise ValueError(
+            f"{estimator} takes the blocks {' and '.join(required)}, and reference if its response "
+            f"is ChargeFlow, got {got}; make them by StructureBlocks([('chi', "
+            "make_pipeline(SOAPFeaturizer(), CURSparsifier())), ('gap', "
+            "make_pipeline(SOAPFeaturizer(), CURSparsifier()))])"
+        )
+    sources = [
+        next((blocks[name] for name in field.blocks if name in blocks), NoFeatures())
+        for field in fields
+    ]
+    return StructureFeatures(structures, StackedSource([*sources, NoFeatures()]))
+
+
+def element_lookup(elements: Array, structures: Structures | None = None) -> Lookup:
+    """A function that takes the entries of some elements from tables.
+
+    Parameters
+    ----------
+    elements : ndarray of shape (n_elements,)
+        Atomic numbers.
+    structures : Structures, default=None
+        Structures with these elements; an error names the first one with a missing element.
+
+    Returns
+    -------
+    lookup : callable
+        ``lookup(table, name)`` returns ``table[elements]`` for a table by atomic number. It raises
+        ValueError for an element whose entry is NaN.
+    """
+
+    def lookup(table: Array, name: str) -> Array:
+        missing = elements[np.isnan(table[elements])]
+        if len(missing):
+            where = ""
+            if structures is not None:
+                where = f"{structures.name(structures.first_with(missing[0]))}: "
+            raise ValueError(f"{where}no {name} for {chemical_symbols[missing[0]]}")
+        return table[elements]
+
+    return lookup
