@@ -3,13 +3,14 @@
 import numpy as np
 
 from .. import make_targets, predict_targets, strip, targets_from_atoms
+from ..metrics import has_label
 from ..models import unwrap, with_energy
 from ..plotting import plot_parity
 from ..targets import ENERGIES, TARGETS, label_keys
 from .figures import import_matplotlib, save_figure
 from .files import load_model, read_structures
 from .fit import chosen_keys
-from .report import is_known, print_errors, print_worst, quantities
+from .report import print_errors, print_worst, quantities
 
 
 def run(args):
@@ -70,7 +71,7 @@ def defined_labels(y, predicted):
     for name in y.dtype.names:
         if y[name].dtype.kind == "f":
             y[name][np.isnan(predicted[name])] = np.nan
-    names = [name for name in y.dtype.names if any(is_known(value) for value in y[name])]
+    names = [name for name in y.dtype.names if any(has_label(value) for value in y[name])]
     if not names:
         raise ValueError(f"no structure can have the labels {', '.join(y.dtype.names)}")
     return y[names]

@@ -2,7 +2,6 @@
 
 import re
 
-import numpy as np
 from ase.calculators.calculator import all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
@@ -11,6 +10,7 @@ from tqdm import tqdm
 
 from .. import predict_std, predict_targets
 from .._memory import BUDGET
+from ..metrics import has_label
 from ..persistence import replacing
 from ..targets import ENERGIES, TARGETS
 from .evaluate import known_targets
@@ -66,7 +66,7 @@ def attach_std(atoms, results):
         # None of another model may stay.
         atoms.arrays.pop(key, None)
         atoms.info.pop(key, None)
-        if value is None or np.isnan(value).all():
+        if not has_label(value):
             continue
         (atoms.arrays if TARGETS[name].shape is None else atoms.info)[key] = value
 
@@ -84,6 +84,6 @@ def attach(atoms, results):
     if "energy" in results:
         kept.pop("free_energy", None)  # that of another method
     # A crystal has no dipole, a slab that of its open axis; a molecule has no stress.
-    known = {name: value for name, value in results.items() if not np.isnan(value).all()}
+    known = {name: value for name, value in results.items() if has_label(value)}
     atoms.set_initial_charges(results["charges"])
     atoms.calc = SinglePointCalculator(atoms, **kept, **known)

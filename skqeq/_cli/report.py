@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..metrics import target_mae, target_r2, target_rmse
+from ..metrics import has_label, target_mae, target_r2, target_rmse
 from ..parameters import DEBYE
 from ..structures import collect
 from ..targets import TARGETS, VOIGT
@@ -50,7 +50,7 @@ def print_labels(y, X):
     """Print how many labels there are, and how large they are: in a wrong unit, that shows."""
     found = {}
     for name, unit, truth, _ in quantities(y, y, X):
-        known = [np.ravel(value) for value in truth if is_known(value)]
+        known = [np.ravel(value) for value in truth if has_label(value)]
         if known:
             median = np.nanmedian(np.abs(np.concatenate(known)))
             found[name] = f"{name} {len(known)}, {median:.3g} {unit}"
@@ -63,7 +63,7 @@ def print_errors(y, predicted, X):
     print(f"{'quantity':<18}{'unit':<14}{'labelled':>10}", end="")
     print("".join(f" {title:>9}" for title in ("MAE", "median", "RMSE", "R2")))
     for name, unit, truth, prediction in quantities(y, predicted, X):
-        known = [i for i, value in enumerate(truth) if is_known(value)]
+        known = [i for i, value in enumerate(truth) if has_label(value)]
         errors = np.concatenate([np.ravel(np.abs(truth[i] - prediction[i])) for i in known])
         columns = [
             target_mae(truth, prediction),
@@ -80,18 +80,13 @@ def print_worst(name, X, truth, predicted, n):
     """Print the structures of largest error; of a vector its norm, else its worst number."""
     unit, truth = shown(name, truth, X)
     _, predicted = shown(name, predicted, X)
-    known = [i for i, value in enumerate(truth) if is_known(value)]
+    known = [i for i, value in enumerate(truth) if has_label(value)]
     rows = sorted(((*_worst_number(name, truth[i], predicted[i]), i) for i in known), reverse=True)
     print(f"\n{min(n, len(rows))} worst of {name} ({unit})")
     print(f"{'index':>6}  {'formula':<16} {'error':>9} {'reference':>12} {'predicted':>12}")
     for error, where, reference, prediction, i in rows[:n]:
         line = f"{i:>6}  {X[i].get_chemical_formula():<16} {error:>9.4f}"
         print(f"{line} {reference:>12.4f} {prediction:>12.4f}{_place(name, X[i], where)}")
-
-
-def is_known(value):
-    """Whether any number of a label is known."""
-    return value is not None and not np.isnan(value).all()
 
 
 def _worst_number(name, truth, predicted):

@@ -9,10 +9,10 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid
 from tqdm import tqdm
 
 from .. import KQEqRegressorCV
-from ..metrics import target_mae
+from ..metrics import has_label, target_mae
 from ..model_selection import LabelledKFold
 from ..targets import TARGETS
-from .report import is_known, print_errors, quantities, shown_unit
+from .report import print_errors, quantities, shown_unit
 
 # Candidates in units of --sigma and --r-cut.
 SIGMAS = (0.3, 1.0, 3.0)
@@ -133,7 +133,7 @@ def errors_of_fold(estimator, X, y):
     """R2 over all targets, and the MAE of every quantity; NaN without labels."""
     scores = {"r2": estimator.score(X, y)}
     for name, unit, truth, predicted in quantities(y, estimator.predict(X), X):
-        labelled = any(is_known(value) for value in truth)
+        labelled = any(has_label(value) for value in truth)
         scores[f"{name} ({unit})"] = target_mae(truth, predicted) if labelled else np.nan
     return scores
 
