@@ -1,17 +1,23 @@
-"""The benchmark suite: every stage of a fit and a prediction, over all sizes that matter.
+"""The benchmark suite: time and memory of every stage of a fit and of a prediction.
 
     python benchmarks [--data molecules.xyz] [--all]
 
-Each stage gives seconds, peak memory and the ratio to its floor, over the number of molecules, the
-number of sparse points, the number of atoms of a structure, and the number of workers; every case
-in a process of its own. The figures go to ``results/suite/<commit>.json``, those of the largest
-fit to ``results/suite.csv``, the picture to ``docs/_static/scaling.png``. With `--all` the other
-benchmarks of speed run afterwards; each writes tables of its own.
+The suite varies the number of molecules, the number of sparse points, the number of atoms of a
+structure, and the number of workers. It measures seconds, peak memory, and the ratio to a floor for
+each stage. Every case runs in a new process. The suite writes three files:
 
-Floors are those of ``floor.py``: descriptors by DScribe alone, and flops at the rate of a matrix
-product. The stages of a fit are the descriptors, the choice of the sparse set when they are known
-(floor: its kernel matrix), the rows of the least-squares problem (kernel and whitening), and
-their reduction and solution.
+- ``results/suite/<commit>.json``: all figures, the machine, and the versions of the dependencies.
+- ``results/suite.csv``: the stages of the largest fit.
+- ``docs/_static/scaling.png``: the picture.
+
+With `--all` the other benchmarks of speed run afterwards; each writes a table.
+
+A fit has four stages. The floor of each is computed by ``floor.py``:
+
+- descriptors; floor: DScribe alone.
+- sparse set: select the sparse points from stored descriptors; floor: the kernel matrix K_MM.
+- rows: make the rows of the least-squares problem; floor: kernel K_nM and whitening.
+- solution: reduce the rows to a triangle and solve it; floor: the flops of the reduction.
 """
 
 import argparse
@@ -35,7 +41,15 @@ from sklearn.pipeline import make_pipeline
 from systems import zno_ball
 from threadpoolctl import threadpool_limits
 
-from skqeq import CURSparsifier, KQEqCalculator, KQEqRegressor, SOAPFeaturizer, make_targets
+from skqeq import (
+    CURSparsifier,
+    KQEqCalculator,
+    KQEqRegressor,
+    QEq,
+    SOAPFeaturizer,
+    make_targets,
+    set_memory_budget,
+)
 from skqeq.features import ROWS
 from skqeq.solvers import Triangle
 
@@ -51,12 +65,14 @@ CASES = (
         for w, b in ((1, "serial"), (2, "loky"), (1, "dask"), (2, "dask"))
     ]
 )
+# Bytes for descriptors and rows: enough to store all descriptors of every case.
+LARGE_BUDGET = 2**34
 OTHERS = ("fit_predict", "forces", "ewald", "large", "cv_speed", "streaming")
 
 
 def measured(function):
-    """Seconds and the peak memory in GiB of a call, and what it returns."""
-    Path("/proc/self/clear_refs").write_text("5")  # forget earlier peaks
+    """Call a function; return its seconds and peak memory in GiB, and its result."""
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak of earlier calls
     start = time.perf_counter()
     result = function()
     seconds = time.perf_counter() - start
@@ -66,36 +82,38 @@ def measured(function):
 
 
 def walk(features):
+    """Compute all blocks of features and discard them."""
     for _ in features.blocks():
         pass
 
 
 def stages(case, data):
-    """All stages of a fit to dipoles of molecules, and a prediction."""
+    """Measure all stages of a fit to dipoles of molecules, and a prediction."""
     n, m = case["molecules"], case["points"]
     X, D = molecules(data, n)
+    set_memory_budget(LARGE_BUDGET)
     soap = SOAPFeaturizer(r_cut=DOUBLE, n_max=N_MAX, l_max=L_MAX)
     sparsifier, model = CURSparsifier(n_points=m), KQEqRegressor()
     features = soap.fit_transform(X)
     rate = gemm_rate()
     ROWS.clear()
-    found = {"descriptors": measured(lambda: walk(features))[0]}
-    found["sparse set"] = measured(lambda: sparsifier.fit(features))[0]
+    figures = {"descriptors": measured(lambda: walk(features))[0]}
+    figures["sparse set"] = measured(lambda: sparsifier.fit(features))[0]
     phi = sparsifier.transform(features)
-    rows, found["solution"] = timed_solution(lambda: model.fit(phi, D))
-    found["rows"] = rows
+    rows, figures["solution"] = timed_solution(lambda: model.fit(phi, D))
+    figures["rows"] = rows
     pipeline = make_pipeline(soap, sparsifier, model)
     ROWS.clear()
-    found["fit"] = measured(lambda: pipeline.fit(X, D))[0]
+    figures["fit"] = measured(lambda: pipeline.fit(X, D))[0]
     ROWS.clear()
-    found["predict"] = measured(lambda: pipeline.predict(X))[0]
+    figures["predict"] = measured(lambda: pipeline.predict(X))[0]
     floors = stage_floors(X, sparsifier, 3 * n, rate)
-    return {name: stage | {"floor": floors[name]} for name, stage in found.items()}
+    return {name: stage | {"floor": floors[name]} for name, stage in figures.items()}
 
 
 def timed_solution(fit):
-    """The stages of a fit before and in the least-squares problem."""
-    inside = 0.0
+    """Measure a fit; return the figures of making the rows, and of reducing and solving them."""
+    inside = 0.0  # seconds in the methods of `Triangle`
     original = {name: getattr(Triangle, name) for name in ("update", "solve")}
 
     def timer(function):
@@ -119,7 +137,7 @@ def timed_solution(fit):
 
 
 def stage_floors(X, sparsifier, n_rows, rate):
-    """Seconds that each stage cannot do without."""
+    """Seconds of the floor of each stage."""
     numbers, counts = np.unique(sparsifier.component_numbers_, return_counts=True)
     points = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
     n_features = n_soap_features(len(points), len(DOUBLE), N_MAX, L_MAX)
@@ -137,36 +155,37 @@ def stage_floors(X, sparsifier, n_rows, rate):
 
 
 def precision(case, data):
-    """What single precision saves of the rows, and what it changes in predictions."""
+    """Compare kernels in single and in double precision: time, and change of the predictions."""
     n, m = case["molecules"], case["points"]
     X, D = molecules(data, n)
+    set_memory_budget(LARGE_BUDGET)
     soap = SOAPFeaturizer(r_cut=DOUBLE, n_max=N_MAX, l_max=L_MAX)
     features = soap.fit_transform(X)
     walk(features)
-    found, predictions = {}, {}
+    figures, predictions = {}, {}
     for dtype in ("float64", "float32"):
         phi = CURSparsifier(n_points=m, dtype=dtype).fit_transform(features)
         walk(phi)
-        found[f"kernel, {dtype}"] = min(
-            (measured(lambda phi=phi: walk(phi))[0] for _ in range(3)), key=lambda f: f["seconds"]
-        )
+        runs = (measured(lambda phi=phi: walk(phi))[0] for _ in range(3))
+        figures[f"kernel, {dtype}"] = min(runs, key=lambda run: run["seconds"])
         model = KQEqRegressor().fit(phi, D)
         predictions[dtype] = model.predict(phi)
     change = np.linalg.norm(predictions["float32"] - predictions["float64"])
     change /= np.linalg.norm(predictions["float64"])
-    found["kernel, float32"]["relative change of predictions"] = change
-    found["kernel, float32"]["floor"] = found["kernel, float64"]["seconds"]
-    return found
+    figures["kernel, float32"]["relative change of predictions"] = change
+    figures["kernel, float32"]["floor"] = figures["kernel, float64"]["seconds"]
+    return figures
 
 
 def atoms(case, data):
-    """Energy and forces of one structure, beside its descriptors, kernel and whitening."""
+    """Measure energy and forces of one structure; floor: its descriptors, kernel and whitening."""
+    set_memory_budget(0)
     X = [zno_ball(200, seed=1 + seed) for seed in range(10)]
     Q = [np.where(a.symbols == "Zn", 1.0, -1.0) for a in X]
     model = make_pipeline(
         SOAPFeaturizer((2.2, 4.4), n_max=N_MAX, l_max=L_MAX, cutoff_width=1.0),
         CURSparsifier(case["points"]),
-        KQEqRegressor(hardness=5.0),
+        KQEqRegressor(response=QEq(hardness=5.0)),
     ).fit(X, make_targets(charges=Q))
     ball = zno_ball(case["atoms"])
     ball.calc = KQEqCalculator(model)
@@ -177,7 +196,7 @@ def atoms(case, data):
 
     with threadpool_limits(1):
         forces()
-        best = min((measured(forces)[0] for _ in range(3)), key=lambda f: f["seconds"])
+        best = min((measured(forces)[0] for _ in range(3)), key=lambda run: run["seconds"])
         floor = min(
             measured(lambda: walk(model[:-1].transform([ball])))[0]["seconds"] for _ in range(3)
         )
@@ -185,7 +204,7 @@ def atoms(case, data):
 
 
 def workers(case, data):
-    """A fit by some workers of one thread each, its weights beside those of one process."""
+    """Measure a fit by workers of one thread each, and compare its weights with a serial fit."""
     from skqeq.datasets import open_structures
 
     n, m = case["molecules"], case["points"]
@@ -198,7 +217,7 @@ def workers(case, data):
         phi = CURSparsifier(n_points=m).fit_transform(features)
 
         def fit(n_jobs):
-            # The first fit starts the workers, and they import what they need.
+            # Not timed: the first fit starts the workers, which import their modules.
             KQEqRegressor(n_jobs=n_jobs).fit(phi[:500], D[:500])
             return measured(lambda: KQEqRegressor(n_jobs=n_jobs).fit(phi, D))
 
@@ -207,23 +226,26 @@ def workers(case, data):
                 return {"fit": fit(1)[0]}
         if case["backend"] == "loky":
             with joblib.parallel_config("loky", inner_max_num_threads=1):
-                found, model = fit(case["workers"])
+                figures, model = fit(case["workers"])
         else:
             import dask
-            from dask.distributed import Client, LocalCluster  # which sets its defaults
+            from dask.distributed import Client, LocalCluster  # this import sets dask's defaults
 
-            # By default workers give memory back at once, and the system clears it anew each time.
+            # By default workers return freed memory at once. The system then has to clear new
+            # pages for the next block.
             environment = dask.config.get("distributed.nanny.pre-spawn-environ")
             environment |= {"MALLOC_TRIM_THRESHOLD_": 2**32, "MALLOC_MMAP_THRESHOLD_": 2**32}
             with (
-                LocalCluster(case["workers"], threads_per_worker=1, dashboard_address=None) as here,
-                Client(here),
+                LocalCluster(
+                    case["workers"], threads_per_worker=1, dashboard_address=None
+                ) as cluster,
+                Client(cluster),
                 joblib.parallel_config("dask"),
             ):
-                found, model = fit(-1)
+                figures, model = fit(-1)
         serial = KQEqRegressor().fit(phi, D)
         change = np.linalg.norm(model.coef_ - serial.coef_) / np.linalg.norm(serial.coef_)
-        return {"fit": found | {"relative change of weights": change}}
+        return {"fit": figures | {"relative change of weights": change}}
 
 
 KINDS = {"molecules": stages, "points": stages} | {
@@ -232,7 +254,7 @@ KINDS = {"molecules": stages, "points": stages} | {
 
 
 def commit():
-    """Short name of the commit, and whether the package differs from it."""
+    """Short name of the commit; it ends with "-changed" if the package was edited since."""
     run = ["git", "-C", str(ROOT)]
     name = subprocess.run([*run, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     changed = subprocess.run([*run, "diff", "--quiet", "HEAD", "--", "skqeq"], check=False)
@@ -240,7 +262,7 @@ def commit():
 
 
 def picture(results, path):
-    """Seconds and ratios to the floor of all stages over every axis."""
+    """Plot seconds and ratios to the floor of all stages against every size."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import LogLocator
 
@@ -271,17 +293,17 @@ def picture(results, path):
 
 
 def table(results):
-    """Stages of the largest fit, forces of the largest structure, precision and workers."""
+    """Yield rows: the largest fits, the largest structure, single precision, and the workers."""
 
-    def row(case, stage, found):
-        floor = found.get("floor")
+    def row(case, stage, figures):
+        floor = figures.get("floor")
         return {
             "case": case,
             "stage": stage,
-            "seconds": f"{found['seconds']:.2f}",
+            "seconds": f"{figures['seconds']:.2f}",
             "floor": "" if floor is None else f"{floor:.2f}",
-            "ratio": "" if floor is None else f"{found['seconds'] / floor:.2f}",
-            "peak GiB": f"{found['peak GiB']:.2f}",
+            "ratio": "" if floor is None else f"{figures['seconds'] / floor:.2f}",
+            "peak GiB": f"{figures['peak GiB']:.2f}",
         }
 
     last = {result["axis"]: result for result in results}
@@ -291,8 +313,8 @@ def table(results):
         ("atoms", "{atoms} atoms, {points} points per element, one thread"),
         ("precision", "{molecules} molecules, {points} points per element"),
     ):
-        for stage, found in last[axis]["stages"].items():
-            yield row(name.format(**last[axis]), stage, found)
+        for stage, figures in last[axis]["stages"].items():
+            yield row(name.format(**last[axis]), stage, figures)
     for result in (r for r in results if r["axis"] == "workers"):
         name = f"{result['molecules']} molecules, {result['backend']}, workers: {result['workers']}"
         yield row(name, "fit", result["stages"]["fit"])
@@ -302,7 +324,7 @@ def main():
     parser = argparse.ArgumentParser("python benchmarks", description=__doc__.split("\n")[0])
     parser.add_argument("--data", help="extxyz with dipoles, instead of the bundled molecules")
     parser.add_argument("--all", action="store_true", help="run the other benchmarks as well")
-    parser.add_argument("--axis", choices=KINDS, help="only the cases of one axis; writes nothing")
+    parser.add_argument("--axis", choices=KINDS, help="run the cases of one axis; write no file")
     parser.add_argument("--case", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.case is not None:
@@ -319,8 +341,8 @@ def main():
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         results.append(case | {"stages": json.loads(output.splitlines()[-1])})
         print(case, flush=True)
-        for stage, found in results[-1]["stages"].items():
-            print("   ", stage, {k: float(f"{v:.3g}") for k, v in found.items()}, flush=True)
+        for stage, figures in results[-1]["stages"].items():
+            print("   ", stage, {k: float(f"{v:.3g}") for k, v in figures.items()}, flush=True)
     if args.axis:
         return
     machine = {

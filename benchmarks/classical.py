@@ -1,11 +1,11 @@
-"""Classical charge equilibration and lattice sums against published numbers.
+"""Classical charge equilibration and lattice sums, compared with published numbers.
 
     python benchmarks/classical.py
 
-Charges of the twenty alkali halides of Rappé and Goddard, J. Phys. Chem. 95, 3358 (1991), table II,
-with the Coulomb integrals of Slater functions, as they have them, and with the Gaussian charges of
-skqeq; Madelung constants, and energies of Wigner crystals. Takes seconds. Tables go to
-``benchmarks/results/halides.csv`` and ``madelung.csv``.
+The script computes the charges of the twenty alkali halides of Rappé and Goddard, J. Phys. Chem.
+95, 3358 (1991), table II: once with the Coulomb integrals of Slater functions, as in the paper, and
+once with the Gaussian charges of skqeq. It also computes Madelung constants of four crystals. It
+takes seconds, and writes ``benchmarks/results/halides.csv`` and ``madelung.csv``.
 """
 
 import csv
@@ -21,8 +21,8 @@ from skqeq.response import equilibrate
 
 RESULTS = Path(__file__).parent / "results"
 
-# Bond length (Angstrom) and charge of the metal (e) as published, quoted from the tests of the Rust
-# library cheq (docs.rs/crate/cheq). The formula of the paper gives them all to the last digit.
+# Published bond length (Angstrom) and charge of the metal (e), quoted from the tests of the Rust
+# library cheq (docs.rs/crate/cheq). The formula of the paper reproduces all digits of the charges.
 HALIDES = {
     "LiF": (1.564, 0.791),
     "LiCl": (2.021, 0.939),
@@ -45,7 +45,7 @@ HALIDES = {
     "CsBr": (3.072, 0.767),
     "CsI": (3.315, 0.763),
 }
-# Idempotential J (eV) of the same paper, table I, and quantum number n of the valence shell.
+# Idempotential J (eV), table I of the same paper, and quantum number n of the valence shell.
 ELEMENTS = {
     "Li": (4.772, 2),
     "F": (14.948, 2),
@@ -57,13 +57,14 @@ ELEMENTS = {
     "I": (7.524, 5),
     "Cs": (3.422, 6),
 }
-LAMBDA = 0.4913  # of the paper: zeta = lambda (2 n + 1) / (2 R), hence the mean radius R / lambda
+# From the paper: zeta = lambda (2 n + 1) / (2 R). The mean radius is therefore R / lambda.
+LAMBDA = 0.4913
 # The mean radius of a Gaussian charge is its width times sqrt(8 / pi).
 RADIUS_SCALE = np.sqrt(np.pi / 8) / LAMBDA
 
-# Crystal, shortest distance, and Madelung constant: minus the energy of a formula unit with the
-# charges below, in units of k_e e^2 over that distance. Y. Sakamoto, J. Chem. Phys. 28, 164 (1958);
-# those of rock salt and caesium chloride also in OEIS, A085469 and A181152.
+# Crystal, shortest distance (Angstrom), and Madelung constant: minus the energy of a formula unit
+# with the charges `CHARGES`, in units of k_e e^2 over the shortest distance. Source: Y. Sakamoto,
+# J. Chem. Phys. 28, 164 (1958); rock salt and caesium chloride also OEIS, A085469 and A181152.
 MADELUNG = {
     "rock salt": (bulk("NaCl", "rocksalt", a=5.64), 5.64 / 2, 1.7475645946331822),
     "caesium chloride": (bulk("CsCl", "cesiumchloride", a=4.12), 2.06 * 3**0.5, 1.7626747730709883),
@@ -77,7 +78,7 @@ ACCURACIES = (1e-2, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)
 def slater_integral(first, second, distance):
     """Coulomb energy of two ns Slater densities of charge 1 e at a distance, eV.
 
-    In momentum space, where the density of a shell is
+    The integral is computed in momentum space. The Fourier transform of the density of a shell is
     ``F(k) = (2 zeta)^(2n+1) sin(2 n t) / (2 n k ((2 zeta)^2 + k^2)^n)``, ``tan t = k / (2 zeta)``.
     """
     k = np.linspace(1e-6, 60.0, 600_001)  # 1/Angstrom
@@ -92,7 +93,7 @@ def slater_integral(first, second, distance):
 
 
 def halide(symbols):
-    """The molecule, its electronegativities (V) and idempotentials (eV/e^2)."""
+    """A molecule, its electronegativities (V) and its idempotentials (eV/e^2)."""
     atoms = Atoms(symbols, [[0.0, 0.0, 0.0], [0.0, 0.0, HALIDES[symbols][0]]])
     J = np.array([ELEMENTS[symbol][0] for symbol in atoms.symbols])
     return atoms, qeq_electronegativities()[atoms.numbers], J
@@ -105,16 +106,16 @@ def slater_charge(symbols):
 
 
 def gaussian_charge(symbols):
-    """The same with Gaussian charges of the same mean radius, e."""
+    """Charge of the metal with Gaussian charges of the same mean radius, e."""
     atoms, chi, J = halide(symbols)
     widths = RADIUS_SCALE * qeq_radii()[atoms.numbers]
-    # The self-energy of the Gaussian is part of the idempotential.
+    # The idempotential includes the self-energy of the Gaussian.
     hardness = J - COULOMB / (np.sqrt(np.pi) * widths)
     return equilibrate(atoms, chi, widths, hardness)[0]
 
 
 def madelung_constant(name, accuracy):
-    """From Gaussians that are too narrow to overlap, without their self-energies."""
+    """Madelung constant from Gaussians too narrow to overlap, without their self-energies."""
     atoms, distance, _ = MADELUNG[name]
     q = np.array([CHARGES[symbol] for symbol in atoms.symbols], dtype=float)
     width = 0.2
@@ -123,6 +124,7 @@ def madelung_constant(name, accuracy):
 
 
 def write(name, rows):
+    """Write rows to a table in the folder of results."""
     with (RESULTS / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -146,14 +148,14 @@ def main():
     rows = []
     for name, (_, _, published) in MADELUNG.items():
         for accuracy in ACCURACIES:
-            found = madelung_constant(name, accuracy)
+            constant = madelung_constant(name, accuracy)
             rows.append(
                 {
                     "crystal": name,
                     "published": f"{published:.12f}",
                     "accuracy": f"{accuracy:g}",
-                    "skqeq": f"{found:.12f}",
-                    "error": f"{abs(found - published):.0e}",
+                    "skqeq": f"{constant:.12f}",
+                    "error": f"{abs(constant - published):.0e}",
                 }
             )
             print(*rows[-1].values())

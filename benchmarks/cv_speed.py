@@ -1,12 +1,14 @@
-"""Choosing the noise by `KQEqRegressorCV`, beside single fits.
+"""Time of choosing the noise by `KQEqRegressorCV`, relative to a single fit.
 
     python benchmarks/cv_speed.py [--data molecules.xyz]
 
-Twenty noises of dipoles, every structure left out on its own or five folds by group, and a grid
-over four cutoffs by twenty noises, by group; pipelines from structures to weights, double
-SOAP n_max 8, l_max 6. Each is the fastest of two runs with an empty store of descriptors. Writes
-``results/cv_speed.csv``: seconds, and their ratio to a fit with one noise; those of the grid to the
-mean over the cutoffs of such a fit. Memory that was freed is kept by the process.
+There are three searches: twenty values of the dipole noise by leaving out one structure at a time,
+the same twenty values with five folds by group, and a grid of four cutoffs and twenty values of the
+noise, by group. The pipelines run from structures to weights, with double SOAP, n_max 8, l_max 6.
+Each time is the fastest of two runs with an empty cache of descriptors. The script writes
+``results/cv_speed.csv``: seconds of a fit with one noise, and the ratio of each search to it. The
+reference of the grid is the mean time of such a fit over the four cutoffs. The process keeps memory
+that it has freed, see `floor.keep_memory`.
 """
 
 import argparse
@@ -28,16 +30,18 @@ CUTOFFS = [(1.5, 3.0), (1.7, 3.5), (2.0, 4.0), (2.0, 4.5)]
 
 
 def pipeline(last, n_points, r_cut=(1.7, 3.5)):
+    """Descriptor, sparse set, and the regressor `last`."""
     soap = SOAPFeaturizer(r_cut=r_cut, n_max=N_MAX, l_max=L_MAX)
     return make_pipeline(soap, CURSparsifier(n_points=n_points), last)
 
 
 def seconds(function, repeats=2):
+    """Least seconds of some runs, each with an empty cache of descriptors."""
     return best_of(repeats, function)
 
 
 def grid(X, D, groups, n_points):
-    """Four cutoffs by twenty noises: the best of all."""
+    """The best model of four cutoffs and twenty values of the noise."""
     best = None
     for r_cut in CUTOFFS:
         search = KQEqRegressorCV(sigmas=SIGMAS, scoring="rmse")
@@ -48,19 +52,19 @@ def grid(X, D, groups, n_points):
 
 
 def measure(data, n, n_points):
-    """Seconds of one fit, and what everything else costs in units of it."""
+    """A row of the table: seconds of one fit, and the time of each search divided by it."""
     X, D = molecules(data, n)
     groups = np.arange(n)
     each = KQEqRegressorCV(sigmas=SIGMAS, scoring="rmse")
     folds = KQEqRegressorCV(sigmas=SIGMAS, cv=GroupKFold(5), scoring="rmse")
     by_group = {"kqeqregressorcv__groups": groups}
     one = seconds(lambda: pipeline(KQEqRegressor(), n_points).fit(X, D))
-    others = {
+    searches = {
         "20 noises, each left out": lambda: pipeline(each, n_points).fit(X, D),
         "20 noises, 5 folds": lambda: pipeline(folds, n_points).fit(X, D, **by_group),
     }
     row = {"molecules": n, "points per element": n_points, "one fit / s": f"{one:.2f}"}
-    row |= {name: f"{seconds(search) / one:.2f}" for name, search in others.items()}
+    row |= {name: f"{seconds(search) / one:.2f}" for name, search in searches.items()}
     single = [
         seconds(lambda r=r: pipeline(KQEqRegressor(), n_points, r).fit(X, D), 1) for r in CUTOFFS
     ]

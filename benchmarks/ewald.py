@@ -1,13 +1,13 @@
-"""Time of the dense hardness matrix of crystals and slabs, as ratios.
+"""Time of the dense hardness matrix of crystals and slabs, relative to a floor.
 
     python benchmarks/ewald.py [--accuracy 1e-8]
 
-The floor is the product of the N x 2 n_k structure factors with their transpose at the rate of
-NumPy's matrix product, ``4 N^2 n_k`` flops, plus 10 ns for every pair within the real-space cutoff,
-where a pair of an atom and an atom or image counts once. Its splitting is the one that makes the
-floor itself lowest. Times are the best within two seconds, on a structure that is checked already.
-pymatgen is compared with where it is installed. The table is printed and written to
-``benchmarks/results/ewald.csv``.
+The floor has two parts: the product of the N x 2 n_k structure factors with their transpose,
+``4 N^2 n_k`` flops at the rate of NumPy's matrix product, and 10 ns for every pair within the
+real-space cutoff. A pair consists of an atom and another atom or an image, and counts once. The
+floor is computed for the splitting at which it is lowest. Each time is the shortest of all runs
+within two seconds. It does not include the checks of the structure. If pymatgen is installed, its
+time is measured too. The table is printed and written to ``benchmarks/results/ewald.csv``.
 """
 
 import argparse
@@ -33,14 +33,14 @@ try:
 except ImportError:
     EwaldSummation = None
 
-PAIR = 10e-9
+PAIR = 10e-9  # seconds per pair in the floor
 CHARGES = {"Zn": 2, "O": -2, "H": 1}
 LARGEST_FOR_PYMATGEN = 384
 RESULTS = Path(__file__).parent / "results"
 
 
 def wurtzite(*repeats, pbc=True):
-    """Rattled ZnO."""
+    """A rattled supercell of wurtzite ZnO."""
     atoms = bulk("ZnO", "wurtzite", a=3.25, c=5.2) * repeats
     atoms.rattle(0.1, seed=0)
     atoms.pbc = pbc
@@ -48,7 +48,7 @@ def wurtzite(*repeats, pbc=True):
 
 
 def water(n, spacing=3.1):
-    """A box of n^3 molecules, each turned at random, at the density of the liquid."""
+    """A box of n^3 randomly rotated molecules at the density of the liquid."""
     rng = np.random.default_rng(0)
     box = Atoms(cell=[n * spacing] * 3, pbc=True)
     for place in np.ndindex(n, n, n):
@@ -75,7 +75,7 @@ def measure(name, atoms, accuracy):
     [structure] = check_structures([atoms])
     widths = gaussian_widths(structure.numbers)
     floor, halved, n_waves, n_pairs = lowest_floor(structure, widths, accuracy, gemm_rate())
-    ours = best_of(lambda: hardness_matrix(structure, widths, accuracy=accuracy))
+    skqeq = best_of(lambda: hardness_matrix(structure, widths, accuracy=accuracy))
     names = ("ewald_pair_matrix", "structure_factors")
     with mock.patch.multiple(_ewald, **{name: getattr(_ewald_numpy, name) for name in names}):
         twin = best_of(lambda: hardness_matrix(structure, widths, accuracy=accuracy))
@@ -88,16 +88,19 @@ def measure(name, atoms, accuracy):
         "waves": n_waves,
         "pairs": n_pairs,
         "floor, ms": f"{1e3 * floor:.2f}",
-        "skqeq, ms": f"{1e3 * ours:.2f}",
-        "ratio": f"{ours / floor:.2f}",
-        "to half the product": f"{ours / halved:.2f}",
-        "NumPy twin / skqeq": f"{twin / ours:.1f}",
-        "pymatgen / skqeq": "" if pymatgen is None else f"{pymatgen / ours:.0f}",
+        "skqeq, ms": f"{1e3 * skqeq:.2f}",
+        "ratio": f"{skqeq / floor:.2f}",
+        "to half the product": f"{skqeq / halved:.2f}",
+        "NumPy twin / skqeq": f"{twin / skqeq:.1f}",
+        "pymatgen / skqeq": "" if pymatgen is None else f"{pymatgen / skqeq:.0f}",
     }
 
 
 def lowest_floor(structure, widths, accuracy, rate):
-    """The floor, the same with half of the product, and the waves and pairs of the former."""
+    """Two floors in seconds, and the numbers of waves and of pairs that belong to the first.
+
+    The second floor counts only half of the product, which is symmetric.
+    """
     floors = []
     volume = _ewald.EwaldSum(structure, widths, accuracy).volume
     for sigma in volume ** (1 / 3) * np.linspace(0.1, 0.24, 15):
@@ -113,7 +116,7 @@ def lowest_floor(structure, widths, accuracy, rate):
 
 
 def best_of(function, seconds=2.0):
-    """Least seconds of all runs that are begun within some seconds."""
+    """Least seconds of all runs that start within a time limit."""
     best, begin = np.inf, time.perf_counter()
     while (start := time.perf_counter()) < begin + seconds:
         function()
@@ -122,7 +125,7 @@ def best_of(function, seconds=2.0):
 
 
 def pymatgen_seconds(atoms, accuracy):
-    """Seconds of pymatgen's matrix of point charges, to as many digits."""
+    """Seconds of pymatgen's matrix of point charges at the same accuracy."""
     structure = AseAtomsAdaptor.get_structure(atoms)
     structure.add_oxidation_state_by_element({s: CHARGES[s] for s in set(atoms.symbols)})
     digits = -np.log10(accuracy)
@@ -134,7 +137,7 @@ def main():
     parser.add_argument("--accuracy", type=float, default=1e-8, help="1/Angstrom, default 1e-8")
     args = parser.parse_args()
     if EwaldSummation is None:
-        print("pymatgen is not installed: its column stays empty")
+        print("pymatgen is not installed; its column is empty")
     rows = []
     for name, atoms in CASES.items():
         rows.append(measure(name, atoms, args.accuracy))

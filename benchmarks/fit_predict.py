@@ -1,10 +1,10 @@
-"""Time and memory of fitting and predicting, as ratios to the floor.
+"""Time of fits and predictions relative to the floor, and their memory.
 
     python benchmarks/fit_predict.py [--data molecules.xyz]
 
-Every case runs in a process of its own, so that its peak memory is its own; times are the best
-of three runs in it, each with an empty store of descriptors. Without `--data` the molecules are
-the bundled ones with rattled copies, as many as a case needs. The table is printed and written to
+Every case runs in a new process, so that the peak memory of the process is that of the case. Each
+time is the best of three runs with an empty cache of descriptors. Without `--data` the molecules
+are the bundled ones and rattled copies of them. The table is printed and written to
 ``benchmarks/results/fit_predict.csv``.
 """
 
@@ -27,10 +27,10 @@ from sklearn.pipeline import make_pipeline
 from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer, targets_from_atoms
 from skqeq.datasets import load_molecules
 from skqeq.features import ROWS
-from skqeq.sparsify._kernel import SparseKernel
+from skqeq.sparsify import SparseKernel
 
-# name: molecules, sparse points per element, cutoffs, bar (ratio to the floor)
 DOUBLE = (1.7, 3.5)
+# name: (kind, molecules, sparse points per element, cutoffs, largest ratio that the project allows)
 CASES = {
     "fit 300, 1000 per element": ("fit", 300, 1000, DOUBLE, 2.5),
     "fit 1000, 1000 per element": ("fit", 1000, 1000, DOUBLE, 2.0),
@@ -44,7 +44,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def molecules(path, n):
-    """n molecules with dipoles."""
+    """The first n molecules of a file, or n bundled ones and rattled copies; and their dipoles."""
     if path is not None:
         X = ase.io.read(path, ":")
         order = np.random.default_rng(0).permutation(len(X))
@@ -62,8 +62,8 @@ def molecules(path, n):
 
 
 def run_case(name, path):
-    """Measure one case in this process and return a dict of figures."""
-    kind, n, n_points, r_cut, bar = CASES[name]
+    """Measure one case in this process; return a dict of figures."""
+    kind, n, n_points, r_cut, limit = CASES[name]
     X, D = molecules(path, n)
     soap = SOAPFeaturizer(r_cut=r_cut, n_max=N_MAX, l_max=L_MAX)
     sparsifier = CURSparsifier(n_points=n_points)
@@ -95,14 +95,14 @@ def run_case(name, path):
         "points": points,
         "ratio": ratio,
         "ratio to": "SOAP" if kind == "small" else "floor",
-        "bar": bar,
+        "limit": limit,
         "selection share": selection / seconds if kind != "predict" else None,
         "peak GiB": memory,
     }
 
 
 def best_of(repeats, function):
-    """Least seconds of some runs, each with an empty store of descriptors."""
+    """Least seconds of some runs, each with an empty cache of descriptors."""
     best = np.inf
     for _ in range(repeats):
         ROWS.clear()
@@ -113,9 +113,9 @@ def best_of(repeats, function):
 
 
 def selection_seconds(model, X):
-    """What choosing the sparse points costs when all descriptors are in the store.
+    """Seconds of selecting the sparse points, with all descriptors in the cache.
 
-    Without the Cholesky factor of ``K_MM``, which the floor counts with the kernel.
+    The Cholesky factorisation of ``K_MM`` is not included: the floor counts it with the kernel.
     """
     features = model[0].transform(X)
     spent = []
@@ -159,26 +159,26 @@ def main():
 
 
 def measure(case, data):
-    """Run a case in a new process and print its row of the table."""
+    """Run a case in a new process; print and return its row of the table."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.json"
         command = [sys.executable, __file__, "--case", case, "--json", str(out)]
         subprocess.run(command + (["--data", data] if data else []), check=True)
-        found = json.loads(out.read_text())
-    share = found["selection share"]
+        figures = json.loads(out.read_text())
+    share = figures["selection share"]
     row = {
         "case": case,
-        "seconds": f"{found['seconds']:.2f}",
-        "floor": f"{found['floor']:.2f}",
-        "SOAP": f"{found['soap']:.2f}",
-        "ratio": f"{found['ratio']:.2f}",
-        "to": found["ratio to"],
-        "bar": found["bar"],
+        "seconds": f"{figures['seconds']:.2f}",
+        "floor": f"{figures['floor']:.2f}",
+        "SOAP": f"{figures['soap']:.2f}",
+        "ratio": f"{figures['ratio']:.2f}",
+        "to": figures["ratio to"],
+        "limit": figures["limit"],
         "selection": "" if share is None else f"{share:.0%}",
-        "peak GiB": f"{found['peak GiB']:.2f}",
+        "peak GiB": f"{figures['peak GiB']:.2f}",
     }
-    work = ", ".join(f"{stage} {amount:.1f}" for stage, amount in found["GFlop"].items())
-    print(f"{row}\n    GFlop: {work}; at {found['GFlop/s']:.0f} GFlop/s", flush=True)
+    work = ", ".join(f"{stage} {amount:.1f}" for stage, amount in figures["GFlop"].items())
+    print(f"{row}\n    GFlop: {work}; at {figures['GFlop/s']:.0f} GFlop/s", flush=True)
     return row
 
 

@@ -1,8 +1,9 @@
 """The floor of a fit or a prediction: work that no implementation of the same method can avoid.
 
-It is DScribe's `create`, once per structure and cutoff and with nothing else running, plus the
-flops of the kernel, the whitening and the reduction at the rate of NumPy's matrix product. All
-of it is measured in the run that it is compared with, because machines differ and are shared.
+The floor is the time of DScribe's `create`, once per structure and cutoff with nothing else
+running, plus the flops of kernel, whitening and reduction at the rate of NumPy's matrix product.
+The floor is measured in the same run as the time that is compared with it, because machines differ
+and may be shared.
 """
 
 import os
@@ -27,7 +28,10 @@ def gemm_rate(n=2048, repeats=5):
 
 
 def sustained_rate(seconds=10.0, n=2048):
-    """Mean rate of square matrix products, flops per second: clocks fall while cores are busy."""
+    """Mean rate of square matrix products over some seconds, flops per second.
+
+    It is lower than the best rate: processors lower their clock while all cores are busy.
+    """
     a = np.random.default_rng(0).normal(size=(n, n))
     start, done = time.perf_counter(), 0
     while time.perf_counter() < start + seconds:
@@ -37,10 +41,11 @@ def sustained_rate(seconds=10.0, n=2048):
 
 
 def keep_memory(gibibytes=4):
-    """Run this program again such that it keeps the memory that it frees, and touch some.
+    """Restart this program with an allocator that keeps freed memory, and touch some memory.
 
-    A virtual machine may give free pages back to its host. New ones then cost 4 s per GiB, ten
-    times as long as others, and whatever comes first pays for them.
+    A virtual machine may return free pages to its host. New pages then take 4 s per GiB, ten times
+    as long as on other machines. Without this function the case that runs first would be charged
+    for them.
     """
     settings = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
     if any(os.environ.get(name) != value for name, value in settings.items()):
@@ -51,8 +56,8 @@ def keep_memory(gibibytes=4):
 def soap_seconds(X, r_cut, n_max, l_max, restricted):
     """Seconds of DScribe alone for all structures and cutoffs.
 
-    With `restricted`, a structure is described with its own elements only, which is faster and
-    what skqeq does; else with all elements of the data, as DScribe is commonly called.
+    With `restricted`, DScribe is given only the elements of each structure, which is faster and is
+    how skqeq calls it. Otherwise it is given all elements of the data, which is the common use.
     """
     from dscribe.descriptors import SOAP
 
@@ -83,9 +88,9 @@ def n_soap_features(n_species, n_cutoffs, n_max, l_max):
 
 
 def flops(X, points, n_features, n_rows):
-    """Flops by stage; `points` maps atomic number to the number of sparse points.
+    """Flops of each stage; `points` maps atomic number to the number of sparse points.
 
-    ``n_rows=0`` is a prediction, which has neither ``K_MM`` nor a reduction.
+    ``n_rows=0`` means a prediction, which needs neither ``K_MM`` nor a reduction.
     """
     atoms = Counter(int(z) for structure in X for z in structure.numbers)
     total = sum(points.values())
@@ -94,7 +99,7 @@ def flops(X, points, n_features, n_rows):
         "whitening": sum(atoms[z] * m**2 for z, m in points.items()),
     }
     if n_rows:
-        # K_MM is symmetric: half a product.
+        # K_MM is symmetric: half of the flops of a product.
         stages["kernel K_MM"] = sum(m**2 * n_features for m in points.values())
         stages["reduction"] = 2 * min(n_rows * total**2, n_rows**2 * total)
     return stages

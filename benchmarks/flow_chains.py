@@ -1,11 +1,12 @@
-"""Dipoles of chains much longer than the molecules that a model was trained on.
+"""Dipoles of chains that are much longer than the molecules in training.
 
     python benchmarks/flow_chains.py QM9 CHAINS
 
-QM9 is the file of `qm9_accuracy.py`, and CHAINS that of ``tools/make_chains.py``. Charge
-equilibration, charge that flows, and reference charges alone are trained on all molecules, with the
-same features and the settings of ``qm9_accuracy.py cv``, and predict the chains. Writes
-``results/flow_chains.csv``, a line for each chain, and the errors by kind of chain.
+QM9 is the file of ``qm9_accuracy.py``, and CHAINS the file that ``tools/make_chains.py`` writes.
+Three models are trained on all molecules and predict the chains: charge equilibration,
+`ChargeFlow`, and reference charges alone. They have the same features and the settings of
+``qm9_accuracy.py cv``. The script writes ``results/flow_chains.csv``, with one line per chain, and
+``results/flow_chains_errors.csv``, with the errors of each kind of chain.
 """
 
 import argparse
@@ -29,7 +30,7 @@ def main():
     X, y, _ = load(args.molecules)
     chains = ase.io.read(args.chains, ":")
     truth = np.array([atoms.info["REF_dipole_gfn2"] for atoms in chains])
-    better = np.array([atoms.info.get("REF_dipole", np.full(3, np.nan)) for atoms in chains])
+    pbe0 = np.array([atoms.info.get("REF_dipole", np.full(3, np.nan)) for atoms in chains])
     predicted = {}
     for name, sigma in SIGMAS.items():
         model = pipeline(1000, *SETTINGS[name]).set_params(kqeqregressor__sigma_dipole=sigma)
@@ -41,18 +42,19 @@ def main():
     for i, atoms in enumerate(chains):
         row = {"chain": atoms.info["chain"], "units": atoms.info["units"], "atoms": len(atoms)}
         row["length (A)"] = float(atoms.get_all_distances().max())
-        for name, dipoles in ({"GFN2-xTB": truth, "PBE0": better} | predicted).items():
+        for name, dipoles in ({"GFN2-xTB": truth, "PBE0": pbe0} | predicted).items():
             row[name] = float(DEBYE * np.linalg.norm(dipoles[i]))
         rows.append(row)
     write("flow_chains", rows)
     kinds, errors = np.array([row["chain"] for row in rows]), []
     for kind in [*dict.fromkeys(kinds), "all"]:
-        some = (kinds == kind) | (kind == "all")
-        line = {"chain": kind, "mean dipole": DEBYE * np.linalg.norm(truth[some], axis=1).mean()}
+        of_kind = (kinds == kind) | (kind == "all")
+        mean_dipole = DEBYE * np.linalg.norm(truth[of_kind], axis=1).mean()
+        line = {"chain": kind, "mean dipole": mean_dipole}
         for name, dipoles in predicted.items():
-            vectors = DEBYE * np.linalg.norm(dipoles - truth, axis=1)[some]
+            vectors = DEBYE * np.linalg.norm(dipoles - truth, axis=1)[of_kind]
             norms = DEBYE * (np.linalg.norm(dipoles, axis=1) - np.linalg.norm(truth, axis=1))
-            line[f"{name} MAE"] = np.abs(norms[some]).mean()
+            line[f"{name} MAE"] = np.abs(norms[of_kind]).mean()
             line[f"{name} vectors"] = vectors.mean()
         errors.append(line)
     write("flow_chains_errors", errors)

@@ -1,14 +1,16 @@
-"""Ten molecules of water in a strong field: which response of the charges tears them apart.
+"""Dynamics of ten water molecules in a strong field: with which response does the cluster break?
 
     python benchmarks/flow_dynamics.py kQEq MODEL | ChargeFlow MODEL | GFN2-xTB [--picoseconds 50]
 
-A neutral cluster, drawn out along z, moves at 300 K in a field of 0.2 V/Angstrom along z, between
-walls at 30 Angstrom, with three seeds. MODEL is a file that ``gap_accuracy.py water`` keeps, with
-the fitted pipeline in it; "GFN2-xTB" runs the reference itself (tblite), with one seed. Every half
-picosecond is kept in ``./flow_dynamics``, and a run that is there goes on where it stopped.
-Writes a line for each seed, with the largest charge that a molecule ever had and the time after
-which two of them were further than 5 Angstrom apart, to ``results/flow_dynamics.csv``, and one for
-each half picosecond to ``flow_dynamics_series.csv``.
+A neutral cluster, elongated along z, moves at 300 K in a field of 0.2 V/Angstrom along z, between
+walls at 30 Angstrom. There is one run per seed, three by default. MODEL is a file with a fitted
+pipeline that ``gap_accuracy.py water`` stores; "GFN2-xTB" uses the reference method itself
+(tblite). The state of a run is stored in ``./flow_dynamics`` every half picosecond, and an
+interrupted run continues from there. The script writes two tables:
+
+- ``results/flow_dynamics.csv``: one line per seed, with the largest charge that any molecule
+  reached, and the time at which the cluster first fell into parts more than 5 Angstrom apart.
+- ``results/flow_dynamics_series.csv``: one line per half picosecond.
 """
 
 import argparse
@@ -31,15 +33,15 @@ from skqeq.persistence import replacing
 from skqeq.validation import find_fragments, fragment_charges
 
 RESULTS = Path(__file__).parent / "results"
-KEPT = Path("flow_dynamics")
+STATES = Path("flow_dynamics")
 STRENGTH, WALL = 0.2, 30.0  # V/Angstrom, Angstrom
 STRETCH = 1.5
 SPLIT = 5.0  # Angstrom between atoms of two molecules
-STEP, PART = 1.0, 500  # fs, steps
+STEP, PART = 1.0, 500  # time step, fs; steps after which the state is stored
 
 
 class GFN2(Calculator):
-    """GFN2-xTB in a uniform field, about the coordinate origin."""
+    """GFN2-xTB in a uniform field; its energy is measured from the coordinate origin."""
 
     implemented_properties = ["energy", "forces", "charges"]
 
@@ -52,16 +54,16 @@ class GFN2(Calculator):
         method = Method("GFN2-xTB", atoms.numbers, atoms.positions / units.Bohr)
         method.set("verbosity", 0)
         method.add("electric-field", [x / atomic for x in atoms.info["external_field"]])
-        found = method.singlepoint()
+        result = method.singlepoint()
         self.results = {
-            "energy": found["energy"] * units.Hartree,
-            "forces": -found["gradient"] * atomic,
-            "charges": found["charges"],
+            "energy": result["energy"] * units.Hartree,
+            "forces": -result["gradient"] * atomic,
+            "charges": result["charges"],
         }
 
 
 def elongated():
-    """A cluster of ten molecules whose long axis is z, and longer than it was."""
+    """A bundled cluster of ten molecules, with its long axis along z, stretched along z."""
     X, _ = load_water()
     atoms = next(
         a.copy()
@@ -76,26 +78,26 @@ def elongated():
     axes *= np.linalg.det(axes)  # a rotation
     atoms.positions = atoms.positions @ axes
     for f in range(10):
-        own = fragments == f
-        center = np.average(atoms.positions[own], axis=0, weights=atoms.get_masses()[own])
-        atoms.positions[own, 2] += (STRETCH - 1.0) * center[2]
+        members = fragments == f
+        center = np.average(atoms.positions[members], axis=0, weights=atoms.get_masses()[members])
+        atoms.positions[members, 2] += (STRETCH - 1.0) * center[2]
     return atoms
 
 
 def observe(atoms, fragments):
-    """Largest charge of a molecule, e, and the number of parts further apart than `SPLIT`."""
+    """Largest charge of a molecule, e, and the number of parts more than `SPLIT` apart."""
     charges = fragment_charges(atoms.get_charges(), fragments)
-    near = atoms.get_all_distances() < SPLIT
-    return float(np.abs(charges).max()), int(connected_components(near)[0])
+    connected = atoms.get_all_distances() < SPLIT
+    return float(np.abs(charges).max()), int(connected_components(connected)[0])
 
 
 def run(name, calculator, seed, picoseconds):
-    """One run, a line for every tenth of a picosecond."""
-    KEPT.mkdir(exist_ok=True)
-    path = KEPT / f"{name}_{seed}.joblib"
+    """One run; a line for every tenth of a picosecond."""
+    STATES.mkdir(exist_ok=True)
+    path = STATES / f"{name}_{seed}.joblib"
     atoms = elongated()
     fragments = find_fragments(atoms)
-    planes = [(0, 0, sign, -WALL) for sign in (1, -1)]  # beyond them a spring pulls back
+    planes = [(0, 0, sign, -WALL) for sign in (1, -1)]  # a spring pulls atoms back behind them
     atoms.set_constraint([Hookean(i, plane, 5.0) for i in range(len(atoms)) for plane in planes])
     rng, lines, done = np.random.default_rng(seed), [], 0
     MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=rng)
@@ -145,7 +147,7 @@ def main():
         print(args.name, seed, row)
         head = ["time (ps)", "largest charge (e)", "split after (ps)", "most parts"]
         replace("flow_dynamics.csv", head, args.name, seed, [row])
-        # The largest charge of each half picosecond, and the parts at its end.
+        # The largest charge within each half picosecond, and the number of parts at its end.
         halves = lines[: len(lines) // 5 * 5].reshape(-1, 5, 3)
         series = zip(halves[:, -1, 0], halves[:, :, 1].max(axis=1), halves[:, -1, 2], strict=True)
         rows = [[f"{t:.1f}", f"{q:.4f}", f"{n:.0f}"] for t, q, n in series]
@@ -154,14 +156,14 @@ def main():
 
 
 def replace(name, head, model, seed, rows):
-    """Put the rows of a run in the place of those of an earlier one."""
-    path, kept = RESULTS / name, []
+    """Write the rows of a run to a table, in place of earlier rows of the same run."""
+    path, table = RESULTS / name, []
     if path.exists():
         with open(path, newline="") as file:
-            kept = [row for row in csv.reader(file) if row[:2] != [model, str(seed)]][1:]
-    kept += [[model, str(seed), *row] for row in rows]
+            table = [row for row in csv.reader(file) if row[:2] != [model, str(seed)]][1:]
+    table += [[model, str(seed), *row] for row in rows]
     with open(path, "w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([["model", "seed", *head], *kept])
+        csv.writer(file, lineterminator="\n").writerows([["model", "seed", *head], *table])
 
 
 if __name__ == "__main__":

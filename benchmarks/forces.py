@@ -1,14 +1,15 @@
-"""What energies and forces cost, next to the descriptors and the kernel that they need anyway.
+"""Time of energies and forces relative to the descriptors and the kernel that they require.
 
     python benchmarks/forces.py
 
-Rattled balls of wurtzite, with models fitted to made-up charges: the cost of a prediction depends
-on the number of sparse points and not on what they say. The floor is the walk over the features of
-the same structure, descriptors, kernel and whitening, without the store of descriptors. Everything
-runs in one thread, and times are the least seconds of the processor in several turns: a long run is
-always interrupted on a machine that is shared, a short one is not. The way through DScribe's array
-of derivatives is taken once, and its result compared. Peak memory is that of a process which loads
-a model and predicts. Tables are printed and written to ``benchmarks/results/forces*.csv``.
+The structures are rattled balls and crystals of wurtzite ZnO. The models are fitted to made-up
+charges, because the time of a prediction depends on the number of sparse points and not on the
+labels. The floor is one pass over the features of the same structure: descriptors, kernel and
+whitening, with no descriptors in memory. Everything runs in one thread. Each time is the least
+processor time of several short repetitions, since a long run on a shared machine is always
+interrupted. The forces are also computed once from DScribe's array of derivatives; both results
+must agree. Peak memory is that of a process that loads a model and predicts. The tables are printed
+and written to ``benchmarks/results/forces*.csv``.
 """
 
 import argparse
@@ -37,9 +38,11 @@ from skqeq import (
     CURSparsifier,
     KQEqCalculator,
     KQEqRegressor,
+    QEq,
     SOAPFeaturizer,
     check_structures,
     make_targets,
+    set_memory_budget,
 )
 from skqeq.features import SOAPNeighborhood
 
@@ -65,20 +68,20 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def fitted(r_cut, width, n_points):
-    """A pipeline with so many sparse points per element, fitted to charges near +-1."""
+    """A pipeline with `n_points` sparse points per element, fitted to charges close to +-1."""
     X = [zno_ball(200, seed=1 + seed) for seed in range(n_points // 80)]
     rng = np.random.default_rng(0)
     Q = [np.where(a.symbols == "Zn", 1.0, -1.0) + 0.1 * rng.normal(size=len(a)) for a in X]
     model = make_pipeline(
         SOAPFeaturizer(r_cut, n_max=N_MAX, l_max=L_MAX, cutoff_width=width),
         CURSparsifier(n_points),
-        KQEqRegressor(hardness=5.0, sigma_charges=0.1),
+        KQEqRegressor(sigma_charges=0.1, response=QEq(hardness=5.0)),
     )
     return model.fit(X, make_targets(charges=Q))
 
 
 def least(*functions, repeats=REPEATS):
-    """Least seconds of every function, called in turns."""
+    """Least processor time of each function, called in alternation; seconds."""
     seconds = np.full(len(functions), np.inf)
     for _ in range(repeats):
         for f, function in enumerate(functions):
@@ -89,54 +92,55 @@ def least(*functions, repeats=REPEATS):
 
 
 def walk(model, atoms):
-    """Descriptors, kernel and whitening of one structure, and nothing else."""
+    """Compute descriptors, kernel and whitening of one structure."""
     for _ in model[:-1].transform([atoms]).blocks():
         pass
 
 
 def predict(model, atoms):
-    """Energy and forces, all that a step of dynamics asks for."""
+    """Energy and forces, which are all that a step of dynamics needs."""
     calculator = KQEqCalculator(model)
     calculator.calculate(atoms, ["energy", "forces"], all_changes)
     return calculator.results
 
 
 def short_range(model, atoms):
-    """The electronegativities and the derivatives of what they contribute, without charges."""
+    """Electronegativities and their contribution to the energy gradient, for charges of one."""
     [structure] = check_structures([atoms])
     features = model[:-1].transform([structure])
     dual = features.dual(model[-1].coef_[: features.n_features])
-    near = features.gradient(structure)
-    near.field(dual)
-    return near.field_gradient(np.ones(len(atoms)), dual)[0]
+    gradient = features.gradient(structure)
+    gradient.field(dual)
+    return gradient.field_gradient(np.ones(len(atoms)), dual)[0]
 
 
 def dense_derivatives(model, atoms):
-    """`short_range` through DScribe's array of derivatives, for its own edge."""
+    """The result of `short_range` from DScribe's array of derivatives, for its hard cutoff."""
     [structure] = check_structures([atoms])
     features = model[:-1].transform([structure])
     source = features.source
     dual = features.dual(model[-1].coef_[: features.n_features])
-    # The kernel is a sum over cutoffs, and so is its derivative: one array at a time.
+    # The kernel is a sum over cutoffs, so only one array of derivatives is needed at a time.
     gradient = np.zeros((len(atoms), 3))
     for b, spectrum in enumerate(source.parent.spectra):
         soap = spectrum._dscribe(structure.species, structure.periodic)
         dp, p = soap.derivatives(atoms, method="analytical", attach=True)
         norms = np.linalg.norm(p, axis=1, keepdims=True)
-        x, given = p / norms, np.zeros_like(p)
+        x, cotangents = p / norms, np.zeros_like(p)
         columns = slice(*source.parent.boundaries[b : b + 2])
         for z, kernel in source.kernels.items():
-            own, points = structure.numbers == z, kernel.points[:, columns]
-            cosines = x[own] @ points.T
-            slope = kernel.block_weights[b] * kernel.zeta * cosines ** (kernel.zeta - 1)
-            t = slope * dual[source.columns[z]] / norms[own]
-            given[own] = t @ points - np.sum(t * cosines, axis=1)[:, None] * x[own]
-        gradient += np.einsum("iajf,if->aj", dp, given, optimize=True)
+            members, points = structure.numbers == z, kernel.points[:, columns]
+            cosines = x[members] @ points.T
+            derivative = kernel.block_weights[b] * kernel.zeta * cosines ** (kernel.zeta - 1)
+            t = derivative * dual[source.columns[z]] / norms[members]
+            projection = np.sum(t * cosines, axis=1)[:, None] * x[members]
+            cotangents[members] = t @ points - projection
+        gradient += np.einsum("iajf,if->aj", dp, cotangents, optimize=True)
     return gradient
 
 
 def costs(models, memory):
-    """The table of cases: ratios for `N_ATOMS` atoms, peak memory for `MEMORY_ATOMS`."""
+    """Yield the rows of the cases: ratios for `N_ATOMS` atoms, peak memory for `MEMORY_ATOMS`."""
     atoms = zno_ball(N_ATOMS)
     dense = {}
     for (r_cut, width, n_points), path in models.items():
@@ -163,7 +167,7 @@ def costs(models, memory):
 
 
 def sizes(models):
-    """Milliseconds per atom of the short-range part, all sizes in turns."""
+    """Yield milliseconds per atom of the short-range part; the sizes alternate."""
     for (system, make), (case, path) in product(SYSTEMS.items(), models.items()):
         model = joblib.load(path)
         structures = [make(n) for n in SIZES]
@@ -182,11 +186,12 @@ def sizes(models):
 def neighbors(model, atoms):
     """Mean number of neighbours within the longest cutoff."""
     [structure] = check_structures([atoms])
+    # The pairs include each atom with itself.
     return len(SOAPNeighborhood(model[0].spectra_[-1], structure).i) / len(atoms) - 1
 
 
 def dynamics(models):
-    """Steps per second of molecular dynamics, all sizes in turns."""
+    """Yield steps of molecular dynamics per second; the sizes alternate."""
     for case, path in models.items():
         model, runs = joblib.load(path), []
         for n_atoms in DYNAMICS:
@@ -203,11 +208,12 @@ def dynamics(models):
 
 
 def edge(width):
+    """Name of a cutoff function in the tables."""
     return "DScribe's" if width is None else f"smooth, {width}"
 
 
 def write(name, rows):
-    """Print rows as they come, and write them."""
+    """Print each row when it is computed, and write the table."""
     table = []
     for row in rows:
         table.append(row)
@@ -220,7 +226,7 @@ def write(name, rows):
 
 
 def run(*arguments):
-    """What this script prints with other arguments, in a process of its own."""
+    """Run this script with other arguments in a new process; return its output."""
     command = [sys.executable, __file__, *map(str, arguments)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
@@ -232,6 +238,7 @@ def main():
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     threadpool_limits(1)
+    set_memory_budget(0)
     if args.fit:
         number, path = args.fit
         joblib.dump(fitted(*CASES[int(number)]), path)
@@ -242,15 +249,15 @@ def main():
         return
     with tempfile.TemporaryDirectory() as folder:
         models, memory = {}, {}
-        # Before anything else: the peak of a new process is at least that of the one it is from.
+        # Measured first: the peak memory of a new process is at least that of its parent.
         for number, case in enumerate(CASES):
             models[case] = Path(folder) / f"{number}.joblib"
             run("--fit", number, models[case])
             memory[case] = float(run("--memory", models[case]))
         write("forces.csv", costs(models, memory))
-        some = {case: models[case] for case in CASES[:2]}
-        write("forces_sizes.csv", sizes(some))
-        write("forces_dynamics.csv", dynamics(some))
+        first_models = {case: models[case] for case in CASES[:2]}
+        write("forces_sizes.csv", sizes(first_models))
+        write("forces_dynamics.csv", dynamics(first_models))
 
 
 if __name__ == "__main__":

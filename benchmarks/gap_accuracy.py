@@ -1,17 +1,19 @@
-"""Accuracy of local energies with charge equilibration, of each alone, and of both.
+"""Accuracy of local energies (GAP), of charge models, and of their sum.
 
     python benchmarks/gap_accuracy.py water | pbe0
     python benchmarks/gap_accuracy.py lih | carbon | mgo | zno | dipeptides DATA
 
-"kQEq" is charge equilibration, "ChargeFlow" charge that flows between neighbours from learned
-reference charges, and "local charges" those alone. ``water`` trains on bundled clusters in three
-charge states, part of them in fields: a learning curve on one split by trajectories, the models
-beside each other, and what the largest models say of clusters that are taken apart and of clusters
-in fields. The others read an extended XYZ file with ``REF_energy``, ``REF_forces``,
-``REF_charges``, ``REF_dipole`` and ``group`` and cross-validate by group; the sparse set is picked
-anew from every training fold.
+In the tables "kQEq" is charge equilibration, "ChargeFlow" is charge that flows between neighbours
+from learned reference charges, and "local charges" are the reference charges alone.
 
-Predictions are kept in ``./gap_folds`` as they come, and what is there is not computed again.
+``water`` uses the bundled clusters in three charge states, some of them in fields, with one split
+by trajectory. It computes a learning curve, compares the models, and predicts with the largest
+models the energies of clusters that are pulled apart and of clusters in fields. ``pbe0`` uses the
+bundled clusters with PBE0 labels, in three folds by trajectory. The other studies read an extended
+XYZ file with ``REF_energy``, ``REF_forces``, ``REF_charges``, ``REF_dipole`` and ``group``, and
+keep each group in one fold. The sparse set is selected from the training structures of each fold.
+
+Predictions are stored in ``./gap_folds``; stored predictions are not computed again.
 """
 
 import argparse
@@ -32,6 +34,7 @@ from skqeq import (
     GAPKQEqRegressor,
     GAPRegressor,
     KQEqRegressor,
+    QEq,
     SOAPFeaturizer,
     StructureBlocks,
     make_targets,
@@ -44,8 +47,8 @@ from skqeq.parameters import DEBYE
 from skqeq.validation import find_fragments, fragment_charges, fragment_distance
 
 RESULTS = Path(__file__).parent / "results"
-KEPT = Path("gap_folds")
-# A few steps bring the loss within a part in a thousand of the least.
+STORED = Path("gap_folds")
+# A few steps reduce the loss to within a part in a thousand of its minimum.
 ITERATION = {"max_iter": 12, "tol": 1e-2}
 
 
@@ -57,61 +60,61 @@ def half(r_cut, n_points, n_max, l_max, block_weights=None, zeta=2, cutoff_width
     )
 
 
-# ---- models of each study: name, pipeline, and the targets that it is trained on ----------------
+# ---- models of each study: name, pipeline, and training targets ---------------------------------
 
 
 LOCAL = ("amplitude_gap", "sigma_energy", "sigma_forces")  # parameters of GAPRegressor
 
 
-def models(chi, gap, charges, response=None, flow=None, **options):
-    """GAP alone, kQEq alone and both, with the same features and the same noise.
+# Responses of most studies.
+HARD = QEq(radius_scale=1.0, hardness=30.0)
+FLOW = ChargeFlow(radius_scale=1.0)
 
-    `response` is that of charge that flows, and `flow` what is different with it.
+
+def models(chi, gap, charges, qeq=HARD, flow=FLOW, **options):
+    """GAP alone, kQEq alone, and GAP with three responses; all with the same noise.
+
+    `chi` and `gap` make the features of the electronegativities and of the local energies,
+    `charges` are the training targets besides energies and forces, `qeq` and `flow` the responses,
+    and `options` parameters of the regressors.
     """
     local = {name: options[name] for name in LOCAL if name in options}
     electric = {name: value for name, value in options.items() if name != "amplitude_gap"}
     blocks = StructureBlocks([("chi", chi()), ("gap", gap())])
-    names = ("energy", "forces")
-    found = {
-        "GAP": (make_pipeline(gap(), GAPRegressor(**local)), names),
-        "kQEq": (make_pipeline(chi(), KQEqRegressor(**ITERATION, **electric)), names + charges),
-        "GAP+kQEq": (
-            make_pipeline(blocks, GAPKQEqRegressor(**ITERATION, **options)),
-            names + charges,
-        ),
+    energies = ("energy", "forces")
+    kqeq = KQEqRegressor(**ITERATION, **electric, response=qeq)
+    studied = {
+        "GAP": (make_pipeline(gap(), GAPRegressor(**local)), energies),
+        "kQEq": (make_pipeline(chi(), kqeq), energies + charges),
     }
-    responses = {"GAP+ChargeFlow": response or ChargeFlow(), "GAP+local charges": ChargeFlow(0.0)}
+    responses = {
+        "GAP+kQEq": qeq,
+        "GAP+ChargeFlow": flow,
+        "GAP+local charges": clone(flow).set_params(softness=0.0),
+    }
     for name, response in responses.items():
-        settings = options | (SOFT if flow is None else flow)
-        regressor = GAPKQEqRegressor(**ITERATION, **settings, response=response)
-        found[name] = make_pipeline(clone(blocks), regressor), names + charges
-    return found
+        regressor = GAPKQEqRegressor(**ITERATION, **options, response=response)
+        studied[name] = make_pipeline(clone(blocks), regressor), energies + charges
+    return studied
 
 
-HARD = {"amplitude_gap": 10.0, "amplitude_chi": 3.0, "radius_scale": 1.0, "hardness": 30.0}
-# With charges that flow.
-SOFT = {"amplitude_chi": 3.0, "radius_scale": 1.0, "hardness": 0.0}
-# Wide charges that are hard to move: what leaves a molecule costs energy.
-WATER = {
-    "amplitude_gap": 10.0,
-    "amplitude_chi": 3.0,
-    "radius_scale": 1.3,
-    "hardness": 30.0,
-    "sigma_energy": 0.0005,
-    "sigma_forces": 0.03,
-    "sigma_dipole": 0.05,
-}
+AMPLITUDES = {"amplitude_gap": 10.0, "amplitude_chi": 3.0}
 
 
 def water_models(n_points=500):
-    """Models of the clusters of water."""
-    edges = {"r_cut": (3.0, 6.0), "cutoff_width": (2.8, 5.0), "n_points": n_points}
+    """Models of the water clusters."""
+    cutoffs = {"r_cut": (3.0, 6.0), "cutoff_width": (2.8, 5.0), "n_points": n_points}
     return models(
-        lambda: half(**edges, n_max=4, l_max=3),
-        lambda: half(**edges, n_max=6, l_max=5, block_weights=(0.8, 0.2)),
+        lambda: half(**cutoffs, n_max=4, l_max=3),
+        lambda: half(**cutoffs, n_max=6, l_max=5, block_weights=(0.8, 0.2)),
         ("dipole",),
-        response=ChargeFlow(softness=0.1, range=0.15),
-        **WATER,
+        # Wide and hard charges: charge that leaves a molecule costs energy.
+        qeq=QEq(radius_scale=1.3, hardness=30.0),
+        flow=ChargeFlow(softness=0.1, range=0.15, radius_scale=1.0),
+        **AMPLITUDES,
+        sigma_energy=0.0005,
+        sigma_forces=0.03,
+        sigma_dipole=0.05,
     )
 
 
@@ -119,38 +122,41 @@ def water_models(n_points=500):
 
 
 def predictions(path, pipeline, X, y, train, test, names):
-    """Predictions of the test structures by a model of the training ones, kept in a file."""
-    path = KEPT / path
+    """Fit to the training structures and predict the test structures; stored in a file.
+
+    Returns the predictions, the seconds of the fit, and the fitted pipeline.
+    """
+    path = STORED / path
     if not path.exists():
-        KEPT.mkdir(exist_ok=True)
+        STORED.mkdir(exist_ok=True)
         start = time.perf_counter()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="gauss_newton stopped|n_points=")
             columns = [*names, *(f"{n}_sigma" for n in names if f"{n}_sigma" in y.dtype.names)]
             pipeline.fit([X[i] for i in train], y[columns][train])
         seconds = time.perf_counter() - start
-        wanted = [name for name in UNITS if name in y.dtype.names and knows(pipeline, name)]
-        found = predict_targets(pipeline, [X[i] for i in test], wanted)
+        targets = [name for name in UNITS if name in y.dtype.names and predicts(pipeline, name)]
+        predicted = predict_targets(pipeline, [X[i] for i in test], targets)
         print(f"{path.stem}: {len(train)} structures, {seconds:.0f} s", flush=True)
-        joblib.dump((found, seconds, pipeline), path)
-    found, seconds, pipeline = joblib.load(path)
-    return found, seconds, pipeline
+        joblib.dump((predicted, seconds, pipeline), path)
+    predicted, seconds, pipeline = joblib.load(path)
+    return predicted, seconds, pipeline
 
 
-def knows(pipeline, name):
-    """Whether a model has a target."""
+def predicts(pipeline, name):
+    """Whether a model predicts a target."""
     return not isinstance(pipeline[-1], GAPRegressor) or name in ("energy", "forces", "stress")
 
 
-def errors(found, y, index, n_atoms):
+def errors(predicted, y, index, n_atoms):
     """Errors of the test structures by target, in the units of the tables."""
-    result = {"energy": 1e3 * (found["energy"] - y["energy"][index]) / n_atoms[index]}
-    for name, unit in (("forces", 1e3), ("charges", 1e3)):
-        if name in found.dtype.names:
-            pairs = zip(found[name], y[name][index], strict=True)
-            result[name] = np.concatenate([unit * (one - other).ravel() for one, other in pairs])
-    if "dipole" in found.dtype.names:
-        result["dipole"] = DEBYE * (found["dipole"] - y["dipole"][index])
+    result = {"energy": 1e3 * (predicted["energy"] - y["energy"][index]) / n_atoms[index]}
+    for name in ("forces", "charges"):
+        if name in predicted.dtype.names:
+            pairs = zip(predicted[name], y[name][index], strict=True)
+            result[name] = np.concatenate([1e3 * (value - label).ravel() for value, label in pairs])
+    if "dipole" in predicted.dtype.names:
+        result["dipole"] = DEBYE * (predicted["dipole"] - y["dipole"][index])
     return result
 
 
@@ -163,29 +169,32 @@ UNITS = {
 
 
 def rms(name, values):
-    """Root mean square; of vectors, of their length."""
+    """Root mean square of the components; for dipoles, of the length of the vector."""
     return float(np.sqrt((3 if name == "dipole" else 1) * np.mean(np.square(values))))
 
 
 def row(name, error, targets):
-    """A line of a table."""
+    """One line of a table."""
     return [name, *(f"{rms(t, error[t]):.2f}" if t in error else "" for t in targets)]
 
 
 def write(name, table):
-    """Print a table and keep it."""
+    """Print a table and write it."""
     for line in table:
         print("  ".join(map(str, line)))
     (RESULTS / name).write_text("".join(",".join(map(str, line)) + "\n" for line in table))
 
 
 def grouped(X, groups, n_splits=5):
-    """Folds that keep groups together."""
+    """Folds that do not divide groups."""
     return list(GroupKFold(n_splits, shuffle=True, random_state=0).split(X, groups=groups))
 
 
 def cross_validate(study, X, y, folds, models):
-    """Pooled errors of models over folds, as a table."""
+    """Errors of models, pooled over folds.
+
+    Returns the table, the errors by model and target, and the index of the structure of each error.
+    """
     n_atoms = np.array([len(atoms) for atoms in X])
     targets = [name for name in UNITS if name in y.dtype.names]
     table, every = [("model", *(UNITS[name] for name in targets))], {}
@@ -193,8 +202,8 @@ def cross_validate(study, X, y, folds, models):
         pooled = {}
         for k, (train, test) in enumerate(folds):
             path = f"{study}_{name}_{k}.joblib".replace(" ", "_").replace("/", "_")
-            found, _, _ = predictions(path, pipeline, X, y, train, test, trained)
-            for target, error in errors(found, y, test, n_atoms).items():
+            predicted, _, _ = predictions(path, pipeline, X, y, train, test, trained)
+            for target, error in errors(predicted, y, test, n_atoms).items():
                 pooled.setdefault(target, []).append(error)
         every[name] = {target: np.concatenate(parts) for target, parts in pooled.items()}
         table.append(row(name, every[name], targets))
@@ -209,26 +218,26 @@ def cross_validate(study, X, y, folds, models):
 
 
 def water():
-    """Learning curve, models beside each other, and the curves."""
+    """Learning curve, comparison of the models, and energies along curves."""
     X, y, groups = load_water(return_groups=True)
     n_atoms = np.array([len(atoms) for atoms in X])
     charge = np.array([atoms.info["charge"] for atoms in X])
     expansion = np.array([atoms.info["expansion"] for atoms in X])
     field = np.array(["external_field" in atoms.info for atoms in X])
-    # Charge equilibration spreads the charge of an ion over molecules far away, and its dipole with
-    # it: those dipoles may be missed by more.
+    # Charge equilibration spreads the charge of an ion over distant molecules, which changes the
+    # dipole. The noise of these dipoles is therefore twice as large.
     relative = np.where((charge != 0) & (expansion > 1.1), 2.0, 1.0)
     columns = {name: y[name] for name in ("energy", "forces", "dipole", "charges")}
     y = make_targets(**columns, dipole_sigma=relative)
     [(train, test)] = GroupShuffleSplit(1, test_size=0.3, random_state=0).split(X, groups=groups)
     train = np.random.default_rng(0).permutation(train)
-    without = train[~field[train]]
+    without_fields = train[~field[train]]
     sizes = (1500, 1000, 500, 250)
     runs = [("GAP+ChargeFlow", n, train[:n]) for n in (1500, 500)]
     runs += [("GAP+local charges", 500, train[:500])]
     runs += [("GAP+kQEq", n, train[:n]) for n in sizes]
     runs += [(name, 1500, train[:1500]) for name in ("GAP", "kQEq")]
-    runs += [("GAP+kQEq without fields", 1000, without[:1000])]
+    runs += [("GAP+kQEq without fields", 1000, without_fields[:1000])]
     parts = {
         "all": np.full(len(test), True),
         "neutral": charge[test] == 0,
@@ -245,45 +254,44 @@ def water():
     for name, n, index in runs:
         pipeline, trained = water_models()[name.split(" without")[0]]
         path = f"water_{name}_{n}.joblib".replace(" ", "_")
-        found, _, fitted[name, n] = predictions(path, pipeline, X, y, index, test, trained)
+        predicted, _, fitted[name, n] = predictions(path, pipeline, X, y, index, test, trained)
         line = [name, len(index)]
         for part in parts.values():
-            error = errors(found[part], y, test[part], n_atoms)
+            error = errors(predicted[part], y, test[part], n_atoms)
             line += [f"{rms(t, error[t]):.2f}" for t in ("energy", "forces")]
-        if knows(pipeline, "charges"):
-            line.append(f"{rms('dipole', errors(found, y, test, n_atoms)['dipole']):.3f}")
-            missed = [q - y["charges"][i] for q, i in zip(found["charges"], test)]
-            missed = [fragment_charges(q, f) for q, f in zip(missed, far) if f is not None]
-            line.append(f"{1e3 * np.sqrt(np.mean(np.concatenate(missed) ** 2)):.1f}")
+        if predicts(pipeline, "charges"):
+            line.append(f"{rms('dipole', errors(predicted, y, test, n_atoms)['dipole']):.3f}")
+            error = [q - y["charges"][i] for q, i in zip(predicted["charges"], test)]
+            error = [fragment_charges(q, f) for q, f in zip(error, far) if f is not None]
+            line.append(f"{1e3 * np.sqrt(np.mean(np.concatenate(error) ** 2)):.1f}")
         table.append(line)
         write("water.csv", table)
     curves(fitted)
 
 
 def far_fragments(X, y, names, folds):
-    """RMS error of the charges of fragments at 6 Angstrom and more, by model, from kept folds."""
+    """RMS error of the charges of fragments at least 6 Angstrom apart, from stored predictions."""
     fragments = [find_fragments(atoms) for atoms in X]
-    far = [fragment_distance(atoms, f) for atoms, f in zip(X, fragments, strict=True)]
+    distances = [fragment_distance(atoms, f) for atoms, f in zip(X, fragments, strict=True)]
     table = {}
     for name, path in names.items():
-        missed = []
+        error = []
         for k, (_, test) in enumerate(folds):
-            found = joblib.load(KEPT / path.format(k))[0]
-            for q, i in zip(found["charges"], test, strict=True):
-                if 6.0 <= far[i] < np.inf:
-                    missed.append(fragment_charges(q - y["charges"][i], fragments[i]))
-        table[name] = 1e3 * np.sqrt(np.mean(np.concatenate(missed) ** 2))
+            predicted = joblib.load(STORED / path.format(k))[0]
+            for q, i in zip(predicted["charges"], test, strict=True):
+                if 6.0 <= distances[i] < np.inf:
+                    error.append(fragment_charges(q - y["charges"][i], fragments[i]))
+        table[name] = 1e3 * np.sqrt(np.mean(np.concatenate(error) ** 2))
     return table
 
 
 def pbe0():
-    """Small clusters labelled with PBE0, in three folds by trajectory."""
+    """Small clusters with PBE0 labels, in three folds by trajectory."""
     X, y, groups = load_water("pbe0", return_groups=True)
-    found = water_models(200)
-    found = {name: found[name] for name in found if name.startswith("GAP")}
+    studied = {name: model for name, model in water_models(200).items() if name[:3] == "GAP"}
     folds = grouped(X, groups, 3)
-    table = cross_validate("pbe0", X, y, folds, found)[0]
-    names = {name: f"pbe0_{name}_{{}}.joblib".replace(" ", "_") for name in found}
+    table = cross_validate("pbe0", X, y, folds, studied)[0]
+    names = {name: f"pbe0_{name}_{{}}.joblib".replace(" ", "_") for name in studied}
     far = far_fragments(X, y, {n: p for n, p in names.items() if n != "GAP"}, folds)
     table[0] = (*table[0], "charges of far fragments (1e-3 e)")
     for line in table[1:]:
@@ -292,7 +300,7 @@ def pbe0():
 
 
 def curves(fitted):
-    """Energies and charges of the models on the reference curves."""
+    """Write energies and charges of the models along the reference curves."""
     X, y = load_water_curves()
     names = {
         "GAP": fitted["GAP", 1500],
@@ -303,22 +311,22 @@ def curves(fitted):
     }
     columns = {"GFN2-xTB": y}
     for name, model in names.items():
-        known = [target for target in ("energy", "charges") if knows(model, target)]
-        columns[name] = predict_targets(model, X, known)
+        targets = [target for target in ("energy", "charges") if predicts(model, target)]
+        columns[name] = predict_targets(model, X, targets)
     head = ["charge", "curve", "expansion", "x", "y", "z"]
     head += [f"{name} energy" for name in columns]
     head += [f"{name} charges" for name in columns if "charges" in columns[name].dtype.names]
     table = [head]
-    # Those of the most expanded one: in a compact one a proton may be on its way.
-    apart = [atoms for atoms in X if atoms.info["curve"] == "expansion"]
-    fragments = {atoms.info["charge"]: find_fragments(atoms) for atoms in apart}
+    # Fragments are those of the most expanded cluster; in a compact one a proton may be shared.
+    expanded = [atoms for atoms in X if atoms.info["curve"] == "expansion"]
+    fragments = {atoms.info["charge"]: find_fragments(atoms) for atoms in expanded}
     for i, atoms in enumerate(X):
         field = atoms.info.get("external_field", np.zeros(3))
         line = [atoms.info["charge"], atoms.info["curve"], atoms.info["expansion"], *field]
-        line += [f"{found['energy'][i]:.5f}" for found in columns.values()]
-        for found in columns.values():
-            if "charges" in found.dtype.names:
-                q = fragment_charges(found["charges"][i], fragments[atoms.info["charge"]])
+        line += [f"{values['energy'][i]:.5f}" for values in columns.values()]
+        for values in columns.values():
+            if "charges" in values.dtype.names:
+                q = fragment_charges(values["charges"][i], fragments[atoms.info["charge"]])
                 line.append(" ".join(f"{value:.4f}" for value in q))
         table.append(line)
     (RESULTS / "water_curves.csv").write_text(
@@ -331,26 +339,26 @@ def lih(X, y, groups):
     options = {
         "amplitude_gap": 0.3,
         "amplitude_chi": 0.3,
-        "radius_scale": 0.7,
-        "hardness": 1.0,
         "sigma_energy": 0.0003,
         "sigma_charges": 1.0,
+        "qeq": QEq(radius_scale=0.7, hardness=1.0),
+        # Ions exchange charge easily: with this softness the flow is close to charge equilibration.
+        "flow": ChargeFlow(softness=1.0, range=0.3, radius_scale=0.7, hardness=1.0),
     }
 
     def features(r_cut, sigma_atom=None):
         pipeline = half(r_cut, 200, 4, 3, cutoff_width=None)
         return lambda: clone(pipeline).set_params(soapfeaturizer__sigma_atom=sigma_atom)
 
-    # Ions exchange charge easily: so softly that it is close to charge equilibration.
-    options |= {"response": ChargeFlow(1.0, 0.3), "flow": {}}
-    found = models(features(3.0), features(2.7, 0.5), ("charges",), **options)
-    # There are no forces.
-    found = {name: (model, trained[:1] + trained[2:]) for name, (model, trained) in found.items()}
-    # The best local energy that a random search of 250 settings found, and the best without dimers.
-    others = {"a short cutoff": features(2.5, 0.6), "long cutoffs": features((2.5, 4.5))}
-    for name, gap in others.items():
-        found[f"GAP with {name}"] = models(gap, gap, (), **options)["GAP"][0], ("energy",)
-    table, every, index = cross_validate("lih", X, y, grouped(X, groups), found)
+    studied = models(features(3.0), features(2.7, 0.5), ("charges",), **options)
+    # There are no labels of forces.
+    studied = {name: (model, names[:1] + names[2:]) for name, (model, names) in studied.items()}
+    # Two GAP models from a random search of 250 settings: the best one for all clusters, and the
+    # best one for clusters without dimers.
+    searched = {"a short cutoff": features(2.5, 0.6), "long cutoffs": features((2.5, 4.5))}
+    for name, gap in searched.items():
+        studied[f"GAP with {name}"] = models(gap, gap, (), **options)["GAP"][0], ("energy",)
+    table, every, index = cross_validate("lih", X, y, grouped(X, groups), studied)
     large = np.array([len(X[i]) for i in index]) > 2
     table[0] = (*table[0], "energy without the dimers")
     for line in table[1:]:
@@ -360,55 +368,62 @@ def lih(X, y, groups):
 
 
 def carbon(X, y, groups):
-    """C10H2 and C10H3+, with and without charges as labels."""
-    found = models(
+    """C10H2 and C10H3+, with and without labels of charges."""
+    studied = models(
         lambda: half(4.5, 300, 4, 3),
         lambda: half((2.5, 4.5), 300, 6, 5, block_weights=(0.8, 0.2)),
         ("charges",),
-        **HARD | {"radius_scale": 0.7, "hardness": 2.7, "sigma_charges": 0.01},
+        qeq=QEq(radius_scale=0.7, hardness=2.7),
+        **AMPLITUDES,
+        sigma_charges=0.01,
     )
-    found["GAP+kQEq without charges"] = found["GAP+kQEq"][0], ("energy", "forces")
-    return cross_validate("carbon", X, y, grouped(X, groups), found)[0]
+    studied["GAP+kQEq without charges"] = studied["GAP+kQEq"][0], ("energy", "forces")
+    return cross_validate("carbon", X, y, grouped(X, groups), studied)[0]
 
 
 def mgo(X, y, groups):
-    """Au2 on MgO(001), with and without aluminium deep below it."""
-    edges = {"r_cut": (3.0, 6.0), "cutoff_width": (2.8, 5.0), "n_max": 4, "l_max": 3}
-    found = models(
-        lambda: half(**edges, n_points=200),
-        lambda: half(**edges, n_points=200, block_weights=(0.8, 0.2)),
+    """Au2 on MgO(001), with and without aluminium deep below the surface."""
+    cutoffs = {"r_cut": (3.0, 6.0), "cutoff_width": (2.8, 5.0), "n_max": 4, "l_max": 3}
+    studied = models(
+        lambda: half(**cutoffs, n_points=200),
+        lambda: half(**cutoffs, n_points=200, block_weights=(0.8, 0.2)),
         ("charges",),
-        **HARD | {"sigma_charges": 0.05},
+        **AMPLITUDES,
+        sigma_charges=0.05,
     )
-    return cross_validate("mgo", X, y, grouped(X, groups, 4), found)[0]
+    return cross_validate("mgo", X, y, grouped(X, groups, 4), studied)[0]
 
 
 def zno(X, y, groups):
-    """Particles of zinc oxide: 45 in training, 20 of other groups to test."""
-    edges = {"r_cut": (3.0, 6.0), "cutoff_width": (1.5, 4.0), "n_max": 4, "l_max": 3}
-    found = models(
-        lambda: half(**edges, n_points=200),
-        lambda: half(**edges, n_points=200, block_weights=(0.8, 0.2)),
+    """Particles of zinc oxide: 45 for training, 20 of other groups for the test."""
+    cutoffs = {"r_cut": (3.0, 6.0), "cutoff_width": (1.5, 4.0), "n_max": 4, "l_max": 3}
+    studied = models(
+        lambda: half(**cutoffs, n_points=200),
+        lambda: half(**cutoffs, n_points=200, block_weights=(0.8, 0.2)),
         ("charges",),
-        **HARD | {"sigma_charges": 0.05},
+        **AMPLITUDES,
+        sigma_charges=0.05,
     )
     train, test = grouped(X, groups)[0]
     rng = np.random.default_rng(0)
     fold = rng.permutation(train)[:45], rng.permutation(test)[:20]
-    return cross_validate("zno", X, y, [fold], found)[0]
+    return cross_validate("zno", X, y, [fold], studied)[0]
 
 
 def dipeptides(X, y, groups):
-    """Which label does what to the others: 200 molecules, and those of another formula.
+    """Effect of each kind of label on the errors of the others.
 
-    The last group has an arginine, as a homologue has in the training data.
+    The models are trained on 200 molecules and tested on molecules of another formula. The test
+    group contains arginine, and so does a homologue in the training data.
     """
-    edges = {"r_cut": (3.0, 5.0), "cutoff_width": (2.0, 4.0), "n_max": 4, "l_max": 3}
-    both = models(
-        lambda: half(**edges, n_points=100),
-        lambda: half(**edges, n_points=200, block_weights=(0.8, 0.2)),
+    cutoffs = {"r_cut": (3.0, 5.0), "cutoff_width": (2.0, 4.0), "n_max": 4, "l_max": 3}
+    studied = models(
+        lambda: half(**cutoffs, n_points=100),
+        lambda: half(**cutoffs, n_points=200, block_weights=(0.8, 0.2)),
         (),
-        **HARD | {"sigma_charges": 0.05, "sigma_dipole": 0.05},
+        **AMPLITUDES,
+        sigma_charges=0.05,
+        sigma_dipole=0.05,
     )
     labels = [
         ("energy",),
@@ -418,12 +433,12 @@ def dipeptides(X, y, groups):
         ("energy", "forces", "dipole", "charges"),
         ("dipole", "charges"),
     ]
-    found = {" + ".join(names): (both["GAP+kQEq"][0], names) for names in labels}
-    found |= {f"all, {name}": (both[name][0], labels[4]) for name in both if name[:4] == "GAP+"}
-    del found["all, GAP+kQEq"]
-    others = np.random.default_rng(0).permutation(np.flatnonzero(groups != groups.max()))
-    fold = others[:200], np.flatnonzero(groups == groups.max())
-    return cross_validate("dipeptides", X, y, [fold], found)[0]
+    trained = {" + ".join(names): (studied["GAP+kQEq"][0], names) for names in labels}
+    for name in ("GAP+ChargeFlow", "GAP+local charges"):
+        trained[f"all, {name}"] = studied[name][0], labels[4]
+    training = np.random.default_rng(0).permutation(np.flatnonzero(groups != groups.max()))
+    fold = training[:200], np.flatnonzero(groups == groups.max())
+    return cross_validate("dipeptides", X, y, [fold], trained)[0]
 
 
 STUDIES = {"lih": lih, "carbon": carbon, "mgo": mgo, "zno": zno, "dipeptides": dipeptides}
@@ -439,8 +454,8 @@ def main():
     if args.study == "pbe0":
         return write("gap_water_pbe0.csv", pbe0())
     labelled = ase.io.read(args.data, ":")
-    has = {**labelled[0].arrays, **labelled[0].info}
-    y = targets_from_atoms(labelled, [name for name in UNITS if f"REF_{name}" in has])
+    keys = {**labelled[0].arrays, **labelled[0].info}
+    y = targets_from_atoms(labelled, [name for name in UNITS if f"REF_{name}" in keys])
     groups = np.array([atoms.info["group"] for atoms in labelled])
     write(f"gap_{args.study}.csv", STUDIES[args.study](strip(labelled), y, groups))
 

@@ -1,10 +1,10 @@
-"""A search over cutoffs and noise, and dynamics of its winner in another process.
+"""A search over cutoffs and noise, and dynamics with the best model in a new process.
 
     python benchmarks/gap_search.py
 
-300 bundled clusters of water, two cutoffs, three sigmas and three folds by trajectory in one call
-of `GridSearchCV`, which prints every fit. The winner goes through a joblib file into a fresh
-process, which runs a picosecond of dynamics on it.
+One call of `GridSearchCV` searches two cutoffs and three values of the noise in three folds by
+trajectory, on 300 bundled water clusters, and prints every fit. The best model is written to a
+joblib file. A new process loads it and runs a picosecond of dynamics.
 """
 
 import subprocess
@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 
-from skqeq import CURSparsifier, GAPKQEqRegressor, SOAPFeaturizer, StructureBlocks
+from skqeq import CURSparsifier, GAPKQEqRegressor, QEq, SOAPFeaturizer, StructureBlocks
 from skqeq.datasets import load_water
 from skqeq.model_selection import TargetScorer
 
@@ -52,7 +52,7 @@ print(f"1 ps of {atoms.symbols} with charge +1: energy drifts by {drift:+.3f} me
 
 
 def half(r_cut):
-    """Descriptor and sparse set."""
+    """Descriptor and sparse set of one field."""
     soap = SOAPFeaturizer(r_cut=r_cut, cutoff_width=1.5, n_max=4, l_max=3)
     return make_pipeline(soap, CURSparsifier(n_points=100))
 
@@ -65,10 +65,10 @@ def main():
         GAPKQEqRegressor(
             amplitude_gap=10.0,
             amplitude_chi=3.0,
-            radius_scale=0.7,
             sigma_dipole=0.05,
             tol=1e-2,
             max_iter=12,
+            response=QEq(radius_scale=0.7, hardness=2.7),
         ),
     )
     scoring = {name: TargetScorer(name, per_atom=name == "energy") for name in ("energy", "forces")}
@@ -89,9 +89,9 @@ def main():
     for i, candidate in enumerate(results["params"]):
         energy, forces = (-1e3 * results[f"mean_test_{name}"][i] for name in ("energy", "forces"))
         print(f"{list(candidate.values())}: {energy:.1f} meV/atom, {forces:.0f} meV/A")
-    print("winner:", search.best_params_)
+    print("best parameters:", search.best_params_)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "winner.joblib"
+        path = Path(folder) / "best.joblib"
         joblib.dump(search, path)
         subprocess.run([sys.executable, "-c", DYNAMICS, path], check=True)
         assert np.isfinite(joblib.load(path).predict(X[:1])["energy"]).all()

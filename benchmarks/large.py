@@ -2,13 +2,14 @@
 
     python benchmarks/large.py [--largest 100000]
 
-Water and rattled zinc oxide, periodic, and a drop of water in open boundary conditions. Every case
-runs in a process of its own, so that its peak memory is its own. The time is that of everything
-between structure and charges; the better of two runs counts. The floor is that of the Fourier
-transforms: two complex FFTs of the grid of waves, at a size that suits them, for each product with
-the matrix, by SciPy on all cores. Charges of up to 3,000 atoms are compared with those of the
-factorised matrix. Tables are printed and written to ``benchmarks/results/large.csv`` and
-``large_slopes.csv``, the picture to ``docs/_static/large_systems.png``.
+The systems are periodic water, periodic rattled zinc oxide, and a drop of water without a cell.
+Every case runs in a new process, so that the peak memory of the process is that of the case. The
+time includes everything from the structure to the charges; the faster of two runs counts. The floor
+is the time of the Fourier transforms: for each product with the matrix, two complex FFTs of the
+grid of waves, by SciPy on all cores, with every edge rounded up to a size for which FFTs are fast.
+For up to 3,000 atoms the charges are compared with those of the factorised matrix. The tables are
+printed and written to ``benchmarks/results/large.csv`` and ``large_slopes.csv``, the picture to
+``docs/_static/large_systems.png``.
 """
 
 import argparse
@@ -25,9 +26,9 @@ import numpy as np
 import scipy.fft
 from systems import SYSTEMS
 
-from skqeq.electrostatics import HardnessOperator, hardness_matrix
+from skqeq.electrostatics import DenseHardness, HardnessOperator
 from skqeq.parameters import qeq_electronegativities
-from skqeq.response import Equilibrium
+from skqeq.response import QEqEquilibrium
 from skqeq.structures import check_structures
 
 NAMES = {"water": "water", "zno": "zinc oxide", "droplet": "drop of water"}
@@ -37,22 +38,22 @@ ROOT = Path(__file__).parents[1]
 
 
 def case(name, n_atoms):
-    """Figures of one system, as text for the process that asked."""
+    """Measure one system; return a dict of figures."""
     [structure] = check_structures([SYSTEMS[name](n_atoms)])
     chi = qeq_electronegativities()[structure.numbers]
     seconds = []
     for _ in range(2):
         begin = time.perf_counter()
         operator = HardnessOperator(structure)
-        equilibrium = Equilibrium(structure, operator)
-        charges = equilibrium.charges(chi)
+        equilibrium = QEqEquilibrium(operator)
+        charges = equilibrium.charges(chi=chi)
         seconds.append(time.perf_counter() - begin)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     n_products = equilibrium.n_iterations + 1
     transforms = sum(fft_seconds(g.shape) for _, _, g in operator._coulomb._waves)
     difference = None
     if len(structure) <= LARGEST_DENSE:
-        dense = Equilibrium(structure, hardness_matrix(structure)).charges(chi)
+        dense = QEqEquilibrium(DenseHardness(structure)).charges(chi=chi)
         difference = float(np.abs(charges - dense).max())
     return {
         "atoms": len(structure),
@@ -65,7 +66,7 @@ def case(name, n_atoms):
 
 
 def fft_seconds(shape):
-    """Least seconds of a complex transform of a grid; nothing for waves without one."""
+    """Least seconds of a complex FFT of a grid; zero for waves that are not on a grid."""
     if len(shape) != 3:
         return 0.0
     grid = np.ones([scipy.fft.next_fast_len(n) for n in shape], complex)
@@ -77,36 +78,37 @@ def fft_seconds(shape):
     return min(seconds)
 
 
-def row(name, found):
+def row(name, figures):
     """One line of the table."""
-    ratio = found["seconds"] / found["ffts"] if found["ffts"] else None
+    ratio = figures["seconds"] / figures["ffts"] if figures["ffts"] else None
+    difference = figures["difference"]
     return {
         "system": NAMES[name],
-        "atoms": found["atoms"],
-        "seconds": f"{found['seconds']:.2f}",
-        "iterations": found["iterations"],
-        "peak memory, GiB": f"{found['memory']:.2f}",
+        "atoms": figures["atoms"],
+        "seconds": f"{figures['seconds']:.2f}",
+        "iterations": figures["iterations"],
+        "peak memory, GiB": f"{figures['memory']:.2f}",
         "time / FFTs": "" if ratio is None else f"{ratio:.1f}",
-        "difference, e": "" if found["difference"] is None else f"{found['difference']:.0e}",
+        "difference, e": "" if difference is None else f"{difference:.0e}",
     }
 
 
-def slope(found):
-    """Exponent of the time between the smallest and the largest system, by least squares."""
-    atoms, seconds = (np.log([f[key] for f in found]) for key in ("atoms", "seconds"))
+def exponent(figures):
+    """Exponent of the time as a power of the number of atoms, by least squares."""
+    atoms, seconds = (np.log([f[key] for f in figures]) for key in ("atoms", "seconds"))
     return np.polyfit(atoms, seconds, 1)[0]
 
 
 def picture(results, path):
-    """Times and memory over the number of atoms."""
+    """Plot time and memory against the number of atoms."""
     import matplotlib.pyplot as plt
 
     fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for name, found in results.items():
-        atoms = [f["atoms"] for f in found]
-        label = f"{NAMES[name]}, slope {slope(found):.2f}"
-        left.loglog(atoms, [f["seconds"] for f in found], "o-", label=label)
-        right.loglog(atoms, [f["memory"] for f in found], "o-", label=NAMES[name])
+    for name, figures in results.items():
+        atoms = [f["atoms"] for f in figures]
+        label = f"{NAMES[name]}, exponent {exponent(figures):.2f}"
+        left.loglog(atoms, [f["seconds"] for f in figures], "o-", label=label)
+        right.loglog(atoms, [f["memory"] for f in figures], "o-", label=NAMES[name])
     left.set(xlabel="atoms", ylabel="time (s)")
     right.set(xlabel="atoms", ylabel="peak memory (GiB)")
     for axes in (left, right):
@@ -139,13 +141,13 @@ def main():
             results[name].append(json.loads(output))
             table.append(row(name, results[name][-1]))
             print(table[-1], flush=True)
-    slopes = [
-        {"system": NAMES[name], "exponent of the time": f"{slope(found):.2f}"}
-        for name, found in results.items()
+    exponents = [
+        {"system": NAMES[name], "exponent of the time": f"{exponent(figures):.2f}"}
+        for name, figures in results.items()
     ]
-    print(slopes)
+    print(exponents)
     write(ROOT / "benchmarks/results/large.csv", table)
-    write(ROOT / "benchmarks/results/large_slopes.csv", slopes)
+    write(ROOT / "benchmarks/results/large_slopes.csv", exponents)
     picture(results, ROOT / "docs/_static/large_systems.png")
 
 

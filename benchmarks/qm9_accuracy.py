@@ -3,9 +3,10 @@
     python benchmarks/qm9_accuracy.py DATA cv | learning-curve | multitask | settings
 
 DATA is an extended XYZ file of QM9 molecules with ``REF_dipole`` (PBE0, e*Angstrom),
-``REF_charges`` (Mulliken), ``REF_dipole_magnitude_b3lyp`` and ``group``. Folds keep groups
-together, the sparse set is picked anew from every training fold, and sigma is chosen inside it.
-Tables go to ``benchmarks/results``; a fold that is there already is not computed again.
+``REF_charges`` (Mulliken), ``REF_dipole_magnitude_b3lyp`` and ``group``. All molecules of a group
+are in the same fold. The sparse set is selected, and the noise is chosen, within the training
+molecules of each fold. Tables are written to ``benchmarks/results``, together with the results of
+finished folds, which are not computed again.
 """
 
 import argparse
@@ -26,8 +27,10 @@ from sklearn.pipeline import make_pipeline
 from tqdm import tqdm
 
 from skqeq import (
+    ChargeFlow,
     CURSparsifier,
     KQEqRegressor,
+    QEq,
     QEqRegressor,
     SOAPFeaturizer,
     make_targets,
@@ -38,35 +41,34 @@ from skqeq.metrics import dipole_errors
 from skqeq.model_selection import TargetScorer
 from skqeq.parameters import DEBYE
 from skqeq.plotting import plot_learning_curve
-from skqeq.response import ChargeFlow
 
 RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parents[1] / "docs" / "_static"
 N_POINTS = 1000
-# Chosen by the table of `settings`, on the same training molecules.
+# Chosen from the table of `settings`, which uses the same molecules.
 SPARSIFIER = {"zeta": 1, "block_weights": (0.7, 0.3)}
-REGRESSOR = {"radius_scale": 0.1}
-# Parameters of the sparse set and of the model, with the same features. The width of the charges
-# suits each response in cross-validation.
+NARROW = QEq(radius_scale=0.1)
+# Parameters of the sparse set, and the response. The width of the charges was chosen for each
+# response by cross-validation.
 SETTINGS = {
-    "kQEq, defaults": ({}, {}),
-    "kQEq": (SPARSIFIER, REGRESSOR),
-    "ChargeFlow": (SPARSIFIER, {"radius_scale": 0.6, "response": ChargeFlow(0.05, 0.25)}),
-    "local charges": (SPARSIFIER, {"radius_scale": 0.6, "response": ChargeFlow(0.0)}),
+    "kQEq, defaults": ({}, QEq()),
+    "kQEq": (SPARSIFIER, NARROW),
+    "ChargeFlow": (SPARSIFIER, ChargeFlow(softness=0.05, range=0.25, radius_scale=0.6)),
+    "local charges": (SPARSIFIER, ChargeFlow(softness=0.0, radius_scale=0.6)),
 }
 
 
-def pipeline(n_points=N_POINTS, sparsifier=SPARSIFIER, regressor=REGRESSOR):
+def pipeline(n_points=N_POINTS, sparsifier=SPARSIFIER, response=NARROW):
     """The model of all studies: double SOAP, CUR, kernel charge equilibration."""
     return make_pipeline(
         SOAPFeaturizer(r_cut=(1.7, 3.5), n_max=8, l_max=6),
         CURSparsifier(n_points=n_points, **sparsifier),
-        KQEqRegressor(**regressor),
+        KQEqRegressor(response=response),
     )
 
 
 def load(path):
-    """Molecules, labels and groups; the two levels of theory stay apart."""
+    """Molecules, labels and groups; the two levels of theory are different targets."""
     X = ase.io.read(path, ":")
     y = targets_from_atoms(
         X,
@@ -80,22 +82,24 @@ def load(path):
 
 
 def search(model, grid, target):
-    """Choose noise on one held-out fifth of the groups; MAE of the norm or of the vector."""
+    """A search for the noise with the least MAE on one held-out fifth of the groups."""
     scorer = TargetScorer(target, "mae")
     split = GroupShuffleSplit(1, test_size=0.2, random_state=0)
     return GridSearchCV(model, grid, scoring=scorer, cv=split, error_score="raise")
 
 
 def folds(X, groups, n_splits=10):
+    """Folds that do not divide groups."""
     return GroupKFold(n_splits, shuffle=True, random_state=0).split(X, groups=groups)
 
 
 def take(X, index):
+    """The molecules with these indices."""
     return [X[i] for i in index]
 
 
 class Store:
-    """Results of finished folds, kept on disk after each."""
+    """Results of finished folds, written to a file after each fold."""
 
     def __init__(self, name):
         RESULTS.mkdir(exist_ok=True)
@@ -103,6 +107,7 @@ class Store:
         self.data = json.loads(self.path.read_text()) if self.path.exists() else {}
 
     def get(self, key, compute):
+        """The stored result of a key; it is computed if there is none."""
         if key not in self.data:
             self.data[key] = compute()
             self.path.write_text(json.dumps(self.data))
@@ -110,7 +115,7 @@ class Store:
 
 
 def cross_validate(name, model, grid, X, y, groups, train_target, score_target):
-    """Predicted score target of every molecule from the fold that did not see it."""
+    """Prediction of `score_target` for every molecule by the model of the other folds."""
     store = Store(name)
     predicted = np.full((len(X), 3) if score_target == "dipole" else len(X), np.nan)
     chosen = []
@@ -120,7 +125,7 @@ def cross_validate(name, model, grid, X, y, groups, train_target, score_target):
             labels = make_targets(**{t: y[t][train] for t in train_target})
             searched = search(clone(model), grid, score_target)
             with warnings.catch_warnings():
-                # Rare elements have fewer environments than points: expected here.
+                # Rare elements have fewer environments than sparse points.
                 warnings.filterwarnings("ignore", "n_points")
                 start = time.perf_counter()
                 searched.fit(take(X, train), labels, groups=groups[train])
@@ -140,7 +145,7 @@ SIGMAS = {"kqeqregressor__sigma_dipole": [0.00025, 0.0005, 0.001, 0.002]}
 
 
 def run_settings(X, y, groups):
-    """One setting at a time away from the defaults, on three of ten folds, 500 points."""
+    """Change one setting of the defaults at a time; three of ten folds, 500 points."""
     start = {"zeta": 2, "block_weights": None, "radius_scale": 0.2, "r_cut": (1.7, 3.5)}
     changes = [
         {}, {"radius_scale": 0.1}, {"radius_scale": 0.35}, {"zeta": 1}, {"zeta": 3},
@@ -149,8 +154,8 @@ def run_settings(X, y, groups):
         {"zeta": 1, "block_weights": (0.7, 0.3), "radius_scale": 0.1},
     ]  # fmt: skip
     store, rows = Store("settings"), []
-    places = {"r_cut": "soapfeaturizer", "radius_scale": "kqeqregressor",
-              "hardness": "kqeqregressor", "baseline": "kqeqregressor"}  # fmt: skip
+    owners = {"r_cut": "soapfeaturizer", "radius_scale": "kqeqregressor__response",
+              "hardness": "kqeqregressor__response", "baseline": "kqeqregressor"}  # fmt: skip
     for change in changes:
         name = ", ".join(f"{k} = {v}" for k, v in change.items()) or "defaults"
         errors = []
@@ -158,8 +163,8 @@ def run_settings(X, y, groups):
 
             def compute(train=train, test=test, change=change):
                 settings = {**start, **change}
-                model = pipeline(500, {}, {}).set_params(
-                    **{f"{places.get(k, 'cursparsifier')}__{k}": v for k, v in settings.items()}
+                model = pipeline(500, {}, QEq()).set_params(
+                    **{f"{owners.get(k, 'cursparsifier')}__{k}": v for k, v in settings.items()}
                 )
                 searched = search(model, SIGMAS, "dipole")
                 with warnings.catch_warnings():
@@ -177,10 +182,10 @@ def run_settings(X, y, groups):
 
 
 def run_cv(X, y, groups):
-    """Ten folds, beside classical QEq; then the ten worst molecules of each response."""
+    """Ten folds for every model and classical QEq; the ten molecules with the largest errors."""
     rows = []
-    for name, (sparsifier, regressor) in SETTINGS.items():
-        model = pipeline(sparsifier=sparsifier, regressor=regressor)
+    for name, (sparsifier, response) in SETTINGS.items():
+        model = pipeline(sparsifier=sparsifier, response=response)
         key = "cv_" + name.replace(", ", "_").lower()
         predicted, chosen = cross_validate(key, model, SIGMAS, X, y, groups, ["dipole"], "dipole")
         rows.append({"model": name, **dipole_errors(y["dipole"], predicted)})
@@ -196,7 +201,7 @@ def run_cv(X, y, groups):
 
 
 def worst(X, truth, predicted, n=10):
-    """The molecules with the largest error of the dipole vector, and what is special in them."""
+    """The molecules with the largest errors of the dipole vector, and their motifs."""
     error = DEBYE * np.linalg.norm(predicted - truth, axis=1)
     share = error**2 / np.sum(error**2)
     rows = []
@@ -216,23 +221,23 @@ def worst(X, truth, predicted, n=10):
 
 
 def motif(atoms):
-    """What the bonds give away: separate fragments, nitro groups, formal charges."""
+    """Motifs of a molecule: several fragments, nitro groups, groups with a formal charge."""
     first, second = neighbor_list("ij", atoms, natural_cutoffs(atoms, mult=1.15))
     bonds = [second[first == i] for i in range(len(atoms))]
     graph = csr_matrix((np.ones(len(first)), (first, second)), shape=(len(atoms),) * 2)
     n_fragments = connected_components(graph)[0]
-    found = [f"{n_fragments} fragments"] if n_fragments > 1 else []
+    motifs = [f"{n_fragments} fragments"] if n_fragments > 1 else []
     for i, symbol in enumerate(atoms.symbols):
         single_oxygens = sum(atoms.symbols[j] == "O" and len(bonds[j]) == 1 for j in bonds[i])
         if symbol == "N" and len(bonds[i]) == 4:
-            found.append("ammonium")
+            motifs.append("ammonium")
         if symbol in "CN" and single_oxygens == 2 and len(bonds[i]) == 3:
-            found.append("carboxylate" if symbol == "C" else "nitro")
-    return " + ".join(sorted(set(found)))
+            motifs.append("carboxylate" if symbol == "C" else "nitro")
+    return " + ".join(sorted(set(motifs)))
 
 
 def run_learning_curve(X, y, groups):
-    """MAE against the number of training molecules, on five held-out tenths."""
+    """MAE against the number of training molecules, on five of ten folds."""
     rows, curve = [], []
     store = Store("learning_curve")
     for n in (100, 200, 400, 800, None):
@@ -263,7 +268,7 @@ def run_learning_curve(X, y, groups):
 
 
 def run_multitask(X, y, groups):
-    """Norm of the dipole alone, with charges, and the dipole vector, in the same folds."""
+    """Norms of dipoles with and without charges, and dipole vectors, in the same folds."""
     magnitude = {"kqeqregressor__sigma_dipole_magnitude": [0.0005, 0.002]}
     charges = {"kqeqregressor__sigma_charges": [0.01, 0.03]}
     both = {"kqeqregressor__sigma_dipole_magnitude": [0.001], **charges}
@@ -288,7 +293,7 @@ def run_multitask(X, y, groups):
 
 
 def write(name, rows):
-    """A table as csv, and on the screen."""
+    """Write a table as CSV, and print it."""
     names = list(dict.fromkeys(key for row in rows for key in row))
     with open(RESULTS / f"{name}.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")

@@ -1,10 +1,10 @@
-"""What papers report and what was found here, in one table.
+"""A table of published numbers and of the numbers that skqeq reproduces.
 
     python benchmarks/reproductions.py
 
-Published numbers stand in this file; ours are read from the tables of the other benchmarks in
-``benchmarks/results``, to which every row names the command. Written to
-``benchmarks/results/reproductions.csv``, which the documentation shows.
+The published numbers are in this file. The numbers of skqeq are read from the tables of the other
+benchmarks in ``benchmarks/results``; every row names the command that writes its table. The result,
+``benchmarks/results/reproductions.csv``, is shown in the documentation.
 """
 
 import csv
@@ -26,54 +26,58 @@ def table(name):
 
 
 def row(name, **cells):
-    """The row of a table that has these cells."""
-    [found] = [r for r in table(name) if all(r[key] == value for key, value in cells.items())]
-    return found
+    """The only row of a table that has these values in these columns."""
+    [match] = [r for r in table(name) if all(r[key] == value for key, value in cells.items())]
+    return match
 
 
 def halides(column):
-    """Deviations from the published charges of the alkali halides, e."""
+    """Mean and largest deviation from the published charges of the alkali halides, e."""
     deviations = [abs(float(r[column]) - float(r["published"])) for r in table("halides")]
     return f"mean {np.mean(deviations):.4f}, largest {np.max(deviations):.4f}"
 
 
 def published_range():
+    """Smallest and largest published charge of the alkali halides, e."""
     charges = [float(r["published"]) for r in table("halides")]
     return f"{min(charges)} to {max(charges)} (table II)"
 
 
 def madelung(accuracy):
+    """Largest error of the Madelung constants at an accuracy."""
     return f"{max(float(r['error']) for r in table('madelung') if r['accuracy'] == accuracy):.0e}"
 
 
 def learning_curve():
+    """Errors with the two largest training sets, and the numbers of molecules."""
     return ", ".join(f"{r['mae']} ({r['molecules']})" for r in table("learning_curve")[-2:])
 
 
 def chains(model):
-    """Errors of the dipoles of chains, D."""
-    found = table("flow_chains_errors")
-    return ", ".join(f"{float(r[f'{model} MAE']):.1f} ({r['chain']})" for r in found[:-1])
+    """Errors of the dipoles of each kind of chain, D."""
+    errors = table("flow_chains_errors")
+    return ", ".join(f"{float(r[f'{model} MAE']):.1f} ({r['chain']})" for r in errors[:-1])
 
 
 def water(model, *columns):
-    found = row("water", model=model, structures="1500")
-    return ", ".join(found[column] for column in columns)
+    """Errors of a model of 1500 water clusters."""
+    errors = row("water", model=model, structures="1500")
+    return ", ".join(errors[column] for column in columns)
 
 
 def field_errors(model):
-    """Root mean square error of the energy of a field, by charge state; meV."""
+    """Root mean square error of the change of energy in a field, by charge state; meV."""
     rows = table("water_curves")
     parts = []
     for charge, state in STATES.items():
-        mine = [r for r in rows if r["charge"] == charge]
-        [zero] = [r for r in mine if r["curve"] == "expansion" and r["expansion"] == "1.0"]
+        of_state = [r for r in rows if r["charge"] == charge]
+        [zero] = [r for r in of_state if r["curve"] == "expansion" and r["expansion"] == "1.0"]
         error = [
             float(r[f"{model} energy"])
             - float(zero[f"{model} energy"])
             - float(r["GFN2-xTB energy"])
             + float(zero["GFN2-xTB energy"])
-            for r in mine
+            for r in of_state
             if r["curve"] == "field"
         ]
         parts.append(f"{1e3 * np.sqrt(np.mean(np.square(error))):.1f} ({state})")
@@ -81,18 +85,19 @@ def field_errors(model):
 
 
 def multitask(*names):
+    """Errors of models with different training targets, D."""
     return " → ".join(row("multitask", **{"trained on": name})["mae"] for name in names)
 
 
 def rows():
-    """All rows of the table: paper, claim, published, skqeq, data and split, command."""
+    """Yield the rows of the table: paper, claim, published, skqeq, data and split, command."""
     qm9 = "QM9, PBE0; ten folds by group"
     curve = "QM9 without fluorine, PBE0; five of ten folds by group"
     clusters = "water clusters, GFN2-xTB; test: other trajectories"
     water_command = "gap_accuracy.py water"
     yield (
         "RG91",
-        "charges of 20 alkali halides; deviation from them (e)",
+        "charges of 20 alkali halides; deviations from the published charges (e)",
         published_range(),
         f"Slater functions: {halides('Slater')}; Gaussians: {halides('Gaussian')}",
         "published bond lengths and parameters; nothing fitted",
@@ -102,8 +107,8 @@ def rows():
         "RG91",
         "Madelung constants of 4 crystals",
         "to 13 digits",
-        f"off by {madelung('1e-08')} with accuracy=1e-8, by {madelung('1e-12')} with 1e-12",
-        "computed; literature constants, not of the paper",
+        f"errors {madelung('1e-08')} with accuracy=1e-8, {madelung('1e-12')} with accuracy=1e-12",
+        "computed; constants from other literature",
         "classical.py",
     )
     yield (
@@ -116,7 +121,7 @@ def rows():
     )
     yield (
         "S22",
-        "the same, all molecules (D)",
+        "MAE of dipole norms of all QM9 molecules at hand (D)",
         "not quoted here",
         f"kQEq {row('cv', model='kQEq')['mae']}, "
         f"classical QEq {row('cv', model='classical QEq')['mae']}",
@@ -125,8 +130,8 @@ def rows():
     )
     yield (
         "S22",
-        "dipoles of chains longer than any molecule learned, MAE (D)",
-        "a figure (5), not quoted here",
+        "MAE of dipoles of chains longer than any training molecule (D)",
+        "shown in figure 5, not quoted here",
         chains("kQEq"),
         "trained on 1262 QM9 molecules; reference GFN2-xTB",
         "flow_chains.py QM9 CHAINS",
@@ -159,7 +164,7 @@ def rows():
     )
     yield (
         "V25",
-        "spurious charge transfer: error of charges of fragments far apart (1e-3 e)",
+        "spurious charge transfer: error of the charges of distant fragments (1e-3 e)",
         "shown, not quoted here",
         f"GAP+kQEq {water('GAP+kQEq', 'charges of far fragments (1e-3 e)')}; "
         f"GAP+ChargeFlow {water('GAP+ChargeFlow', 'charges of far fragments (1e-3 e)')}",
@@ -176,7 +181,7 @@ def rows():
     )
     yield (
         "C25",
-        "MAE of dipole norms (D), learned from norms → with Mulliken charges",
+        "MAE of dipole norms (D), trained on norms → on norms and Mulliken charges",
         "0.0130 → 0.0098 (HIP-NN, about 134,000 molecules)",
         multitask("dipole_magnitude", "dipole_magnitude + charges"),
         "1262 molecules of QM9, B3LYP; ten folds by group",

@@ -1,15 +1,15 @@
-"""Fits of structures that stay in their file: time and memory over their number.
+"""Fits to structures that are read from a file: time and memory against their number.
 
     python benchmarks/streaming.py [--data molecules.xyz] [--sizes 1000 5000 20000]
 
-The molecules are those of `--data`, or the bundled ones, with rattled copies, in one extended XYZ
-file, without fluorine, of which a thousand have too few atoms for a thousand points; double SOAP
-n_max 8, l_max 6, 1000 points per element, dipoles. Every size is fitted in a
-process of its own, whose peak memory is its own. The floor is that of ``fit_predict.py``, measured
-on a sample of the structures, plus nothing for reading them; *sustained* is the ratio to the same
-flops at the rate that matrix products keep up for ten seconds. The choice of the sparse set looks
-at a bounded number of environments. The table is printed and written to
-``results/streaming.csv``.
+The molecules of `--data`, or the bundled ones, and rattled copies of them are written to one
+extended XYZ file. Molecules with fluorine are left out, because a thousand molecules have too few
+fluorine atoms for a thousand sparse points. The models are fitted to dipoles, with double SOAP,
+n_max 8, l_max 6, and 1000 points per element. Every size runs in a new process, so that the peak
+memory of the process is that of the fit. The floor is that of ``fit_predict.py``, measured on a
+sample of the structures; it does not include reading them. The column *sustained* is the ratio to a
+floor whose matrix products have the mean rate of ten seconds. The sparse set is selected from a
+limited number of environments. The table is printed and written to ``results/streaming.csv``.
 """
 
 import argparse
@@ -39,23 +39,23 @@ N_POINTS = 1000
 
 
 def write(path, data, n):
-    """n molecules in one file, with their dipoles."""
+    """Write n molecules and their dipoles to one file."""
     X, D = molecules(data, n)
-    known = [i for i, atoms in enumerate(X) if 9 not in atoms.numbers]
-    X, D, kept = [X[i] for i in known], D[known], len(known)
+    without_fluorine = [i for i, atoms in enumerate(X) if 9 not in atoms.numbers]
+    X, D = [X[i] for i in without_fluorine], D[without_fluorine]
     for i in range(n):
-        atoms = X[i % kept].copy()
+        atoms = X[i % len(X)].copy()
         atoms.calc = None
-        if i >= kept:
+        if i >= len(X):
             atoms.rattle(0.05, seed=i)
-        dipole = D[i % kept]
+        dipole = D[i % len(X)]
         atoms.info = {"REF_dipole": dipole}
         atoms.arrays = {name: atoms.arrays[name] for name in ("numbers", "positions")}
         ase.io.write(path, atoms, append=True, format="extxyz")
 
 
 def fit(path, n, n_jobs):
-    """Fit to the first n structures of a file; figures of this process."""
+    """Fit to the first n structures of a file; return the figures of this process."""
     X = open_structures(path)[:n]
     start = time.perf_counter()
     y = targets_from_atoms(X, ["dipole"])["dipole"]
@@ -76,9 +76,10 @@ def fit(path, n, n_jobs):
 
 
 def floor(path, n, points):
-    """What cannot be avoided: seconds of descriptors, of a sample times their number, and flops.
+    """Parts of the floor: seconds of the descriptors, flops, and two rates of matrix products.
 
-    And the rate of flops, the best of a few products and the mean of ten seconds.
+    The descriptors are timed on a sample and scaled to all atoms. The rates, in flops per second,
+    are the best of a few products, and the mean of ten seconds.
     """
     X = open_structures(path)[:n]
     sample = list(X[np.random.default_rng(0).permutation(n)[:SAMPLE]])
@@ -91,7 +92,7 @@ def floor(path, n, points):
 
 
 class _Counted:
-    """Something with the atoms of all structures."""
+    """An object with the atomic numbers of all structures, for `floor.flops`."""
 
     def __init__(self, counts):
         self.numbers = np.repeat(list(counts), list(counts.values()))
@@ -102,7 +103,7 @@ def main():
     parser.add_argument("--data", help="extxyz with dipoles, instead of the bundled molecules")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 2500, 5000, 10000, 20000])
     parser.add_argument("--n-jobs", type=int, default=None)
-    parser.add_argument("--file", type=Path, help="the molecules, written if it is not there")
+    parser.add_argument("--file", type=Path, help="molecules; written if it does not exist")
     parser.add_argument("--case", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.case:
@@ -118,21 +119,21 @@ def main():
             command = [sys.executable, __file__, "--case", str(n), "--file", str(path)]
             command += [] if args.n_jobs is None else ["--n-jobs", str(args.n_jobs)]
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            found = json.loads(output.splitlines()[-1])
-            points = {int(z): m for z, m in found["points"].items()}
+            figures = json.loads(output.splitlines()[-1])
+            points = {int(z): m for z, m in figures["points"].items()}
             soap, work, rate, sustained = floor(path, n, points)
             lowest = soap + work / rate
             rows.append(
                 {
                     "molecules": n,
-                    "seconds": f"{found['seconds']:.1f}",
-                    "choice": f"{found['choice']:.1f}",
+                    "seconds": f"{figures['seconds']:.1f}",
+                    "choice": f"{figures['choice']:.1f}",
                     "floor": f"{lowest:.1f}",
                     "SOAP": f"{soap:.1f}",
-                    "ratio": f"{found['seconds'] / lowest:.2f}",
-                    "sustained": f"{found['seconds'] / (soap + work / sustained):.2f}",
-                    "peak GiB": f"{found['peak GiB']:.2f}",
-                    "labels": f"{found['labels']:.1f}",
+                    "ratio": f"{figures['seconds'] / lowest:.2f}",
+                    "sustained": f"{figures['seconds'] / (soap + work / sustained):.2f}",
+                    "peak GiB": f"{figures['peak GiB']:.2f}",
+                    "labels": f"{figures['labels']:.1f}",
                 }
             )
             names = {chemical_symbols[z]: m for z, m in points.items()}
@@ -141,8 +142,9 @@ def main():
     columns = ("molecules", "seconds", "choice")
     sizes, seconds, choice = (np.array([float(row[key]) for row in rows]) for key in columns)
     if len(rows) > 1:
-        for what, times in (("all", seconds), ("after the choice", seconds - choice)):
-            print(f"slope of {what}: {np.polyfit(np.log(sizes), np.log(times), 1)[0]:.3f}")
+        for part, times in (("fit", seconds), ("fit without the sparse set", seconds - choice)):
+            exponent = np.polyfit(np.log(sizes), np.log(times), 1)[0]
+            print(f"exponent of the time of the {part}: {exponent:.3f}")
     RESULTS.mkdir(exist_ok=True)
     name = "streaming.csv" if args.n_jobs is None else f"streaming_{args.n_jobs}.csv"
     with open(RESULTS / name, "w", newline="") as file:

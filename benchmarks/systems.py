@@ -2,9 +2,10 @@
 
     python benchmarks/systems.py
 
-prints what was built: number of atoms asked for and obtained, edges, density, shortest distances.
-Nothing is equilibrated, but densities are those of the real substances, and no atoms come closer
-than they would in them by much. The same arguments give the same structure.
+prints for each structure the requested and the actual number of atoms, the edges, the density and
+the shortest distances. The structures are not equilibrated. Their densities are those of the real
+substances, and their shortest distances are close to the real ones. The same arguments always give
+the same structure.
 """
 
 import itertools
@@ -21,17 +22,17 @@ SHORTEST_CONTACT = 1.6  # Angstrom, between atoms of different molecules
 
 
 def repeats(edges, atoms_per_cell, n_atoms):
-    """How often to repeat a cell along its axes: close to `n_atoms`, and close to a cube."""
+    """Numbers of repeats of a cell that give about `n_atoms` atoms in nearly a cube."""
     edges = np.asarray(edges, float)
     edge = (n_atoms / atoms_per_cell * edges.prod()) ** (1 / 3)
-    around = [range(max(1, int(edge / a) - 1), int(edge / a) + 3) for a in edges]
+    candidates = [range(max(1, int(edge / a) - 1), int(edge / a) + 3) for a in edges]
 
     def cost(counts):
         lengths = np.array(counts) * edges
         size = abs(np.log(atoms_per_cell * np.prod(counts) / n_atoms))
         return size + 0.2 * np.log(lengths.max() / lengths.min())
 
-    return min(itertools.product(*around), key=cost)
+    return min(itertools.product(*candidates), key=cost)
 
 
 def rattled_crystal(cell, n_atoms, seed):
@@ -60,10 +61,10 @@ def zno(n_atoms, seed=0):
 
 
 def water(n_atoms, seed=0):
-    """Water at 1 g/cm^3, periodic; molecules are whole and come one after the other (O, H, H).
+    """Periodic water at 1 g/cm^3; the atoms of each molecule are contiguous (O, H, H) and whole.
 
-    Molecules stand near the points of a cubic lattice, turned at random; those that come too close
-    to another one are turned anew until none does.
+    The molecules are placed near the points of a cubic lattice with random rotations. A molecule
+    that is too close to another one gets a new rotation, until there are no such contacts.
     """
     rng = np.random.default_rng(seed)
     counts = np.array(repeats([WATER_SITE] * 3, 3, n_atoms))
@@ -83,19 +84,19 @@ def water(n_atoms, seed=0):
         pairs = pairs[pairs[:, 0] != pairs[:, 1]]
         if len(pairs) == 0:
             break
-        # One of the two is enough, by chance: no molecule keeps the others waiting.
+        # Only one of the two, at random, so that no contact recurs with the same fixed molecule.
         turn = np.unique(np.where(rng.random(len(pairs)) < 0.5, pairs[:, 0], pairs[:, 1]))
     else:
-        raise RuntimeError(f"{len(pairs)} contacts are left")
+        raise RuntimeError(f"{len(pairs)} pairs of molecules are still too close")
     return Atoms("OHH" * n_molecules, positions.reshape(-1, 3), cell=cell, pbc=True)
 
 
 def droplet(n_atoms, seed=0):
     """The `n_atoms // 3` molecules of a box of water that are closest to its centre; no cell."""
     n_molecules = n_atoms // 3
-    # A cube around a sphere has 6 / pi times its volume; a layer of molecules more on all sides.
-    around = ((6 / np.pi * n_molecules) ** (1 / 3) + 2) ** 3
-    box = water(3 * int(around), seed)
+    # The cube around a sphere has 6 / pi times its volume. Add a layer of molecules on each side.
+    n_box = ((6 / np.pi * n_molecules) ** (1 / 3) + 2) ** 3
+    box = water(3 * int(n_box), seed)
     centre = box.cell.lengths() / 2
     distance = np.linalg.norm(box.positions[::3] - centre, axis=1)
     nearest = np.sort(np.argsort(distance)[:n_molecules])
@@ -104,7 +105,7 @@ def droplet(n_atoms, seed=0):
 
 
 def zno_ball(n_atoms, seed=0):
-    """The `n_atoms // 2` atoms of either element of wurtzite closest to one point; no cell."""
+    """The `n_atoms // 2` atoms of each element of wurtzite closest to a point, without a cell."""
     bulk = zno(3 * n_atoms + 200, seed)
     distance = np.linalg.norm(bulk.positions - bulk.cell.lengths() / 2, axis=1)
     nearest = [
@@ -119,7 +120,7 @@ SYSTEMS = {"water": water, "zno": zno, "nacl": nacl, "droplet": droplet, "zno_ba
 
 
 def shortest(atoms, first, second):
-    """Shortest distance between two elements; in water between different molecules."""
+    """Shortest distance between two elements; in water only between different molecules."""
     period = atoms.cell.lengths() if atoms.pbc.all() else None
     positions = atoms.positions if period is None else atoms.positions % period
     pairs = cKDTree(positions, boxsize=period).query_pairs(4.0, output_type="ndarray")
@@ -134,7 +135,7 @@ def shortest(atoms, first, second):
 
 
 def describe(name, n_atoms):
-    """One line about a structure; distances in Angstrom, in water between molecules."""
+    """One line about a structure; distances in Angstrom, in water between different molecules."""
     start = time.perf_counter()
     atoms = SYSTEMS[name](n_atoms)
     seconds = time.perf_counter() - start

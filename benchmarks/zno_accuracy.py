@@ -3,10 +3,11 @@
     python benchmarks/zno_accuracy.py DATA clusters | bulk [--only FOLD ...]
 
 DATA is an extended XYZ file of ZnO nanoparticles or crystals with ``REF_energy``, ``REF_forces``,
-``REF_charges`` (Hirshfeld) and ``group``. Models are trained on energies and forces; the charges
-are compared with labels that they have not seen. Folds keep groups together, and the sparse set is
-picked anew from every training fold. Predictions of a fold are kept in ``./zno_folds``, and a fold
-that is there already is not computed again; with ``--only``, processes can share the folds.
+``REF_charges`` (Hirshfeld) and ``group``. The models are trained on energies and forces only. Their
+charges are compared with the Hirshfeld charges, which are not in training. All structures of a
+group are in the same fold, and the sparse set is selected from the training structures of each
+fold. The predictions of a fold are stored in ``./zno_folds`` and not computed again. With
+``--only`` several processes can compute different folds.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from tqdm import tqdm
 
-from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer, strip, targets_from_atoms
+from skqeq import CURSparsifier, KQEqRegressor, QEq, SOAPFeaturizer, strip, targets_from_atoms
 
 RESULTS = Path(__file__).parent / "results"
 FOLDS = Path("zno_folds")
@@ -30,58 +31,57 @@ TARGETS = ("energy", "forces", "charges")
 
 
 def pipeline():
-    """The model: what is not named here is the default."""
+    """The model; all other parameters have their defaults."""
     return make_pipeline(
         SOAPFeaturizer(r_cut=(3.0, 6.0), cutoff_width=(1.5, 4.0), n_max=6, l_max=4),
         CURSparsifier(n_points=500),
         KQEqRegressor(
-            hardness=27.2,
-            radius_scale=0.7071,
             amplitude_chi=20.0,
             sigma_energy=0.0005,
             sigma_forces=0.05,
             max_iter=3,
             tol=1e-2,
+            response=QEq(radius_scale=0.7071, hardness=27.2),
             verbose=1,
         ),
     )
 
 
 def run_fold(X, y, train, test, path):
-    """Fit and predict, and keep the predictions."""
+    """Fit to one fold, predict its test structures, and store the predictions."""
     start = time.perf_counter()
     with warnings.catch_warnings():
-        # A few steps bring the loss within a part in a thousand of the least.
+        # A few steps reduce the loss to within a part in a thousand of its minimum.
         warnings.filterwarnings("ignore", message="gauss_newton stopped")
         model = pipeline().fit([X[i] for i in train], y[["energy", "forces"]][train])
     seconds = time.perf_counter() - start
     regressor, transformer = model[-1], model[:-1]
-    found = regressor.predict_targets(transformer.transform([X[i] for i in test]), TARGETS)
+    predicted = regressor.predict_targets(transformer.transform([X[i] for i in test]), TARGETS)
     history = [entry["loss"] for entry in regressor.fit_history_]
     np.savez_compressed(
         path,
         test=test,
         seconds=seconds,
         loss=history,
-        energy=found["energy"],
-        forces=np.concatenate(list(found["forces"])).astype(np.float32),
-        charges=np.concatenate(list(found["charges"])).astype(np.float32),
+        energy=predicted["energy"],
+        forces=np.concatenate(list(predicted["forces"])).astype(np.float32),
+        charges=np.concatenate(list(predicted["charges"])).astype(np.float32),
     )
 
 
 def errors(X, y, folds):
-    """Table of errors over all structures, and the charges by atom."""
+    """Table of errors of all structures; and atomic numbers, labelled and predicted charges."""
     rows, charges = [], []
     pooled = {"energy": [], "baseline": [], "forces": []}
     for k, (train, test) in enumerate(folds):
-        found = np.load(FOLDS / f"{len(X)}_{k}.npz")
+        predicted = np.load(FOLDS / f"{len(X)}_{k}.npz")
         n_atoms = np.array([len(X[i]) for i in test])
-        energy = 1e3 * (found["energy"] - y["energy"][test]) / n_atoms
+        energy = 1e3 * (predicted["energy"] - y["energy"][test]) / n_atoms
         mean = np.mean([y["energy"][i] / len(X[i]) for i in train])
         labels = {name: np.concatenate([y[name][i] for i in test]) for name in TARGETS[1:]}
-        forces = 1e3 * (found["forces"] - labels["forces"])
+        forces = 1e3 * (predicted["forces"] - labels["forces"])
         numbers = np.concatenate([X[i].numbers for i in test])
-        charges.append((numbers, labels["charges"], found["charges"]))
+        charges.append((numbers, labels["charges"], predicted["charges"]))
         pooled["energy"].append(energy)
         pooled["baseline"].append(1e3 * (mean - y["energy"][test] / n_atoms))
         pooled["forces"].append(forces.ravel())
@@ -97,15 +97,16 @@ def errors(X, y, folds):
 
 
 def rms(x):
+    """Root mean square."""
     return np.sqrt(np.mean(np.square(x)))
 
 
 def plot_charges(numbers, labels, predicted, path):
-    """Predicted against Hirshfeld charges."""
+    """Plot predicted charges against Hirshfeld charges."""
     figure, ax = plt.subplots(figsize=(4.8, 4.4), layout="constrained")
     for number, color, name in ((8, "tab:red", "O"), (30, "tab:blue", "Zn")):
-        mine = numbers == number
-        ax.plot(labels[mine], predicted[mine], ".", ms=2, alpha=0.4, color=color, label=name)
+        element = numbers == number
+        ax.plot(labels[element], predicted[element], ".", ms=2, alpha=0.4, color=color, label=name)
     ends = [min(labels.min(), predicted.min()), max(labels.max(), predicted.max())]
     ax.plot(ends, ends, "k-", lw=0.8)
     ax.set(xlabel="Hirshfeld charge (e)", ylabel="charge of the model of energies and forces (e)")
@@ -139,11 +140,11 @@ def main():
     )
     numbers, label, predicted = charges
     for number, name in ((30, "Zn"), (8, "O")):
-        mine = numbers == number
+        q, hirshfeld = predicted[numbers == number], label[numbers == number]
         print(
-            f"{name}: charge {predicted[mine].mean():+.3f} +- {predicted[mine].std():.3f} e, "
-            f"Hirshfeld {label[mine].mean():+.3f} +- {label[mine].std():.3f} e, "
-            f"correlation {np.corrcoef(label[mine], predicted[mine])[0, 1]:.2f}"
+            f"{name}: charge {q.mean():+.3f} +- {q.std():.3f} e, "
+            f"Hirshfeld {hirshfeld.mean():+.3f} +- {hirshfeld.std():.3f} e, "
+            f"correlation {np.corrcoef(hirshfeld, q)[0, 1]:.2f}"
         )
     plot_charges(*charges, PICTURES / f"zno_{args.study}_charges.png")
 

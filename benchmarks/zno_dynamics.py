@@ -1,12 +1,13 @@
-"""Ten picoseconds of a particle of zinc oxide: is the energy that a trained model gives conserved?
+"""Energy conservation of a trained model: ten picoseconds of a particle of zinc oxide.
 
     python benchmarks/zno_dynamics.py [--picoseconds 10]
 
-Two models learn energies and forces of clusters of 20 to 60 atoms from a potential of rigid ions.
-They differ in how the view of an atom ends: DScribe's edge is a jump, with ``cutoff_width``
-neighbours fade out. Each then moves a particle of 200 atoms at constant energy, from 300 K. The
-runs are written to ``benchmarks/results/zno_dynamics.csv``, drifts and errors of energies and
-forces to ``zno_dynamics_drift.csv``.
+Two models are trained on energies and forces of clusters of 20 to 60 atoms in a potential of rigid
+ions. They differ in the cutoff of the descriptor: with DScribe's hard cutoff the weight of a
+neighbour jumps to zero, with ``cutoff_width`` it decreases smoothly. Each model then moves a
+particle of 200 atoms at constant energy, starting at 300 K. The runs are written to
+``benchmarks/results/zno_dynamics.csv``, the drifts and the errors of energies and forces to
+``zno_dynamics_drift.csv``.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from skqeq import (
     CURSparsifier,
     KQEqCalculator,
     KQEqRegressor,
+    QEq,
     SOAPFeaturizer,
     make_targets,
     predict_targets,
@@ -38,10 +40,10 @@ from skqeq.calculator import ProgressBar
 from skqeq.parameters import COULOMB
 
 EDGES = {"DScribe's edge": None, "smooth edge": 1.5}  # name: cutoff_width, Angstrom
-# Pairs of ions, and how long the cluster is along the c axis relative to its width.
+# Number of pairs of ions, and length of the cluster along the c axis relative to its width.
 SHAPES = [(10, 1.0), (12, 1.5), (15, 0.7), (18, 1.0), (22, 1.5), (26, 0.7), (30, 1.0)]
-SAMPLES = 6  # of every shape
-# A weak pull that decides the sign; above all, a fit that starts from it takes few steps.
+SAMPLES = 6  # snapshots of every shape
+# Weak labels of the charges. They decide the sign, and a fit that starts from them takes few steps.
 BIAS = {"Zn": 1.0, "O": -1.0}  # e
 STEP = 2.0  # fs
 RESULTS = Path(__file__).parent / "results"
@@ -50,9 +52,9 @@ RESULTS = Path(__file__).parent / "results"
 class RigidIons(Calculator):
     """Charges of 1 e and -1 e, and exponential repulsion of oxygen by both elements.
 
-    ``E = sum_(i<j) k_e q_i q_j / r + A exp(-r / rho)``, open boundaries only. The parameters are
-    made up, such that bonds have the length of those in zinc oxide, 2 Angstrom, and that most ions
-    of relaxed clusters have three or four neighbours, as at and below the surface of wurtzite.
+    ``E = sum_(i<j) k_e q_i q_j / r + A exp(-r / rho)``, without a cell. The parameters are made up.
+    They give bonds of 2 Angstrom, as in zinc oxide, and relaxed clusters in which most ions have
+    three or four neighbours, as in and near the surface of wurtzite.
     """
 
     implemented_properties = ["energy", "forces"]
@@ -69,17 +71,17 @@ class RigidIons(Calculator):
         A = np.array([0.0, self.zn_o, self.o_o])[oxygen[:, None] + oxygen]
         coulomb = COULOMB * np.outer(1 - 2 * oxygen, 1 - 2 * oxygen) / r
         repulsion = A * np.exp(-r / self.rho)
-        slope = (coulomb / r + repulsion / self.rho) / r
+        force_per_length = (coulomb / r + repulsion / self.rho) / r
         self.results = {
             "energy": (coulomb + repulsion).sum() / 2,
-            "forces": np.einsum("ij,ija->ia", slope, vectors),
+            "forces": np.einsum("ij,ija->ia", force_per_length, vectors),
         }
 
 
 def cluster(n_pairs, elongation):
-    """The pairs of wurtzite closest to a point, relaxed in the potential.
+    """The pairs of ions of wurtzite closest to a point, relaxed in the potential.
 
-    Both ions of a pair stand above each other along c, so that every cluster is neutral.
+    A pair consists of two ions bonded along c, so that every cluster is neutral.
     """
     crystal = bulk("ZnO", "wurtzite", a=3.25, c=5.21, u=0.382) * (12, 12, 8)
     first = crystal.positions[crystal.symbols == "Zn"]
@@ -95,14 +97,14 @@ def cluster(n_pairs, elongation):
 
 
 def thermostat(atoms, temperature, seed):
-    """Langevin dynamics in the potential at a temperature (K)."""
+    """Langevin dynamics at a temperature (K)."""
     noise = np.random.default_rng(seed)
     options = {"temperature_K": temperature, "friction": 0.02 / units.fs, "fixcm": False}
     return Langevin(atoms, STEP * units.fs, rng=noise, **options)
 
 
 def samples(disable=False):
-    """Snapshots of clusters of all shapes at 600 K, 200 fs apart, and their labels."""
+    """Snapshots of clusters of all shapes at 600 K, 200 fs apart; with energies and forces."""
     X = []
     for seed, shape in enumerate(tqdm(SHAPES, desc="clusters", disable=disable)):
         atoms = cluster(*shape)
@@ -119,7 +121,7 @@ def samples(disable=False):
 
 
 def particle():
-    """200 atoms after 2 ps at 300 K, with momenta."""
+    """A particle of 200 atoms, with momenta, after 2 ps at 300 K."""
     atoms = cluster(100, 1.0)
     with thermostat(atoms, 300, seed=0) as run:
         run.run(1000)
@@ -129,12 +131,15 @@ def particle():
 
 
 def trained(X, y, cutoff_width):
-    """A model of energies and forces."""
+    """A model that is fitted to energies and forces."""
     return make_pipeline(
         SOAPFeaturizer(r_cut=4.4, cutoff_width=cutoff_width, n_max=6, l_max=4),
         CURSparsifier(n_points=200),
         KQEqRegressor(
-            hardness=27.2, radius_scale=0.7071, charge_bias=BIAS, sigma_charges=0.5, tol=1e-4
+            sigma_charges=0.5,
+            charge_bias=BIAS,
+            tol=1e-4,
+            response=QEq(radius_scale=0.7071, hardness=27.2),
         ),
     ).fit(X, y)
 
@@ -150,16 +155,16 @@ def errors(model, X, y):
 def dynamics(model, atoms, picoseconds, disable=False):
     """A run at constant energy, recorded every 10 fs.
 
-    Columns: time (ps), total energy from its start (meV/atom), temperature (K).
+    The columns are time (ps), change of the total energy (meV/atom), and temperature (K).
     """
     atoms = atoms.copy()
     atoms.calc = KQEqCalculator(model)
     n_steps = round(1000 * picoseconds / STEP)
-    found = []
+    records = []
 
     def record():
         energy = 1e3 * atoms.get_total_energy() / len(atoms)
-        found.append((run.get_time() / (1000 * units.fs), energy, atoms.get_temperature()))
+        records.append((run.get_time() / (1000 * units.fs), energy, atoms.get_temperature()))
 
     with (
         VelocityVerlet(atoms, STEP * units.fs) as run,
@@ -167,17 +172,18 @@ def dynamics(model, atoms, picoseconds, disable=False):
     ):
         run.attach(record, interval=round(10 / STEP))
         run.run(n_steps)
-    return np.array(found) - [0.0, found[0][1], 0.0]
+    return np.array(records) - [0.0, records[0][1], 0.0]
 
 
-def drift(found):
-    """Change of the total energy over a run by a linear fit, and the scatter about it; meV/atom."""
-    time, energy = found[:, 0], found[:, 1]
+def drift(records):
+    """Change of the total energy over a run by a linear fit, and its scatter; meV/atom."""
+    time, energy = records[:, 0], records[:, 1]
     line = np.polyfit(time, energy, 1)
     return line[0] * np.ptp(time), np.std(energy - np.polyval(line, time))
 
 
 def write(path, rows):
+    """Write rows to a table."""
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
@@ -185,7 +191,7 @@ def write(path, rows):
 
 
 def read():
-    """The recorded runs: dict of arrays as of `dynamics`."""
+    """The recorded runs: the arrays that `dynamics` returned, by cutoff."""
     with open(RESULTS / "zno_dynamics.csv", newline="") as file:
         rows = list(csv.reader(file))[1:]
     return {
@@ -205,13 +211,13 @@ def main():
     run, summary = [], []
     for edge, width in EDGES.items():
         begin = time.perf_counter()
-        # The last snapshot of every shape is kept for the errors.
+        # The last snapshot of every shape is held out for the errors.
         model = trained([X[i] for i in np.flatnonzero(~test)], y[~test], width)
         energy, forces = errors(model, [X[i] for i in np.flatnonzero(test)], y[test])
         print(f"{edge}: trained in {time.perf_counter() - begin:.0f} s", flush=True)
-        found = dynamics(model, start, picoseconds)
-        change, scatter = drift(found)
-        for t, total, temperature in found:
+        records = dynamics(model, start, picoseconds)
+        change, scatter = drift(records)
+        for t, total, temperature in records:
             run.append(
                 {
                     "edge": edge,
@@ -228,7 +234,7 @@ def main():
                 "time, ps": f"{picoseconds:g}",
                 "drift, meV/atom": f"{change:+.3f}",
                 "scatter, meV/atom": f"{scatter:.3f}",
-                "temperature, K": f"{found[:, 2].mean():.0f}",
+                "temperature, K": f"{records[:, 2].mean():.0f}",
             }
         )
         print(summary[-1], flush=True)

@@ -4,7 +4,7 @@ import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
-from skqeq import KQEqRegressor
+from skqeq import QEq
 
 sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
@@ -13,8 +13,8 @@ author = "The skqeq developers"
 project_copyright = author
 release = version = installed_version("skqeq")
 
-# Defaults that pages mention.
-radius_scale = KQEqRegressor().radius_scale
+# Default values that pages quote.
+radius_scale = QEq().radius_scale
 rst_epilog = f".. |radius_scale| replace:: {radius_scale:g}"
 
 extensions = [

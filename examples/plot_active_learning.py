@@ -22,7 +22,7 @@ from ase.io import read
 from ase.md.langevin import Langevin
 from sklearn.pipeline import make_pipeline
 
-from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer, predict_forces
+from skqeq import CURSparsifier, KQEqRegressor, QEq, SOAPFeaturizer, predict_forces
 from skqeq.active_learning import ActiveLearner, LangevinDynamics
 from skqeq.parameters import COULOMB
 from skqeq.plotting import plot_learning_curve
@@ -72,7 +72,7 @@ for seed in range(3):
 model = make_pipeline(
     SOAPFeaturizer(r_cut=5.0, n_max=5, l_max=4),
     CURSparsifier(n_points=100),
-    KQEqRegressor(sigma_charges=0.2, hardness=20.0, amplitude_chi=3.0, tol=1e-4),
+    KQEqRegressor(sigma_charges=0.2, amplitude_chi=3.0, tol=1e-4, response=QEq(hardness=20.0)),
 )
 
 

@@ -16,7 +16,6 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from .models import unwrap
-from .response import NoCharges
 from .structures import CHARGE_KEYS
 from .targets import GRADIENTS, TARGETS
 
@@ -213,7 +212,8 @@ def _results(solution, gradients, responses):
     structure, energy = solution.structure, solution.energy
     results = {"energy": energy, "free_energy": energy}
     defined = TARGETS["dipole"].defined(structure)
-    charged = not isinstance(solution.equilibrium, NoCharges)
+    # A response without latent fields is that of a local energy, whose charges are all zero.
+    charged = bool(solution.equilibrium.fields)
     if charged:
         results["charges"] = solution.charges
     if charged and defined.any():

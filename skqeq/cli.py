@@ -13,13 +13,15 @@ from pathlib import Path
 import ase.units
 
 from . import CURSparsifier, KQEqRegressor, SOAPFeaturizer
+from ._cli import RESPONSES
 from .targets import TARGETS
 
 TRUST = (
-    "Model files that end in .skqeq execute nothing when they are loaded. Others are files of "
-    "joblib, which execute code: load only trusted ones."
+    "Loading a model file that ends in .skqeq executes no code from it. Other model files are read "
+    "with joblib, which executes code: load only trusted ones."
 )
-# Not all names of ase.units: its A is the ampere.
+STRUCTURES = "any file that ASE reads; FILE@:100 selects the first 100 structures"
+# A selection of names of ase.units, where for example A is the ampere.
 UNITS = (
     "Debye", "Bohr", "Ang", "Angstrom", "nm", "eV", "Hartree", "Ha", "Rydberg", "Ry", "kcal", "kJ",
     "mol", "GPa", "C", "m",
@@ -57,16 +59,17 @@ EXAMPLES = {
         """,
 }
 LABELS = """\
-Labels are looked up as `dipole` or `REF_dipole` and so on, in calculator results, atom columns and
-info; --key gives other names. Units: dipole e*Angstrom, charges e, energy eV, forces eV/Angstrom,
-stress eV/Angstrom^3; --unit says what else they are in. The total charge is info `charge` or
-`total_charge`."""
+Labels are looked up by the name of the target, such as `dipole` or `REF_dipole`, in calculator
+results, columns of atoms and info; --key gives other names. Their units are e*Angstrom for dipole,
+e for charges, eV for energy, eV/Angstrom for forces, and eV/Angstrom^3 for stress; --unit gives
+other units. The total charge of a structure is `charge` or `total_charge` in info."""
 
 RESULTS = """\
-The output is extended xyz: order, info and cell stay. Charges are written as results (`charges`,
-`dipole`) and as `initial_charges`, which the ASE GUI shows; of models trained on energies, forces
-or stress also `energy`, `forces` and, with a cell, `stress`. Results of these names in the input
-are labels and are kept as `REF_charges` and so on."""
+The output is extended xyz with the order, info and cell of the input. Charges and dipoles are
+written as results (`charges`, `dipole`), and charges also as `initial_charges`, which the ASE GUI
+shows. Models that were trained on energies, forces or stress add `energy`, `forces` and, for
+periodic structures, `stress`. Results of the same names in the input are labels; they are renamed
+to `REF_charges` and so on."""
 
 
 def main(argv=None):
@@ -75,12 +78,12 @@ def main(argv=None):
     Parameters
     ----------
     argv : list of str, default=None
-        The arguments; None means those of the process.
+        Arguments; None means the arguments of the process.
 
     Returns
     -------
     code : int
-        0, or 2 after an error in what was given, or 130 after Ctrl-C.
+        0 for success, 2 for an error in arguments or files, 130 after Ctrl-C.
     """
     args = build_parser().parse_args(argv)
     with warnings.catch_warnings():
@@ -104,7 +107,7 @@ def _show_warning(message, *_, **__):
 
 
 def build_parser():
-    """Parser of all commands."""
+    """Build the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="skqeq",
         description="Kernel charge equilibration: learn charges, dipoles, energies and forces.",
@@ -125,7 +128,7 @@ def _examples(command):
 
 
 def _add_command(commands, name, summary, description="", note=""):
-    """A subparser with what all commands share."""
+    """Add a command with the options that all commands have."""
     parser = commands.add_parser(
         name,
         help=summary,
@@ -134,7 +137,7 @@ def _add_command(commands, name, summary, description="", note=""):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress bars")
-    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=lambda args: _run(name, args))
     return parser
 
@@ -147,7 +150,7 @@ def _add_demo(commands):
     parser = _add_command(
         commands,
         "demo",
-        "train on the bundled molecules and draw what was learned",
+        "train a model on the bundled molecules, and draw figures",
         "Takes about a\nminute on two cores.",
     )
     parser.add_argument(
@@ -168,7 +171,7 @@ def _add_fit(commands):
         note=f"{LABELS}\n\n{TRUST}",
     )
     add = parser.add_argument
-    add("structures", metavar="train.xyz", help="any file ASE reads; FILE@:100 takes a part")
+    add("structures", metavar="train.xyz", help=STRUCTURES)
     add("-o", "--output", type=output_file, required=True, metavar="model.skqeq")
     add(
         "--targets",
@@ -176,63 +179,102 @@ def _add_fit(commands):
         default=["dipole"],
         choices=list(TARGETS),
         metavar="TARGET",
-        help=f"what to learn, of {', '.join(TARGETS)} (default: dipole)",
+        help=f"targets to learn, from {', '.join(TARGETS)} (default: dipole)",
     )
     _add_keys(parser)
-    soap, kqeq = SOAPFeaturizer(), KQEqRegressor()
-    cutoffs = {"nargs": "+", "type": float, "default": soap.r_cut, "metavar": "R"}
-    add("--r-cut", **cutoffs, help=f"cutoffs of the descriptor, Angstrom {_default(soap.r_cut)}")
+    _add_features(parser)
+    _add_charge_model(parser)
+    _add_search(parser)
     add(
+        "--std",
+        action="store_true",
+        help="store what `skqeq predict --std` needs for standard deviations; the model file "
+        "becomes larger",
+    )
+
+
+def _add_features(parser):
+    soap = SOAPFeaturizer()
+    parser.add_argument(
+        "--r-cut",
+        nargs="+",
+        type=float,
+        default=soap.r_cut,
+        metavar="R",
+        help=f"cutoffs of the descriptor, Angstrom {_default(soap.r_cut)}",
+    )
+    parser.add_argument(
         "--cutoff-width",
         type=float,
         metavar="W",
-        help="width over which neighbours fade out within the cutoffs, Angstrom; without it forces "
-        "jump where an atom crosses the edge",
+        help="width of the shell below the cutoff in which neighbours fade out, Angstrom; without "
+        "it, forces jump when an atom crosses the cutoff",
     )
-    _add_count(parser, "--n-max", soap.n_max, "radial functions")
+    _add_count(parser, "--n-max", soap.n_max, "number of radial functions")
     _add_count(parser, "--l-max", soap.l_max, "largest angular momentum")
     _add_count(parser, "--n-points", CURSparsifier().n_points, "sparse points per element")
-    _add_number(parser, "--hardness", kqeq.hardness, "J", "hardness of all elements, eV/e^2")
-    meaning = "width of the charges in units of the atomic radius"
-    _add_number(parser, "--radius-scale", kqeq.radius_scale, "S", meaning)
-    add(
+
+
+def _add_charge_model(parser):
+    parser.add_argument(
         "--response",
-        choices=["qeq", "flow"],
+        choices=list(RESPONSES),
         default="qeq",
-        help="how charges follow: by charge equilibration, or by flow between neighbours from "
-        "reference charges that are learned too (default: qeq)",
+        help="how charges follow from the learned fields: qeq, charge equilibration of all atoms; "
+        "flow, charge flow between neighbours from learned reference charges (default: qeq)",
     )
-    known = [f"{name}={getattr(kqeq, f'sigma_{name}'):g}" for name in TARGETS]
-    noise = {"nargs": "+", "type": number, "default": [], "metavar": "TARGET=SIGMA"}
-    add("--sigma", **noise, help=f"noise of the labels, in their units {_default(known)}")
-    add("--search", action="store_true", help="choose sigma around --sigma by cross-validation")
+    meaning = "hardness of all elements, eV/e^2"
+    _add_response_number(parser, "--hardness", "hardness", "J", meaning)
+    meaning = "width of the charges in units of the atomic radius"
+    _add_response_number(parser, "--radius-scale", "radius_scale", "S", meaning)
+    model = KQEqRegressor()
+    defaults = [f"{name}={getattr(model, f'sigma_{name}'):g}" for name in TARGETS]
+    parser.add_argument(
+        "--sigma",
+        nargs="+",
+        type=number,
+        default=[],
+        metavar="TARGET=SIGMA",
+        help=f"noise of the labels, in their units {_default(defaults)}",
+    )
+
+
+def _add_response_number(parser, option, name, metavar, meaning):
+    """Add an option for a parameter of the response; None keeps the default of the response."""
+    defaults = {key: getattr(response(), name) for key, response in RESPONSES.items()}
+    if len(set(defaults.values())) == 1:
+        text = _default([defaults["qeq"]])
+    else:
+        text = _default([", ".join(f"{value} for {key}" for key, value in defaults.items())])
+    parser.add_argument(option, type=float, metavar=metavar, help=f"{meaning} {text}")
+
+
+def _add_search(parser):
+    add = parser.add_argument
+    add("--search", action="store_true", help="choose sigma near --sigma by cross-validation")
     add(
         "--search-r-cut",
         action="store_true",
-        help="choose cutoffs around --r-cut as well, which takes three times as long",
+        help="choose cutoffs near --r-cut as well, which takes three times as long",
     )
     add(
         "--group",
         metavar="KEY",
-        help="info key of which equal values stay in one fold, such as copies of one molecule",
+        help="info key of a group; structures of a group, such as copies of one molecule, are in "
+        "one fold of the search",
     )
-    add("--folds", type=int, default=5, metavar="K", help="folds of the search (default: 5)")
     add(
-        "--std",
-        action="store_true",
-        help="keep what standard deviations of predictions need, for `skqeq predict --std`; makes "
-        "the file larger",
+        "--folds",
+        type=int,
+        default=5,
+        metavar="K",
+        help="number of folds of the search (default: 5)",
     )
 
 
 def _add_count(parser, option, default, meaning):
     text = f"{meaning} {_default([default])}"
     parser.add_argument(option, type=int, default=default, metavar="N", help=text)
-
-
-def _add_number(parser, option, default, metavar, meaning):
-    text = f"{meaning} {_default([default])}"
-    parser.add_argument(option, type=float, default=default, metavar=metavar, help=text)
 
 
 def _default(values):
@@ -243,7 +285,7 @@ def _add_predict(commands):
     parser = _add_command(
         commands,
         "predict",
-        "write structures with predicted charges and dipoles, and energies and forces",
+        "write structures with predicted charges, dipoles, energies and forces",
         note=f"{RESULTS}\n\n{TRUST}",
     )
     _add_model(parser, "in.xyz")
@@ -251,8 +293,8 @@ def _add_predict(commands):
     parser.add_argument(
         "--std",
         action="store_true",
-        help="also write standard deviations, as charges_std, dipole_std and so on; the model must "
-        "have been fitted with --std",
+        help="also write standard deviations, as charges_std, dipole_std and so on; needs a model "
+        "from `skqeq fit --std`",
     )
 
 
@@ -270,7 +312,7 @@ def _add_evaluate(commands):
         nargs="+",
         choices=list(TARGETS),
         metavar="TARGET",
-        help="what to compare (default: every target with labels)",
+        help="targets to compare (default: every target with labels)",
     )
     _add_keys(parser)
     add(
@@ -278,16 +320,14 @@ def _add_evaluate(commands):
         type=int,
         default=10,
         metavar="N",
-        help="how many of the worst structures to list (default: 10)",
+        help="number of structures to list, those with the largest errors (default: 10)",
     )
     add("--plot", type=output_file, metavar="parity.png", help="draw a parity plot")
 
 
 def _add_model(parser, structures):
     parser.add_argument("model", metavar="model.skqeq", help="from `skqeq fit`")
-    parser.add_argument(
-        "structures", metavar=structures, help="any file ASE reads; FILE@:100 takes a part"
-    )
+    parser.add_argument("structures", metavar=structures, help=STRUCTURES)
 
 
 def _add_keys(parser):
@@ -297,7 +337,7 @@ def _add_keys(parser):
         type=assignment,
         default=[],
         metavar="TARGET=KEY",
-        help="names of labels in the file",
+        help="names of the labels in the file",
     )
     parser.add_argument(
         "--unit",
@@ -306,22 +346,22 @@ def _add_keys(parser):
         default=[],
         metavar="TARGET=UNIT",
         help="units of labels that are not in e, eV and Angstrom, such as dipole=Debye "
-        f"energy=Hartree forces=Hartree/Bohr: of numbers and {', '.join(UNITS)}",
+        f"energy=Hartree forces=Hartree/Bohr; made of numbers and {', '.join(UNITS)}",
     )
 
 
 def assignment(text):
-    """``target=value`` as a pair."""
+    """Parse ``target=value``."""
     target, equals, value = text.partition("=")
     if not equals or not value or target not in TARGETS:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not TARGET=VALUE with a target of {', '.join(TARGETS)}"
+            f"{text!r} is not TARGET=VALUE; targets are {', '.join(TARGETS)}"
         )
     return target, value
 
 
 def number(text):
-    """``target=number`` as a pair."""
+    """Parse ``target=number``."""
     target, value = assignment(text)
     try:
         return target, float(value)
@@ -330,7 +370,7 @@ def number(text):
 
 
 def unit(text):
-    """``target=unit`` as a pair of the target and the size of the unit in e, eV and Angstrom."""
+    """Parse ``target=unit``; the unit becomes a number in e, eV and Angstrom."""
     target, value = assignment(text)
     sizes = []
     for name in value.split("/"):
@@ -346,12 +386,12 @@ def unit(text):
 
 
 def output_file(text):
-    """A path that can be written: a long run must not fail at its end, nor replace a device."""
+    """Check that a path can be written before a long run starts, and is not a device."""
     path = Path(text)
     if path.exists() and not path.is_file():
         raise argparse.ArgumentTypeError(f"{text!r} is not a regular file")
     if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} lies in a folder that does not exist")
+        raise argparse.ArgumentTypeError(f"{text!r} is in a folder that does not exist")
     return path
 
 

@@ -11,6 +11,7 @@ PUBLIC = [
     "skqeq.datasets",
     "skqeq.electrostatics",
     "skqeq.features",
+    "skqeq.fields",
     "skqeq.metrics",
     "skqeq.model_selection",
     "skqeq.models",

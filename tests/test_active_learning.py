@@ -24,6 +24,7 @@ from sklearn.pipeline import make_pipeline
 from skqeq import (
     CURSparsifier,
     KQEqRegressor,
+    QEq,
     QEqRegressor,
     SOAPFeaturizer,
     StructureFeatures,
@@ -82,7 +83,11 @@ def pipeline(n_points=30):
         SOAPFeaturizer(r_cut=5.0, n_max=4, l_max=3),
         CURSparsifier(n_points=n_points),
         KQEqRegressor(
-            sigma_energy=0.01, sigma_charges=0.2, amplitude_chi=3.0, hardness=20.0, tol=1e-5
+            sigma_energy=0.01,
+            sigma_charges=0.2,
+            amplitude_chi=3.0,
+            tol=1e-5,
+            response=QEq(hardness=20.0),
         ),
     )
 

@@ -33,6 +33,7 @@ from skqeq import (
     CURSparsifier,
     KQEqCalculator,
     KQEqRegressor,
+    QEq,
     QEqRegressor,
     SOAPFeaturizer,
     StructureFeatures,
@@ -43,7 +44,7 @@ from skqeq import (
     predict_target,
 )
 from skqeq.calculator import ProgressBar
-from skqeq.response import Equilibrium
+from skqeq.response import QEqEquilibrium
 
 
 def rattled(atoms, seed=0, **info):
@@ -97,7 +98,7 @@ def model():
     return make_pipeline(
         SOAPFeaturizer(r_cut=4.0, n_max=4, l_max=3),
         CURSparsifier(n_points=25),
-        KQEqRegressor(hardness=8.0, radius_scale=0.35, sigma_forces=0.05, tol=1e-4),
+        KQEqRegressor(sigma_forces=0.05, tol=1e-4, response=QEq(hardness=8.0, radius_scale=0.35)),
     ).fit(X, make_targets(energy=energy, forces=forces))
 
 
@@ -245,17 +246,18 @@ def test_another_model(model):
 
 def test_charges_of_the_last_step_start_the_solver(monkeypatch):
     iterations = []
-    charges = Equilibrium.charges
+    charges = QEqEquilibrium.charges
 
-    def counted(self, chi, start=None, reference=None):
-        result = charges(self, chi, start, reference)
+    def counted(self, *, start=None, **fields):
+        result = charges(self, start=start, **fields)
         iterations.append(self.n_iterations)
         return result
 
-    monkeypatch.setattr(Equilibrium, "charges", counted)
+    monkeypatch.setattr(QEqEquilibrium, "charges", counted)
     atoms = rattled(salt(CRYSTAL) * (2, 2, 2))
     y = make_targets(charges=[np.zeros(len(atoms))])
-    model = QEqRegressor(solver="iterative", sigma_charges=1e6, radius_scale=0.35).fit([atoms], y)
+    response = QEq(solver="iterative", radius_scale=0.35)
+    model = QEqRegressor(sigma_charges=1e6, response=response).fit([atoms], y)
     atoms.calc = KQEqCalculator(model)
     iterations.clear()
     atoms.get_potential_energy()
@@ -411,8 +413,8 @@ def test_bad_models(model):
     with pytest.raises(NotFittedError):
         KQEqCalculator(make_pipeline(SOAPFeaturizer(), CURSparsifier(), KQEqRegressor()))
     with pytest.raises(NotFittedError):
-        KQEqCalculator(GridSearchCV(QEqRegressor(), {"hardness": [1.0, 2.0]}))
-    with pytest.raises(TypeError, match="Ridge is no charge model"):
+        KQEqCalculator(GridSearchCV(QEqRegressor(), {"response__hardness": [1.0, 2.0]}))
+    with pytest.raises(TypeError, match="Ridge is neither a charge model nor a pipeline"):
         KQEqCalculator(Ridge())
     calc = KQEqCalculator(model)
     with pytest.raises(NotFittedError):
@@ -441,7 +443,7 @@ def test_models_without_forces():
     model = make_pipeline(distances, CURSparsifier(n_points=1), KQEqRegressor()).fit([atoms], y)
     atoms.calc = KQEqCalculator(model)
     assert atoms.get_potential_energy() == predict_energy(model, [atoms])[0]
-    with pytest.raises(TypeError, match="forces need the features of SOAPFeaturizer"):
+    with pytest.raises(TypeError, match="forces, stress and Born charges need features"):
         atoms.get_forces()
 
 

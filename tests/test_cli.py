@@ -5,10 +5,7 @@ from importlib.metadata import version
 
 import pytest
 
-from skqeq import (
-    CURSparsifier,
-    KQEqRegressor,
-)
+from skqeq import ChargeFlow, CURSparsifier, KQEqRegressor, QEq, cli
 from skqeq.cli import main
 
 
@@ -38,6 +35,16 @@ def test_help_states_the_defaults_of_the_classes(capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert f"sparse points per element (default: {CURSparsifier().n_points})" in text
     assert f"dipole={KQEqRegressor().sigma_dipole:g} charges=" in text
+    assert f"eV/e^2 (default: {QEq().hardness})" in text
+    assert f"atomic radius (default: {QEq().radius_scale})" in text
+
+
+def test_help_states_defaults_that_depend_on_the_response(capsys, monkeypatch):
+    monkeypatch.setitem(cli.RESPONSES, "flow", lambda: ChargeFlow(radius_scale=0.6))
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"atomic radius (default: {QEq().radius_scale} for qeq, 0.6 for flow)" in text
 
 
 @pytest.mark.parametrize(
@@ -46,7 +53,7 @@ def test_help_states_the_defaults_of_the_classes(capsys):
         (["--sigma", "dipole"], "'dipole' is not TARGET=VALUE"),
         (["--sigma", "dipole=x"], "'x' is not a number"),
         (["--key", "mass=m"], "'mass=m' is not TARGET=VALUE"),
-        (["-o", "nowhere/model.joblib"], "lies in a folder that does not exist"),
+        (["-o", "nowhere/model.joblib"], "is in a folder that does not exist"),
         (["-o", "."], "is not a regular file"),
         (["-o", os.devnull], "is not a regular file"),
     ],
@@ -58,6 +65,6 @@ def test_bad_options_are_refused_before_anything_runs(capsys, options, message):
     assert message in capsys.readouterr().err
 
 
-def test_debug_shows_where_an_error_came_from(capsys):
+def test_debug_shows_the_traceback(capsys):
     assert main(["evaluate", "nothing.joblib", "nothing.xyz", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err

@@ -35,6 +35,7 @@ from skqeq import (
     GAPKQEqRegressor,
     GAPRegressor,
     KQEqRegressor,
+    QEq,
     QEqRegressor,
     SOAPFeaturizer,
     StructureBlocks,
@@ -173,9 +174,9 @@ def test_clone_keeps_containers():
     # clone compares by identity after copying: parameters must be stored as they were given.
     soap = SOAPFeaturizer(r_cut=(1.7, 3.5), species=["H", "O"], species_weighting={"H": 1.0})
     assert clone(soap).get_params() == soap.get_params()
-    qeq = QEqRegressor(radii={"H": 0.3}, hardness={"H": 1.0}, init=np.zeros(3))
+    qeq = QEqRegressor(response=QEq(radii={"H": 0.3}, hardness={"H": 1.0}), init=np.zeros(3))
     twin = clone(qeq)
-    assert twin.radii == qeq.radii
+    assert twin.response.radii == qeq.response.radii
     assert_array_equal(twin.init, qeq.init)
 
 
@@ -286,7 +287,7 @@ def test_not_fitted_through_functions(molecules):
 
 
 def test_a_failed_fit_does_not_count(molecules, dipoles):
-    estimator = QEqRegressor(hardness={"H": 1.0})
+    estimator = QEqRegressor(response=QEq(hardness={"H": 1.0}))
     with pytest.raises(ValueError, match="hardness"):
         estimator.fit(molecules, dipoles)
     with pytest.raises(NotFittedError):
@@ -517,7 +518,8 @@ def test_weight_two_is_a_duplicate(kind, molecules, table):
 @pytest.mark.parametrize("names", [["energy"], ["forces"], ["energy", "forces"]])
 def test_weights_of_energies_are_duplicates_and_removals(kind, names, molecules, energies):
     case = Case(kind, molecules)
-    case.estimator.set_params(hardness=4.0, tol=1e-6, sigma_energy=0.005, sigma_forces=0.2)
+    case.estimator.set_params(response__hardness=4.0, tol=1e-6)
+    case.estimator.set_params(sigma_energy=0.005, sigma_forces=0.2)
     weights = np.ones(12)
     weights[[2, 7]] = 2.0
     weights[4] = 0.0

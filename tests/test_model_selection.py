@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning, UndefinedMetricWarning
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 
-from skqeq import QEqRegressor, make_targets
+from skqeq import QEq, QEqRegressor, make_targets
 from skqeq.model_selection import LabelledKFold, TargetScorer
 
 
@@ -61,7 +61,7 @@ def test_energies_per_atom(molecules, energies):
     assert_allclose(by_scorer, r2, rtol=1e-9)
     assert model.score(molecules, energies[["energy"]]) == by_scorer
     assert repr(scorer) == "TargetScorer('energy', 'mae', per_atom=True)"
-    search = clone(GridSearchCV(QEqRegressor(), {"hardness": [8.0]}, scoring=scorer))
+    search = clone(GridSearchCV(QEqRegressor(), {"sigma_energy": [0.1]}, scoring=scorer))
     assert repr(search.scoring) == repr(scorer)
 
 
@@ -218,8 +218,8 @@ def test_search_with_labelled_folds(molecules, dipoles):
     y = make_targets(dipole=dipoles)
     groups = np.arange(12)
     search = GridSearchCV(
-        QEqRegressor(),
-        {"hardness": [0.0, 5.0]},
+        QEqRegressor(response=QEq()),
+        {"response__hardness": [0.0, 5.0]},
         scoring=TargetScorer("dipole"),
         cv=LabelledKFold("dipole", 4),
         error_score="raise",

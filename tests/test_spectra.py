@@ -6,14 +6,15 @@ from ase import Atoms, units
 from ase.build import bulk, molecule
 from numpy.testing import assert_allclose
 
-from skqeq import QEqRegressor, make_targets, predict_charges
+from skqeq import QEq, QEqRegressor, make_targets, predict_charges
 from skqeq.spectra import LIGHT, dipole_derivatives, infrared_spectrum
 
 
 @pytest.fixture(scope="module")
 def model():
     water = molecule("H2O")
-    return QEqRegressor(radius_scale=0.5).fit([water], make_targets(charges=[[-0.7, 0.35, 0.35]]))
+    model = QEqRegressor(response=QEq(radius_scale=0.5))
+    return model.fit([water], make_targets(charges=[[-0.7, 0.35, 0.35]]))
 
 
 def vibrating(wavenumber, n, timestep):

@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 from sklearn.model_selection import GridSearchCV
 
 from skqeq import (
+    QEq,
     QEqRegressor,
     make_targets,
     predict_charges,
@@ -41,7 +42,7 @@ def cluster(n=3, charge=0):
 @pytest.fixture(scope="module")
 def model():
     y = make_targets(charges=[[-0.7, 0.35, 0.35]])
-    return QEqRegressor(radius_scale=0.5).fit([molecule("H2O")], y)
+    return QEqRegressor(response=QEq(radius_scale=0.5)).fit([molecule("H2O")], y)
 
 
 def reference(X):
@@ -139,7 +140,7 @@ def test_polarizability_of_growing_clusters(model):
 
 def test_any_fitted_model(model):
     y = make_targets(charges=[[-0.7, 0.35, 0.35]] * 4)
-    search = GridSearchCV(QEqRegressor(), {"hardness": [0.0, 1.0]}, cv=2)
+    search = GridSearchCV(QEqRegressor(response=QEq()), {"response__hardness": [0.0, 1.0]}, cv=2)
     X = [molecule("H2O") for _ in range(4)]
     for seed, atoms in enumerate(X):
         atoms.rattle(0.02, seed=seed)

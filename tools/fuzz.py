@@ -1,13 +1,13 @@
-"""Broken files and hostile input for the command line and the loaders.
+"""Test the command line and the loaders with damaged files and invalid values.
 
     python tools/fuzz.py [--inputs 10000] [--seed 0]
 
-Every input is made from a whole one by a random change: structure files, model files, and the
-``info`` of structures. It must be refused with a message that says which file or structure is
-meant, or give finite charges that sum to the total charge; nothing else may be raised, and nothing
-may take longer than `SECONDS` or need more than `GIBIBYTES`. Inputs run in processes of their own,
-some hundred in each, so that a crash of the interpreter is seen. The report is printed; any failure
-ends with an error.
+Every input is a valid structure file, model file or ``info`` of a structure to which a random
+change was made. Two outcomes are allowed: an error whose message names the file or the structure,
+or finite charges that sum to the total charge. Any other exception is a failure, and so is an input
+that takes longer than `SECONDS` or needs more than `GIBIBYTES`. The inputs run in batches, each in
+a new process, so that a crash of the interpreter is noticed. The report is printed. The exit status
+is an error if there was a failure.
 """
 
 import argparse
@@ -68,7 +68,13 @@ def structures():
 
 
 class Inputs:
-    """What is broken, in a folder that is used again and again."""
+    """Makes the inputs and runs them; all files are in one folder.
+
+    Parameters
+    ----------
+    folder : path
+        Folder of the files.
+    """
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -82,9 +88,9 @@ class Inputs:
             warnings.simplefilter("ignore")
             charges = [atoms.arrays["REF_charges"] for atoms in self.X]
             self.model = model.fit(self.X, make_targets(charges=charges))
-        self.whole, self.path = self.folder / "whole.xyz", self.folder / "broken.xyz"
-        ase.io.write(self.whole, self.X, format="extxyz")
-        self.text = self.whole.read_text()
+        self.valid, self.path = self.folder / "valid.xyz", self.folder / "damaged.xyz"
+        ase.io.write(self.valid, self.X, format="extxyz")
+        self.text = self.valid.read_text()
         self.models = {}
         for name in ("model.skqeq", "model.joblib"):
             if name.endswith("skqeq"):
@@ -94,16 +100,17 @@ class Inputs:
             self.models[name] = (self.folder / name).read_bytes()
 
     def run(self, i, seed):
-        """Input number i: what kind it is, and what came of it."""
+        """Make and run input number i; return its kind and its outcome."""
         rng = np.random.default_rng([seed, i])
         kind = (self.file_to_loader, self.file_to_command, self.info, self.model_file)[i % 4]
         return kind.__name__, kind(rng)
 
-    def broken_text(self, rng):
+    def damage_text(self, rng):
+        """Write the structure file with random changes."""
         text = self.text
         for _ in range(rng.integers(1, 4)):
             place, change = rng.integers(len(text) + 1), rng.integers(6)
-            if change == 0:  # one of the words
+            if change == 0:  # replace a word
                 words = text.split(" ")
                 words[rng.integers(len(words))] = TOKENS[rng.integers(len(TOKENS))]
                 text = " ".join(words)
@@ -115,7 +122,7 @@ class Inputs:
                 text = text[:place] + text[place + rng.integers(1, 40) :]
             elif change == 4:
                 text = text[:place] + chr(rng.integers(1, 256)) + text[place + 1 :]
-            else:  # a line elsewhere
+            else:  # move a line
                 lines = text.splitlines(keepends=True)
                 line = lines.pop(rng.integers(len(lines))) if lines else ""
                 lines.insert(rng.integers(len(lines) + 1), line)
@@ -123,7 +130,8 @@ class Inputs:
         self.path.write_text(text, errors="surrogateescape")
 
     def file_to_loader(self, rng):
-        self.broken_text(rng)
+        """Read a damaged structure file, and predict its charges."""
+        self.damage_text(rng)
         try:
             X = open_structures(self.path)
             X = [X[i] for i in range(len(X))]
@@ -132,7 +140,8 @@ class Inputs:
         return self.predicted(X)
 
     def file_to_command(self, rng):
-        self.broken_text(rng)
+        """Give a damaged structure file to a command."""
+        self.damage_text(rng)
         out = self.folder / "out.xyz"
         out.unlink(missing_ok=True)
         model, path = str(self.folder / "model.skqeq"), str(self.path)
@@ -145,82 +154,83 @@ class Inputs:
             argv.append("--std")
         if argv[0] != "predict" and rng.integers(2):
             argv += ["--unit", f"charges={UNITS[rng.integers(len(UNITS))]}"]
-        with contextlib.redirect_stderr(io.StringIO()) as said:
-            with contextlib.redirect_stdout(io.StringIO()) as shown:
+        with contextlib.redirect_stderr(io.StringIO()) as stderr:
+            with contextlib.redirect_stdout(io.StringIO()) as stdout:
                 try:
                     code = command_line(argv)
                 except SystemExit as end:
                     code = end.code
         if not code:
-            assert out.exists() or argv[0] == "evaluate", "no error, and no output"
-            assert argv[0] != "evaluate" or "nan" not in shown.getvalue(), (
-                "errors that are no number"
-            )
+            assert out.exists() or argv[0] == "evaluate", "neither an error nor an output"
+            assert argv[0] != "evaluate" or "nan" not in stdout.getvalue(), "an error is NaN"
             return "accepted"
-        assert said.getvalue().strip() or isinstance(code, str), "an error without a message"
-        assert not out.exists(), "an error, and an output"
+        assert stderr.getvalue().strip() or isinstance(code, str), "an error without a message"
+        assert not out.exists(), "an error and an output"
         return "refused"
 
     def info(self, rng):
+        """Predict charges of a structure with invalid values in its ``info``."""
         atoms = self.X[rng.integers(len(self.X))].copy()
         for _ in range(rng.integers(1, 3)):
             value = VALUES[rng.integers(len(VALUES))]
             atoms.info[KEYS[rng.integers(len(KEYS))]] = value
         before = dict(atoms.info)
-        found = self.predicted([self.X[0], atoms], "structure 1")
-        assert all(atoms.info[key] is value for key, value in before.items()), "input was changed"
-        return found
+        outcome = self.predicted([self.X[0], atoms], "structure 1")
+        assert all(atoms.info[key] is value for key, value in before.items()), "input was modified"
+        return outcome
 
     def model_file(self, rng):
+        """Predict with a damaged model file."""
         name = list(self.models)[rng.integers(2)]
         data = bytearray(self.models[name])
         if name.endswith("skqeq") and rng.integers(2):
             for place in rng.integers(0, len(data), rng.integers(1, 4)):
                 data[place] = rng.integers(256)
-        else:  # a pickle is not made to be read from hands one does not trust
+        else:  # a pickle file is only truncated: changed bytes could run any code
             data = data[: rng.integers(len(data))]
-        path = self.folder / f"broken{Path(name).suffix}"
+        path = self.folder / f"damaged{Path(name).suffix}"
         path.write_bytes(data)
         out = self.folder / "out.xyz"
         out.unlink(missing_ok=True)
-        with contextlib.redirect_stderr(io.StringIO()) as said:
+        with contextlib.redirect_stderr(io.StringIO()) as stderr:
             try:
-                code = command_line(["predict", str(path), str(self.whole), "-o", str(out), "-q"])
+                code = command_line(["predict", str(path), str(self.valid), "-o", str(out), "-q"])
             except SystemExit as end:
                 code = end.code
         if not code:
-            found = [atoms.get_charges() for atoms in ase.io.read(out, ":")]
-            for q, expected in zip(found, self.model.predict(self.X)["charges"], strict=True):
-                assert np.allclose(q, expected, atol=1e-6), "another model"
+            charges = [atoms.get_charges() for atoms in ase.io.read(out, ":")]
+            for q, expected in zip(charges, self.model.predict(self.X)["charges"], strict=True):
+                assert np.allclose(q, expected, atol=1e-6), "the loaded model is different"
             return "accepted"
-        assert path.name in said.getvalue() + str(code), "a message that does not name the file"
+        assert path.name in stderr.getvalue() + str(code), "the message does not name the file"
         return "refused"
 
     def predicted(self, X, where="structure "):
+        """Predict charges and check them; an error must name the place."""
         try:
             charges = skqeq.predict_charges(self.model, X)
         except (ValueError, TypeError) as error:
             return refused(error, where)
         for atoms, q in zip(X, charges, strict=True):
             total = float(atoms.info.get("charge", atoms.info.get("total_charge", 0.0)))
-            assert np.isfinite(q).all(), "charges that are not finite"
-            assert abs(q.sum() - total) <= 1e-8 * max(1.0, np.abs(q).max()), (
-                "charge is not conserved"
-            )
+            assert np.isfinite(q).all(), "charges are not finite"
+            error = abs(q.sum() - total)
+            assert error <= 1e-8 * max(1.0, np.abs(q).max()), "charge is not conserved"
         return "accepted"
 
 
 def refused(error, where):
-    assert where in str(error), f"a message that does not say where: {error}"
+    """Check that the message of an error names the place."""
+    assert where in str(error), f"the message does not name {where}: {error}"
     return "refused"
 
 
 class TooLong(BaseException):
-    """No `except Exception` may swallow it."""
+    """An input took too long. It is no `Exception`, so that no handler catches it."""
 
 
 def run_batch(first, stop, seed, report):
-    """Run some inputs in this process; a line of JSON for each."""
+    """Run some inputs in this process; write lines of JSON before and after each."""
 
     def ring(*_):
         raise TooLong
@@ -235,20 +245,20 @@ def run_batch(first, stop, seed, report):
             signal.alarm(SECONDS)
             try:
                 kind, outcome = inputs.run(i, seed)
-                found = {"input": i, "kind": kind, "outcome": outcome}
+                result = {"input": i, "kind": kind, "outcome": outcome}
             except (Exception, TooLong) as error:
                 place = traceback.extract_tb(error.__traceback__)[-1]
-                found = {
+                result = {
                     "input": i,
                     "failure": f"{type(error).__name__}: {error} ({place.name}, {place.lineno})",
                 }
             finally:
                 signal.alarm(0)
-            print(json.dumps(found), file=file, flush=True)
+            print(json.dumps(result), file=file, flush=True)
 
 
 def fuzz(n_inputs, seed):
-    """Run all inputs: counts of outcomes, and failures by input."""
+    """Run all inputs; return counts of outcomes, and failures by number of the input."""
     counts, failures = Counter(), {}
     with tempfile.TemporaryDirectory() as folder:
         report, first = Path(folder) / "report", 0
@@ -263,11 +273,11 @@ def fuzz(n_inputs, seed):
                     failures[line["input"]] = line["failure"]
                 elif "outcome" in line:
                     counts[line["kind"], line["outcome"]] += 1
-            if done.returncode and lines and len(lines[-1]) == 1:  # it died in the middle
+            if done.returncode and lines and len(lines[-1]) == 1:  # the process crashed
                 failures[lines[-1]["input"]] = f"the interpreter ended with {done.returncode}"
                 stop = lines[-1]["input"] + 1
             elif done.returncode:
-                raise RuntimeError("inputs could not be made")
+                raise RuntimeError("the inputs could not be made")
             first = stop
     return counts, failures
 

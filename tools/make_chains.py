@@ -1,13 +1,14 @@
-"""Chains of growing length with dipole moments: what models of small molecules extrapolate to.
+"""Make chains of growing length with dipole moments, to test extrapolation from small molecules.
 
     python tools/make_chains.py OUT.xyz [--pbe0 N_ATOMS]
 
-Helices and strands of alanine between a formyl group and an amide, and amino aldehydes whose ends
-are separated by double bonds or by methylene groups. They are built from standard bond lengths and
-angles and relaxed by GFN2-xTB (tblite), whose dipoles are ``REF_dipole_gfn2``; up to N_ATOMS atoms
-those of PBE0/def2-TZVP (pyscf) are ``REF_dipole``. Units: Angstrom, e*Angstrom.
+There are four kinds of chains: alanine helices and alanine strands, each between a formyl group and
+an amide, and amino aldehydes whose ends are separated by double bonds or by methylene groups. The
+chains are built from standard bond lengths and angles and relaxed with GFN2-xTB (tblite).
+``REF_dipole_gfn2`` is the dipole of GFN2-xTB. Chains of up to N_ATOMS atoms also get
+``REF_dipole``, the dipole of PBE0/def2-TZVP (pyscf). Units: Angstrom, e*Angstrom.
 
-Chains that are in OUT.xyz already are not made again.
+Chains that OUT.xyz already holds are not made again.
 """
 
 import argparse
@@ -29,7 +30,7 @@ ANGLES = {"alpha helix": (-57.0, -47.0), "beta strand": (-139.0, 135.0)}  # phi,
 
 
 class Builder:
-    """Atoms, each placed by a distance, an angle and a dihedral to three earlier ones."""
+    """A molecule that is built atom by atom, from bond lengths, angles and dihedral angles."""
 
     def __init__(self):
         self.symbols, self.positions = [], []
@@ -41,7 +42,7 @@ class Builder:
         return len(self.symbols) - 1
 
     def place(self, symbol, c, b, a, distance, angle, dihedral):
-        """Bond an atom to c, with the angle to b and the dihedral to a, degrees."""
+        """Add an atom bonded to atom c, by its angle to b and its dihedral to a, in degrees."""
         angle, dihedral = np.radians([angle, dihedral])
         a, b, c = (self.positions[i] for i in (a, b, c))
         along = (c - b) / np.linalg.norm(c - b)
@@ -52,7 +53,7 @@ class Builder:
         return self.add(symbol, c + distance * sum(x * e for x, e in zip(local, axes)))
 
     def atoms(self):
-        """What was built."""
+        """The molecule as `ase.Atoms`."""
         return Atoms(self.symbols, self.positions)
 
 
@@ -130,7 +131,7 @@ def build(kind, n):
 
 
 def relax(atoms):
-    """Relax by GFN2-xTB, and its dipole."""
+    """Relax a chain with GFN2-xTB, and return its dipole."""
     from tblite.ase import TBLite
 
     atoms.calc = TBLite(method="GFN2-xTB", verbosity=0)
@@ -139,7 +140,7 @@ def relax(atoms):
 
 
 def pbe0(atoms):
-    """Dipole by PBE0/def2-TZVP."""
+    """Dipole of PBE0/def2-TZVP."""
     from pyscf import dft, gto
 
     molecule = gto.M(
@@ -158,9 +159,9 @@ def main():
     parser.add_argument("--pbe0", type=int, default=0, metavar="N_ATOMS")
     args = parser.parse_args()
     chains = ase.io.read(args.out, ":") if args.out.exists() else []
-    known = {(atoms.info["chain"], atoms.info["units"]): atoms for atoms in chains}
+    finished = {(atoms.info["chain"], atoms.info["units"]): atoms for atoms in chains}
     for kind, n in tqdm([(kind, n) for kind, units in LENGTHS.items() for n in units]):
-        atoms = known.get((kind, n))
+        atoms = finished.get((kind, n))
         if atoms is None:
             atoms = build(kind, n)
             dipole = relax(atoms)

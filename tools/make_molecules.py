@@ -1,20 +1,20 @@
 """Make the bundled data sets: dipoles and charges of small organic molecules and ions.
 
-Every molecule of ``molecules.smi`` is embedded by RDKit, optimised with GFN2-xTB and labelled with
-one PBE0/def2-TZVP calculation. Molecules of up to three heavy atoms come a second time, rattled,
-as a member of the same group.
+Every molecule of ``molecules.smi`` is embedded by RDKit, optimised with GFN2-xTB and labelled by
+one PBE0/def2-TZVP calculation. Of each molecule with up to three heavy atoms there is also a
+rattled copy, in the same group.
 
-Run ``python tools/make_molecules.py``; it needs ``rdkit tblite pyscf ase tqdm``. Finished molecules
-are appended to a journal as they come, so that a run killed at any moment goes on where it stopped.
-With a full journal the script only writes the data files, the same bytes each time.
+Run ``python tools/make_molecules.py``; it needs ``rdkit tblite pyscf ase tqdm``. Each finished
+molecule is appended to a journal, so that an interrupted run can be continued. With a complete
+journal the script only writes the data files, with the same bytes each time.
 
 Notes
 -----
-Units: Angstrom, eV, e, e*Angstrom. The centre of mass is at the origin of coordinates, so that the
-dipoles of ions, which depend on the origin, are about the centre of mass.
+Units: Angstrom, eV, e, e*Angstrom. The dipole of an ion depends on the origin of coordinates. The
+origin is the centre of mass.
 
-``REF_dipole``, ``REF_charges`` and ``REF_energy`` carry a prefix because ASE's reader moves keys
-without it into a calculator.
+The keys ``REF_dipole``, ``REF_charges`` and ``REF_energy`` have a prefix because ASE's reader moves
+keys without it into a calculator.
 """
 
 import argparse
@@ -44,8 +44,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 ROOT = Path(__file__).parents[1]
 SEED = 2022
 BASIS = "def2-TZVP"
-# [radial, angular] points. Against pyscf's default grid, which takes more than twice as long:
-# dipoles within 3e-4 D, charges within 4e-4 e, energies within 2 meV (acetamide, CF3CH2CH2NH2).
+# [radial, angular] points. The default grid of pyscf takes more than twice as long. The differences
+# between both grids are 3e-4 D, 4e-4 e and 2 meV (acetamide, CF3CH2CH2NH2).
 GRID = {"H": [30, 170], "default": [40, 194]}
 FMAX = 0.05  # eV/Angstrom
 MAX_HEAVY_RATTLED = 3
@@ -54,33 +54,33 @@ LEVEL = (
     f"PBE0/{BASIS} (density fitting), pyscf {version('pyscf')}; "
     f"geometry GFN2-xTB, tblite {version('tblite')}"
 )
-# What a result depends on: journal entries made otherwise do not count.
+# Everything that a result depends on. Journal entries with other settings are ignored.
 SETTINGS = [LEVEL, GRID, SEED, FMAX, MAX_HEAVY_RATTLED, RATTLE, version("rdkit")]
 
 log = logging.getLogger("make_molecules")
 
 
 class Rejected(Exception):
-    """A molecule that cannot be labelled, with the reason."""
+    """A molecule could not be labelled; the message gives the reason."""
 
 
 def read_list(path):
     """Distinct molecules of a list, as ``{smiles: group}``.
 
-    The order is random, so that the first part of a run or of a file is a fair sample.
+    The order is random, so that the first part of a run or of a file is a random sample.
     """
     lines = path.read_text(encoding="utf-8").splitlines()
     families = [line.split(":", 1)[1] for line in lines if line and not line.startswith("#")]
-    # A dict and not a set: the order must be the same in every run before it is shuffled.
+    # A dict, not a set: before shuffling, the order must be the same in every run.
     distinct = list(dict.fromkeys(map(portable_smiles, " ".join(families).split())))
     random.Random(SEED).shuffle(distinct)
     return {smiles: group for group, smiles in enumerate(distinct)}
 
 
 def portable_smiles(smiles):
-    r"""Canonical SMILES, in a spelling that survives extended XYZ.
+    r"""SMILES that extended XYZ can store.
 
-    ASE's reader drops backslashes and takes a lone ``F`` (hydrogen fluoride) for False.
+    ASE's reader drops backslashes, and reads a single ``F`` (hydrogen fluoride) as False.
     """
     molecule = Chem.MolFromSmiles(smiles)
     if molecule is None:
@@ -96,7 +96,7 @@ def portable_smiles(smiles):
 
 
 def build(smiles):
-    """Equilibrium geometry at the GFN2-xTB level, with the centre of mass at the origin."""
+    """Geometry optimised with GFN2-xTB, with the centre of mass at the origin."""
     molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
     if AllChem.EmbedMolecule(molecule, randomSeed=SEED) != 0:
         raise Rejected("RDKit found no conformer")
@@ -118,22 +118,22 @@ def build(smiles):
 
 
 def bonded(atoms):
-    """Which pairs of atoms touch, ``(n, n)`` of bool."""
+    """Whether each pair of atoms is bonded, a boolean array of shape (n_atoms, n_atoms)."""
     radii = covalent_radii[atoms.numbers]
-    touching = atoms.get_all_distances() < 1.3 * np.add.outer(radii, radii)
-    np.fill_diagonal(touching, False)
-    return touching
+    bonds = atoms.get_all_distances() < 1.3 * np.add.outer(radii, radii)
+    np.fill_diagonal(bonds, False)
+    return bonds
 
 
 def centred(atoms):
-    """Move the centre of mass to the origin; the coordinates are those that get written."""
+    """Move the centre of mass to the origin, and round the coordinates as in the data file."""
     atoms.positions -= atoms.get_center_of_mass()
     atoms.positions = atoms.positions.round(6)
     return atoms
 
 
 def rattled(atoms, smiles):
-    """A copy with noise on the coordinates, the same in every run."""
+    """A copy with random displacements that are the same in every run."""
     atoms = atoms.copy()
     atoms.rattle(RATTLE, seed=zlib.crc32(smiles.encode()))
     return centred(atoms)
@@ -163,7 +163,7 @@ def label(atoms):
 
 
 def calculate(smiles):
-    """All structures of one molecule as a journal entry; a rejected one tells why."""
+    """Journal entry with all structures of one molecule, or with the reason of its rejection."""
     entry = {"smiles": smiles, "settings": SETTINGS, "structures": []}
     try:
         atoms = build(smiles)
@@ -181,13 +181,13 @@ def calculate(smiles):
 
 
 def read_journal(path):
-    """Entries made with the present settings, by SMILES."""
+    """Entries of the journal that were made with the present settings, by SMILES."""
     entries = {}
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 entry = json.loads(line)
-            except json.JSONDecodeError:  # the last line of a killed run
+            except json.JSONDecodeError:  # the last line of an interrupted run
                 continue
             if entry["settings"] == SETTINGS:
                 entries[entry["smiles"]] = entry
@@ -195,20 +195,20 @@ def read_journal(path):
 
 
 def run(groups, path):
-    """Calculate what the journal lacks."""
+    """Calculate the molecules that are missing in the journal."""
     done = read_journal(path)
     missing = [smiles for smiles in groups if smiles not in done]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as journal, logging_redirect_tqdm():
         for smiles in tqdm(missing, unit="molecule"):
-            # The newline comes first, so that a torn line spoils no other.
+            # The newline comes first, so that an incomplete line does not damage the next one.
             journal.write("\n" + json.dumps(calculate(smiles)))
             journal.flush()
             os.fsync(journal.fileno())
 
 
 def pack(groups, entries, folder):
-    """Write the data files, neutral and charged apart."""
+    """Write the data files: one of neutral molecules, one of ions."""
     images = {"molecules": [], "ions": []}
     for smiles, group in groups.items():
         charge = Chem.GetFormalCharge(Chem.MolFromSmiles(smiles))
@@ -242,7 +242,7 @@ def pack(groups, entries, folder):
 
 
 def write_gzip(path, images):
-    """Compressed extended XYZ without name or time in its header: the same bytes every time."""
+    """Write compressed extended XYZ, without name or time in its header: always the same bytes."""
     part = path.with_suffix(".part")
     with part.open("wb") as raw:
         with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed, TextIOWrapper(packed) as text:
@@ -259,7 +259,7 @@ def main():
         "--output", type=Path, default=ROOT / "skqeq" / "datasets" / "data", metavar="FOLDER"
     )
     parser.add_argument(
-        "--pack-only", action="store_true", help="calculate nothing, write what the journal has"
+        "--pack-only", action="store_true", help="only write the data files from the journal"
     )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -1,9 +1,9 @@
-"""Draw docs/_static/readme.png: what a model learns, how well, and what it does far away.
+"""Draw docs/_static/readme.png: learned charges, errors of dipoles, and dipoles of long chains.
 
     python tools/make_readme_picture.py
 
-Trains on dipole moments of the bundled molecules, as ``skqeq demo``; the chains are those of
-``benchmarks/flow_chains.py``, whose results are committed.
+The model is trained on dipole moments of the bundled molecules, as in ``skqeq demo``. The dipoles
+of the chains are read from the results of ``benchmarks/flow_chains.py``.
 """
 
 import csv
@@ -23,41 +23,41 @@ ROOT = Path(__file__).parents[1]
 LINES = {
     "GFN2-xTB": ("ok", "GFN2-xTB"),
     "kQEq": ("tab:orange", "kQEq: charge moves over any distance"),
-    "ChargeFlow": ("tab:blue", "ChargeFlow: between neighbours"),
+    "ChargeFlow": ("tab:blue", "ChargeFlow: charge moves between neighbours"),
 }
 
 
 def dipoles(left, middle):
-    """A molecule that the model does not know, and the dipoles of all of these."""
+    """Draw a held-out molecule with its charges, and the dipoles of all held-out molecules."""
     X, y, groups = load_molecules(return_groups=True)
     D = y["dipole"]
     train, test = next(GroupShuffleSplit(1, test_size=0.2, random_state=0).split(X, D, groups))
-    known, D_known, unknown = [X[i] for i in train], D[train], [X[i] for i in test]
+    X_train, D_train, X_test = [X[i] for i in train], D[train], [X[i] for i in test]
     soap = SOAPFeaturizer(r_cut=(1.7, 3.5), n_max=6, l_max=4)
     model = make_pipeline(soap, CURSparsifier(n_points=100), KQEqRegressor(sigma_dipole=0.003))
     predicted = {
-        "kQEq": model.fit(known, D_known).predict(unknown),
-        "QEq": QEqRegressor().fit(known, D_known).predict(unknown),
+        "kQEq": model.fit(X_train, D_train).predict(X_test),
+        "QEq": QEqRegressor().fit(X_train, D_train).predict(X_test),
     }
-    # The largest dipole among molecules of ten atoms and more.
-    size = np.array([len(atoms) for atoms in unknown])
+    # The molecule with the largest dipole among those with at least ten atoms.
+    size = np.array([len(atoms) for atoms in X_test])
     i = np.argmax(np.linalg.norm(D[test], axis=1) * (size > 9))
-    plot_molecule(unknown[i], predict_charges(model, unknown)[i], predicted["kQEq"][i], ax=left)
-    formula = unknown[i].get_chemical_formula()
+    plot_molecule(X_test[i], predict_charges(model, X_test)[i], predicted["kQEq"][i], ax=left)
+    formula = X_test[i].get_chemical_formula()
     left.set_title(f"{formula}: charges learned from dipoles")
-    plot_parity(D[test], predicted, ax=middle).set_title("dipoles of molecules that were held out")
+    plot_parity(D[test], predicted, ax=middle).set_title("dipoles of held-out molecules")
 
 
 def chains(ax):
-    """Dipoles of aldehydes and amines at the ends of chains of methylene."""
+    """Draw dipoles of amino aldehydes against the number of methylene groups between the ends."""
     with (ROOT / "benchmarks" / "results" / "flow_chains.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["chain"] == "saturated"]
-    rows = rows[::2]  # the two dipoles add in odd chains, and subtract in even ones
+    rows = rows[::2]  # the dipoles of both ends add in odd chains and subtract in even chains
     units = [int(row["units"]) for row in rows]
     for name, (style, label) in LINES.items():
         ax.plot(units, [float(row[name]) for row in rows], style, markersize=4, label=label)
     ax.set(
-        title="long chains, learned from short ones",
+        title="extrapolation to long chains",
         xlabel="CH₂ groups between the ends",
         ylabel="|μ| (D)",
         ylim=(0, 6.5),

@@ -1,29 +1,29 @@
 """Make the data sets of water clusters: energies, forces, dipoles and charges, also in fields.
 
-Clusters of three charge states (neutral, with H3O+, with OH-) are drawn from molecular dynamics
-with GFN2-xTB; part of them are blown up, so that the molecules stand far apart, and part of them
-are in a uniform electric field. It is the study of Vondrak, Reuter and Margraf, "Pushing charge
-equilibration-based machine learning potentials to their limits", npj Comput. Mater. 2025, at small
-size.
+Clusters of three charge states (neutral, with H3O+, with OH-) are snapshots of molecular dynamics
+with GFN2-xTB. Some of them are expanded, so that the molecules are far apart, and some are in a
+uniform electric field. The data follow the study of Vondrak, Reuter and Margraf, "Pushing charge
+equilibration-based machine learning potentials to their limits", npj Comput. Mater. 2025, with
+fewer and smaller clusters.
 
-The clusters are labelled with GFN2-xTB; a few hundred small ones, from dynamics of their own, with
-PBE0.
+The labels are those of GFN2-xTB. A few hundred small clusters, from other trajectories, have labels
+of PBE0.
 
-Run ``python tools/make_water.py``; it needs ``tblite pyscf ase tqdm``. Finished trajectories and
-labels are appended to journals as they come, so that a run killed at any moment goes on where it
-stopped. With full journals the script only writes the data files, the same bytes each time.
+Run ``python tools/make_water.py``; it needs ``tblite pyscf ase tqdm``. Each finished trajectory and
+label is appended to a journal, so that an interrupted run can be continued. With complete journals
+the script only writes the data files, with the same bytes each time.
 
 Notes
 -----
-Units: Angstrom, eV, e, e*Angstrom, V/Angstrom. The centre of mass is at the origin of coordinates,
-so that the dipoles of ions, which depend on the origin, are about the centre of mass.
+Units: Angstrom, eV, e, e*Angstrom, V/Angstrom. The dipole of an ion depends on the origin of
+coordinates. The origin is the centre of mass.
 
-The energy in a field F contains ``-sum_i q_i r_i . F`` about the origin of coordinates: positive
-charge is driven along the field, the forces on an ion of charge Q sum to Q F, and a shift of it by
-t changes the energy by ``-Q t . F``. ``python tools/make_water.py --check`` verifies this, and the
-forces against differences of the energy.
+The energy in a field F contains ``-sum_i q_i r_i . F``, with positions r_i relative to the origin:
+the field pulls positive charge along F, the forces on an ion of charge Q sum to Q F, and a shift of
+the ion by t changes the energy by ``-Q t . F``. ``python tools/make_water.py --check`` verifies
+this, and compares the forces with differences of the energy.
 
-Labels carry the prefix ``REF_`` because ASE's reader moves keys without it into a calculator.
+Labels have the prefix ``REF_`` because ASE's reader moves keys without it into a calculator.
 """
 
 import argparse
@@ -53,35 +53,36 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 ROOT = Path(__file__).parents[1]
 SEED = 2025
-ATOMIC_FIELD = Hartree / Bohr  # V/Angstrom in the atomic unit of the field
-HYDROGENS = {0: 2, 1: 3, -1: 1}  # of the molecule that carries the charge
+ATOMIC_FIELD = Hartree / Bohr  # the atomic unit of the field, V/Angstrom
+HYDROGENS = {0: 2, 1: 3, -1: 1}  # number of hydrogens of the charged molecule, by charge
 
 SIZES = range(3, 11)
 REPLICAS = 4  # independent trajectories of each size and charge
 BUNDLED_REPLICAS = 3
-SNAPSHOTS = 25  # of one trajectory
+SNAPSHOTS = 25  # per trajectory
 SPACING = 80  # time steps between snapshots
-WARM_UP = 500  # time steps before the first
+WARM_UP = 500  # time steps before the first snapshot
 TIMESTEP = 1.0  # fs
 TEMPERATURE = (300.0, 350.0)  # K
 FRICTION = 0.02  # 1/fs
 SPRING = 0.5  # eV/Angstrom^2, on oxygens outside the wall
 
-EXPANDED = 1 / 3  # part of the snapshots that come expanded too
-# Ranges of the factor and how often each is drawn.
+EXPANDED = 1 / 3  # share of the snapshots of which there is also an expanded copy
+# Ranges of the expansion factor, and the probability of each.
 FACTORS = {(0.9, 1.0): 0.1, (1.0, 3.0): 0.75, (3.0, 5.0): 0.15}
-CONTACT = 0.8  # Angstrom, the shortest between two molecules
-IN_FIELD = 1 / 4
+CONTACT = 0.8  # shortest distance between atoms of two molecules, Angstrom
+IN_FIELD = 1 / 4  # share of the structures in a field
 FIELD = (0.01, 0.2)  # V/Angstrom
-# V, the most that a field may drop over a cluster: more would drive charge from one end of an
+# Largest potential drop across a cluster, V. A larger one would move charge from one end of an
 # expanded cluster to the other.
 DROP = 4.0
-ACCURACY = 0.1  # tblite's, of the labels
+ACCURACY = 0.1  # parameter of tblite for the labels
 
-# Trajectories of each charge, by size; PBE0 takes thousand times as long as GFN2-xTB.
+# Number of trajectories of each charge, by number of molecules. PBE0 takes a thousand times as long
+# as GFN2-xTB.
 PBE0_REPLICAS = {2: 2, 3: 5, 4: 2}
 PBE0_SNAPSHOTS = 15
-# V: an electron of OH- is bound by less than the 4 V of DROP.
+# Largest potential drop across a cluster, V. The electron of OH- is bound by less than `DROP`.
 PBE0_DROP = 1.0
 BASIS = "def2-SVPD"
 GRID = {"H": [40, 194], "default": [50, 302]}  # radial, angular points
@@ -91,12 +92,12 @@ PBE0_LEVEL = (
     f"PBE0/{BASIS} (density fitting), Hirshfeld charges, pyscf {version('pyscf')}; "
     f"geometry from dynamics with {LEVEL}"
 )
-# What an entry of a journal depends on: entries made otherwise do not count.
+# Everything that an entry of a journal depends on. Entries with other settings are ignored.
 SETTINGS = [
     *[SEED, SNAPSHOTS, SPACING, WARM_UP, TIMESTEP, TEMPERATURE, FRICTION, SPRING, EXPANDED],
     *[sorted(FACTORS.items()), CONTACT, IN_FIELD, FIELD, DROP, ACCURACY, LEVEL],
 ]
-SETTINGS = json.loads(json.dumps(SETTINGS))  # as they are read from a journal
+SETTINGS = json.loads(json.dumps(SETTINGS))  # lists, as read from a journal
 PBE0_SETTINGS = [*SETTINGS, PBE0_SNAPSHOTS, PBE0_DROP]
 PBE0_LABEL_SETTINGS = [*PBE0_SETTINGS, PBE0_LEVEL, GRID]
 
@@ -104,7 +105,7 @@ log = logging.getLogger("make_water")
 
 
 class Rejected(Exception):
-    """A structure that cannot be made or labelled, with the reason."""
+    """A structure could not be made or labelled; the message gives the reason."""
 
 
 class Job(NamedTuple):
@@ -119,29 +120,31 @@ class Job(NamedTuple):
 def jobs(replicas):
     """All trajectories.
 
-    Every size and charge comes once before any comes twice, in random order, so that the first
-    part of a run is a fair sample.
+    The first trajectories of all sizes and charges come before any second one, in random order, so
+    that the first part of a run is a representative sample.
     """
-    found = []
+    trajectories = []
     for replica in range(replicas):
         kinds = [(n, charge) for n in SIZES for charge in HYDROGENS]
         random.Random(SEED + replica).shuffle(kinds)
-        found += [Job(len(found) + i, *kind, replica) for i, kind in enumerate(kinds)]
-    return found
+        first = len(trajectories)
+        trajectories += [Job(first + i, *kind, replica) for i, kind in enumerate(kinds)]
+    return trajectories
 
 
 def pbe0_jobs():
-    """Trajectories of the small clusters; their groups are none of the others."""
-    found = []
+    """Trajectories of the small clusters; their group numbers start at 1000."""
+    trajectories = []
     for n_molecules, replicas in PBE0_REPLICAS.items():
         for charge in HYDROGENS:
             for i in range(replicas):
-                found.append(Job(1000 + len(found), n_molecules, charge, 1000 + i))
-    return found
+                group = 1000 + len(trajectories)
+                trajectories.append(Job(group, n_molecules, charge, 1000 + i))
+    return trajectories
 
 
 def packed(n_molecules, charge, rng):
-    """Molecules in random places and directions, the first of them with the charge."""
+    """Molecules at random places with random orientations; the first one is charged."""
     while True:
         radius = 1.9 * n_molecules ** (1 / 3)
         oxygens = np.empty((0, 3))
@@ -168,16 +171,16 @@ def packed(n_molecules, charge, rng):
 
 
 def water(n_hydrogens):
-    """A rough OH-, H2O or H3O+."""
+    """An approximate geometry of OH-, H2O or H3O+."""
     angles = 2 * np.pi * np.array([0.0, 0.3, 0.65])[:n_hydrogens]
     places = [[0.97 * np.cos(a), 0.97 * np.sin(a), 0.0] for a in angles]
     return Atoms("O" + "H" * n_hydrogens, [[0, 0, 0], *places])
 
 
 def molecules(atoms):
-    """Index of each atom's molecule: hydrogens belong to the nearest oxygen.
+    """Index of the molecule of each atom: a hydrogen belongs to the nearest oxygen.
 
-    Always as many molecules as oxygens, even if a proton is on its way between two of them.
+    There is one molecule per oxygen, even if a proton is between two oxygens.
     """
     is_oxygen = atoms.numbers == 8
     distances = atoms.get_all_distances()[:, is_oxygen]
@@ -186,12 +189,12 @@ def molecules(atoms):
 
 def shortest_contact(atoms, molecule):
     """Shortest distance between atoms of different molecules, Angstrom."""
-    apart = molecule[:, None] != molecule
-    return atoms.get_all_distances()[apart].min(initial=np.inf)
+    different = molecule[:, None] != molecule
+    return atoms.get_all_distances()[different].min(initial=np.inf)
 
 
 def trajectory(n_molecules, charge, snapshots, rng):
-    """Snapshots from molecular dynamics with GFN2-xTB."""
+    """Yield snapshots of molecular dynamics with GFN2-xTB."""
     atoms = packed(n_molecules, charge, rng)
     atoms.calc = TBLite(method="GFN2-xTB", charge=charge, multiplicity=1, verbosity=0)
     FIRE(atoms, logfile=None).run(fmax=0.3, steps=100)
@@ -214,7 +217,7 @@ def trajectory(n_molecules, charge, snapshots, rng):
 
 
 def expanded(atoms, molecule, rng):
-    """A copy whose molecules are moved, as they are, from or to the centre; and the factor."""
+    """A copy whose rigid molecules are moved away from or to the centre; and the factor."""
     ranges = list(FACTORS)
     factor = round(rng.uniform(*ranges[rng.choice(len(ranges), p=list(FACTORS.values()))]), 4)
     copy = atoms.copy()
@@ -234,7 +237,7 @@ def random_field(atoms, drop, rng):
 
 
 def structures(job, snapshots, drop):
-    """Snapshots and their expanded copies, part of them in fields, with numbers as written."""
+    """Yield snapshots and expanded copies, some in fields, rounded as in the data file."""
     n_molecules, charge = job.n_molecules, job.charge
     rng = np.random.default_rng([SEED, n_molecules, charge + 1, job.replica])
     for snapshot in trajectory(n_molecules, charge, snapshots, rng):
@@ -243,10 +246,10 @@ def structures(job, snapshots, drop):
         if hydrogens != sorted([HYDROGENS[charge]] + [2] * (n_molecules - 1)):
             log.warning("a snapshot dropped: molecules with %s hydrogens", hydrogens)
             continue
-        found = [(snapshot, 1.0)]
+        clusters = [(snapshot, 1.0)]
         if rng.random() < EXPANDED:
-            found.append(expanded(snapshot, molecule, rng))
-        for atoms, factor in found:
+            clusters.append(expanded(snapshot, molecule, rng))
+        for atoms, factor in clusters:
             if shortest_contact(atoms, molecule) < CONTACT:
                 continue
             atoms.positions -= atoms.get_center_of_mass()
@@ -258,14 +261,14 @@ def structures(job, snapshots, drop):
 
 
 def gfn2(atoms):
-    """Energy, forces, dipole about the origin and Mulliken charges with GFN2-xTB."""
+    """Energy, forces, dipole about the origin, and Mulliken charges of GFN2-xTB."""
     calculator = Calculator(
         "GFN2-xTB", atoms.numbers, atoms.positions / Bohr, float(atoms.info["charge"])
     )
     calculator.set("verbosity", 0)
     calculator.set("accuracy", ACCURACY)
     if "external_field" in atoms.info:
-        # A list, because tblite refuses an array.
+        # tblite accepts a list, but no array.
         calculator.add("electric-field", [x / ATOMIC_FIELD for x in atoms.info["external_field"]])
     try:
         result = calculator.singlepoint()
@@ -280,13 +283,13 @@ def gfn2(atoms):
 
 
 def free_atom(symbol):
-    """Density matrix of the free atom, averaged over all directions, and its one-atom molecule."""
+    """One-atom molecule of an element, and its spherically averaged density matrix."""
     molecule = gto.M(atom=symbol, basis=BASIS, spin={"H": 1, "O": 2}[symbol], verbose=0)
     atom = dft.UKS(molecule, xc="PBE0")
     atom.conv_tol = 1e-9
     atom.kernel()
     density = np.sum(atom.make_rdm1(), axis=0)
-    # Between functions of the same l and m only, and the same for every m.
+    # The average couples only functions of the same l and m, and is the same for every m.
     average = np.zeros_like(density)
     start = molecule.ao_loc_nr()
     for i in range(molecule.nbas):
@@ -299,26 +302,26 @@ def free_atom(symbol):
 
 @cache
 def free_atoms():
-    """What `hirshfeld` compares with, by element."""
+    """Free atoms for `hirshfeld`, by element."""
     return {symbol: free_atom(symbol) for symbol in ("H", "O")}
 
 
 def hirshfeld(method):
-    """Charges by the shares of the free atoms in the sum of their densities (Hirshfeld 1977)."""
+    """Hirshfeld charges: the density is divided in proportion to the densities of free atoms."""
     molecule, grids = method.mol, method.grids
     shares = []
     for i in range(molecule.natm):
         free, density = free_atoms()[molecule.atom_symbol(i)]
         values = free.eval_gto("GTOval_sph", grids.coords - molecule.atom_coord(i))
         shares.append(np.einsum("pi,ij,pj->p", values, density, values, optimize=True))
-    # Where there is no density there is nothing to share.
+    # Avoid division by zero where the density vanishes.
     shares /= np.maximum(np.sum(shares, axis=0), 1e-100)
     electrons = dft.numint.NumInt().get_rho(molecule, method.make_rdm1(), grids) * grids.weights
     return molecule.atom_charges() - shares @ electrons
 
 
 def pbe0(atoms):
-    """Energy, forces, dipole about the origin and Hirshfeld charges with PBE0."""
+    """Energy, forces, dipole about the origin, and Hirshfeld charges of PBE0."""
     molecule = gto.M(
         atom=list(zip(atoms.symbols, atoms.positions)),
         basis=BASIS,
@@ -331,7 +334,7 @@ def pbe0(atoms):
     gradients = method.nuc_grad_method
     if "external_field" in atoms.info:
         field = np.array(atoms.info["external_field"]) / ATOMIC_FIELD
-        # Electrons are negative: their energy in the field is +r . F, that of the nuclei -Z R . F.
+        # The energy of an electron in the field is +r . F, that of a nucleus -Z R . F.
         with molecule.with_common_origin((0.0, 0.0, 0.0)):
             hcore = scf.hf.get_hcore(molecule) + np.tensordot(field, molecule.intor("int1e_r"), 1)
             # <i| r_k d_l |j> in the order (k, l, i, j)
@@ -346,7 +349,7 @@ def pbe0(atoms):
     gradient = gradients()
     if "external_field" in atoms.info:
         bare_hcore, bare_nuclei = gradient.get_hcore, gradient.grad_nuc
-        # Functions move with their atoms, hence the minus sign.
+        # The minus sign arises because basis functions move with their atoms.
         moved = -np.einsum("k,klij->lji", field, moments)
         gradient.get_hcore = lambda mol=None: bare_hcore(mol) + moved
         gradient.grad_nuc = lambda mol=None, atmlst=None: (
@@ -361,7 +364,7 @@ def pbe0(atoms):
 
 
 def plain(atoms):
-    """A structure as it stands in a journal."""
+    """A structure in the form of the journal."""
     return {
         "symbols": str(atoms.symbols),
         "positions": atoms.positions.tolist(),
@@ -370,29 +373,29 @@ def plain(atoms):
 
 
 def rounded(labels):
-    """Labels as they stand in a journal."""
+    """Labels in the form of the journal."""
     return {name: np.round(label, 5).tolist() for name, label in labels.items()}
 
 
 def calculate(job):
     """All structures of one trajectory, with labels."""
-    found = []
+    labelled = []
     for atoms in structures(job, SNAPSHOTS, DROP):
         try:
-            found.append({**plain(atoms), "labels": rounded(gfn2(atoms))})
+            labelled.append({**plain(atoms), "labels": rounded(gfn2(atoms))})
         except Rejected as reason:
             log.warning("a structure of %s dropped: %s", job, reason)
-    return {"structures": found}
+    return {"structures": labelled}
 
 
 def read_journal(path, settings):
-    """Entries made with the present settings, by job."""
+    """Entries of a journal that were made with the present settings, by job."""
     entries = {}
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 entry = json.loads(line)
-            except json.JSONDecodeError:  # the last line of a killed run
+            except json.JSONDecodeError:  # the last line of an interrupted run
                 continue
             if entry["settings"] == settings:
                 entries[tuple(entry["job"])] = entry
@@ -400,35 +403,35 @@ def read_journal(path, settings):
 
 
 def run(todo, path, settings, calculate):
-    """Calculate what the journal lacks."""
+    """Calculate the jobs that are missing in the journal."""
     done = read_journal(path, settings)
     missing = [job for job in todo if job not in done]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as journal, logging_redirect_tqdm():
         for job in tqdm(missing, desc=path.stem, unit="job"):
             entry = {"job": job, "settings": settings, **calculate(job)}
-            # The newline comes first, so that a torn line spoils no other.
+            # The newline comes first, so that an incomplete line does not damage the next one.
             journal.write("\n" + json.dumps(entry))
             journal.flush()
             os.fsync(journal.fileno())
 
 
 def pbe0_structures(entries):
-    """Unlabelled structures of the small clusters, by trajectory and place.
+    """Unlabelled structures of the small clusters, by trajectory and number of the snapshot.
 
-    In random order, so that the first part of a run is a fair sample.
+    The order is random, so that the first part of a run is a random sample.
     """
-    found = {}
+    unlabelled = {}
     for job in pbe0_jobs():
         for i, structure in enumerate(entries[job]["structures"] if job in entries else ()):
-            found[job.group, i] = structure
-    keys = list(found)
+            unlabelled[job.group, i] = structure
+    keys = list(unlabelled)
     random.Random(SEED).shuffle(keys)
-    return {key: found[key] for key in keys}
+    return {key: unlabelled[key] for key in keys}
 
 
 def calculate_pbe0(structure):
-    """Labels of one structure; a rejected one tells why."""
+    """Labels of one structure, or the reason of its rejection."""
     atoms = Atoms(structure["symbols"], structure["positions"], info=structure["info"])
     try:
         return {"labels": rounded(pbe0(atoms))}
@@ -438,7 +441,7 @@ def calculate_pbe0(structure):
 
 
 def image(structure, labels, group, level):
-    """A labelled structure as it stands in the data file."""
+    """A labelled structure in the form of the data file."""
     atoms = Atoms(structure["symbols"], structure["positions"])
     for name in ("forces", "charges"):
         atoms.arrays[f"REF_{name}"] = np.array(labels[name])
@@ -455,17 +458,17 @@ def image(structure, labels, group, level):
 
 
 def images(todo, entries):
-    """Clusters of the given trajectories in random order, so that any slice is a fair sample."""
-    found = []
+    """Clusters of some trajectories in random order, so that any slice is a random sample."""
+    clusters = []
     for job in todo:
         for structure in entries[job]["structures"] if job in entries else ():
-            found.append(image(structure, structure["labels"], job.group, LEVEL))
-    random.Random(SEED).shuffle(found)
-    return found
+            clusters.append(image(structure, structure["labels"], job.group, LEVEL))
+    random.Random(SEED).shuffle(clusters)
+    return clusters
 
 
 def pbe0_images(structures, entries):
-    """Clusters labelled with PBE0, in the order of `structures`."""
+    """Clusters with labels of PBE0, in the order of `structures`."""
     return [
         image(structure, entries[key]["labels"], key[0], PBE0_LEVEL)
         for key, structure in structures.items()
@@ -474,9 +477,9 @@ def pbe0_images(structures, entries):
 
 
 def write_gzip(path, members):
-    """Compressed extended XYZ without name or time in its header: the same bytes every time."""
+    """Write compressed extended XYZ, without name or time in its header: always the same bytes."""
     if not members:
-        log.warning("%s is not written: no structures in the journals", path)
+        log.warning("%s is not written: the journals have no structures", path)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
@@ -494,10 +497,10 @@ def write_gzip(path, members):
 
 
 def check(label, atoms, step=0.002):
-    """Compare labels of a cluster in a field with differences of its energy.
+    """Compare the labels of a cluster in a field with differences of its energy.
 
-    Returns the largest deviations of forces (three atoms), dipole, sum of forces and energy after
-    a shift from what they should be, and that of the sum of charges.
+    Returns the largest errors of the forces on three atoms, of the dipole, of the sum of the
+    forces, of the energy after a shift of the cluster, and of the sum of the charges.
     """
 
     def energy(move=0.0, field=0.0):
@@ -527,14 +530,14 @@ def check(label, atoms, step=0.002):
 
 
 def check_all():
-    """Print what `check` finds for both methods and all charges."""
+    """Print the errors of `check` for both methods and all charges."""
     for charge in HYDROGENS:
         rng = np.random.default_rng(SEED)
         atoms = packed(2, charge, rng)
         atoms.info = {"charge": charge, "external_field": np.array([0.08, -0.1, 0.05])}
         for label in (gfn2, pbe0):
-            found = check(label, atoms)
-            numbers = ", ".join(f"{name} {value:.1e}" for name, value in found.items())
+            errors = check(label, atoms)
+            numbers = ", ".join(f"{name} {value:.1e}" for name, value in errors.items())
             print(f"{label.__name__}, charge {charge}: {numbers}")
 
 
@@ -546,12 +549,18 @@ def main():
         "--output", type=Path, default=ROOT / "skqeq" / "datasets" / "data", metavar="FOLDER"
     )
     parser.add_argument(
-        "--large", type=Path, default=ROOT / "build", metavar="FOLDER", help="of water_large.xyz.gz"
+        "--large",
+        type=Path,
+        default=ROOT / "build",
+        metavar="FOLDER",
+        help="folder of water_large.xyz.gz",
     )
-    parser.add_argument("--level", choices=["gfn2", "pbe0"], help="only this one")
-    parser.add_argument("--check", action="store_true", help="compare labels with differences")
+    parser.add_argument("--level", choices=["gfn2", "pbe0"], help="make only this data set")
     parser.add_argument(
-        "--pack-only", action="store_true", help="calculate nothing, write what the journals have"
+        "--check", action="store_true", help="compare labels with differences of the energy"
+    )
+    parser.add_argument(
+        "--pack-only", action="store_true", help="only write the data files from the journals"
     )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -578,11 +587,11 @@ def main():
                     "structures": list(map(plain, structures(job, PBE0_SNAPSHOTS, PBE0_DROP)))
                 },
             )
-        found = pbe0_structures(read_journal(path, PBE0_SETTINGS))
+        unlabelled = pbe0_structures(read_journal(path, PBE0_SETTINGS))
         path = arguments.journals / "water_pbe0.jsonl"
         if not arguments.pack_only:
-            run(found, path, PBE0_LABEL_SETTINGS, lambda key: calculate_pbe0(found[key]))
-        images_ = pbe0_images(found, read_journal(path, PBE0_LABEL_SETTINGS))
+            run(unlabelled, path, PBE0_LABEL_SETTINGS, lambda key: calculate_pbe0(unlabelled[key]))
+        images_ = pbe0_images(unlabelled, read_journal(path, PBE0_LABEL_SETTINGS))
         write_gzip(arguments.output / "water_pbe0.xyz.gz", images_)
 
 

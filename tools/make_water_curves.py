@@ -1,11 +1,12 @@
-"""Make the reference curves of water clusters: taken apart, and in fields, with GFN2-xTB.
+"""Make reference curves of water clusters with GFN2-xTB: expansion of a cluster, and fields.
 
-One cluster of six molecules of each charge state, from dynamics of its own. Its molecules are moved
-apart by factors of 0.9 to 5; and as it is, it stands in fields of -0.2 to 0.2 V/Angstrom along x, y
-and z. What a model says of the same structures is compared by `skqeq.validation`.
+There is one cluster of six molecules for each charge state, from a separate trajectory. In the
+first curve the molecules move apart: their distances to the centre are multiplied by 0.9 to 5. In
+the second curve the cluster does not change, and a field of -0.2 to 0.2 V/Angstrom acts along x, y
+or z. `skqeq.validation` compares models with these curves.
 
-Run ``python tools/make_water_curves.py`` beside ``make_water.py``, which says what it needs; it
-takes a minute.
+Run ``python tools/make_water_curves.py``; it needs ``make_water.py`` in the same folder and the
+packages that ``make_water.py`` lists. It takes a minute.
 """
 
 import argparse
@@ -30,11 +31,11 @@ from make_water import (
 N_MOLECULES = 6
 FACTORS = np.round(np.concatenate([np.arange(0.9, 2.0, 0.05), np.arange(2.0, 5.01, 0.25)]), 4)
 FIELDS = np.round(np.linspace(-0.2, 0.2, 9), 4)
-GROUP = 2000  # no number of a trajectory of make_water
+GROUP = 2000  # larger than the number of any trajectory of make_water
 
 
 def curves(charge):
-    """Structures of one charge state: expanded ones, and the compact one in fields."""
+    """Yield the structures of one charge state: the expansion, then the compact one in fields."""
     rng = np.random.default_rng([SEED, N_MOLECULES, charge + 1, GROUP])
     for atoms in trajectory(N_MOLECULES, charge, 20, rng):
         molecule = molecules(atoms)
@@ -42,7 +43,7 @@ def curves(charge):
         if hydrogens == sorted([HYDROGENS[charge]] + [2] * (N_MOLECULES - 1)):
             break
     else:
-        raise RuntimeError("no snapshot with intact molecules")
+        raise RuntimeError("no snapshot has intact molecules")
     atoms.positions -= atoms.get_center_of_mass()
     centers = np.array([atoms[molecule == i].get_center_of_mass() for i in range(N_MOLECULES)])
     for factor in FACTORS:
@@ -67,7 +68,7 @@ def main():
     )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    found = []
+    labelled = []
     for i, charge in enumerate(HYDROGENS):
         for atoms in curves(charge):
             structure = {
@@ -80,10 +81,10 @@ def main():
             except Rejected as reason:
                 log.warning("%s dropped: %s", structure["info"], reason)
                 continue
-            found.append(image(structure, labels, GROUP + i, LEVEL))
+            labelled.append(image(structure, labels, GROUP + i, LEVEL))
             for name in ("forces", "charges"):
-                found[-1].arrays[f"REF_{name}"] = found[-1].arrays[f"REF_{name}"].round(5)
-    write_gzip(arguments.output / "water_curves.xyz.gz", found)
+                labelled[-1].arrays[f"REF_{name}"] = labelled[-1].arrays[f"REF_{name}"].round(5)
+    write_gzip(arguments.output / "water_curves.xyz.gz", labelled)
 
 
 if __name__ == "__main__":

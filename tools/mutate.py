@@ -1,26 +1,27 @@
-"""Small errors planted in the physics, one at a time, and whether the tests see them.
+"""Mutation testing: plant one small error in the physics, and check that a test fails.
 
     python tools/mutate.py [--lines 10] [--seed 0] [--only 3 7] [--report mutations.csv]
 
-Lines of physics are drawn at random, and each is changed by one mutation in a copy of the checkout:
+The program draws lines of physics at random, and changes each of them in a copy of the checkout:
 
-- a sign: ``+`` and ``-`` exchanged, a minus dropped;
-- a factor: ``*`` and ``/`` exchanged, a number in arithmetic raised by one, or doubled if a float;
-- an index: another number, a name of `PARTNERS` for its partner, the other axis, ``.T`` dropped.
+- a sign: ``+`` becomes ``-`` or the reverse, or a minus is removed;
+- a factor: ``*`` becomes ``/`` or the reverse, an integer is raised by one, or a float is doubled;
+- an index: another number, the partner of a name in `PARTNERS`, the other axis, or no ``.T``.
 
-The tests of the same folder run against the copy, then all others but those of docs and tools, with
-the NumPy twins of the kernels, so that nothing is compiled. A test that fails without the mutation
-too is left out; a run that takes longer than `SECONDS` counts as a failure. The report is printed;
-any survivor ends with an error.
+Then it runs the tests of the same folder against the copy, and if these pass, all other tests
+except those of docs and tools. The tests use the NumPy twins of the kernels, so that nothing is
+compiled. A test that also fails without the mutation is ignored. A run that takes longer than
+`SECONDS` counts as a failure. The report is printed. The exit status is an error if a mutation
+survived, that is, if no test failed.
 
-Lines are those with arithmetic or numeric indices in functions of the files in `PHYSICS`, and the
-constants of modules in `CONSTANTS`. Not mutated are
+The program draws from all lines with arithmetic or numeric indices in functions of the files in
+`PHYSICS`, and from the constants of the files in `CONSTANTS`. It does not change
 
 - messages, asserts, annotations, conditions of an error, arithmetic with strings, lists and sets;
-- statements that name one of the words in `NO_PHYSICS`, powers of two above 2**9, and the functions
-  in `ESTIMATES`: these decide time, memory and types, or what is printed;
-- numbers that are not zero but below `TOLERANCE`: these are guards against rounding;
-- what is the same by itself: ``x * 1``, ``x / 1``, ``x + 0``, ``x - 0``, ``(-x)**2``.
+- statements with one of the words in `NO_PHYSICS`, powers of two above 2**9, and the functions in
+  `ESTIMATES`: they decide time, memory, types or printing, but no result;
+- numbers below `TOLERANCE` except zero: they protect against rounding errors;
+- neutral operations: ``x * 1``, ``x / 1``, ``x + 0``, ``x - 0``, ``(-x)**2``.
 """
 
 import argparse
@@ -41,8 +42,9 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PHYSICS = (
-    *("electrostatics/*", "response/*", "targets/*", "features/_gradient", "models/*", "solvers/*"),
-    *("sparsify/*", "_pythran/*_numpy", "parameters", "spectra", "metrics"),
+    *("structures/_neighbors", "features/_neighborhood", "sparsify/*", "electrostatics/*"),
+    *("fields/*", "response/*", "targets/*", "solvers/*", "models/*", "_pythran/*_numpy"),
+    *("parameters", "spectra", "metrics"),
 )
 CONSTANTS = ("parameters.py", "spectra.py", "metrics.py")
 PARTNERS = {"i": "j", "j": "i", "a": "b", "b": "a", "u": "v", "v": "u"}
@@ -59,7 +61,7 @@ COLUMNS = ("seed", "file", "line", "before", "after", "caught by", "seconds")
 
 
 class Mutation(NamedTuple):
-    """Bytes `start` to `stop` of a file, and what stands there instead."""
+    """Bytes `start` to `stop` of a file, and the text that replaces them."""
 
     file: str
     start: int
@@ -67,20 +69,34 @@ class Mutation(NamedTuple):
     text: bytes
 
     def apply(self, source):
+        """The mutated source."""
         return source[: self.start] + self.text + source[self.stop :]
 
     def line(self, source):
-        """Number of the line, and the line before and after."""
+        """Number of the line, and the line before and after the mutation."""
         n = source.count(b"\n", 0, self.start)
         lines = (text.split(b"\n")[n].strip().decode() for text in (source, self.apply(source)))
         return n + 1, *lines
 
 
 class Finder:
-    """All mutations of one file."""
+    """Finds all mutations of one file.
+
+    Parameters
+    ----------
+    file : str
+        Path of the file in the checkout.
+    source : bytes
+        Its content.
+
+    Attributes
+    ----------
+    mutations : list of Mutation
+        All mutations of the file.
+    """
 
     def __init__(self, file, source):
-        self.file, self.source, self.found, self.names = file, source, [], set()
+        self.file, self.source, self.mutations, self.names = file, source, [], set()
         self.starts = [0]
         for line in source.splitlines(keepends=True):
             self.starts.append(self.starts[-1] + len(line))
@@ -89,14 +105,16 @@ class Finder:
                 self.statement(node)
 
     def span(self, node):
+        """First byte of a node, and the byte after its last one."""
         ends = (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)
         return [self.starts[line - 1] + column for line, column in ends]
 
     def add(self, start, stop, text):
-        self.found.append(Mutation(self.file, start, stop, text.encode()))
+        """Add a mutation."""
+        self.mutations.append(Mutation(self.file, start, stop, text.encode()))
 
     def statement(self, node):
-        """What is in a statement and in those below it."""
+        """Find the mutations of a statement and of the statements inside it."""
         if isinstance(node, SKIPPED) or getattr(node, "name", None) in ESTIMATES:
             return
         children, outer = list(ast.iter_child_nodes(node)), self.names
@@ -105,23 +123,23 @@ class Finder:
             self.names = outer | {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
         elif isinstance(node, ast.ClassDef):
             children = [child for child in node.body if isinstance(child, ast.FunctionDef)]
-        own = []
+        expressions = []
         for child in children:
             if isinstance(child, ast.stmt | ast.ExceptHandler):
                 self.statement(child)
             else:
-                own.append(child)
+                expressions.append(child)
         self.names = outer
-        guards = isinstance(node, ast.If) and isinstance(node.body[0], ast.Raise)
-        if guards or NO_PHYSICS.search(" ".join(map(ast.unparse, own))):
+        is_check = isinstance(node, ast.If) and isinstance(node.body[0], ast.Raise)
+        if is_check or NO_PHYSICS.search(" ".join(map(ast.unparse, expressions))):
             return
         if isinstance(node, ast.AugAssign):
             self.operator(node, node.target, node.value)
-        for child in own:
+        for child in expressions:
             self.expression(child, node)
 
     def expression(self, node, parent, index=False):
-        """What is in an expression; `index` says whether it stands in the brackets of one."""
+        """Find the mutations of an expression; `index` tells whether it is part of an index."""
         if isinstance(node, SKIPPED):
             return
         if isinstance(node, ast.BinOp):
@@ -148,6 +166,7 @@ class Finder:
             self.expression(child, node, index or brackets)
 
     def operator(self, node, left, right):
+        """Replace ``+ - * /``."""
         old, new = OPERATORS.get(type(node.op), "  ")
         if old == " " or any(not numeric(side) for side in (left, right)):
             return
@@ -157,6 +176,7 @@ class Finder:
         self.add(start, start + 1, new)
 
     def constant(self, node, index):
+        """Replace a number."""
         x = number(node)
         if x is None or 0 < abs(x) < TOLERANCE:
             return
@@ -168,40 +188,40 @@ class Finder:
 
 
 def number(node):
-    """The value of a numeric constant, else None."""
+    """The value of a numeric constant; None for other nodes."""
     is_number = isinstance(node, ast.Constant) and type(node.value) in (int, float)
     return node.value if is_number else None
 
 
 def numeric(node):
-    """Whether arithmetic with it can be that of numbers."""
+    """Whether a node can be a number or an array: no string, list or set."""
     text = isinstance(node, ast.Constant) and number(node) is None
     of_sets = isinstance(node, ast.Call) and getattr(node.func, "id", None) in ("set", "list")
     return not (text or of_sets or isinstance(node, COLLECTIONS))
 
 
 def candidates(root=ROOT):
-    """All mutations: lists by file and line."""
-    found = {}
+    """All mutations of the package: lists by file and line."""
+    by_line = {}
     files = {path for pattern in PHYSICS for path in (root / "skqeq").glob(f"{pattern}.py")}
     for path in sorted(files):
         source = path.read_bytes()
-        for mutation in Finder(path.relative_to(root).as_posix(), source).found:
+        for mutation in Finder(path.relative_to(root).as_posix(), source).mutations:
             line = source.count(b"\n", 0, mutation.start) + 1
-            found.setdefault((mutation.file, line), []).append(mutation)
-    return found
+            by_line.setdefault((mutation.file, line), []).append(mutation)
+    return by_line
 
 
 def draw(n_lines, seed, root=ROOT):
-    """Some of the lines, and one mutation of each."""
-    found, rng = candidates(root), random.Random(seed)
-    return [rng.choice(found[line]) for line in rng.sample(sorted(found), n_lines)]
+    """One random mutation of each of some random lines."""
+    by_line, rng = candidates(root), random.Random(seed)
+    return [rng.choice(by_line[line]) for line in rng.sample(sorted(by_line), n_lines)]
 
 
 def run(folder, mutation=None, tests=("tests",), options=()):
-    """Copy the checkout, plant a mutation, run tests: the first that fails, or None.
+    """Run tests against a mutated copy of the checkout; return the first failure, or None.
 
-    It is pytest's name of the test, or what happened if there is none.
+    A failure is pytest's name of the test, or a text if pytest itself failed.
     """
     ignored = shutil.ignore_patterns(
         ".*", "__pycache__", "_build", "build", "*.so", "auto_examples"
@@ -212,17 +232,18 @@ def run(folder, mutation=None, tests=("tests",), options=()):
     if mutation:
         path = copy / mutation.file
         path.write_bytes(mutation.apply(path.read_bytes()))
-    # The finder of an editable install goes before any path.
+    # The import hook of an editable install would take precedence over PYTHONPATH.
     (copy / "sitecustomize.py").write_text(
         "import sys\nsys.meta_path = [f for f in sys.meta_path if 'Mesonpy' not in repr(f)]\n"
     )
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "--tb=no", *tests, *options]
-    own = {"PYTHONPATH": str(copy), "SKQEQ_KERNELS": "numpy", "PYTHONDONTWRITEBYTECODE": "1"}
+    settings = {"PYTHONPATH": str(copy), "SKQEQ_KERNELS": "numpy", "PYTHONDONTWRITEBYTECODE": "1"}
+    settings |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with open(Path(folder) / "log", "w+") as log:
         process = subprocess.Popen(
             [*command, "-p", "no:cacheprovider", "--hypothesis-seed=0"],
             cwd=copy,
-            env=os.environ | own | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+            env=os.environ | settings,
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -231,7 +252,7 @@ def run(folder, mutation=None, tests=("tests",), options=()):
             code = process.wait(SECONDS)
         except subprocess.TimeoutExpired:
             code = "time"
-        finally:  # tests start processes too
+        finally:  # end the processes that tests have started, too
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         if code in (0, 5):
@@ -242,12 +263,14 @@ def run(folder, mutation=None, tests=("tests",), options=()):
 
 
 def caught_by(mutation, folder):
-    """The first test that fails with a mutation and not without, or None, and after how long."""
+    """The first test that fails only with the mutation, or None; and the seconds it took."""
     _, *parents, name = Path(mutation.file).with_suffix("").parts
-    own = f"tests/{parents[0]}" if parents else f"tests/test_{name}.py"
-    rest = ["--ignore=tests/test_docs.py", "--ignore=tests/tools", f"--ignore={own}"]
-    seconds = 0.0
-    for tests, options in (([own], []), (["tests"], rest)):
+    nearest = f"tests/{parents[0]}" if parents else f"tests/test_{name}.py"
+    options = ["--ignore=tests/test_docs.py", "--ignore=tests/tools", f"--ignore={nearest}"]
+    runs, seconds = [(["tests"], options)], 0.0
+    if (ROOT / nearest).exists():
+        runs.insert(0, ([nearest], []))
+    for tests, options in runs:
         while True:
             start = time.perf_counter()
             failed = run(folder, mutation, tests, options)
@@ -265,7 +288,7 @@ def caught_by(mutation, folder):
 
 
 def add_to_report(path, row):
-    """Add a row to a table of comma-separated values, or put it in the place of an older one."""
+    """Add a row to a CSV table; it replaces an older row of the same mutation."""
     row, old = [str(x) for x in row], []
     if path.exists():
         with open(path, newline="") as file:
@@ -277,11 +300,11 @@ def add_to_report(path, row):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--lines", type=int, default=10, help="how many are drawn")
+    parser.add_argument("--lines", type=int, default=10, help="number of lines to draw")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", type=int, nargs="+", help="numbers of some of those drawn")
-    parser.add_argument("--report", type=Path, help="table to add the results to")
-    parser.add_argument("--list", action="store_true", help="run nothing")
+    parser.add_argument("--only", type=int, nargs="+", help="numbers of the drawn lines to run")
+    parser.add_argument("--report", type=Path, help="table that the results are added to")
+    parser.add_argument("--list", action="store_true", help="only print the mutations")
     args = parser.parse_args()
     survivors = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -292,13 +315,13 @@ def main():
             print(f"{n}. {mutation.file}:{line}\n  - {before}\n  + {after}", flush=True)
             if args.list:
                 continue
-            found, seconds = caught_by(mutation, folder)
-            survivors += found is None
-            found = found or "SURVIVED"
-            print(f"  {found}, {seconds:.0f} s", flush=True)
+            failed, seconds = caught_by(mutation, folder)
+            survivors += failed is None
+            failed = failed or "SURVIVED"
+            print(f"  {failed}, {seconds:.0f} s", flush=True)
             if args.report:
-                code = f"``{before}``", f"``{after}``"  # it is a table of the docs
-                row = [args.seed, mutation.file, line, *code, found, round(seconds)]
+                code = f"``{before}``", f"``{after}``"  # the documentation shows the table
+                row = [args.seed, mutation.file, line, *code, failed, round(seconds)]
                 add_to_report(args.report, row)
     sys.exit(bool(survivors))
 

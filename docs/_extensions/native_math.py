@@ -1,4 +1,4 @@
-"""Render formulas as MathML, which browsers draw by themselves: pages need no script."""
+"""Sphinx extension: render formulas as MathML, which browsers display without JavaScript."""
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -6,13 +6,13 @@ from sphinx.util.math import get_node_equation_number
 
 
 def visit_inline(self, node):
-    """Formula in a line of text."""
+    """Write an inline formula."""
     self.body.append(tex2mathml(node.astext()))
     raise nodes.SkipNode
 
 
 def visit_displayed(self, node):
-    """Formula of its own, with its number if it has a label."""
+    """Write a displayed formula, with its number if it has a label."""
     self.body.append(self.starttag(node, "div", CLASS="math notranslate"))
     if node["number"]:
         number = get_node_equation_number(self, node)

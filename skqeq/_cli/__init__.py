@@ -1,1 +1,6 @@
-"""What the commands of `skqeq.cli` do."""
+"""Commands of `skqeq.cli`, one module each, which is imported when the command runs."""
+
+from ..response import ChargeFlow, QEq
+
+# Values of --response.
+RESPONSES = {"qeq": QEq, "flow": ChargeFlow}

@@ -5,7 +5,8 @@ import time
 import numpy as np
 from sklearn.pipeline import make_pipeline
 
-from .. import ChargeFlow, CURSparsifier, KQEqRegressor, SOAPFeaturizer, strip, targets_from_atoms
+from .. import CURSparsifier, KQEqRegressor, SOAPFeaturizer, strip, targets_from_atoms
+from . import RESPONSES
 from .files import read_structures, save_model
 from .report import print_errors, print_labels
 from .search import search
@@ -58,6 +59,9 @@ def build_model(args):
     extra = {name for name, _ in args.sigma} - set(args.targets)
     if extra:
         raise ValueError(f"--sigma names {', '.join(sorted(extra))}, which --targets does not")
+    # Parameters that were not given keep the defaults of the response.
+    given = {"hardness": args.hardness, "radius_scale": args.radius_scale}
+    given = {name: value for name, value in given.items() if value is not None}
     return make_pipeline(
         SOAPFeaturizer(
             r_cut=tuple(args.r_cut),
@@ -66,12 +70,7 @@ def build_model(args):
             cutoff_width=args.cutoff_width,
         ),
         CURSparsifier(n_points=args.n_points),
-        KQEqRegressor(
-            hardness=args.hardness,
-            radius_scale=args.radius_scale,
-            response=ChargeFlow() if args.response == "flow" else None,
-            **sigmas,
-        ),
+        KQEqRegressor(response=RESPONSES[args.response](**given), **sigmas),
     )
 
 

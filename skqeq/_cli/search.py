@@ -88,7 +88,15 @@ def _candidates_of(trial, cutoff, names):
     """Candidates of a fitted `KQEqRegressorCV`."""
     results = trial.cv_results_
     for i, sigmas in enumerate(results["params"]):
-        columns = {"R2": f"{results['score'][i]:.4f}"}
+        r2 = {
+            name: f"{results[f'r2_{name}'][i]:.4f} +- {results[f'std_r2_{name}'][i]:.4f}"
+            for name in names
+        }
+        if len(names) == 1:
+            columns = {"R2": r2[names[0]]}
+        else:
+            columns = {"R2": f"{results['score'][i]:.4f}"}
+            columns |= {f"R2 {name}": text for name, text in r2.items()}
         for name in names:
             unit, factor = shown_unit(name)
             title = "dipole components" if name == "dipole" else name

@@ -63,7 +63,7 @@ def lookup(table, numbers, name):
     numbers : ndarray of shape (n,)
         Atomic numbers.
     name : str
-        What the table holds, for the error message.
+        Name of the values in the error message.
 
     Returns
     -------

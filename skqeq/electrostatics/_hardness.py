@@ -69,7 +69,7 @@ class Hardness(ABC):
     widths : ndarray of shape (n_atoms,)
         Widths of the Gaussian charges, Angstrom.
     hardness : ndarray of shape () or (n_atoms,)
-        What is added to the diagonal, eV/e^2.
+        Values added to the diagonal, eV/e^2.
     accuracy : float
         Bound of the error of every element, in units of ``k_e / Angstrom``.
 
@@ -197,7 +197,7 @@ class Hardness(ABC):
         Parameters
         ----------
         screening : ndarray of shape (n_atoms, n_atoms)
-            What polarisable dipoles take off A, eV/e^2.
+            The interaction through polarisable dipoles, to be subtracted from A; eV/e^2.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Strains that a structure can have: those of a slab lie in its plane."""
+"""Strains that a structure can have: a slab can be strained in its plane only."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ def in_plane(virial: Array, structure: Structure) -> Array:
     Returns
     -------
     virial : ndarray of shape (3, 3, ...)
-        Those of a slab with respect to strains in its plane, zero for all others; those of a
-        molecule and of a crystal unchanged.
+        For a slab, zero except for strains in its plane; for a molecule or a crystal, unchanged.
 
     Examples
     --------
@@ -49,7 +48,7 @@ def in_plane(virial: Array, structure: Structure) -> Array:
 def project_strain(virial, normal):
     """Derivatives (3, 3, ...) with respect to strains in the plane with this unit normal.
 
-    None for the normal is that of a crystal or a molecule: any strain is possible.
+    Without a normal (None) any strain is possible, and the derivatives are returned unchanged.
     """
     if normal is None:
         return virial

@@ -105,10 +105,10 @@ class FlowCholesky:
 
 
 class _Iteration(ABC):
-    """Preconditioned conjugate gradients for both problems.
+    """Preconditioned conjugate gradients, with the steps that differ between the two problems.
 
-    A search direction d is a potential, V. `_product` turns it into the charges that it moves and
-    into the change of the residual potential; `_precondition` is an approximate inverse.
+    `_precondition` proposes a search direction for a residual potential. `_product` returns the
+    charges that a search direction moves, and the change of the residual.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ class _Iteration(ABC):
 
     @abstractmethod
     def _product(self, direction):
-        """The search direction, the charges that it moves, and what they take off the residual."""
+        """The search direction, the charges that it moves, and the residual that they remove."""
 
     def _iterate(self, q, residual, tolerance):
         """Improve the charges q until the residual potential is as small as the tolerance."""

@@ -27,7 +27,6 @@ from ._qeq import QEqRegressor
 from ._solution import Solution
 
 __all__ = [
-    "Evidence",
     "GAPKQEqRegressor",
     "GAPRegressor",
     "KQEqRegressor",
@@ -35,10 +34,6 @@ __all__ = [
     "Posterior",
     "QEqRegressor",
     "Solution",
-    "check_defined",
-    "check_weights",
-    "log_evidence",
-    "maximize_evidence",
     "partial_fit",
     "predict_born_effective_charges",
     "predict_charges",
@@ -51,6 +46,4 @@ __all__ = [
     "predict_target",
     "predict_targets",
     "refit",
-    "unwrap",
-    "with_energy",
 ]

@@ -103,6 +103,7 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         Returns
         -------
         self : estimator
+            The same object.
         """
         of_response = any(name.startswith("response__") for name in params)
         if of_response and params.get("response", getattr(self, "response", 0)) is None:
@@ -159,7 +160,11 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
 
         Parameters
         ----------
-        X, y, sample_weight
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+        y : labels
+            As in `fit`.
+        sample_weight : array-like of shape (n,), default=None
             As in `fit`.
         continued : bool, default=False
             Whether features and elements must be those of an earlier fit.

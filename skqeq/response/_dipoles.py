@@ -154,7 +154,7 @@ class NoDipoles:
         return 0.0, 0.0
 
     def add_potential_gradient(self, gradient, virial, q, field):
-        """Leave the derivatives as they are."""
+        """Do nothing: there is nothing to add."""
 
     def observable(self, target, structure, operator):
         """The operator, and a constant of zeros."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Observable(Protocol):
-    """What `Equilibrium.observable` needs of a target: linear operators on charges and dipoles."""
+    """A target with linear operators on charges and dipoles, see `Equilibrium.observable`."""
 
     def operator(self, structure: Structure, widths: Array, /) -> Array:
         """On charges of these widths: (k, n_atoms)."""
@@ -66,8 +66,8 @@ class Equilibrium(ABC):
     dipoles : InducedDipoles or NoDipoles
         The polarisable atoms.
     dipole_factors : ndarray of shape (n_atoms, 3)
-        Derivatives of the dipole moment with respect to the charges: the positions, less what the
-        charges induce; Angstrom.
+        Derivatives of the dipole moment with respect to the charges: the positions, less the
+        dipole that a unit charge induces on the atoms; Angstrom.
     n_iterations : int
         Iterations of the last solution; 0 for direct solvers.
 
@@ -92,7 +92,9 @@ class Equilibrium(ABC):
     fields: tuple[str, ...] = ("chi",)
     n_iterations = 0
 
-    def __init__(self, hardness: Hardness, dipoles: InducedDipoles | NoDipoles | None = None):
+    def __init__(
+        self, hardness: Hardness, dipoles: InducedDipoles | NoDipoles | None = None
+    ) -> None:
         self.structure, self.widths = hardness.structure, hardness.widths
         self.dipoles = NoDipoles() if dipoles is None else dipoles
         self.hardness = self.dipoles.screen(hardness)
@@ -100,7 +102,7 @@ class Equilibrium(ABC):
         self._external = self.dipole_factors @ self.structure.field
         self._last_product: tuple[Array, Array] | None = None
 
-    # ---- what a subclass must define --------------------------------------------------------
+    # ---- for a subclass to define -----------------------------------------------------------
 
     @abstractmethod
     def charges(self, *, start: Array | None = None, **fields: Array) -> Array:
@@ -249,10 +251,9 @@ class Equilibrium(ABC):
         Y = self._potential_factors(charges, gradients)
         if not gradients:
             return Y, None
-        of_fields, W = self.rows(np.eye(len(charges))), np.zeros_like(Y)
-        for name, gradient in gradients.items():
-            W = W + self._stacked(*gradient) @ of_fields[name].T
-        return Y, W
+        of_fields = self.rows(np.eye(len(charges)))
+        W = [self._stacked(*g) @ of_fields[name].T for name, g in gradients.items()]
+        return Y, np.sum(W, axis=0)
 
     def dipole_gradient(self, charges: Array, **fields: Array) -> Array:
         """Derivatives of the dipole moment with respect to the positions, at fixed fields.
@@ -328,7 +329,7 @@ class Equilibrium(ABC):
         Returns
         -------
         dipoles : ndarray of shape (n_atoms, 3) or None
-            e*Angstrom; None for atoms that are not polarisable.
+            In e*Angstrom; None for atoms that are not polarisable.
         """
         return self.dipoles.induced(charges, self.structure.field)
 
@@ -415,7 +416,7 @@ class Equilibrium(ABC):
         return fields["chi"] - self._external if "chi" in fields else -self._external
 
     def _hardness_times(self, charges: Array) -> Array:
-        """``A q``; kept for the last charges, as the energy and its derivatives need it too."""
+        """``A q``, stored for the last charges: the energy and its derivatives share it."""
         if self._last_product is None or not np.array_equal(charges, self._last_product[0]):
             self._last_product = np.array(charges), self.hardness @ charges
         return self._last_product[1]

@@ -154,6 +154,7 @@ class ChargeFlow(CoulombResponse):
         Returns
         -------
         equilibrium : FlowEquilibrium
+            Charges, energy and derivatives as functions of both fields.
         """
         name = name or structure.symbols
         elements = self.element_indices(structure)
@@ -334,8 +335,10 @@ class FlowEquilibrium(Equilibrium):
     ) -> tuple[Array, Array | None]:
         # The charges are q_ref - X u: W holds their derivatives at fixed u.
         changes = self.flows.charge_gradient(self.potential(charges, **fields))
-        for change, of_field in zip(changes, gradients.get("reference", (0.0, 0.0))):
-            np.subtract(of_field, change, out=change)
+        for change in changes:
+            np.negative(change, out=change)
+        for change, of_field in zip(changes, gradients.get("reference", ())):
+            change += of_field
         W = self._stacked(*changes)
         # Flows conserve the charge, and the sum of the reference charges is fixed by a shift of
         # all of them.

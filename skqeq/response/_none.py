@@ -57,6 +57,7 @@ class NoCharges(Response):
         Returns
         -------
         equilibrium : NoChargesEquilibrium
+            Zeros for everything.
         """
         return NoChargesEquilibrium(structure)
 

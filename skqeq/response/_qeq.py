@@ -107,6 +107,7 @@ class QEq(CoulombResponse):
         Returns
         -------
         equilibrium : QEqEquilibrium
+            Charges, energy and derivatives as functions of the electronegativities.
         """
         name = name or structure.symbols
         elements = self.element_indices(structure)
@@ -126,10 +127,10 @@ class QEq(CoulombResponse):
         Returns
         -------
         fields : dict of {str: ndarray of shape (n,)}
-            ``{"chi": max(1, factor) chi}``
+            With one array, ``chi`` times the larger of one and `factor`.
         """
-        # Electronegativities that hardly differ between elements would have to vary with the
-        # geometry instead, and then nothing is linear.
+        # From small charges, large forces could only come from electronegativities that vary
+        # strongly with the geometry; such a start is far from linear.
         return {"chi": chi * max(1.0, factor)}
 
     def classical_size(self, equilibrium: Equilibrium) -> float:
@@ -254,7 +255,7 @@ class QEqEquilibrium(Equilibrium):
         Returns
         -------
         rows : dict of {str: ndarray of shape (k, n_atoms)}
-            ``{"chi": -Y P}``
+            With one matrix, ``-Y P`` for ``chi``.
         """
         return {"chi": -self.project(np.ascontiguousarray(Y.T)).T}
 

@@ -27,16 +27,16 @@ CHARGE_PER_VOLT = 0.1
 
 
 class Response(BaseEstimator, ABC):
-    """How the charges of a structure follow from latent fields: the base class.
+    """The base class of responses, which turn latent fields into the charges of a structure.
 
     A charge model learns the latent fields, such as the electronegativity of every atom, and its
     response turns them into charges. A response owns everything that the charges depend on besides
     the fields: the hardness, the widths of the charges, the solver, polarisable atoms. A model
-    prepares it once for the elements in the data, and then asks it for the `equilibrium` of each
-    structure.
+    calls `prepare` once for the elements in the data, and then `equilibrium` for each structure.
 
-    A subclass must define `equilibrium`. It lists its fields in `fields`, and says in
-    `prior_parameters` which of its parameters are the prior widths of fields that are its own.
+    A subclass must define `equilibrium`, and list its fields in `fields`. Fields other than
+    electronegativities have their prior in the response; `prior_parameters` names the parameters
+    that hold it.
 
     Attributes
     ----------
@@ -109,7 +109,7 @@ class Response(BaseEstimator, ABC):
         return self
 
     def _prepare(self, lookup):
-        """Store what `prepare` looks up; nothing by default."""
+        """Look up and store arrays per element, in a subclass that needs some."""
 
     @abstractmethod
     def equilibrium(
@@ -129,6 +129,7 @@ class Response(BaseEstimator, ABC):
         Returns
         -------
         equilibrium : Equilibrium
+            Charges, energy and derivatives as functions of the fields.
         """
 
     def element_indices(self, structure: Structure) -> Array:
@@ -273,11 +274,12 @@ def check_response(response: Any) -> None:
     lacking = [name for name in public if not hasattr(response, name)]
     lacking += [name for name in ("get_params", "_validate_params") if not hasattr(response, name)]
     if not lacking:
-        own = [name for name in response.fields if name != "chi"]
         lacking = [
             f"a prior for the field {name!r}"
-            for name in own
-            if name not in response.prior_parameters and not _overrides_prior(response)
+            for name in response.fields
+            if name != "chi"
+            and name not in response.prior_parameters
+            and not _overrides_prior(response)
         ]
     if lacking:
         raise TypeError(

@@ -4,4 +4,4 @@ from ._gauss_newton import fixed_point, gauss_newton, linearized
 from ._terms import LossTerm, NonlinearRows
 from ._triangle import Triangle
 
-__all__ = ["LossTerm", "NonlinearRows", "Triangle", "fixed_point", "gauss_newton", "linearized"]
+__all__ = ["LossTerm", "NonlinearRows", "Triangle", "fixed_point", "gauss_newton"]

@@ -20,19 +20,9 @@ from ._observables import (
 )
 
 __all__ = [
-    "ENERGIES",
-    "GRADIENTS",
     "TARGETS",
-    "VOIGT",
-    "ChargeTarget",
-    "DipoleMagnitude",
     "Labels",
     "Target",
-    "as_table",
-    "column_names",
-    "label_keys",
     "make_targets",
-    "possibly_undefined",
     "targets_from_atoms",
-    "to_form",
 ]

@@ -3,7 +3,7 @@
 import numpy as np
 from ase.build import molecule
 
-from skqeq import QEqRegressor
+from skqeq import QEq, QEqRegressor
 from skqeq.cli import main
 
 NAMES = ("H2O", "CH3OH", "CH4", "CH3CH2OH", "CH3CHO", "C2H6", "H2CO")
@@ -31,7 +31,7 @@ def labelled(n_copies=3, names=NAMES):
 def with_energies(X):
     """The structures with energies and forces of a classical model; its charges are small."""
     D = np.array([atoms.info["REF_dipole"] for atoms in X])
-    model = QEqRegressor(hardness=8.0).fit(X, D)
+    model = QEqRegressor(response=QEq(hardness=8.0)).fit(X, D)
     model.atomic_energies_ = np.array([-13.0, -1030.0, -2040.0])
     for atoms, energy, forces in zip(X, model.predict_energy(X), model.predict_forces(X)):
         atoms.info["REF_energy"] = energy

@@ -31,7 +31,7 @@ def test_interrupted_save_keeps_the_old_model(tmp_path, monkeypatch):
         ("train.xyz", "train.xyz", "train.xyz is not a model file"),
         ("ridge.joblib", "train.xyz", "holds no fitted charge model: Ridge is"),
         ("model.joblib", "nothing.xyz", "cannot read {0}/nothing.xyz: no such file"),
-        ("model.joblib", "text.xyz", "{0}/text.xyz, line 1: 'this is' is no number"),
+        ("model.joblib", "text.xyz", "{0}/text.xyz, line 1: 'this is' is not the number"),
         ("model.joblib", "empty.xyz", "{0}/empty.xyz"),
         ("model.joblib", "cut.xyz", "{0}/cut.xyz ends in structure 1"),
         ("model.joblib", "cut.xyz@:", "cannot read {0}/cut.xyz@: after 1 structures: "),

@@ -9,7 +9,7 @@ from ase.io import read, write
 from ase.units import Debye
 from numpy.testing import assert_allclose
 
-from skqeq import ChargeFlow, load, predict_std, predict_target, targets_from_atoms
+from skqeq import ChargeFlow, QEq, load, predict_std, predict_target, targets_from_atoms
 from skqeq.cli import UNITS, main, unit
 from skqeq.metrics import dipole_errors
 
@@ -34,8 +34,7 @@ def test_fit_with_charge_that_flows(tmp_path):
     command = f"fit {tmp_path}/train.xyz -o {tmp_path}/model.joblib --response flow"
     assert main([*command.split(), "--radius-scale", "0.6", *SMALL]) == 0
     model = joblib.load(tmp_path / "model.joblib")
-    assert model[-1].response_.get_params() == ChargeFlow().get_params()
-    assert model[-1].radius_scale == 0.6
+    assert model[-1].response_.get_params() == ChargeFlow(radius_scale=0.6).get_params()
 
 
 def test_fit_several_targets_by_other_names_with_a_grouped_search(tmp_path, capsys):
@@ -60,7 +59,7 @@ def test_fit_several_targets_by_other_names_with_a_grouped_search(tmp_path, caps
 def test_fit_energies_and_forces(energy_folder):
     model = joblib.load(energy_folder / "model.joblib")
     assert model[0].cutoff_width == 1.0
-    assert (model[-1].hardness, model[-1].radius_scale) == (7.5, 0.25)
+    assert model[-1].response_.get_params() == QEq(hardness=7.5, radius_scale=0.25).get_params()
     assert (model[-1].sigma_energy, model[-1].sigma_forces) == (0.005, 0.2)
     assert model[-1].targets_ == ["energy", "forces"]
     X = with_energies(labelled(2))
@@ -195,4 +194,8 @@ def test_what_could_be_labels_is_named(folder, capsys):
     command = f"fit {folder}/train.xyz -o {folder}/other.skqeq --key dipole=mu"
     assert main(command.split()) == 2
     message = capsys.readouterr().err
-    assert "the first has" in message and "REF_dipole" in message and "--key dipole=KEY" in message
+    assert (
+        "the first structure has" in message
+        and "REF_dipole" in message
+        and "--key dipole=KEY" in message
+    )

@@ -20,7 +20,7 @@ from skqeq import (
     make_targets,
 )
 from skqeq.datasets import load_molecules
-from skqeq.models._reduction import empty, merge_pairwise
+from skqeq.models._workers import empty_triangle, merge_pairwise
 from skqeq.solvers import Triangle
 
 
@@ -136,11 +136,11 @@ def test_what_cannot_go_on(data):
     for go_on in (lambda: fitted.partial_fit(X, y), fitted.refit):
         with pytest.raises(ValueError, match="fit it with store_triangles=True"):
             go_on()
-    model = KQEqRegressor(store_triangles=True).fit(X, y).set_params(hardness=1.0)
+    model = KQEqRegressor(store_triangles=True).fit(X, y).set_params(response__hardness=1.0)
     for go_on in (lambda: model.partial_fit(X, y), model.refit):
-        with pytest.raises(ValueError, match="reduced with other values of hardness"):
+        with pytest.raises(ValueError, match="reduced with other values of response"):
             go_on()
-    model.set_params(hardness=0.0, response=ChargeFlow())
+    model.set_params(response=ChargeFlow())
     with pytest.raises(ValueError, match="other values of response"):
         model.refit()
     magnitudes = make_targets(dipole_magnitude=np.linalg.norm(y["dipole"], axis=1))
@@ -179,7 +179,7 @@ def test_merging(n_parts):
     rng = np.random.default_rng(n_parts)
     parts, rows = [], []
     for _ in range(n_parts):
-        triangle = empty(6)
+        triangle = empty_triangle(6)
         J, r = rng.normal(size=(5, 6)), rng.normal(size=5)
         triangle.update(J, r)
         rows.append(np.column_stack([J, r]))

@@ -1,4 +1,4 @@
-"""Chains as they are built, before anything relaxes them."""
+"""The chains of ``tools/make_chains.py`` before their relaxation."""
 
 import importlib.util
 from pathlib import Path
@@ -29,7 +29,7 @@ FORMULAS = {
 
 @pytest.mark.parametrize("kind", FORMULAS)
 def test_chains(kind, tool):
-    """One molecule without contacts, in which every bond of a hydrogen has its length."""
+    """Each chain is one molecule without contacts, and bonds of hydrogen have their lengths."""
     for n in (1, 2, 7):
         atoms, longer = tool.build(kind, n), tool.build(kind, n + 1)
         assert find_fragments(atoms, 1.15).max() == 0
@@ -38,7 +38,7 @@ def test_chains(kind, tool):
         hydrogens = atoms.symbols == "H"
         nearest = distances[hydrogens].min(axis=1)
         assert ((nearest > 0.95) & (nearest < 1.12)).all()
-        # A hydrogen is bonded once, and not squeezed between others.
+        # Each hydrogen has one bond, and no other close neighbour.
         assert (distances[hydrogens] < 1.3).sum() == hydrogens.sum()
         for symbol, more in FORMULAS[kind].items():
             added = (longer.symbols == symbol).sum() - (atoms.symbols == symbol).sum()
@@ -46,7 +46,7 @@ def test_chains(kind, tool):
 
 
 def test_helices_are_right_handed_and_strands_are_long(tool):
-    """The rise per residue of both, and the sense of the helix of L amino acids."""
+    """Rise per residue of both, and handedness of the helix of L amino acids."""
     n = 12
     rises = {}
     for kind in ("alpha helix", "beta strand"):

@@ -1,4 +1,4 @@
-"""The maker of water clusters: physics of its labels, and runs that go on."""
+"""``tools/make_water.py``: the physics of its labels, and continuation of interrupted runs."""
 
 import gc
 import warnings
@@ -24,7 +24,7 @@ def maker():
 
 @pytest.fixture
 def pyscf_files():
-    """Collect the temporary files that PySCF leaves open, while that may be."""
+    """Close the temporary files that PySCF leaves open, without a warning."""
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
@@ -39,23 +39,23 @@ def cluster(maker, n_molecules, charge):
 
 @pytest.mark.parametrize("charge", [-1, 0, 1])
 def test_labels_of_gfn2(maker, charge):
-    found = maker.check(maker.gfn2, cluster(maker, 3, charge))
-    assert max(found.values()) < 5e-4, found
+    errors = maker.check(maker.gfn2, cluster(maker, 3, charge))
+    assert max(errors.values()) < 5e-4, errors
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_labels_of_pbe0(maker, monkeypatch, pyscf_files):
-    # Terms of the field that are wrong are wrong in any basis.
+    # Errors in the terms of the field would appear in any basis; this one is fast.
     monkeypatch.setattr(maker, "BASIS", "STO-3G")
     maker.free_atoms.cache_clear()
-    found = maker.check(maker.pbe0, cluster(maker, 1, -1))
+    errors = maker.check(maker.pbe0, cluster(maker, 1, -1))
     maker.free_atoms.cache_clear()
-    assert found.pop("sum of forces (eV/A)") < 5e-3
-    assert max(found.values()) < 2e-3, found
+    assert errors.pop("sum of forces (eV/A)") < 5e-3
+    assert max(errors.values()) < 2e-3, errors
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_free_atoms_are_round_and_complete(maker, monkeypatch, pyscf_files):
+def test_free_atoms_are_spherical_and_neutral(maker, monkeypatch, pyscf_files):
     monkeypatch.setattr(maker, "BASIS", "def2-SVP")
     for symbol, electrons in (("H", 1), ("O", 8)):
         molecule, density = maker.free_atom(symbol)
@@ -65,7 +65,7 @@ def test_free_atoms_are_round_and_complete(maker, monkeypatch, pyscf_files):
         assert np.ptp(rho) < 1e-10 * rho.max()
 
 
-def test_expansion_moves_molecules_as_they_are(maker):
+def test_expansion_moves_rigid_molecules(maker):
     atoms = maker.packed(5, 1, np.random.default_rng(1))
     molecule = maker.molecules(atoms)
     copy, factor = maker.expanded(atoms, molecule, np.random.default_rng(1))
@@ -81,7 +81,7 @@ def test_expansion_moves_molecules_as_they_are(maker):
     np.testing.assert_allclose(centres[1], factor * np.array(centres[0]))
 
 
-def test_killed_run_goes_on_and_packs_the_same_bytes(maker, tmp_path, monkeypatch):
+def test_interrupted_run_continues_and_writes_the_same_bytes(maker, tmp_path, monkeypatch):
     monkeypatch.setattr(maker, "WARM_UP", 2)
     monkeypatch.setattr(maker, "SNAPSHOTS", 3)
     monkeypatch.setattr(maker, "SPACING", 1)
