@@ -194,6 +194,19 @@ def test_weights(data):
     assert_allclose(search.left_out_["dipole"][i], model.predict(X[[i]])[0], atol=1e-6)
 
 
+def test_weights_are_no_groups(data):
+    """The third argument is `sample_weight`, as everywhere; `groups` is given by name only."""
+    X, y, groups = data
+    weights = np.random.default_rng(0).uniform(0.5, 2.0, len(X))
+    third = KQEqRegressorCV(sigmas=[0.05]).fit(X, y["dipole"], weights)
+    named = KQEqRegressorCV(sigmas=[0.05]).fit(X, y["dipole"], sample_weight=weights)
+    plain = KQEqRegressorCV(sigmas=[0.05]).fit(X, y["dipole"])
+    assert_array_equal(third.left_out_["dipole"], named.left_out_["dipole"])
+    assert np.abs(third.left_out_["dipole"] - plain.left_out_["dipole"]).max() > 1e-3
+    with pytest.raises(TypeError, match="positional argument"):
+        KQEqRegressorCV(sigmas=[0.05]).fit(X, y["dipole"], weights, groups)
+
+
 def test_noise_by_evidence(data):
     X, y, _ = data
     search = KQEqRegressorCV(optimize_noise=True).fit(X, y["dipole"])
@@ -283,8 +296,12 @@ def test_best_noise_at_the_end_of_the_sigmas(data, sigmas, direction):
 
 def test_other_estimators(data):
     X, y, _ = data
-    for model in (Ridge(), make_pipeline(CURSparsifier()), make_pipeline(CURSparsifier(), Ridge())):
-        with pytest.raises(TypeError, match="must be a charge model"):
+    for model, message in (
+        (Ridge(), "must be a charge model"),
+        (make_pipeline(CURSparsifier(), Ridge()), "must be a charge model"),
+        (make_pipeline(CURSparsifier()), "must be an object implementing 'fit' and 'predict'"),
+    ):
+        with pytest.raises(TypeError, match=message):
             KQEqRegressorCV(model, cv=3).fit(X, y["dipole"])
 
 

@@ -315,13 +315,18 @@ def test_solvers_agree(name):
         (ChargeFlow(amplitude=-1.0), "'amplitude' parameter of ChargeFlow must be"),
         (ChargeFlow(softness={"H": 0.1, "O": 0.1}), r"structure 0 \(H5NO\): no softness in .* N"),
         (ChargeFlow(softness={"H": -0.1}), "softness of 'H' is -0.1, which is not a non-negative"),
-        ("flow", "'response' parameter of KQEqRegressor must be"),
     ],
 )
 def test_bad_responses_are_refused(response, message, fitted):
     y = make_targets(charges=[np.zeros(7)])
     with pytest.raises(ValueError, match=message):
         model(response, 1).fit([pair(2.5)], y)
+
+
+def test_what_is_no_response_is_refused():
+    y = make_targets(charges=[np.zeros(7)])
+    with pytest.raises(TypeError, match="str is no complete response: it lacks fields, .*equilib"):
+        model("flow", 1).fit([pair(2.5)], y)
 
 
 def test_elements_that_were_not_learned_are_refused(fitted):

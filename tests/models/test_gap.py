@@ -7,7 +7,7 @@ import joblib
 import numpy as np
 import pytest
 from ase.build import molecule
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold
@@ -34,7 +34,7 @@ from skqeq import (
 )
 from skqeq._memory import BUDGET
 from skqeq.models._derivative_rows import DerivativeRows
-from skqeq.response import ChargeFlow, QEq
+from skqeq.response import ChargeFlow, NoCharges, QEq
 from skqeq.structures import collect
 from skqeq.targets import TARGETS, Labels
 
@@ -395,14 +395,39 @@ def test_local_energies_have_no_charges(model):
         local.predict_electronegativities(phi)
     with pytest.raises(ValueError, match=f"{message} dipole"):
         local.predict_polarizability(phi)
+    local.set_params(store_triangles=True).fit(phi, y)
+    for name in ("charges", "dipole", "born_effective_charges"):
+        with pytest.raises(ValueError, match=f"{message} {name}"):
+            local.predict_std(phi, ["energy", name])
     with pytest.raises(ValueError, match=f"{message} dipole"):
         GAPRegressor().fit(phi, make_targets(dipole=np.zeros((len(phi), 3))))
+    for solution in local.solutions(phi[:6], ["forces"]):
+        n = len(solution.structure)
+        assert solution.induced_dipoles is None
+        assert_array_equal(solution.polarizability, np.zeros((3, 3)))
+        assert_array_equal(solution.born_effective_charges, np.zeros((n, 3, 3)))
+        assert_array_equal(solution.charges, np.zeros(n))
+        assert_array_equal(solution.potential, np.zeros(n))
+        with pytest.raises(ValueError, match="the model has no electronegativities"):
+            solution.chi  # noqa: B018
     atoms = CASES["molecule"].copy()
     atoms.calc = KQEqCalculator(make_pipeline(half(3.5), GAPRegressor()).fit(TRAINING, y))
     assert atoms.get_potential_energy() == pytest.approx(0.0, abs=1e-8)
     for name in ("charges", "dipole", "polarizability"):
         with pytest.raises(NotImplementedError, match="local energy without charges"):
             atoms.calc.get_property(name, atoms)
+
+
+def test_a_response_without_charges_leaves_the_local_energy_alone():
+    phi = blocks().fit_transform(TRAINING)
+    y = labels_of(TRAINING)[["energy", "forces", "stress"]]
+    gap = StructureFeatures(phi.structures, phi.source.sources[1])
+    joint = GAPKQEqRegressor(response=NoCharges()).fit(phi, y)
+    alone = GAPRegressor().fit(gap, y)
+    assert_allclose(joint.coef_, alone.coef_, rtol=0, atol=1e-9 * np.abs(alone.coef_).max())
+    assert_allclose(joint.predict(phi)["energy"], alone.predict(gap)["energy"], rtol=1e-9)
+    with pytest.raises(ValueError, match="GAPKQEqRegressor has no charges and does not predict"):
+        joint.predict_charges(phi)
 
 
 def test_fragments_beyond_the_cutoff():

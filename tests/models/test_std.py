@@ -84,6 +84,51 @@ def test_a_naive_covariance(data, name):
         assert_allclose(std**2, expected, rtol=1e-5, atol=1e-10)
 
 
+def test_parameters_that_are_set_after_the_fit_change_nothing(data):
+    """Noise and amplitudes are those of the fit, as for predictions; `refit` takes the new ones."""
+    X, y = data
+    model = KQEqRegressor(sigma_dipole=0.05, store_triangles=True).fit(X[:40], y["dipole"][:40])
+    names = ["dipole", "charges", "energy", "forces"]
+    before, coef = model.predict_std(X[40:44], names), model.coef_.copy()
+    new = {"sigma_dipole": 1.0, "amplitude_chi": 3.0, "amplitude_baseline": 0.1}
+    model.set_params(**new, response__radius_scale=0.5)
+    after = model.predict_std(X[40:44], names)
+    for name in names:
+        for a, b in zip(before[name], after[name], strict=True):
+            assert_array_equal(a, b)
+    model.set_params(response=None).refit()
+    assert not np.allclose(model.coef_, coef)
+    fresh = KQEqRegressor(**new, store_triangles=True).fit(X[:40], y["dipole"][:40])
+    found, expected = (m.predict_std(X[40:44], names) for m in (model, fresh))
+    assert (found["dipole"] > 1.5 * before["dipole"]).all()
+    for name in names:
+        for a, b in zip(found[name], expected[name], strict=True):
+            assert_allclose(a, b, rtol=1e-6)
+
+
+def test_born_charges_alone(water):
+    """They are linear in the weights, though not in the charges."""
+    X, _ = water
+    soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=1, cutoff_width=1.0)
+    phi = make_pipeline(soap, CURSparsifier(n_points=3)).fit_transform(X[:3])
+    rng = np.random.default_rng(0)
+    born = make_targets(born_effective_charges=[rng.normal(size=(len(a), 3, 3)) for a in X[:3]])
+    model = KQEqRegressor(sigma_born_effective_charges=0.3, store_triangles=True).fit(phi, born)
+    std = model.predict_std(phi, ["dipole", "born_effective_charges"])
+    n_weights = len(model.coef_)
+    J = np.concatenate(of_weights(model, phi, ["born_effective_charges"]))[:, :n_weights] / 0.3
+    covariance = np.linalg.inv(J.T @ J + np.eye(n_weights))
+    [rows, *_] = of_weights(model, phi, ["dipole"])
+    explained = np.einsum("ij,jk,ik->i", rows[:, :n_weights], covariance, rows[:, :n_weights])
+    [solution] = model.solutions(phi[:1], ["dipole"])
+    unknown = 1.0 - np.einsum("ij,ij->i", phi[0], phi[0])
+    rest = solution.equilibrium.dipole_rows["chi"] ** 2 @ unknown
+    assert_allclose(std["dipole"][0] ** 2, explained + rest, rtol=1e-4)
+    assert all((x > 0).all() for x in std["born_effective_charges"])
+    with pytest.raises(ValueError, match="its labels are not linear in the charges"):
+        model.refit()
+
+
 def test_errors_are_as_large_as_they_are_said_to_be():
     X, y = load_molecules()
     D, n = y["dipole"], 300
