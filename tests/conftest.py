@@ -8,7 +8,7 @@ from ase.build import molecule
 from sklearn.pipeline import make_pipeline
 
 import skqeq
-from skqeq import CURSparsifier, KQEqRegressor, QEqRegressor, SOAPFeaturizer, make_targets
+from skqeq import CURSparsifier, KQEqRegressor, QEq, QEqRegressor, SOAPFeaturizer, make_targets
 from skqeq.features import ROWS
 
 NAMES = (
@@ -58,7 +58,7 @@ def dipoles(molecules, charges):
 @pytest.fixture
 def energies(molecules, charges):
     """Energies and forces of a model with other charges and widths than the default ones."""
-    model = QEqRegressor(hardness=8.0).fit(molecules, make_targets(charges=charges))
+    model = QEqRegressor(response=QEq(hardness=8.0)).fit(molecules, make_targets(charges=charges))
     model.atomic_energies_ = np.array([-13.0, -1030.0, -2040.0])
     return model.predict_targets(molecules, ["energy", "forces"])
 

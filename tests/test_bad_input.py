@@ -14,8 +14,10 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from skqeq import (
+    ChargeFlow,
     CURSparsifier,
     KQEqRegressor,
+    QEq,
     QEqRegressor,
     SOAPFeaturizer,
     StructureFeatures,
@@ -278,9 +280,9 @@ def test_element_without_parameters():
         QEqRegressor().fit(X, np.zeros((2, 3)))
     radii = {"H": 0.4, "O": 0.6}
     with pytest.raises(ValueError, match=r"^structure 1 \(CO\).* no .*C"):
-        QEqRegressor(radii=radii).fit([water(), molecule("CO")], np.zeros((2, 3)))
+        QEqRegressor(response=QEq(radii=radii)).fit([water(), molecule("CO")], np.zeros((2, 3)))
     with pytest.raises(ValueError, match=r"^structure 1 \(CO\).*hardness.*C"):
-        QEqRegressor(hardness=radii).fit([water(), molecule("CO")], np.zeros((2, 3)))
+        QEqRegressor(response=QEq(hardness=radii)).fit([water(), molecule("CO")], np.zeros((2, 3)))
 
 
 def test_element_that_was_not_seen():
@@ -484,7 +486,7 @@ def test_bad_groups(molecules, dipoles):
 # ---- parameters ---------------------------------------------------------------------------------
 
 
-POSITIVE = [f"sigma_{name}" for name in TARGETS] + ["radius_scale", "amplitude_baseline", "tol"]
+POSITIVE = [f"sigma_{name}" for name in TARGETS] + ["amplitude_baseline", "tol"]
 
 
 @pytest.mark.parametrize("value", [0.0, -0.01, np.nan, np.inf, "small", None, [0.1]])
@@ -496,8 +498,6 @@ def test_non_positive_parameters(name, value, molecules, dipoles):
 
 
 BAD_PARAMETERS = {
-    "hardness": [-1.0, "soft", None],
-    "radii": ["vdw", 0.5, None],
     "max_iter": [0, 2.5],
     "energy_noise": ["per_mole", None],
     "atomic_energies": ["free", None],
@@ -513,13 +513,39 @@ def test_bad_parameters_of_models(name, molecules, dipoles):
             QEqRegressor(**{name: value}).fit(molecules, dipoles)
 
 
+BAD_PARAMETERS_OF_RESPONSES = {
+    "hardness": [-1.0, "soft", None],
+    "radii": ["vdw", 0.5, None],
+    "radius_scale": [0.0, -0.01, np.nan, np.inf, "small", None, [0.1]],
+    "accuracy": [0.0, 1.0, "good", None],
+    "solver": ["fast", None],
+    "polarizability": [-1.0, "soft"],
+}
+
+
+@pytest.mark.parametrize("response", [QEq, ChargeFlow])
+@pytest.mark.parametrize("name", BAD_PARAMETERS_OF_RESPONSES)
+def test_bad_parameters_of_responses(name, response, molecules, dipoles):
+    for value in BAD_PARAMETERS_OF_RESPONSES[name]:
+        shown = re.escape(repr(value))
+        message = f"'{name}' parameter of {response.__name__} .*{shown}"
+        with pytest.raises(ValueError, match=message):
+            QEqRegressor(response=response(**{name: value})).fit(molecules, dipoles)
+
+
 def test_bad_tables_of_elements(molecules, dipoles):
     cases = [
-        (QEqRegressor(hardness={"Xy": 1.0}), "hardness names 'Xy', which is not an element"),
-        (QEqRegressor(radii={999: 1.0}), "radii names 999, which is not an element"),
-        (QEqRegressor(radii={"H": 0.3, "C": -0.5, "O": 0.5}), r"radii.*C.*-0\.5"),
-        (QEqRegressor(hardness={"H": 0.3, "C": -0.5, "O": 0.5}), r"hardness.*C.*-0\.5"),
-        (QEqRegressor(hardness={"H": 0.3, "C": np.nan, "O": 0.5}), r"hardness.*C"),
+        (
+            QEqRegressor(response=QEq(hardness={"Xy": 1.0})),
+            "hardness names 'Xy', which is not an element",
+        ),
+        (QEqRegressor(response=QEq(radii={999: 1.0})), "radii names 999, which is not an element"),
+        (QEqRegressor(response=QEq(radii={"H": 0.3, "C": -0.5, "O": 0.5})), r"radii.*C.*-0\.5"),
+        (
+            QEqRegressor(response=QEq(hardness={"H": 0.3, "C": -0.5, "O": 0.5})),
+            r"hardness.*C.*-0\.5",
+        ),
+        (QEqRegressor(response=QEq(hardness={"H": 0.3, "C": np.nan, "O": 0.5})), r"hardness.*C"),
     ]
     for model, message in cases:
         with pytest.raises(ValueError, match=message):
@@ -678,7 +704,7 @@ def test_singular_fit_gives_advice_from_any_start(molecules, dipoles):
 def test_hardness_matrix_is_not_positive_definite(molecules, dipoles):
     # Very wide charges at one place are one charge.
     with pytest.raises(ValueError, match=r"^structure \d+ \(.*\): .* raise hardness, or lower"):
-        QEqRegressor(radius_scale=1e9).fit(molecules, dipoles)
+        QEqRegressor(response=QEq(radius_scale=1e9)).fit(molecules, dipoles)
 
 
 def test_unconverged_gauss_newton_warns(molecules, dipoles):

@@ -31,10 +31,13 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from skqeq import (
+    ChargeFlow,
     CURSparsifier,
     GAPKQEqRegressor,
     GAPRegressor,
     KQEqRegressor,
+    KQEqRegressorCV,
+    QEq,
     QEqRegressor,
     SOAPFeaturizer,
     StructureBlocks,
@@ -49,12 +52,14 @@ from skqeq import (
 )
 
 CLASSES = [
-    *(SOAPFeaturizer, CURSparsifier),
-    *(KQEqRegressor, QEqRegressor, GAPKQEqRegressor, GAPRegressor),
+    *(SOAPFeaturizer, CURSparsifier, QEq, ChargeFlow),
+    *(KQEqRegressor, QEqRegressor, GAPKQEqRegressor, GAPRegressor, KQEqRegressorCV),
 ]
-KINDS = ["soap", "sparsifier", "blocks", "kqeq", "qeq", "gapkqeq", "pipeline"]
 TRANSFORMERS = ["soap", "sparsifier", "blocks"]
-REGRESSORS = ["kqeq", "qeq", "gapkqeq", "pipeline"]
+# Regressors of all targets, and one of targets that are linear in the charges.
+MODELS = ["kqeq", "qeq", "gapkqeq", "pipeline"]
+REGRESSORS = [*MODELS, "cv"]
+KINDS = TRANSFORMERS + REGRESSORS
 
 
 def small(kind):
@@ -66,6 +71,7 @@ def small(kind):
         "kqeq": KQEqRegressor(sigma_dipole=0.05),
         "qeq": QEqRegressor(sigma_dipole=0.05),
         "gapkqeq": GAPKQEqRegressor(sigma_dipole=0.05),
+        "cv": KQEqRegressorCV(sigmas={"sigma_dipole": [0.05]}),
     }
     if kind == "blocks":
         near, far = (make_pipeline(soap, estimators["sparsifier"]) for _ in range(2))
@@ -84,6 +90,7 @@ class Case:
         steps = {
             "sparsifier": ["soap"],
             "kqeq": ["soap", "sparsifier"],
+            "cv": ["soap", "sparsifier"],
             "gapkqeq": ["blocks"],
         }.get(kind, [])
         self.before = make_pipeline(*map(small, steps)).fit(X) if steps else None
@@ -158,6 +165,7 @@ def test_clone_and_set_params(kind):
         "kqeq": "sigma_charges",
         "qeq": "sigma_charges",
         "gapkqeq": "amplitude_gap",
+        "cv": "verbose",
         "blocks": "chi__cursparsifier__n_points",
         "pipeline": "cursparsifier__n_points",
     }[kind]
@@ -173,9 +181,9 @@ def test_clone_keeps_containers():
     # clone compares by identity after copying: parameters must be stored as they were given.
     soap = SOAPFeaturizer(r_cut=(1.7, 3.5), species=["H", "O"], species_weighting={"H": 1.0})
     assert clone(soap).get_params() == soap.get_params()
-    qeq = QEqRegressor(radii={"H": 0.3}, hardness={"H": 1.0}, init=np.zeros(3))
+    qeq = QEqRegressor(response=QEq(radii={"H": 0.3}, hardness={"H": 1.0}), init=np.zeros(3))
     twin = clone(qeq)
-    assert twin.radii == qeq.radii
+    assert twin.response.radii == qeq.response.radii
     assert_array_equal(twin.init, qeq.init)
 
 
@@ -187,6 +195,7 @@ def test_repr_shows_changed_parameters(kind):
         "kqeq": "KQEqRegressor(sigma_dipole=0.05)",
         "qeq": "QEqRegressor(sigma_dipole=0.05)",
         "gapkqeq": "GAPKQEqRegressor(sigma_dipole=0.05)",
+        "cv": "KQEqRegressorCV(sigmas={'sigma_dipole': [0.05]})",
         "blocks": "StructureBlocks(transformer_list=[('gap',",
         "pipeline": "Pipeline(steps=[('soapfeaturizer',",
     }[kind]
@@ -267,6 +276,8 @@ def test_not_fitted(case, molecules, dipoles):
     X = case.input(molecules)
     estimator = clone(case.estimator)
     calls = [estimator.transform] if case.kind in TRANSFORMERS else [estimator.predict]
+    if case.kind == "cv":
+        calls.append(lambda X: estimator.score(X, dipoles))
     if case.kind in ("kqeq", "qeq"):
         calls += [
             estimator.predict_charges,
@@ -286,7 +297,7 @@ def test_not_fitted_through_functions(molecules):
 
 
 def test_a_failed_fit_does_not_count(molecules, dipoles):
-    estimator = QEqRegressor(hardness={"H": 1.0})
+    estimator = QEqRegressor(response=QEq(hardness={"H": 1.0}))
     with pytest.raises(ValueError, match="hardness"):
         estimator.fit(molecules, dipoles)
     with pytest.raises(NotFittedError):
@@ -517,7 +528,8 @@ def test_weight_two_is_a_duplicate(kind, molecules, table):
 @pytest.mark.parametrize("names", [["energy"], ["forces"], ["energy", "forces"]])
 def test_weights_of_energies_are_duplicates_and_removals(kind, names, molecules, energies):
     case = Case(kind, molecules)
-    case.estimator.set_params(hardness=4.0, tol=1e-6, sigma_energy=0.005, sigma_forces=0.2)
+    case.estimator.set_params(response__hardness=4.0, tol=1e-6)
+    case.estimator.set_params(sigma_energy=0.005, sigma_forces=0.2)
     weights = np.ones(12)
     weights[[2, 7]] = 2.0
     weights[4] = 0.0
@@ -612,6 +624,7 @@ def test_one_component_may_be_missing(unknown, molecules, dipoles):
     assert np.isfinite(fitted.predict(molecules)).all()
 
 
+@pytest.mark.parametrize("regressor", MODELS, indirect=True)
 @pytest.mark.parametrize("name", ["dipole", "charges", "dipole_magnitude", "energy", "forces"])
 def test_sigma_column(regressor, name, molecules, dipoles, charges, energies):
     values = {
@@ -640,6 +653,7 @@ def test_sigma_column(regressor, name, molecules, dipoles, charges, energies):
 
 
 @pytest.mark.filterwarnings("ignore:gauss_newton stopped after 2 steps")
+@pytest.mark.parametrize("regressor", MODELS, indirect=True)
 @pytest.mark.parametrize("names", [["dipole", "charges"], ["energy", "forces"], ["stress"]])
 def test_forms_of_y(regressor, names, molecules, dipoles, charges, energies):
     if names == ["stress"]:
@@ -885,7 +899,7 @@ def test_set_output_is_refused():
 
 
 def test_tags():
-    for kind in ("soap", "sparsifier", "kqeq", "qeq", "gapkqeq"):
+    for kind in ("soap", "sparsifier", "kqeq", "qeq", "gapkqeq", "cv"):
         tags = sklearn.utils.get_tags(small(kind))
         assert tags.input_tags.two_d_array == (kind == "sparsifier")
         assert tags.target_tags.required == (kind in REGRESSORS)

@@ -7,6 +7,7 @@ from skqeq import (
     CURSparsifier,
     KQEqRegressor,
     KQEqRegressorCV,
+    QEq,
     SOAPFeaturizer,
     make_targets,
     targets_from_atoms,
@@ -29,7 +30,7 @@ def fit(X, y, verbose):
 
 def iterate(X, y, verbose):
     energies = make_targets(energy=range(len(X)))
-    KQEqRegressor(verbose=verbose, tol=1e-2, hardness=10.0).fit(features(X), energies)
+    KQEqRegressor(verbose=verbose, tol=1e-2, response=QEq(hardness=10.0)).fit(features(X), energies)
 
 
 def predict(X, y, verbose):

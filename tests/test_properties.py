@@ -21,6 +21,7 @@ from skqeq import (
     CURSparsifier,
     GAPKQEqRegressor,
     KQEqRegressor,
+    QEq,
     SOAPFeaturizer,
     StructureBlocks,
     _pythran,
@@ -97,14 +98,14 @@ def model(kind, solver="auto"):
         SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=2, cutoff_width=1.0, species=["H", "C", "O"]),
         CURSparsifier(n_points=6),
     )
+    response = (ChargeFlow if kind == "flow" else QEq)(hardness=5.0, solver=solver)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if kind == "gap":
-            last = GAPKQEqRegressor(hardness=5.0, sigma_charges=0.1, solver=solver)
+            last = GAPKQEqRegressor(sigma_charges=0.1, response=response)
             blocks = StructureBlocks([("chi", soap), ("gap", soap)])
             return make_pipeline(blocks, last).fit(X, make_targets(charges=Q, energy=energies))
-        response = ChargeFlow() if kind == "flow" else None
-        last = KQEqRegressor(hardness=5.0, sigma_charges=0.1, response=response, solver=solver)
+        last = KQEqRegressor(sigma_charges=0.1, response=response)
         return make_pipeline(soap, last).fit(X, make_targets(charges=Q))
 
 
@@ -221,7 +222,7 @@ def test_the_loss_never_rises(X, sigma_energy, sigma_forces, amplitude):
         forces=[rng.normal(size=(len(atoms), 3)) for atoms in X],
     )
     last = KQEqRegressor(
-        hardness=5.0,
+        response=QEq(hardness=5.0),
         sigma_energy=sigma_energy,
         sigma_forces=sigma_forces,
         amplitude_chi=amplitude,
@@ -261,7 +262,7 @@ def test_weights_noise_and_repeated_structures(X, sigma, factor):
     phi = steps.transform(X)
 
     def fit(sigma_dipole, labels, weight=None, repeats=1):
-        last = KQEqRegressor(sigma_dipole=sigma_dipole, baseline=False, hardness=5.0)
+        last = KQEqRegressor(sigma_dipole=sigma_dipole, baseline=False, response=QEq(hardness=5.0))
         index = np.tile(np.arange(len(X)), repeats)
         return last.fit(phi[index], labels[index], weight).coef_
 

@@ -23,7 +23,14 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 
-from skqeq import CURSparsifier, KQEqRegressor, QEqRegressor, SOAPFeaturizer, make_targets, strip
+from skqeq import (
+    CURSparsifier,
+    KQEqRegressor,
+    QEqRegressor,
+    SOAPFeaturizer,
+    make_targets,
+    strip,
+)
 from skqeq.features import ROWS, _source
 from skqeq.metrics import target_mae
 
@@ -224,7 +231,10 @@ def test_randomised_search_over_tuples(model, molecules, dipoles):
 
 
 def test_search_over_tables_of_elements(molecules, dipoles):
-    grid = {"radii": ["qeq", "covalent", {"H": 0.4, "C": 0.8, "O": 0.7}], "hardness": [0.0, 5.0]}
+    grid = {
+        "response__radii": ["qeq", "covalent", {"H": 0.4, "C": 0.8, "O": 0.7}],
+        "response__hardness": [0.0, 5.0],
+    }
     search = GridSearchCV(QEqRegressor(), grid, cv=KFold(2)).fit(molecules, dipoles)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     assert np.ptp(search.cv_results_["mean_test_score"]) > 0

@@ -24,7 +24,7 @@ from numpy import ndarray
 from sklearn.pipeline import make_pipeline
 
 import skqeq
-from skqeq import CURSparsifier, KQEqCalculator, KQEqRegressor, SOAPFeaturizer
+from skqeq import CURSparsifier, KQEqCalculator, KQEqRegressor, QEq, SOAPFeaturizer
 from skqeq.datasets import open_structures
 
 X: list[Atoms] = list(iread("train.xyz"))
@@ -32,7 +32,7 @@ y = skqeq.make_targets(dipole=[[0.0, 0.0, 0.4], None], charges=[[-0.4, 0.4], [0.
 model = make_pipeline(
     SOAPFeaturizer(r_cut=(1.7, 3.5), species=["H", "O"]),
     CURSparsifier(n_points=10, method="fps"),
-    KQEqRegressor(sigma_dipole=0.01, hardness={"H": 1.0, "O": 2}, store_triangles=True),
+    KQEqRegressor(sigma_dipole=0.01, response=QEq({"H": 1.0, "O": 2}), store_triangles=True),
 )
 model.fit(X, y)
 charges: list[ndarray] = skqeq.predict_charges(model, X)
@@ -63,7 +63,7 @@ MISTAKES = {
     "skqeq.make_targets(charges=1.0)": "arg-type",
     'model.fit([atoms], {"dipole": [[0.0, 0.0, 0.1]]})': "arg-type",
     'model.predict_std([atoms], names="dipole", y=1)': "call-arg",
-    'skqeq.KQEqRegressor(solver="fast")': "arg-type",
+    'skqeq.QEq(solver="fast")': "arg-type",
     "skqeq.KQEqRegressor(sigma_diploe=0.1)": "call-arg",
     "skqeq.save(model, 3)": "arg-type",
     "skqeq.predict_energy(model, [atoms]).charge": "attr-defined",

@@ -18,6 +18,14 @@ class ElementTable(NamedTuple):
         By atomic number; NaN where an element has none.
     name : str
         The name of the quantity in error messages.
+
+    Examples
+    --------
+    >>> from skqeq.fields import ElementTable
+    >>> from skqeq.parameters import qeq_electronegativities
+    >>> table = ElementTable(qeq_electronegativities(), "QEq electronegativity")
+    >>> float(table.values[8])
+    8.741
     """
 
     values: Array

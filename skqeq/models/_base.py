@@ -103,6 +103,7 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         Returns
         -------
         self : estimator
+            The same object.
         """
         of_response = any(name.startswith("response__") for name in params)
         if of_response and params.get("response", getattr(self, "response", 0)) is None:
@@ -159,7 +160,11 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
 
         Parameters
         ----------
-        X, y, sample_weight
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+        y : labels
+            As in `fit`.
+        sample_weight : array-like of shape (n,), default=None
             As in `fit`.
         continued : bool, default=False
             Whether features and elements must be those of an earlier fit.
@@ -213,7 +218,11 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         if nonlinear:
             start = start_weights(problem, triangle, nonlinear, self.init)
             options = self.algorithm, self.max_iter, self.tol, self.set_weights, bool(self.verbose)
-            v = minimise(triangle, nonlinear, start, *options)
+            try:
+                v = minimise(triangle, nonlinear, start, *options)
+            except Exception:  # an interrupt keeps the weights of the last step, an error does not
+                self.__dict__.pop("coef_", None)
+                raise
         else:
             v = triangle.solve()
             self.set_weights(v, [{"loss": float(triangle.loss(v)), "gradient": 0.0, "step": 1.0}])

@@ -76,7 +76,7 @@ def _function_of(
     doc = doc.replace("X : StructureFeatures or sequence of ase.Atoms", MODEL)
     doc = doc.replace("As in `fit`", "As in ``model.predict``")
     doc = doc.replace(f"model.{name}(", f"{name}(model, ")
-    function.__doc__ = doc.replace("from skqeq import ", f"from skqeq import {name}, ")
+    function.__doc__ = doc.replace("from skqeq import ", f"from skqeq import {name}, ") + "\n"
     function.__name__ = function.__qualname__ = name
     signature = inspect.signature(method)
     model_first = [

@@ -77,7 +77,7 @@ class Posterior:
         weights: Array,
         names: Sequence[str],
     ) -> Iterator[tuple[int, str, Structure, Array]]:
-        """Yield the variances of predictions.
+        """Variances of predictions.
 
         The first part is that of the weights. The second is that of the remainder of every field,
         ``amplitude^2 (1 - |phi_i|^2)`` for the features of one kernel, which no weights describe
@@ -94,16 +94,11 @@ class Posterior:
         names : sequence of str
             Targets.
 
-        Yields
-        ------
-        i : int
-            Index of a structure.
-        name : str
-            Target.
-        structure : Structure
-            The structure.
-        variances : ndarray of shape (k,)
-            Squares of the unit of the target.
+        Returns
+        -------
+        variances : iterator of (int, str, Structure, ndarray of shape (k,))
+            Index of a structure, target, the structure, and the variances in squares of the unit
+            of the target.
         """
         R = self.factor
         gradients = [name for name in names if name in GRADIENTS]

@@ -103,7 +103,7 @@ class Solution:
     def chi(self) -> Array:
         """Electronegativities, shape (n_atoms,), V."""
         if "chi" not in self.fields:
-            raise ValueError("the model has no charges, and so no electronegativities")
+            raise ValueError("the model has no electronegativities")
         return self.fields["chi"]
 
     @property

@@ -25,6 +25,23 @@ class LossTerm(ABC):
     ----------
     has_curvature : bool
         Whether there is a `curvature_product`.
+
+    Examples
+    --------
+    The square of the only weight has the label 4:
+
+    >>> import numpy as np
+    >>> from skqeq.solvers import LossTerm, Triangle, gauss_newton
+    >>> class Square(LossTerm):
+    ...     def loss(self, v):
+    ...         return 0.5 * (v[0] ** 2 - 4.0) ** 2
+    ...     def linearize(self, v, response=True):
+    ...         yield np.array([2.0 * v]), v**2 - 4.0
+    ...     def toward_start(self):
+    ...         yield np.ones((1, 1)), np.ones(1)
+    >>> v, _, converged = gauss_newton(Triangle(1, 1e-3), [Square()], np.ones(1), 50, 1e-9)
+    >>> v.round(3), converged
+    (array([2.]), True)
     """
 
     has_curvature = False
@@ -103,6 +120,7 @@ class LossTerm(ABC):
         Returns
         -------
         product : ndarray of shape (n_columns,)
+            The product.
         """
         raise TypeError(f"{type(self).__name__} does not know its curvature")
 

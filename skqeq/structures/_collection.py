@@ -199,7 +199,7 @@ class LazyStructures(Structures):
 
     def __init__(
         self,
-        reader: Sequence[Atoms],
+        reader: Any,
         index: Array | None = None,
         metadata: Callable[[], Metadata] | None = None,
         verbose: bool = False,

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -33,9 +34,13 @@ from skqeq import (
     predict_std,
 )
 from skqeq.datasets import load_molecules, open_structures
+from skqeq.metrics import target_r2, target_rmse
 from skqeq.model_selection import TargetScorer
-from skqeq.models import _cv
-from skqeq.models._reduction import combined
+from skqeq.models import _cv_rows
+from skqeq.models._cv_blocks import solve_blocks
+from skqeq.models._held_out import HeldOut
+from skqeq.models._workers import Part, Workers
+from skqeq.targets import Labels
 
 SIGMAS = np.array([1e-3, 0.1])
 
@@ -52,14 +57,14 @@ def data():
     return features, y, groups
 
 
-# More weights than rows, less, and rows that are not kept.
-@pytest.fixture(params=["dual", "primal", "twice"])
-def regime(request, monkeypatch, data):
+@pytest.fixture(params=["few rows", "many rows", "rows that are not stored"])
+def regime(request, memory_budget, data):
+    """Data for each of the ways in which held-out residuals are computed."""
     features, _, groups = data
-    if request.param == "dual":
+    if request.param == "few rows":
         return data
-    if request.param == "twice":
-        monkeypatch.setattr(_cv, "KEPT_BYTES", 0)
+    if request.param == "rows that are not stored":
+        memory_budget(0)
     sparse = CURSparsifier(n_points=3)
     parent = type(features)(features.structures, features.source.parent)
     return sparse.fit_transform(parent), data[1], groups
@@ -150,25 +155,30 @@ def test_groups_without_folds_are_left_out_together(data):
     assert_allclose(search.left_out_["dipole"], expected, atol=1e-6)
 
 
-def test_excess(regime):
-    """Errors of what is left out, in units of what the model expects of them."""
+def test_calibration(regime):
+    """The ratio of held-out errors to expected ones, by dense matrices."""
     X, y, _ = regime
     D, folds = y["dipole"], GroupKFold(3)
     groups, sigma = np.arange(len(X)), 0.05
+    model = KQEqRegressor(sigma_dipole=sigma).fit(X, D)
+    # Dipoles are affine in the weights: their derivatives are exact differences.
+    other, rows = copy.copy(model), []
+    for weight, amplitude in enumerate(model.layout_.scale[: len(model.coef_)]):
+        other.coef_ = model.coef_ + amplitude * np.eye(len(model.coef_))[weight]
+        rows.append(other.predict(X) - model.predict(X))
+    J = np.moveaxis(rows, 0, -1)
     for cv in (None, folds):
         given = {} if cv is None else {"groups": groups}
         search = KQEqRegressorCV(sigmas=[sigma], cv=cv, scoring="rmse").fit(X, D, **given)
         total = 0.0
         splits = LeaveOneOut().split(D) if cv is None else cv.split(D, D, groups)
         for train, test in splits:
-            model = KQEqRegressor(sigma_dipole=sigma, store_triangles=True).fit(X[train], D[train])
-            rows = model._linear_rows(*model._prepare(X[test], D[test], None, True), 0)
-            J = np.concatenate([part.J for part in rows])
-            model = KQEqRegressor(sigma_dipole=sigma, store_triangles=True).fit(X[train], D[train])
-            J, R = J * model._scale(), combined(model, model.triangles_).R
-            half = np.linalg.solve(R.T, J.T)
-            covariance = half.T @ half + sigma**2 * np.eye(len(J))
-            error = (model.predict(X[test]) - D[test]).ravel()
+            J_train, J_test = (np.concatenate(J[part]) for part in (train, test))
+            precision = J_train.T @ J_train / sigma**2 + np.eye(J.shape[-1])
+            covariance = J_test @ np.linalg.solve(precision, J_test.T)
+            covariance += sigma**2 * np.eye(len(J_test))
+            fitted = KQEqRegressor(sigma_dipole=sigma).fit(X[train], D[train])
+            error = (fitted.predict(X[test]) - D[test]).ravel()
             total += error @ np.linalg.solve(covariance, error)
         assert search.calibration_["dipole"] == pytest.approx(np.sqrt(total / D.size), rel=1e-5)
         assert search.noise_["dipole"] == pytest.approx(sigma * search.calibration_["dipole"])
@@ -182,6 +192,19 @@ def test_weights(data):
     others = np.delete(np.arange(len(X)), i)
     model = KQEqRegressor(sigma_dipole=0.05).fit(X[others], y["dipole"][others], weights[others])
     assert_allclose(search.left_out_["dipole"][i], model.predict(X[[i]])[0], atol=1e-6)
+
+
+def test_weights_are_no_groups(data):
+    """The third argument is `sample_weight`, as everywhere; `groups` is given by name only."""
+    X, y, groups = data
+    weights = np.random.default_rng(0).uniform(0.5, 2.0, len(X))
+    third = KQEqRegressorCV(sigmas=[0.05]).fit(X, y["dipole"], weights)
+    named = KQEqRegressorCV(sigmas=[0.05]).fit(X, y["dipole"], sample_weight=weights)
+    plain = KQEqRegressorCV(sigmas=[0.05]).fit(X, y["dipole"])
+    assert_array_equal(third.left_out_["dipole"], named.left_out_["dipole"])
+    assert np.abs(third.left_out_["dipole"] - plain.left_out_["dipole"]).max() > 1e-3
+    with pytest.raises(TypeError, match="positional argument"):
+        KQEqRegressorCV(sigmas=[0.05]).fit(X, y["dipole"], weights, groups)
 
 
 def test_noise_by_evidence(data):
@@ -228,10 +251,10 @@ def test_folds_without_labels_of_a_target(regime, scoring):
     search = KQEqRegressorCV(sigmas=sigmas, cv=LeaveOneGroupOut(), scoring=scoring)
     table = make_targets(dipole=D, charges=q)
     search.fit(X, table, groups=folds)
+    metric = {"r2": target_r2, "rmse": target_rmse}[scoring]
     for name, present in (("dipole", (1, 2)), ("charges", (0, 1))):
         scores = [
-            _cv.METRICS[scoring](table[name][folds == f], search.left_out_[name][folds == f])
-            for f in present
+            metric(table[name][folds == f], search.left_out_[name][folds == f]) for f in present
         ]
         expected = search.cv_results_[f"{scoring}_{name}"][0]
         assert np.mean(scores) == pytest.approx(expected, rel=1e-9)
@@ -251,33 +274,38 @@ def test_targets_that_are_left_out_of_no_fit(data):
         search.fit(X, D)
 
 
-def test_excess_of_a_target_that_is_not_positive(data):
+def test_error_ratio_of_a_target_whose_squares_are_not_positive(data):
     X, y, _ = data
     table = make_targets(dipole=y["dipole"], charges=list(y["charges"]))
-    labels = clone(KQEqRegressor())._prepare(X, table, None)[1]
-    found = _cv._LeftOut(labels)
-    found._squares = {"dipole": [-1.0, 3], "charges": [10.0, 6]}
-    with pytest.warns(UserWarning, match="errors of dipole .* its 3 labels"):
-        assert found.excess == {"dipole": 1.0, "charges": np.sqrt(10 / 6)}
+    held_out = HeldOut(Labels(table, X.structures))
+    held_out._squares = {"dipole": [-1.0, 3], "charges": [10.0, 6]}
+    with pytest.warns(UserWarning, match="3 labels of dipole are too few to compare its errors"):
+        assert held_out.error_ratios == {"dipole": 1.0, "charges": np.sqrt(10 / 6)}
 
 
-@pytest.mark.parametrize("sigmas, said", [([1e-6, 2e-6, 3e-6], "larger"), ([5, 6, 7], "smaller")])
-def test_best_noise_at_the_end_of_what_was_tried(data, sigmas, said):
+@pytest.mark.parametrize(
+    "sigmas, direction", [([1e-6, 2e-6, 3e-6], "larger"), ([5, 6, 7], "smaller")]
+)
+def test_best_noise_at_the_end_of_the_sigmas(data, sigmas, direction):
     X, y, _ = data
     with pytest.warns(
-        UserWarning, match=f"best sigma_dipole, .*, is at the end .* try {said} ones"
+        UserWarning, match=f"best sigma_dipole, .*, is at the end of sigmas: try {direction} values"
     ):
         KQEqRegressorCV(sigmas=sigmas, scoring="rmse").fit(X, y["dipole"])
 
 
 def test_other_estimators(data):
     X, y, _ = data
-    for model in (Ridge(), make_pipeline(CURSparsifier()), make_pipeline(CURSparsifier(), Ridge())):
-        with pytest.raises(TypeError, match="must be a charge model"):
+    for model, message in (
+        (Ridge(), "must be a charge model"),
+        (make_pipeline(CURSparsifier(), Ridge()), "must be a charge model"),
+        (make_pipeline(CURSparsifier()), "must be an object implementing 'fit' and 'predict'"),
+    ):
+        with pytest.raises(TypeError, match=message):
             KQEqRegressorCV(model, cv=3).fit(X, y["dipole"])
 
 
-def test_bad_labels(data, monkeypatch):
+def test_bad_labels(data, monkeypatch, memory_budget):
     X, y, groups = data
     magnitudes = make_targets(dipole_magnitude=np.linalg.norm(y["dipole"], axis=1))
     with pytest.raises(ValueError, match="linear in the charges"):
@@ -286,8 +314,8 @@ def test_bad_labels(data, monkeypatch):
         KQEqRegressorCV(sigmas=[1.0]).fit(X, y)
     with pytest.raises(ValueError, match="groups holds 3"):
         KQEqRegressorCV().fit(X, y["dipole"], groups=[1, 2, 3])
-    monkeypatch.setattr(_cv, "KEPT_BYTES", 0)
-    monkeypatch.setattr(_cv, "FEW_FOLDS", 5)
+    memory_budget(0)
+    monkeypatch.setattr(_cv_rows, "FEW_FOLDS", 5)
     from skqeq.structures import _features
 
     monkeypatch.setattr(_features.StructureFeatures.blocks, "__defaults__", (1, False, ""))
@@ -299,14 +327,14 @@ def test_bad_labels(data, monkeypatch):
     assert_allclose(found, cross_val_predict(model, X, y["dipole"], cv=LeaveOneOut()), atol=1e-6)
 
 
-def test_groups_spread_over_blocks(data, monkeypatch):
-    """Rows of a group wait for the others, and little else does."""
+def test_groups_spread_over_blocks(data, monkeypatch, memory_budget):
+    """Rows of a group wait for the others, and few other rows do."""
     X, y, groups = data
     D, folds = y["dipole"], groups.copy()
     folds[10:] = np.sort(folds[10:])
     expected = KQEqRegressorCV(sigmas=SIGMAS).fit(X, D, groups=folds)
-    monkeypatch.setattr(_cv, "FEW_FOLDS", 5)
-    monkeypatch.setattr(_cv, "KEPT_BYTES", 8 * 30 * (X.n_features + 4))  # 30 rows
+    monkeypatch.setattr(_cv_rows, "FEW_FOLDS", 5)
+    memory_budget(8 * 30 * n_weights(X))  # 30 rows
     from skqeq.structures import _features
 
     monkeypatch.setattr(_features.StructureFeatures.blocks, "__defaults__", (1, False, ""))
@@ -316,13 +344,13 @@ def test_groups_spread_over_blocks(data, monkeypatch):
 
 
 @pytest.mark.parametrize("few_folds", [5, 20])
-def test_several_processes(regime, monkeypatch, few_folds):
-    """The same as in one process, whether rows are kept, in blocks, or groups are divided."""
+def test_several_processes(regime, monkeypatch, memory_budget, few_folds):
+    """The same as in one process, whether rows are stored, in blocks, or groups are divided."""
     X, y, groups = regime
-    monkeypatch.setattr(_cv, "FEW_FOLDS", few_folds)
-    monkeypatch.setattr(_cv.Parts, "map", _one_after_the_other)
-    if not _cv.KEPT_BYTES:  # all rows may wait, and none are kept
-        monkeypatch.setattr(_cv._Rows, "_check_waiting", lambda self: None)
+    monkeypatch.setattr(_cv_rows, "FEW_FOLDS", few_folds)
+    monkeypatch.setattr(Workers, "map", one_after_the_other)
+    if not skqeq.get_memory_budget():  # all rows may wait, and none are stored
+        monkeypatch.setattr(_cv_rows.ManyFolds, "_check_memory", lambda self: None)
     folds, sigmas = groups % 10, {"sigma_dipole": [0.01, 0.1], "sigma_charges": [0.02, 0.2]}
     charges = list(y["charges"])
     if few_folds == 5:  # a part without any label
@@ -343,37 +371,42 @@ def test_several_processes(regime, monkeypatch, few_folds):
     assert_allclose(one.best_estimator_.coef_, several.best_estimator_.coef_, atol=1e-8)
 
 
-def test_groups_that_would_all_come_back_from_workers(data, monkeypatch):
-    """Many rows are looked at in one process, where they wait for each other only for a while."""
+def test_groups_that_would_all_come_back_from_workers(data, monkeypatch, memory_budget):
+    """One process makes many rows, because few of them wait for each other there."""
     X, y, _ = data
     from skqeq.structures import _features
 
     monkeypatch.setattr(_features.StructureFeatures.blocks, "__defaults__", (1, False, ""))
-    monkeypatch.setattr(_cv, "FEW_FOLDS", 5)
+    monkeypatch.setattr(_cv_rows, "FEW_FOLDS", 5)
     divided = []
 
-    def on_parts(parts, function, *arguments):
+    def on_parts(workers, function, *arguments):
         divided.append(arguments[0].__name__)
-        return _one_after_the_other(parts, function, *arguments)
+        return one_after_the_other(workers, function, *arguments)
 
-    monkeypatch.setattr(_cv.Parts, "map", on_parts)
+    monkeypatch.setattr(Workers, "map", on_parts)
     model, groups = KQEqRegressor(n_jobs=10), np.arange(len(X)) // 2
     groups[1::2] = np.roll(groups[1::2], 1)  # neighbours wait for neighbours
     expected = KQEqRegressorCV(sigmas=SIGMAS).fit(X, y["dipole"], groups=groups).left_out_
-    for rows, maps in ((12, ["_reduced"]), (89, ["_reduced", "_one_by_one"])):
+    for rows, maps in ((12, ["_reduced"]), (89, ["_reduced", "_block_residuals"])):
         divided.clear()
-        monkeypatch.setattr(_cv, "KEPT_BYTES", 8 * rows * (X.n_features + 4))
+        memory_budget(8 * rows * n_weights(X))
         search = KQEqRegressorCV(model, SIGMAS).fit(X, y["dipole"], groups=groups)
         assert_allclose(search.left_out_["dipole"], expected["dipole"], atol=1e-8)
         assert divided == maps
 
 
-def _one_after_the_other(parts, function, *arguments):
-    """What `Parts.map` does, without its processes, which `test_reduction` starts."""
-    for first, structures in zip(parts.bounds[:-1], parts.structures, strict=True):
-        features = type(parts.features)(structures, parts.features.source)
-        part = _cv.Part(parts.model, features, parts.labels, parts.weights, first, {})
-        yield function(part, *pickle.loads(pickle.dumps(arguments)))
+def n_weights(X):
+    """Number of weights of the features, and of the constants of four elements in two fields."""
+    return X.n_features + 2 * 4
+
+
+def one_after_the_other(workers, function, *arguments):
+    """`Workers.map` without processes, which `test_reduction` starts."""
+    problem = workers.problem
+    for first, stop in pairwise(workers.bounds):
+        part = problem.part(problem.features[first:stop], first)
+        yield function(Part(part, {}), *pickle.loads(pickle.dumps(arguments)))
 
 
 def test_processes(data):
@@ -399,7 +432,7 @@ def test_pipelines_are_fitted_anew(data, weighted):
     )
     folds = GroupKFold(3)
     search = KQEqRegressorCV(pipeline, SIGMAS, cv=folds, scoring="rmse")
-    assert search.fit(X, D, groups, sample_weight=weights) is search
+    assert search.fit(X, D, weights, groups=groups) is search
     for sigma, score in zip(SIGMAS, search.cv_results_["rmse_dipole"], strict=True):
         expected = []
         for train, test in folds.split(X, D, groups):
@@ -427,7 +460,7 @@ def test_pipelines_are_fitted_anew(data, weighted):
     assert len(predict_charges(search, X[:2])) == 2
     # Given the features of all structures, errors are other ones.
     given = KQEqRegressorCV(pipeline[-1], SIGMAS, cv=folds, scoring="rmse")
-    given.fit(best[:-1].transform(X), D, groups, sample_weight=weights)
+    given.fit(best[:-1].transform(X), D, weights, groups=groups)
     assert not np.allclose(given.left_out_["dipole"], search.left_out_["dipole"], equal_nan=True)
 
 
@@ -491,7 +524,7 @@ def test_blocks_of_folds(k, complement):
     rng = np.random.default_rng(0)
     Z, weights = rng.normal(size=(3, k, 9)), rng.uniform(0.01, 0.02, size=(4, 9))
     right = rng.normal(size=(4, 3, k))
-    found = _cv._solved(Z, weights, right, complement)
+    found = solve_blocks(Z, weights, right, complement)
     for w, f in np.ndindex(4, 3):
         block = Z[f] @ np.diag(weights[w]) @ Z[f].T
         block = np.eye(k) - block if complement else block

@@ -43,7 +43,7 @@ def test_it_is_the_density_of_a_normal_distribution(response, features, table):
         charges = [q for q, label in zip(found["charges"], table["charges"]) if _known(label)]
         return np.concatenate([found["dipole"].ravel(), *charges])[known]
 
-    scale = fitted._scale()[: len(fitted.coef_)]
+    scale = fitted.layout_.scale[: len(fitted.coef_)]
     mean = observed(np.zeros_like(scale))
     J = np.stack([observed(e) - mean for e in np.diag(scale)], axis=1)
     n_dipoles = (~np.isnan(table["dipole"])).sum()
@@ -129,7 +129,9 @@ def test_what_has_no_evidence_is_refused(features, table, energies, molecules):
         log_evidence(KQEqRegressor(), features, make_targets(dipole_magnitude=np.ones(12)))
     with pytest.raises(ValueError, match="without charge_bias"):
         log_evidence(KQEqRegressor(charge_bias={"H": 0, "C": 0, "O": 0}), features, table)
-    with pytest.raises(ValueError, match="no derivative by response__softness; it has by sigma"):
+    with pytest.raises(
+        ValueError, match="no derivative for response__softness; it has one for sigma"
+    ):
         maximize_evidence(KQEqRegressor(), features, table, ["response__softness"])
     with pytest.raises(ValueError, match="is zero, which has no logarithm"):
         flow = KQEqRegressor(response=ChargeFlow(0.0))
@@ -166,5 +168,5 @@ def test_softness_of_elements(features, table):
 
 def test_a_parameter_at_the_end_of_the_search_is_told(features, table):
     model = KQEqRegressor(sigma_charges=1e-7)
-    with pytest.warns(ConvergenceWarning, match="best sigma_charges that was found is at the end"):
+    with pytest.warns(ConvergenceWarning, match="best sigma_charges is at the end of the range"):
         maximize_evidence(model, features, table[["charges"]], ["sigma_charges"])

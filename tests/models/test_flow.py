@@ -127,12 +127,17 @@ def test_every_kind_of_target_is_learned(target):
     assert student.score(X, y) > 0.998
 
 
+def neutral(charges):
+    """Charges without their mean."""
+    return charges - charges.mean()
+
+
 def test_without_softness_reference_charges_are_the_charges():
     X = [pair(d) for d in (2.5, 4.0, 8.0)]
     y = make_targets(charges=[0.1 * np.cos(np.arange(len(a))) for a in X])
     found = model(ChargeFlow(softness=0.0), 3, sigma_charges=1e-4).fit(X, y)
     [solution, *_] = found[-1].solutions(found[:-1].transform(X), ["charges"])
-    assert (solution.charges == solution.reference).all()
+    assert (solution.charges == neutral(solution.fields["reference"])).all()
     # Electronegativities move nothing, so that no label reaches their weights.
     n = found[-1].n_features_in_ + len(found[-1].elements_)
     assert not found[-1].coef_[:n].any() and found[-1].coef_[n:].any()
@@ -239,18 +244,18 @@ def test_blocks_of_their_own():
     options = {"sigma_energy": 0.01, "sigma_charges": 0.01, "max_iter": 100, "tol": 1e-4}
     blocks = [("reference", features(3)), ("chi", features(2, 2.5)), ("gap", features(4))]
     both = make_pipeline(
-        StructureBlocks(blocks), GAPKQEqRegressor(response=ChargeFlow(), **options)
+        StructureBlocks(blocks), GAPKQEqRegressor(response=ChargeFlow(hardness=2.7), **options)
     ).fit(X, y)
-    assert both[-1]._sizes == (6, 9, 12)
+    assert both[-1].layout_.sizes == [6, 9, 12, 0]
     assert len(both[-1].coef_) == 6 + 3 + 9 + 3 + 12
     assert both.score(X, y) > 0.5
     alone = make_pipeline(StructureBlocks(blocks[:2]), KQEqRegressor(response=ChargeFlow()))
-    assert alone.fit(X, y[["charges"]])[-1]._sizes == (6, 9, 0)
+    assert alone.fit(X, y[["charges"]])[-1].layout_.sizes == [6, 9, 0]
     shared = make_pipeline(
-        StructureBlocks(blocks[1:]), GAPKQEqRegressor(response=ChargeFlow(), **options)
+        StructureBlocks(blocks[1:]), GAPKQEqRegressor(response=ChargeFlow(hardness=2.7), **options)
     )
     shared.fit(X, y)
-    assert shared[-1]._sizes == (6, 6, 12) and shared[-1].n_features_in_ == 18
+    assert shared[-1].layout_.sizes == [6, 6, 12, 0] and shared[-1].n_features_in_ == 18
 
 
 def test_blocks_that_mean_nothing_are_refused():
@@ -288,7 +293,8 @@ def test_solvers_agree(name):
     y = make_targets(charges=[0.2 * rng.normal(size=len(atoms))])
     found = {}
     for solver in ("dense", "iterative"):
-        fitted = model(None, 1, solver=solver, sigma_charges=0.1).fit([atoms], y)
+        response = ChargeFlow(range=0.3, solver=solver)
+        fitted = model(response, 1, sigma_charges=0.1).fit([atoms], y)
         found[solver] = (
             predict_charges(fitted, [atoms])[0],
             predict_energy(fitted, [atoms]),
@@ -309,13 +315,18 @@ def test_solvers_agree(name):
         (ChargeFlow(amplitude=-1.0), "'amplitude' parameter of ChargeFlow must be"),
         (ChargeFlow(softness={"H": 0.1, "O": 0.1}), r"structure 0 \(H5NO\): no softness in .* N"),
         (ChargeFlow(softness={"H": -0.1}), "softness of 'H' is -0.1, which is not a non-negative"),
-        ("flow", "'response' parameter of KQEqRegressor must be"),
     ],
 )
 def test_bad_responses_are_refused(response, message, fitted):
     y = make_targets(charges=[np.zeros(7)])
     with pytest.raises(ValueError, match=message):
         model(response, 1).fit([pair(2.5)], y)
+
+
+def test_what_is_no_response_is_refused():
+    y = make_targets(charges=[np.zeros(7)])
+    with pytest.raises(TypeError, match="str is no complete response: it lacks fields, .*equilib"):
+        model("flow", 1).fit([pair(2.5)], y)
 
 
 def test_elements_that_were_not_learned_are_refused(fitted):

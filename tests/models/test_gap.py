@@ -7,7 +7,7 @@ import joblib
 import numpy as np
 import pytest
 from ase.build import molecule
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold
@@ -32,10 +32,10 @@ from skqeq import (
     predict_stress,
     predict_target,
 )
-from skqeq.models import _energies
-from skqeq.models._energies import EnergyRows
-from skqeq.response import ChargeFlow, QEq
-from skqeq.structures._collection import collect
+from skqeq._memory import BUDGET
+from skqeq.models._derivative_rows import DerivativeRows
+from skqeq.response import ChargeFlow, NoCharges, QEq
+from skqeq.structures import collect
 from skqeq.targets import TARGETS, Labels
 
 from .test_forces import CASES, rattled
@@ -80,10 +80,12 @@ OPTIONS = {"sigma_energy": 1e-3, "sigma_forces": 1e-2, "sigma_stress": 1e-4, "to
 SOFTNESS = {"Na": 0.02, "Cl": 0.05, "O": 0.04, "H": 0.1}
 POLARIZABILITY = {"Na": 0.0, "Cl": 2.2, "O": 0.8, "H": 0.5}
 RESPONSES = {
-    "qeq": QEq(),
-    "flow": ChargeFlow(softness=SOFTNESS, range=0.4),
-    "qeq with dipoles": QEq(POLARIZABILITY),
-    "flow with dipoles": ChargeFlow(SOFTNESS, range=0.4, polarizability=POLARIZABILITY),
+    "qeq": QEq(hardness=2.7),
+    "flow": ChargeFlow(softness=SOFTNESS, range=0.4, hardness=2.7),
+    "qeq with dipoles": QEq(hardness=2.7, polarizability=POLARIZABILITY),
+    "flow with dipoles": ChargeFlow(
+        SOFTNESS, range=0.4, hardness=2.7, polarizability=POLARIZABILITY
+    ),
 }
 
 
@@ -113,8 +115,8 @@ def model(request):
             response=RESPONSES[request.param],
         ),
     ).fit(TRAINING, y)
-    *_, u, _ = fitted[-1]._unpack(np.append(fitted[-1].coef_, fitted[-1].atomic_energies_))
-    assert np.abs(u).max() > 0.1
+    # The last weights are those of the local energies.
+    assert np.abs(fitted[-1].coef_[-16:]).max() > 0.1
     return fitted
 
 
@@ -261,20 +263,16 @@ def test_centre_of_mass_and_origin(model):
 
 
 @pytest.mark.parametrize(
-    ("kept_bytes", "response"),
-    [*((_energies.KEPT_BYTES, name) for name in RESPONSES), (5000, "qeq"), (5000, "flow")],
+    ("budget", "response"),
+    [*((2**31, name) for name in RESPONSES), (5000, "qeq"), (5000, "flow")],
 )
-def test_rows_are_derivatives(kept_bytes, response, monkeypatch):
-    monkeypatch.setattr(_energies, "KEPT_BYTES", kept_bytes)
+def test_rows_are_derivatives(budget, response, memory_budget):
     X = list(CASES.values())
     phi = blocks().fit_transform(X)
-    model = GAPKQEqRegressor(max_iter=1, response=RESPONSES[response])
-    labels = Labels(labels_of(X), phi.structures)
-    with pytest.warns(UserWarning, match="gauss_newton stopped"):
-        model.fit(phi, labels.table)
-    noise = model._noise(phi.structures, labels, np.ones(len(X)))
-    rows = EnergyRows(model, model._features(phi, model.response_), labels, noise, labels.names)
-    v = 0.3 * np.random.default_rng(1).normal(size=len(model._scale()))
+    memory_budget(budget)
+    problem = GAPKQEqRegressor(response=RESPONSES[response]).problem(phi, labels_of(X))
+    rows, claimed = DerivativeRows(problem, problem.labels.names), BUDGET.claimed
+    v = 0.3 * np.random.default_rng(1).normal(size=problem.layout.n_columns)
 
     def stacked(v):
         jacobians, residuals = zip(*rows.linearize(v))
@@ -283,8 +281,8 @@ def test_rows_are_derivatives(kept_bytes, response, monkeypatch):
     J, residual = stacked(v)
     # As in test_energies.py, and Born charges of two molecules, and of two slabs along one axis.
     assert len(J) == 6 + 3 * 42 + 2 * 6 + 2 * 3 + 9 * (2 + 8) + 3 * 2 * 8
-    assert 0 < len(rows.kept) <= 6 and rows.n_bytes <= kept_bytes
-    assert (len(rows.kept) == 6) == (kept_bytes > 5000)
+    assert 0 < BUDGET.claimed - claimed <= budget
+    assert (BUDGET.claimed - claimed > 5000) == (budget > 5000)
     rng = np.random.default_rng(2)
     for _ in range(3):
         step = rng.normal(size=len(v))
@@ -321,7 +319,7 @@ def test_the_fit_has_the_least_loss(model):
     options = {"sigma_energy": 0.1, "sigma_forces": 0.5, "sigma_dipole": 0.2, "tol": 1e-9}
     options["max_iter"] = 100
     fitted = GAPKQEqRegressor(**options, response=model[-1].response).fit(phi, y)
-    prior = fitted._scale()
+    prior = fitted.layout_.scale
     n_elements = len(fitted.elements_)
 
     def loss(change):
@@ -369,8 +367,7 @@ def test_local_energies_alone_are_a_ridge_regression():
     rows = np.array([block.sum(axis=0) for block in phi])
     free = np.array([sum(energies[s] for s in atoms.symbols) for atoms in TRAINING])
     ridge = Ridge(alpha=(0.1 / 2.0) ** 2, fit_intercept=False).fit(rows, y - free)
-    assert_allclose(model.coef_[2:], ridge.coef_, rtol=0, atol=1e-8)
-    assert (model.coef_[:2] == 0.0).all()  # shifts of electronegativities
+    assert_allclose(model.coef_, ridge.coef_, rtol=0, atol=1e-8)
     assert_allclose(model.predict(phi)["energy"], ridge.predict(rows) + free, rtol=0, atol=1e-8)
     assert len(model.fit_history_) == 1
 
@@ -391,15 +388,28 @@ def test_local_energies_have_no_charges(model):
     phi = half(3.5).fit_transform(TRAINING)
     y = make_targets(energy=np.zeros(len(TRAINING)))
     local = GAPRegressor().fit(phi, y)
-    message = "GAPRegressor has no charges and knows nothing of"
+    message = "GAPRegressor has no charges and does not predict"
     with pytest.raises(ValueError, match=f"{message} charges"):
         local.predict_charges(phi)
     with pytest.raises(ValueError, match=f"{message} charges"):
         local.predict_electronegativities(phi)
     with pytest.raises(ValueError, match=f"{message} dipole"):
         local.predict_polarizability(phi)
+    local.set_params(store_triangles=True).fit(phi, y)
+    for name in ("charges", "dipole", "born_effective_charges"):
+        with pytest.raises(ValueError, match=f"{message} {name}"):
+            local.predict_std(phi, ["energy", name])
     with pytest.raises(ValueError, match=f"{message} dipole"):
         GAPRegressor().fit(phi, make_targets(dipole=np.zeros((len(phi), 3))))
+    for solution in local.solutions(phi[:6], ["forces"]):
+        n = len(solution.structure)
+        assert solution.induced_dipoles is None
+        assert_array_equal(solution.polarizability, np.zeros((3, 3)))
+        assert_array_equal(solution.born_effective_charges, np.zeros((n, 3, 3)))
+        assert_array_equal(solution.charges, np.zeros(n))
+        assert_array_equal(solution.potential, np.zeros(n))
+        with pytest.raises(ValueError, match="the model has no electronegativities"):
+            solution.chi  # noqa: B018
     atoms = CASES["molecule"].copy()
     atoms.calc = KQEqCalculator(make_pipeline(half(3.5), GAPRegressor()).fit(TRAINING, y))
     assert atoms.get_potential_energy() == pytest.approx(0.0, abs=1e-8)
@@ -408,9 +418,22 @@ def test_local_energies_have_no_charges(model):
             atoms.calc.get_property(name, atoms)
 
 
+def test_a_response_without_charges_leaves_the_local_energy_alone():
+    phi = blocks().fit_transform(TRAINING)
+    y = labels_of(TRAINING)[["energy", "forces", "stress"]]
+    gap = StructureFeatures(phi.structures, phi.source.sources[1])
+    joint = GAPKQEqRegressor(response=NoCharges()).fit(phi, y)
+    alone = GAPRegressor().fit(gap, y)
+    assert_allclose(joint.coef_, alone.coef_, rtol=0, atol=1e-9 * np.abs(alone.coef_).max())
+    assert_allclose(joint.predict(phi)["energy"], alone.predict(gap)["energy"], rtol=1e-9)
+    with pytest.raises(ValueError, match="GAPKQEqRegressor has no charges and does not predict"):
+        joint.predict_charges(phi)
+
+
 def test_fragments_beyond_the_cutoff():
     """Electrostatics holds apart what a local energy cannot tell from infinity."""
-    truth = QEqRegressor(hardness=10.0, radius_scale=0.5, sigma_charges=1e-3)
+    narrow = QEq(hardness=10.0, radius_scale=0.5)
+    truth = QEqRegressor(sigma_charges=1e-3, response=narrow)
     pair = molecule("NaCl")
     X = []
     for distance in np.linspace(2.2, 9.0, 24):
@@ -421,7 +444,7 @@ def test_fragments_beyond_the_cutoff():
     near, far = [X[i] for i in range(0, 24, 2)], X[1::2]
     joint = make_pipeline(
         StructureBlocks([("chi", half(3.0)), ("gap", half(3.0))]),
-        GAPKQEqRegressor(hardness=10.0, radius_scale=0.5, sigma_energy=1e-4, amplitude_chi=0.3),
+        GAPKQEqRegressor(sigma_energy=1e-4, amplitude_chi=0.3, response=narrow),
     ).fit(near, y[::2])
     local = make_pipeline(half(3.0), GAPRegressor(sigma_energy=1e-4)).fit(near, y[::2])
     errors = [np.abs(predict_energy(m, far) - y["energy"][1::2]).max() for m in (joint, local)]
@@ -448,7 +471,9 @@ def test_born_charges_decide_the_sign(model):
     X = [atoms for atoms in TRAINING if not atoms.pbc.any()]
     phi = model[:-1].transform(X)
     truth = copy.copy(model[-1])
-    truth.coef_, truth._chi_0 = -truth.coef_, -truth._chi_0
+    truth.coef_, truth.layout_ = -truth.coef_, copy.copy(truth.layout_)
+    truth.layout_.means = truth.layout_.means.copy()
+    truth.layout_.means[:-1] *= -1.0  # the last are the energies of the atoms
     y = truth.predict_targets(phi, ["energy", "forces", "born_effective_charges"])
     found = GAPKQEqRegressor(**OPTIONS, amplitude_gap=3.0).fit(phi, y)
     assert found.score(phi, y) > 0.99
@@ -572,7 +597,7 @@ def test_kqeq_is_the_case_without_local_energy():
     phi = blocks().fit_transform(TRAINING)
     y = labels_of(TRAINING)[["energy", "forces"]]
     chi = StructureFeatures(phi.structures, phi.source.sources[0])
-    options = {"sigma_energy": 0.1, "sigma_forces": 0.5, "hardness": 2.7}
+    options = {"sigma_energy": 0.1, "sigma_forces": 0.5, "response": QEq(hardness=2.7)}
     alone = KQEqRegressor(**options).fit(chi, y)
     joint = GAPKQEqRegressor(amplitude_gap=1e-9, **options).fit(phi, y)
     assert_allclose(joint.predict(phi)["energy"], alone.predict(chi)["energy"], atol=1e-4)

@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from skqeq import (
     CURSparsifier,
     KQEqRegressor,
+    QEq,
     SOAPFeaturizer,
     make_targets,
     predict_charges,
@@ -168,7 +169,7 @@ def test_staacke_equation_20(train, test, labels, zeta):
             sigma_dipole=sigma_dipole,
             amplitude_chi=amplitude,
             baseline=False,
-            radius_scale=0.75 / np.sqrt(2),
+            response=QEq(radius_scale=0.75 / np.sqrt(2)),
         ),
     ).fit(train, np.array(labels["dipole"]))
     X = train + test
@@ -185,7 +186,7 @@ def test_vondrak_equation_30(train, test, labels, per_species, method):
     model = make_pipeline(
         SOAPFeaturizer(**SOAP),
         CURSparsifier(n_points=n_points, per_species=per_species, jitter=0.0, method=method),
-        KQEqRegressor(sigma_dipole=sigma_dipole, baseline=False, radius_scale=0.35),
+        KQEqRegressor(sigma_dipole=sigma_dipole, baseline=False, response=QEq(radius_scale=0.35)),
     ).fit(train, np.array(labels["dipole"]))
     firsts = np.cumsum([0] + [len(atoms) for atoms in train])
     sparse = [firsts[s] + a for s, a in model[1].component_indices_]
@@ -304,8 +305,7 @@ def test_gaussian_process(train, test, labels, case):
             amplitude_chi=amplitude,
             baseline=baseline is not None,
             amplitude_baseline=10.0 if baseline is None else baseline,
-            hardness=J,
-            radius_scale=scale,
+            response=QEq(hardness=J, radius_scale=scale),
         ),
     ).fit(train, make_targets(**columns), kqeqregressor__sample_weight=sample_weight)
 

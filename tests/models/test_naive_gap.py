@@ -14,6 +14,7 @@ from skqeq import (
     CURSparsifier,
     GAPKQEqRegressor,
     KQEqRegressor,
+    QEq,
     SOAPFeaturizer,
     StructureBlocks,
     make_targets,
@@ -205,8 +206,7 @@ def build(**options):
             amplitude_chi=AMPLITUDES["chi"],
             amplitude_baseline=AMPLITUDES["b"],
             amplitude_gap=AMPLITUDES["gap"],
-            radius_scale=SCALE,
-            hardness=HARDNESS,
+            response=QEq(hardness=HARDNESS, radius_scale=SCALE),
             tol=1e-10,
             **options,
         ),
@@ -429,10 +429,7 @@ def test_born_charges_of_the_class_are_learned(train, test, solver):
         KQEqRegressor(
             sigma_dipole=1e-5,
             sigma_born_effective_charges=1e-5,
-            radius_scale=SCALE,
-            hardness=HARDNESS,
-            solver=solver,
-            accuracy=1e-10,
+            response=QEq(hardness=HARDNESS, radius_scale=SCALE, solver=solver, accuracy=1e-10),
         ),
     )
     pipeline[:-1].fit(train)

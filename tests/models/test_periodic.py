@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 from skqeq import (
     CURSparsifier,
     KQEqRegressor,
+    QEq,
     QEqRegressor,
     SOAPFeaturizer,
     check_structures,
@@ -20,7 +21,6 @@ from skqeq import (
 from skqeq.electrostatics import gaussian_widths, hardness_gradient, hardness_matrix
 from skqeq.model_selection import TargetScorer
 from skqeq.parameters import qeq_electronegativities
-from skqeq.response import Equilibrium
 
 NAN = np.full(3, np.nan)
 
@@ -58,7 +58,7 @@ def mixed():
     X = [rattled(molecule("NaCl"), i) for i in range(4)]
     X += [rattled(rocksalt(), i) for i in range(3)] + [rattled(salt_slab(1), i) for i in range(3)]
     X[5].info["charge"] = 1.0
-    reference = QEqRegressor(radius_scale=0.3)
+    reference = QEqRegressor(response=QEq(radius_scale=0.3))
     charges = [0.8 * q for q in _charges_of(reference, X)]
     dipoles = [
         q @ (a.positions - a.get_center_of_mass()) if not a.pbc.any() else NAN
@@ -89,9 +89,9 @@ def test_thick_slab_can_be_factorised():
     [structure] = check_structures([atoms])
     for scale in (0.1, 0.2, 0.4):
         A = hardness_matrix(atoms, gaussian_widths(structure.numbers, radius_scale=scale))
-        equilibrium = Equilibrium(structure, A)
+        equilibrium = QEq(radius_scale=scale).prepare([13]).equilibrium(structure)
         chi = np.cos(np.arange(40.0))
-        q = equilibrium.charges(chi)
+        q = equilibrium.charges(chi=chi)
         potential = A @ q + chi
         assert_allclose(potential, potential.mean(), rtol=0, atol=1e-8)
 
@@ -145,7 +145,7 @@ def test_search_over_mixed_structures(mixed):
     X, y = mixed
     search = GridSearchCV(
         QEqRegressor(),
-        {"radius_scale": [0.2, 0.3]},
+        {"response__radius_scale": [0.2, 0.3]},
         scoring={name: TargetScorer(name) for name in ("charges", "dipole")},
         refit="charges",
         cv=KFold(2, shuffle=True, random_state=0),

@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from skqeq import (
     CURSparsifier,
     KQEqRegressor,
+    QEq,
     QEqRegressor,
     SOAPFeaturizer,
     make_targets,
@@ -37,6 +38,7 @@ from ..helpers import (
 
 NAMES = ["H2O", "NH3", "HCN", "H2CO", "CH3OH", "HF", "CO2", "CH4", "HCOOH", "CH3CN"]
 SOAP = {"r_cut": 3.0, "n_max": 4, "l_max": 3}
+HARD = QEq(hardness=1.5, radius_scale=0.35)
 pytestmark = pytest.mark.filterwarnings("ignore:n_points=:UserWarning")
 
 
@@ -49,7 +51,7 @@ def regressor(**parameters):
         "sigma_dipole": 0.01,
         "sigma_charges": 0.05,
         "sigma_dipole_magnitude": 0.01,
-        "radius_scale": 0.35,
+        "response": QEq(radius_scale=0.35),
     }
     return KQEqRegressor(**pinned | parameters)
 
@@ -65,7 +67,7 @@ def train():
 
 @pytest.fixture(scope="module")
 def model(train):
-    return pipeline(hardness=1.5).fit(train, dipoles(train))
+    return pipeline(response=HARD).fit(train, dipoles(train))
 
 
 def with_info(atoms, **info):
@@ -234,7 +236,7 @@ def test_one_atom_structures(model, train, atom, Q):
         assert_allclose(q, [Q], atol=1e-12)
     # Its dipole about itself vanishes and tells nothing.
     y = np.concatenate([dipoles(train), np.zeros((1, 3))])
-    fitted = pipeline(hardness=1.5).fit([*train, single], y)
+    fitted = pipeline(response=HARD).fit([*train, single], y)
     assert_allclose(predict_charges(fitted, [single])[0], [Q], atol=1e-12)
     assert_allclose(predict_target(fitted, [single], "dipole"), 0, atol=1e-12)
     assert_allclose(predict_target(fitted, [single], "quadrupole"), 0, atol=1e-12)
@@ -575,7 +577,7 @@ def test_no_weight_is_no_label(norms, train):
 
 def test_classical_model_on_norms(train):
     y = make_targets(dipole_magnitude=np.linalg.norm(dipoles(train), axis=1))
-    model = QEqRegressor(radius_scale=0.35).fit(train, y)
+    model = QEqRegressor(response=QEq(radius_scale=0.35)).fit(train, y)
     untrained = MagnitudeProblem(train, [np.zeros((len(a), 0)) for a in train], 0.01, [1.0] * 10)
     prior = [np.linalg.norm(mu) for mu in untrained.qeq_dipoles]
     truth = y["dipole_magnitude"]

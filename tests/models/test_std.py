@@ -17,13 +17,16 @@ from skqeq import (
     GAPRegressor,
     KQEqRegressor,
     KQEqRegressorCV,
+    QEq,
     SOAPFeaturizer,
     StructureBlocks,
     make_targets,
 )
 from skqeq.datasets import load_molecules, load_water
-from skqeq.models._energies import EnergyRows
+from skqeq.models._jacobian import TargetJacobian
 from skqeq.targets import TARGETS
+
+HARD = QEq(hardness=5.0)
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +77,56 @@ def test_a_naive_covariance(data, name):
             ends = []
             for step in (-1e-4, 1e-4):
                 chi = solution.chi + step * np.eye(len(structure))[k]
-                solution.charges = solution.equilibrium.charges(chi)
+                solution.charges = solution.equilibrium.charges(chi=chi)
                 ends.append(TARGETS[name].observe(solution))
             over.append((ends[1] - ends[0]) / 2e-4)
         expected = naive(model, X, i, name) + np.array(over).T ** 2 @ unknown
         assert_allclose(std**2, expected, rtol=1e-5, atol=1e-10)
+
+
+def test_parameters_that_are_set_after_the_fit_change_nothing(data):
+    """Noise and amplitudes are those of the fit, as for predictions; `refit` takes the new ones."""
+    X, y = data
+    model = KQEqRegressor(sigma_dipole=0.05, store_triangles=True).fit(X[:40], y["dipole"][:40])
+    names = ["dipole", "charges", "energy", "forces"]
+    before, coef = model.predict_std(X[40:44], names), model.coef_.copy()
+    new = {"sigma_dipole": 1.0, "amplitude_chi": 3.0, "amplitude_baseline": 0.1}
+    model.set_params(**new, response__radius_scale=0.5)
+    after = model.predict_std(X[40:44], names)
+    for name in names:
+        for a, b in zip(before[name], after[name], strict=True):
+            assert_array_equal(a, b)
+    model.set_params(response=None).refit()
+    assert not np.allclose(model.coef_, coef)
+    fresh = KQEqRegressor(**new, store_triangles=True).fit(X[:40], y["dipole"][:40])
+    found, expected = (m.predict_std(X[40:44], names) for m in (model, fresh))
+    assert (found["dipole"] > 1.5 * before["dipole"]).all()
+    for name in names:
+        for a, b in zip(found[name], expected[name], strict=True):
+            assert_allclose(a, b, rtol=1e-6)
+
+
+def test_born_charges_alone(water):
+    """They are linear in the weights, though not in the charges."""
+    X, _ = water
+    soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=1, cutoff_width=1.0)
+    phi = make_pipeline(soap, CURSparsifier(n_points=3)).fit_transform(X[:3])
+    rng = np.random.default_rng(0)
+    born = make_targets(born_effective_charges=[rng.normal(size=(len(a), 3, 3)) for a in X[:3]])
+    model = KQEqRegressor(sigma_born_effective_charges=0.3, store_triangles=True).fit(phi, born)
+    std = model.predict_std(phi, ["dipole", "born_effective_charges"])
+    n_weights = len(model.coef_)
+    J = np.concatenate(of_weights(model, phi, ["born_effective_charges"]))[:, :n_weights] / 0.3
+    covariance = np.linalg.inv(J.T @ J + np.eye(n_weights))
+    [rows, *_] = of_weights(model, phi, ["dipole"])
+    explained = np.einsum("ij,jk,ik->i", rows[:, :n_weights], covariance, rows[:, :n_weights])
+    [solution] = model.solutions(phi[:1], ["dipole"])
+    unknown = 1.0 - np.einsum("ij,ij->i", phi[0], phi[0])
+    rest = solution.equilibrium.dipole_rows["chi"] ** 2 @ unknown
+    assert_allclose(std["dipole"][0] ** 2, explained + rest, rtol=1e-4)
+    assert all((x > 0).all() for x in std["born_effective_charges"])
+    with pytest.raises(ValueError, match="its labels are not linear in the charges"):
+        model.refit()
 
 
 def test_errors_are_as_large_as_they_are_said_to_be():
@@ -137,7 +185,7 @@ def test_forms_and_limits(data):
     # Without labels of any use, what is left is the prior.
     blind = KQEqRegressor(sigma_dipole=1e6, baseline=False, store_triangles=True)
     blind.fit(X, y["dipole"])
-    over = next(iter(blind.solutions(X[[0]]))).dipole_response
+    over = next(iter(blind.solutions(X[[0]]))).equilibrium.dipole_rows["chi"].T
     found = blind.predict_std(X[[0]], ["dipole"])["dipole"][0]
     phi = X[0]
     cross = phi @ phi.T
@@ -147,7 +195,7 @@ def test_forms_and_limits(data):
 
 def of_weights(model, X, names):
     """Derivatives of all predictions with respect to weights in units of their prior."""
-    scale, coef, energies = model._scale(), model.coef_, model.atomic_energies_
+    scale, coef, energies = model.layout_.scale, model.coef_, model.atomic_energies_
     columns = []
     for k in range(len(scale)):
         ends = []
@@ -171,8 +219,8 @@ def water():
 @pytest.mark.parametrize("kind", ["kqeq", "flow", "gap"])
 def test_a_naive_covariance_of_energies_and_forces(water, kind, monkeypatch):
     X, y = water
-    # Derivatives of fields have a rest, which is tested below.
-    monkeypatch.setattr(EnergyRows, "_rest", lambda *arguments: 0.0)
+    # The variances of the remainders of the fields are tested below.
+    monkeypatch.setattr(TargetJacobian, "residual_variances", lambda self: 0.0)
     soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=1, cutoff_width=1.0)
     # All environments are sparse points: the fields are known where the weights are.
     features = make_pipeline(soap, CURSparsifier(n_points=10**4, jitter=1e-8))
@@ -181,7 +229,7 @@ def test_a_naive_covariance_of_energies_and_forces(water, kind, monkeypatch):
         phi = features.fit_transform(X[:2])
     noise = {"sigma_energy": 0.01, "sigma_forces": 0.3}
     model = {
-        "kqeq": KQEqRegressor(hardness=5.0, **noise, store_triangles=True),
+        "kqeq": KQEqRegressor(response=HARD, **noise, store_triangles=True),
         "flow": KQEqRegressor(response=ChargeFlow(), **noise, store_triangles=True),
         "gap": GAPRegressor(**noise, store_triangles=True),
     }[kind].fit(phi, y[:2])
@@ -209,7 +257,7 @@ def test_a_field_that_no_weights_describe(water):
     X, _ = water
     soap = SOAPFeaturizer(r_cut=3.0, n_max=3, l_max=2, cutoff_width=1.0)
     phi = make_pipeline(soap, CURSparsifier(n_points=2)).fit_transform(X[:3])
-    model = KQEqRegressor(hardness=5.0, store_triangles=True, sigma_charges=1e6)
+    model = KQEqRegressor(response=HARD, store_triangles=True, sigma_charges=1e6)
     charges = [np.full(len(a), a.info["charge"] / len(a)) for a in X[:3]]
     model.fit(phi, make_targets(charges=charges))
     rows, (atoms, solution) = phi[0], (X[0], next(model.solutions(phi[[0]], ["charges"])))
@@ -233,7 +281,7 @@ def test_stress_of_crystals_and_slabs():
         [(name, make_pipeline(soap, CURSparsifier(n_points=3))) for name in ("chi", "gap")]
     )
     y = make_targets(energy=[-1.0, -1.1, -0.9])
-    model = make_pipeline(blocks, GAPKQEqRegressor(hardness=5.0, store_triangles=True)).fit(X, y)
+    model = make_pipeline(blocks, GAPKQEqRegressor(response=HARD, store_triangles=True)).fit(X, y)
     std = skqeq.predict_std(model, X, ["energy", "forces", "stress"])
     assert np.isfinite(std["energy"]).all() and (std["energy"] > 0).all()
     assert np.isfinite(std["stress"][:2]).all()
@@ -255,10 +303,9 @@ def correlated(model, features, ends, name, column):
     """
     last, phi = model[-1], model[:-1].transform(ends)
     rows = [row[column] for row in of_weights(last, phi, [name])]
-    J = np.linalg.solve(last.posterior_.T, np.array(rows).T)
+    J = np.linalg.solve(last.posterior_.factor.T, np.array(rows).T)
     total = J.T @ J
     solutions = list(last.solutions(phi, [name]))
-    n_atoms = len(ends[0])
     parts = {}
     for key, (soap, sparse) in features.items():
         raw = [np.asarray(x) for x in soap.transform(ends)]
@@ -269,15 +316,18 @@ def correlated(model, features, ends, name, column):
     factors = []
     for s in solutions:
         if name == "energy":
-            fields = [s.charges, s.drive, np.ones(n_atoms)]
+            factors.append(s.energy_derivatives)
         else:
-            response = s.reference_response
-            response = np.zeros((n_atoms, 3)) if response is None else response
-            fields = [-s.dipole_response[:, column], response[:, column], np.zeros(n_atoms)]
-        factors.append(fields)
-    factors = np.array(factors).transpose(1, 2, 0)  # field, atom, geometry
-    for amplitude, key, g in zip(last._field_amplitudes(), ("chi", "chi", "gap"), factors):
-        if amplitude:
+            factors.append({key: x[column] for key, x in s.equilibrium.dipole_rows.items()})
+    fields = {  # amplitude, features
+        "chi": (last.get_params().get("amplitude_chi"), "chi"),
+        "reference": (0.1, "chi"),  # of ChargeFlow
+        "energy": (last.get_params().get("amplitude_gap"), "gap"),
+    }
+    for place in factors[0]:
+        amplitude, key = fields[place]
+        if amplitude is not None:
+            g = np.array([of_one[place] for of_one in factors]).T  # atom, geometry
             total += amplitude**2 * np.einsum("ie,ig,ieg->eg", g, g, parts[key])
     return total
 
@@ -294,10 +344,10 @@ def test_derivatives_of_what_no_weights_describe(water, kind):
     sparse = CURSparsifier(n_points=4)
     noise = {"sigma_energy": 0.1, "sigma_forces": 0.5, "store_triangles": True, "tol": 1e-2}
     last = {
-        "kqeq": KQEqRegressor(hardness=5.0, **noise),
-        "flow": KQEqRegressor(response=ChargeFlow(), hardness=5.0, **noise),
+        "kqeq": KQEqRegressor(response=HARD, **noise),
+        "flow": KQEqRegressor(response=ChargeFlow(hardness=5.0), **noise),
         "gap": GAPRegressor(sigma_energy=0.1, sigma_forces=0.5, store_triangles=True),
-        "gap and charges": GAPKQEqRegressor(hardness=5.0, response=ChargeFlow(), **noise),
+        "gap and charges": GAPKQEqRegressor(response=ChargeFlow(hardness=5.0), **noise),
     }[kind]
     half = make_pipeline(soap, sparse)
     if kind == "gap and charges":
@@ -351,7 +401,7 @@ def test_stress_of_what_no_weights_describe():
     for seed, atoms in enumerate(X):
         atoms.rattle(0.1, seed=seed)
     soap = SOAPFeaturizer(r_cut=3.5, n_max=2, l_max=2, cutoff_width=1.0)
-    last = KQEqRegressor(hardness=5.0, sigma_energy=0.1, store_triangles=True)
+    last = KQEqRegressor(response=HARD, sigma_energy=0.1, store_triangles=True)
     model = make_pipeline(soap, CURSparsifier(n_points=3), last)
     model.fit(X, make_targets(energy=[-1.0, -1.1, -0.9]))
     std = skqeq.predict_std(model, X[:1], ["stress"])["stress"][0] * X[0].get_volume()

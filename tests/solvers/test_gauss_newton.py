@@ -1,14 +1,11 @@
 """Newton's method against plain Gauss-Newton and a general minimiser."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 
-from skqeq.solvers import NonlinearRows, Triangle, gauss_newton
-from skqeq.solvers._gauss_newton import add_linearized
+from skqeq.solvers import LossTerm, NonlinearRows, Triangle, gauss_newton
 from skqeq.targets import TARGETS
 
 
@@ -131,26 +128,43 @@ def test_history_is_that_of_the_loss(problem):
     assert first["step"] == 0.0
 
 
-def test_rows_that_are_elsewhere(problem):
-    """They are told where, and add what they have."""
+class WithoutCurvature(LossTerm):
+    """Rows that do not know their curvature."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def loss(self, v):
+        return self.rows.loss(v)
+
+    def linearize(self, v, response=True):
+        return self.rows.linearize(v, response)
+
+    def toward_start(self):
+        return self.rows.toward_start()
+
+
+class Remote(WithoutCurvature):
+    """Rows in another process, which returns them as a triangle."""
+
+    def add_to(self, triangle, v, response=True):
+        remote = Triangle(len(v), 1e-12)
+        gradient_and_scale = super().add_to(remote, v, response)
+        triangle.merge(remote.augmented, remote.n_rows)
+        return gradient_and_scale
+
+
+def test_terms_that_add_their_rows_themselves(problem):
     *data, start = problem
-
-    class Elsewhere:
-        def __init__(self):
-            self.rows = rows_of(*data)
-            self.loss = self.rows.loss
-
-        def add_to(self, triangle, v):
-            far = Triangle(len(v), 1e-12)
-            sums = add_linearized(self.rows, far, v)
-            triangle.merge(far.augmented, far.n_rows)
-            return sums
-
-    near = rows_of(*data)
-    # Without their curvature.
-    near = SimpleNamespace(loss=near.loss, linearize=near.linearize)
     runs = [
-        gauss_newton(prior(len(start)), [rows], start, 200, 1e-8) for rows in (near, Elsewhere())
+        gauss_newton(prior(len(start)), [term(rows_of(*data))], start, 200, 1e-8)
+        for term in (WithoutCurvature, Remote)
     ]
     assert_allclose(runs[0][0], runs[1][0], rtol=1e-9)
     assert len(runs[0][1]) == len(runs[1][1])
+
+
+def test_terms_without_curvature_say_so(problem):
+    *data, start = problem
+    with pytest.raises(TypeError, match="WithoutCurvature does not know its curvature"):
+        WithoutCurvature(rows_of(*data)).curvature_product(start, start)

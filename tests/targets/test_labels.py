@@ -280,7 +280,7 @@ def test_units():
     for unit in (0, -1.0, np.nan, "Debye", None, [1.0]):
         with pytest.raises(ValueError, match="unit of dipole must be a positive number"):
             targets_from_atoms(X, names, units={"dipole": unit})
-    with pytest.raises(ValueError, match="the first has .*q, .*mu"):
+    with pytest.raises(ValueError, match="the first structure has .*q, .*mu"):
         targets_from_atoms(X, {"dipole": "dft"})
     with pytest.raises(ValueError, match="the first has nothing"):
         targets_from_atoms([], ["dipole"])
@@ -314,7 +314,7 @@ def test_unit_and_sign_of_dipoles(molecules, factor, message):
     if message is None:
         Labels(y, structures)
         return
-    with pytest.warns(UserWarning, match=f"the dipoles {message} those of the charges: .*Debye"):
+    with pytest.warns(UserWarning, match=f"the dipoles {message} those of the charges; .*Debye"):
         Labels(y, structures)
     Labels(y[:4], structures[:4])  # too few to tell
 
@@ -324,7 +324,9 @@ def test_charges_of_ions_that_are_said_to_be_neutral(molecules):
     charges[2] = charges[2] + 1.0 / len(charges[2])
     charges[5] = np.full(len(charges[5]), np.nan)
     y = make_targets(charges=charges)
-    message = r"charges of 1 structures .* first structure 2 \(C2H6O\), whose total charge is 0 and"
+    message = (
+        r"in 1 structures the charges .*; the first is structure 2 \(C2H6O\), whose total charge"
+    )
     with pytest.warns(UserWarning, match=message):
         Labels(y, Structures(check_structures(molecules)))
     molecules[2].info["charge"] = 1
