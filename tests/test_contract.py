@@ -1,4 +1,4 @@
-"""What scikit-learn expects of every estimator, for those it cannot check itself.
+"""The rules of scikit-learn for estimators that its own checks cannot test.
 
 With structures as input scikit-learn's common checks do not apply, so they are written here.
 `CURSparsifier` also takes arrays and passes the common checks.
@@ -82,7 +82,7 @@ def small(kind):
 
 
 class Case:
-    """An estimator with what makes its input from structures; those steps are never refitted."""
+    """An estimator, and fitted transformers that make its input from structures."""
 
     def __init__(self, kind, X):
         self.kind = kind
@@ -96,7 +96,7 @@ class Case:
         self.before = make_pipeline(*map(small, steps)).fit(X) if steps else None
 
     def input(self, X):
-        """What the estimator's fit takes."""
+        """Input of the fit of the estimator."""
         return X if self.before is None else self.before.transform(X)
 
     def fit(self, X, y, **params):
@@ -304,7 +304,7 @@ def test_a_failed_fit_does_not_count(molecules, dipoles):
         estimator.predict(molecules)
 
 
-# ---- what every structure is worth --------------------------------------------------------------
+# ---- structures are independent -----------------------------------------------------------------
 
 
 def test_subset_invariance(case, molecules, dipoles):
@@ -634,7 +634,7 @@ def test_sigma_column(regressor, name, molecules, dipoles, charges, energies):
         "energy": energies["energy"],
         "forces": energies["forces"],
     }[name]
-    # What is iterated stops near its end.
+    # Iterations stop near the minimum.
     atol = 1e-9 if name in ("dipole", "charges", "dipole_magnitude") else 1e-5
     last = "kqeqregressor__" if regressor.kind == "pipeline" else ""
     relative = make_targets(**{name: values, f"{name}_sigma": np.full(12, 3.0)})

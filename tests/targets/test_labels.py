@@ -159,7 +159,7 @@ def test_missing_labels_are_dropped_labels(X, dipoles, partial):
     if partial == "rows":
         y = make_targets(dipole=[dipoles[0], None, dipoles[2]])
     model = QEqRegressor().fit(X, y)
-    # The elements seen are those of all structures, so that of the weights only some compare.
+    # Structures without labels add elements, whose weights are zero.
     dropped = QEqRegressor().fit(X[::2], dipoles[::2])
     shared = np.isin(model.elements_, dropped.elements_)
     assert_allclose(model.coef_[shared], dropped.coef_, atol=1e-12)
@@ -204,7 +204,7 @@ def test_labels_are_left_alone(X, charges, dipoles):
 # ---- targets_from_atoms -------------------------------------------------------------------------
 
 
-def test_wherever_labels_are(X, charges, dipoles):
+def test_labels_in_calculators_info_and_arrays(X, charges, dipoles):
     X[0].calc = SinglePointCalculator(X[0], dipole=dipoles[0], charges=charges[0])
     X[1].info["REF_dipole"] = dipoles[1]
     X[1].arrays["REF_charges"] = charges[1]
@@ -297,7 +297,7 @@ def test_structures_in_any_container(X, dipoles):
         targets_from_atoms(molecule("H2O"), "dipole")
 
 
-# ---- labels that are hardly meant ---------------------------------------------------------------
+# ---- implausible labels -------------------------------------------------------------------------
 
 
 def dipoles_of(X, charges):
@@ -319,7 +319,7 @@ def test_unit_and_sign_of_dipoles(molecules, factor, message):
     Labels(y[:4], structures[:4])  # too few to tell
 
 
-def test_charges_of_ions_that_are_said_to_be_neutral(molecules):
+def test_charges_of_ions_without_their_total_charge(molecules):
     charges = [helpers.invented_charges(atoms) for atoms in molecules]
     charges[2] = charges[2] + 1.0 / len(charges[2])
     charges[5] = np.full(len(charges[5]), np.nan)
