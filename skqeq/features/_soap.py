@@ -1,4 +1,4 @@
-"""SOAP: from structures to the power spectrum of every atom's neighbourhood."""
+"""SOAP, a descriptor of the neighbourhood of every atom."""
 
 from __future__ import annotations
 

@@ -199,6 +199,7 @@ def spread_pairs(i, j, D, g, n_atoms):
         With respect to a strain.
     """
     gradient, virial = np.empty((n_atoms, 3, n_atoms)), np.empty((3, 3, n_atoms))
+    # The index of (k, i) in a flat array lets bincount fill a matrix.
     for a in range(3):
         flat = np.bincount(j * n_atoms + i, g[:, a], n_atoms**2)
         flat -= np.bincount(i * n_atoms + i, g[:, a], n_atoms**2)
