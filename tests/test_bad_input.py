@@ -1,4 +1,4 @@
-"""What is wrong with the input is said at once: which structure, and which value."""
+"""Bad input is refused before any work, by the number of the structure and the bad value."""
 
 import pickle
 import re
@@ -446,7 +446,7 @@ def test_no_such_label_on_the_atoms():
 
 
 def test_series_of_vectors_is_an_array():
-    # What `frame["dipole"]` gives.
+    # `frame["dipole"]` is one.
     X, y = [water(), molecule("CO2")], np.array([[0, 0, 1.0], [0, 0, 0.0]])
     expected = QEqRegressor().fit(X, y).predict(X)
     assert np.array_equal(QEqRegressor().fit(X, pd.Series(list(y))).predict(X), expected)

@@ -1,4 +1,4 @@
-"""What scikit-learn expects of every estimator, for those it cannot check itself.
+"""The rules of scikit-learn for estimators that its own checks cannot test.
 
 With structures as input scikit-learn's common checks do not apply, so they are written here.
 `CURSparsifier` also takes arrays and passes the common checks.
@@ -31,10 +31,12 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from skqeq import (
+    ChargeFlow,
     CURSparsifier,
     GAPKQEqRegressor,
     GAPRegressor,
     KQEqRegressor,
+    KQEqRegressorCV,
     QEq,
     QEqRegressor,
     SOAPFeaturizer,
@@ -50,12 +52,14 @@ from skqeq import (
 )
 
 CLASSES = [
-    *(SOAPFeaturizer, CURSparsifier),
-    *(KQEqRegressor, QEqRegressor, GAPKQEqRegressor, GAPRegressor),
+    *(SOAPFeaturizer, CURSparsifier, QEq, ChargeFlow),
+    *(KQEqRegressor, QEqRegressor, GAPKQEqRegressor, GAPRegressor, KQEqRegressorCV),
 ]
-KINDS = ["soap", "sparsifier", "blocks", "kqeq", "qeq", "gapkqeq", "pipeline"]
 TRANSFORMERS = ["soap", "sparsifier", "blocks"]
-REGRESSORS = ["kqeq", "qeq", "gapkqeq", "pipeline"]
+# Regressors of all targets, and one of targets that are linear in the charges.
+MODELS = ["kqeq", "qeq", "gapkqeq", "pipeline"]
+REGRESSORS = [*MODELS, "cv"]
+KINDS = TRANSFORMERS + REGRESSORS
 
 
 def small(kind):
@@ -67,6 +71,7 @@ def small(kind):
         "kqeq": KQEqRegressor(sigma_dipole=0.05),
         "qeq": QEqRegressor(sigma_dipole=0.05),
         "gapkqeq": GAPKQEqRegressor(sigma_dipole=0.05),
+        "cv": KQEqRegressorCV(sigmas={"sigma_dipole": [0.05]}),
     }
     if kind == "blocks":
         near, far = (make_pipeline(soap, estimators["sparsifier"]) for _ in range(2))
@@ -77,7 +82,7 @@ def small(kind):
 
 
 class Case:
-    """An estimator with what makes its input from structures; those steps are never refitted."""
+    """An estimator, and fitted transformers that make its input from structures."""
 
     def __init__(self, kind, X):
         self.kind = kind
@@ -85,12 +90,13 @@ class Case:
         steps = {
             "sparsifier": ["soap"],
             "kqeq": ["soap", "sparsifier"],
+            "cv": ["soap", "sparsifier"],
             "gapkqeq": ["blocks"],
         }.get(kind, [])
         self.before = make_pipeline(*map(small, steps)).fit(X) if steps else None
 
     def input(self, X):
-        """What the estimator's fit takes."""
+        """Input of the fit of the estimator."""
         return X if self.before is None else self.before.transform(X)
 
     def fit(self, X, y, **params):
@@ -159,6 +165,7 @@ def test_clone_and_set_params(kind):
         "kqeq": "sigma_charges",
         "qeq": "sigma_charges",
         "gapkqeq": "amplitude_gap",
+        "cv": "verbose",
         "blocks": "chi__cursparsifier__n_points",
         "pipeline": "cursparsifier__n_points",
     }[kind]
@@ -188,6 +195,7 @@ def test_repr_shows_changed_parameters(kind):
         "kqeq": "KQEqRegressor(sigma_dipole=0.05)",
         "qeq": "QEqRegressor(sigma_dipole=0.05)",
         "gapkqeq": "GAPKQEqRegressor(sigma_dipole=0.05)",
+        "cv": "KQEqRegressorCV(sigmas={'sigma_dipole': [0.05]})",
         "blocks": "StructureBlocks(transformer_list=[('gap',",
         "pipeline": "Pipeline(steps=[('soapfeaturizer',",
     }[kind]
@@ -268,6 +276,8 @@ def test_not_fitted(case, molecules, dipoles):
     X = case.input(molecules)
     estimator = clone(case.estimator)
     calls = [estimator.transform] if case.kind in TRANSFORMERS else [estimator.predict]
+    if case.kind == "cv":
+        calls.append(lambda X: estimator.score(X, dipoles))
     if case.kind in ("kqeq", "qeq"):
         calls += [
             estimator.predict_charges,
@@ -294,7 +304,7 @@ def test_a_failed_fit_does_not_count(molecules, dipoles):
         estimator.predict(molecules)
 
 
-# ---- what every structure is worth --------------------------------------------------------------
+# ---- structures are independent -----------------------------------------------------------------
 
 
 def test_subset_invariance(case, molecules, dipoles):
@@ -614,6 +624,7 @@ def test_one_component_may_be_missing(unknown, molecules, dipoles):
     assert np.isfinite(fitted.predict(molecules)).all()
 
 
+@pytest.mark.parametrize("regressor", MODELS, indirect=True)
 @pytest.mark.parametrize("name", ["dipole", "charges", "dipole_magnitude", "energy", "forces"])
 def test_sigma_column(regressor, name, molecules, dipoles, charges, energies):
     values = {
@@ -623,7 +634,7 @@ def test_sigma_column(regressor, name, molecules, dipoles, charges, energies):
         "energy": energies["energy"],
         "forces": energies["forces"],
     }[name]
-    # What is iterated stops near its end.
+    # Iterations stop near the minimum.
     atol = 1e-9 if name in ("dipole", "charges", "dipole_magnitude") else 1e-5
     last = "kqeqregressor__" if regressor.kind == "pipeline" else ""
     relative = make_targets(**{name: values, f"{name}_sigma": np.full(12, 3.0)})
@@ -642,6 +653,7 @@ def test_sigma_column(regressor, name, molecules, dipoles, charges, energies):
 
 
 @pytest.mark.filterwarnings("ignore:gauss_newton stopped after 2 steps")
+@pytest.mark.parametrize("regressor", MODELS, indirect=True)
 @pytest.mark.parametrize("names", [["dipole", "charges"], ["energy", "forces"], ["stress"]])
 def test_forms_of_y(regressor, names, molecules, dipoles, charges, energies):
     if names == ["stress"]:
@@ -887,7 +899,7 @@ def test_set_output_is_refused():
 
 
 def test_tags():
-    for kind in ("soap", "sparsifier", "kqeq", "qeq", "gapkqeq"):
+    for kind in ("soap", "sparsifier", "kqeq", "qeq", "gapkqeq", "cv"):
         tags = sklearn.utils.get_tags(small(kind))
         assert tags.input_tags.two_d_array == (kind == "sparsifier")
         assert tags.target_tags.required == (kind in REGRESSORS)

@@ -12,7 +12,7 @@ import skqeq
 from .public import function_of, public_members, public_objects
 
 ROOT = Path(__file__).parents[1]
-# What users call without writing its name.
+# Methods that users call by a syntax of their own.
 SPECIAL = ("__init__", "__call__", "__getitem__", "__iter__", "__len__", "__matmul__")
 
 PROGRAM = """

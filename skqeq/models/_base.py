@@ -218,7 +218,11 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         if nonlinear:
             start = start_weights(problem, triangle, nonlinear, self.init)
             options = self.algorithm, self.max_iter, self.tol, self.set_weights, bool(self.verbose)
-            v = minimise(triangle, nonlinear, start, *options)
+            try:
+                v = minimise(triangle, nonlinear, start, *options)
+            except Exception:  # an interrupt keeps the weights of the last step, an error does not
+                self.__dict__.pop("coef_", None)
+                raise
         else:
             v = triangle.solve()
             self.set_weights(v, [{"loss": float(triangle.loss(v)), "gradient": 0.0, "step": 1.0}])

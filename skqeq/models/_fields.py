@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from ..response import Response
     from ..structures import FeatureSource, Structures
 
+HOW_TO_MAKE_BLOCKS = (
+    "make them by StructureBlocks([('chi', make_pipeline(SOAPFeaturizer(), CURSparsifier())), "
+    "('gap', make_pipeline(SOAPFeaturizer(), CURSparsifier()))])"
+)
+
 
 def charge_fields(
     response: Response,
@@ -89,16 +94,14 @@ def stacked_features(
         If a block is missing, or belongs to no field.
     """
     required = list(dict.fromkeys(f.blocks[0] for f in fields if len(f.blocks) == 1))
-    # The block of a reference charge may be present and unused, so that responses can be compared.
-    allowed = {"reference", *(name for field in fields for name in field.blocks)}
+    # Blocks of fields that another response has may be unused, so that responses can be compared.
+    allowed = {"chi", "reference", *(name for field in fields for name in field.blocks)}
     missing = [field for field in fields if field.blocks and not set(field.blocks) & set(blocks)]
     if missing or not set(blocks) <= allowed:
         got = f"blocks {', '.join(blocks)}" if named else "features without names"
         raise ValueError(
             f"{estimator} takes the blocks {' and '.join(required)}, and reference if its response "
-            f"is ChargeFlow, got {got}; make them by StructureBlocks([('chi', "
-            "make_pipeline(SOAPFeaturizer(), CURSparsifier())), ('gap', "
-            "make_pipeline(SOAPFeaturizer(), CURSparsifier()))])"
+            f"is ChargeFlow, got {got}; {HOW_TO_MAKE_BLOCKS}"
         )
     sources = [
         next((blocks[name] for name in field.blocks if name in blocks), NoFeatures())

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from ..fields import Field
 from ..response import QEq
 from ._base import POSITIVE
+from ._checks import check_featurised
+from ._fields import HOW_TO_MAKE_BLOCKS
 from ._kqeq import KQEqRegressor
 
 if TYPE_CHECKING:
@@ -179,6 +181,9 @@ class GAPKQEqRegressor(KQEqRegressor):
     def _fields(self, response):
         gap = Field("gap", "energy", ("gap",), self.amplitude_gap)
         return [*super()._fields(response), gap]
+
+    def _blocks(self, X):
+        return super()._blocks(check_featurised(X, type(self).__name__, HOW_TO_MAKE_BLOCKS))
 
     def _default_response(self):
         return QEq(hardness=2.7)

@@ -50,6 +50,8 @@ class Incremental:
 
         def _checked_response(self) -> Any: ...
 
+        def _default_response(self) -> Any: ...
+
         def _set_layout(self, response: Any, sizes: Any, lookup: Any) -> None: ...
 
         def _sigmas(self) -> dict[str, float]: ...
@@ -160,9 +162,17 @@ class Incremental:
 
     def _row_parameters(self):
         """The parameters that decide the rows of labels before noise and amplitudes."""
+        parameters = self.get_params(deep=False)
+        if parameters.get("response", 0) is None:
+            parameters["response"] = self._default_response()
+        if "response" in parameters:
+            response = parameters["response"]
+            parameters["response"] = type(response).__name__
+            for name, value in response.get_params().items():
+                parameters[f"response__{name}"] = value
         return {
-            name: type(value).__name__ if hasattr(value, "get_params") else repr(value)
-            for name, value in self.get_params().items()
+            name: repr(value)
+            for name, value in parameters.items()
             if name not in NOT_OF_ROWS and "sigma_" not in name and "amplitude" not in name
         }
 

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..metrics import target_r2
 from ..targets import TARGETS, Labels, make_targets, to_form
-from ._checks import check_defined, check_names, check_weights, with_energy
+from ._checks import check_defined, check_names, check_targets, check_weights, with_energy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -125,6 +125,7 @@ class Predictions:
                 "with store_triangles=True, or by skqeq fit --std"
             )
         check_names(names)
+        check_targets(names, self.response_, type(self).__name__)
         features = self._checked_features(X, self.response_)
         columns: dict[str, list[Any]] = {name: [None] * len(features) for name in names}
         for i, name, structure, variances in self.posterior_.variances(

@@ -136,8 +136,8 @@ class Workers(AbstractContextManager):
     def __exit__(self, *error: object) -> None:
         if self._folder is not None:
             folder, n_jobs = self._folder.name, self.n_jobs
-            list(_parallel(n_jobs)(delayed(_forget)(folder, n_jobs) for _ in range(n_jobs)))
-            _load_cached.cache_clear()  # of workers that are threads of this process
+            tasks = (delayed(_forget)(folder, n_jobs, os.getpid()) for _ in range(n_jobs))
+            list(_parallel(n_jobs)(tasks))
             self._folder.cleanup()
 
 
@@ -148,12 +148,15 @@ def _parallel(n_jobs):
         return Parallel(n_jobs=n_jobs)
 
 
-def _forget(folder, n_jobs):
+def _forget(folder, n_jobs, parent):
     """Drop the fit that this process loaded, and wait a little for the others to do the same.
 
-    No backend can address a worker. One that waits leaves the other tasks to the others.
+    No backend can address a worker. One that waits leaves the other tasks to the others. Workers
+    that are threads of the parent share what it loaded, and do not wait.
     """
     _load_cached.cache_clear()
+    if os.getpid() == parent:
+        return
     (Path(folder) / f"dropped-{os.getpid()}").touch()
     end = time.monotonic() + MAX_WAIT
     while len(list(Path(folder).glob("dropped-*"))) < n_jobs and time.monotonic() < end:

@@ -15,12 +15,13 @@ from skqeq import (
     CURSparsifier,
     GAPRegressor,
     KQEqRegressor,
+    QEq,
     QEqRegressor,
     SOAPFeaturizer,
     make_targets,
 )
 from skqeq.datasets import load_molecules
-from skqeq.models._workers import empty_triangle, merge_pairwise
+from skqeq.models._workers import _load_cached, empty_triangle, merge_pairwise
 from skqeq.solvers import Triangle
 
 
@@ -99,6 +100,25 @@ def test_several_processes(model, data, backend):
     assert_allclose(parallel.coef_, whole.coef_, rtol=0, atol=1e-8 * np.abs(whole.coef_).max())
 
 
+def test_workers_drop_the_last_fit(data):
+    """The sparse set is large, and workers of joblib live on after the fit."""
+    X, y = data
+    energies = make_targets(energy=np.zeros(len(X)))
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        for fit in (
+            lambda: KQEqRegressor().fit(X, y),
+            lambda: GAPRegressor().fit(X[:20], energies[:20]),
+        ):
+            fit()
+            # Every worker gets some of these tasks.
+            loaded = joblib.delayed(_load_cached.cache_info)
+            infos = joblib.Parallel(pre_dispatch="all")(loaded() for _ in range(16))
+            assert [info.currsize for info in infos] == [0] * 16
+    with joblib.parallel_config(backend="threading", n_jobs=2):
+        KQEqRegressor().fit(X, y)
+    assert _load_cached.cache_info().currsize == 0
+
+
 def test_a_stored_reduction_is_not_changed(data):
     X, y = data
     first = KQEqRegressor(store_triangles=True).fit(X[:40], y[:40])
@@ -130,19 +150,20 @@ def test_a_failure_leaves_the_model_as_it_was(data, monkeypatch):
     assert_allclose(model.coef_, whole.coef_, atol=1e-8 * np.abs(whole.coef_).max())
 
 
-def test_what_cannot_go_on(data):
+def test_refused_continuations(data):
     X, y = data
     fitted = KQEqRegressor().fit(X, y)
-    for go_on in (lambda: fitted.partial_fit(X, y), fitted.refit):
+    for proceed in (lambda: fitted.partial_fit(X, y), fitted.refit):
         with pytest.raises(ValueError, match="fit it with store_triangles=True"):
-            go_on()
+            proceed()
     model = KQEqRegressor(store_triangles=True).fit(X, y).set_params(response__hardness=1.0)
-    for go_on in (lambda: model.partial_fit(X, y), model.refit):
-        with pytest.raises(ValueError, match="reduced with other values of response"):
-            go_on()
+    for proceed in (lambda: model.partial_fit(X, y), model.refit):
+        with pytest.raises(ValueError, match="reduced with other values of response__hardness"):
+            proceed()
     model.set_params(response=ChargeFlow())
-    with pytest.raises(ValueError, match="other values of response"):
+    with pytest.raises(ValueError, match="other values of response: fit again"):
         model.refit()
+    model.set_params(response=QEq()).refit()  # the same as the default, None
     magnitudes = make_targets(dipole_magnitude=np.linalg.norm(y["dipole"], axis=1))
     other = KQEqRegressor(store_triangles=True).fit(X, magnitudes)
     with pytest.raises(ValueError, match="its labels are not linear in the charges"):

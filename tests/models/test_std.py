@@ -70,21 +70,66 @@ def test_a_naive_covariance(data, name):
         structure, phi = X.structures[i], X[i]
         std = np.ravel(model.predict_std(X[[i]], [name])[name][0])
         unknown = 1.0 - np.einsum("ij,ij->i", phi, phi)
-        # What a change of each electronegativity does, by differences.
+        # Derivatives with respect to each electronegativity, by differences.
         [solution] = model.solutions(X[[i]], [name])
-        over = []
+        derivatives = []
         for k in range(len(structure)):
             ends = []
             for step in (-1e-4, 1e-4):
                 chi = solution.chi + step * np.eye(len(structure))[k]
                 solution.charges = solution.equilibrium.charges(chi=chi)
                 ends.append(TARGETS[name].observe(solution))
-            over.append((ends[1] - ends[0]) / 2e-4)
-        expected = naive(model, X, i, name) + np.array(over).T ** 2 @ unknown
+            derivatives.append((ends[1] - ends[0]) / 2e-4)
+        expected = naive(model, X, i, name) + np.array(derivatives).T ** 2 @ unknown
         assert_allclose(std**2, expected, rtol=1e-5, atol=1e-10)
 
 
-def test_errors_are_as_large_as_they_are_said_to_be():
+def test_parameters_that_are_set_after_the_fit_change_nothing(data):
+    """Noise and amplitudes are those of the fit, as for predictions; `refit` takes the new ones."""
+    X, y = data
+    model = KQEqRegressor(sigma_dipole=0.05, store_triangles=True).fit(X[:40], y["dipole"][:40])
+    names = ["dipole", "charges", "energy", "forces"]
+    before, coef = model.predict_std(X[40:44], names), model.coef_.copy()
+    new = {"sigma_dipole": 1.0, "amplitude_chi": 3.0, "amplitude_baseline": 0.1}
+    model.set_params(**new, response__radius_scale=0.5)
+    after = model.predict_std(X[40:44], names)
+    for name in names:
+        for a, b in zip(before[name], after[name], strict=True):
+            assert_array_equal(a, b)
+    model.set_params(response=None).refit()
+    assert not np.allclose(model.coef_, coef)
+    fresh = KQEqRegressor(**new, store_triangles=True).fit(X[:40], y["dipole"][:40])
+    found, expected = (m.predict_std(X[40:44], names) for m in (model, fresh))
+    assert (found["dipole"] > 1.5 * before["dipole"]).all()
+    for name in names:
+        for a, b in zip(found[name], expected[name], strict=True):
+            assert_allclose(a, b, rtol=1e-6)
+
+
+def test_born_charges_alone(water):
+    """They are linear in the weights, though not in the charges."""
+    X, _ = water
+    soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=1, cutoff_width=1.0)
+    phi = make_pipeline(soap, CURSparsifier(n_points=3)).fit_transform(X[:3])
+    rng = np.random.default_rng(0)
+    born = make_targets(born_effective_charges=[rng.normal(size=(len(a), 3, 3)) for a in X[:3]])
+    model = KQEqRegressor(sigma_born_effective_charges=0.3, store_triangles=True).fit(phi, born)
+    std = model.predict_std(phi, ["dipole", "born_effective_charges"])
+    n_weights = len(model.coef_)
+    J = np.concatenate(of_weights(model, phi, ["born_effective_charges"]))[:, :n_weights] / 0.3
+    covariance = np.linalg.inv(J.T @ J + np.eye(n_weights))
+    [rows, *_] = of_weights(model, phi, ["dipole"])
+    explained = np.einsum("ij,jk,ik->i", rows[:, :n_weights], covariance, rows[:, :n_weights])
+    [solution] = model.solutions(phi[:1], ["dipole"])
+    unknown = 1.0 - np.einsum("ij,ij->i", phi[0], phi[0])
+    rest = solution.equilibrium.dipole_rows["chi"] ** 2 @ unknown
+    assert_allclose(std["dipole"][0] ** 2, explained + rest, rtol=1e-4)
+    assert all((x > 0).all() for x in std["born_effective_charges"])
+    with pytest.raises(ValueError, match="its labels are not linear in the charges"):
+        model.refit()
+
+
+def test_held_out_errors_have_the_predicted_size():
     X, y = load_molecules()
     D, n = y["dipole"], 300
     soap = SOAPFeaturizer(r_cut=3.5, n_max=4, l_max=3)
@@ -97,7 +142,7 @@ def test_errors_are_as_large_as_they_are_said_to_be():
     assert std.shape == predicted.shape
     assert_allclose(skqeq.predict_std(model, X[n:], ["dipole"])["dipole"], std)  # calibrated
     assert 0.6 < np.sqrt(np.mean(z**2)) < 1.6
-    # Those of large uncertainty err more.
+    # Errors grow with the standard deviation.
     size, error = np.linalg.norm(std, axis=1), np.linalg.norm(predicted - D[n:], axis=1)
     order = np.argsort(size)
     half = len(order) // 2
@@ -105,7 +150,7 @@ def test_errors_are_as_large_as_they_are_said_to_be():
 
 
 def test_every_target_is_calibrated():
-    """Errors of charges and of dipoles, which are not as large as the noise says, nor alike."""
+    """Neither errors of charges nor those of dipoles have the size of the noise."""
     X, y = load_molecules()
     n, model = 300, KQEqRegressor(sigma_dipole=0.02, sigma_charges=0.02, store_triangles=True)
     soap = SOAPFeaturizer(r_cut=3.5, n_max=4, l_max=3)
@@ -136,16 +181,16 @@ def test_forms_and_limits(data):
     assert all(s.shape == q.shape for s, q in zip(std["charges"], predicted["charges"]))
     few = KQEqRegressor(response=ChargeFlow(), store_triangles=True).fit(X[:20], table[:20])
     more = few.predict_std(X, ["dipole"])["dipole"]
-    assert (more > std["dipole"] - 1e-10).all()  # more labels, less doubt
-    # Without labels of any use, what is left is the prior.
+    assert (more > std["dipole"] - 1e-10).all()
+    # Labels with a huge noise leave the prior.
     blind = KQEqRegressor(sigma_dipole=1e6, baseline=False, store_triangles=True)
     blind.fit(X, y["dipole"])
-    over = next(iter(blind.solutions(X[[0]]))).equilibrium.dipole_rows["chi"].T
+    rows = next(iter(blind.solutions(X[[0]]))).equilibrium.dipole_rows["chi"].T
     found = blind.predict_std(X[[0]], ["dipole"])["dipole"][0]
     phi = X[0]
     cross = phi @ phi.T
     np.fill_diagonal(cross, 1.0)
-    assert_allclose(found, np.sqrt(np.einsum("ia,ij,ja->a", over, cross, over)), rtol=1e-6)
+    assert_allclose(found, np.sqrt(np.einsum("ia,ij,ja->a", rows, cross, rows)), rtol=1e-6)
 
 
 def of_weights(model, X, names):
@@ -208,7 +253,7 @@ def test_a_naive_covariance_of_energies_and_forces(water, kind, monkeypatch):
     assert y_new["forces"][1].shape == std["forces"][1].shape
 
 
-def test_a_field_that_no_weights_describe(water):
+def test_remainder_of_a_field_in_the_energy(water):
     X, _ = water
     soap = SOAPFeaturizer(r_cut=3.0, n_max=3, l_max=2, cutoff_width=1.0)
     phi = make_pipeline(soap, CURSparsifier(n_points=2)).fit_transform(X[:3])
@@ -246,15 +291,15 @@ def test_stress_of_crystals_and_slabs():
     J = np.concatenate(of_weights(last, phi, ["energy"])) / (0.001 * 8)
     covariance = np.linalg.inv(J.T @ J + np.eye(J.shape[1]))
     expected = np.einsum("ij,jk,ik->i", rows, covariance, rows)
-    # The rest is that of fields which the sparse points do not describe.
+    # The variance of the remainders of the fields is added.
     assert (std["stress"][0] ** 2 >= 0.999 * expected).all()
 
 
 def correlated(model, features, ends, name, column):
     """Covariances of a prediction at some geometries, by kernels and differences of weights.
 
-    Of the energy, or of a component of the dipole, which fields of the atoms make with the factors
-    below, and whose rests are independent for every atom.
+    The prediction is the energy or a component of the dipole. The remainders of the fields are
+    independent for every atom; the factors below are derivatives with respect to the fields.
     """
     last, phi = model[-1], model[:-1].transform(ends)
     rows = [row[column] for row in of_weights(last, phi, [name])]
@@ -293,7 +338,7 @@ def of_difference(covariance, h):
 
 
 @pytest.mark.parametrize("kind", ["kqeq", "flow", "gap", "gap and charges"])
-def test_derivatives_of_what_no_weights_describe(water, kind):
+def test_derivatives_of_the_remainders_of_fields(water, kind):
     X, y = water
     soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=2, cutoff_width=1.0)
     sparse = CURSparsifier(n_points=4)
@@ -332,7 +377,7 @@ def test_derivatives_of_what_no_weights_describe(water, kind):
 
 
 def test_elements_without_sparse_points():
-    """Nothing is known of their fields, and less of forces than with points."""
+    """Their fields have the variance of the prior, and forces more than with points."""
     X, _ = load_molecules()
     others = [i for i, atoms in enumerate(X) if set(atoms.numbers) <= {1, 6}][:4]
     ethers = [i for i, atoms in enumerate(X) if set(atoms.numbers) == {1, 6, 8}][:4]
@@ -351,7 +396,7 @@ def test_elements_without_sparse_points():
     assert (std[1][oxygen] > std[0][oxygen]).all()
 
 
-def test_stress_of_what_no_weights_describe():
+def test_stress_of_the_remainder_of_a_field():
     X = [bulk("NaCl", "rocksalt", a=5.6, cubic=True) for _ in range(3)]
     for seed, atoms in enumerate(X):
         atoms.rattle(0.1, seed=seed)
@@ -373,7 +418,7 @@ def test_stress_of_what_no_weights_describe():
         assert std[component] ** 2 == pytest.approx(variance, rel=1e-3)
 
 
-def test_what_has_none(data):
+def test_models_and_targets_without_standard_deviations(data):
     X, y = data
     with pytest.raises(ValueError, match="fit it with store_triangles=True"):
         KQEqRegressor().fit(X, y["dipole"]).predict(X, return_std=True)
@@ -383,7 +428,7 @@ def test_what_has_none(data):
 
 
 def test_fields_of_several_kernels():
-    """Those of a union add, and so does what they do not describe."""
+    """The kernels of a union add, and so do the remainders of their fields."""
     X, y = load_water()
     X, y = X[:120:20], y[:120:20]
 

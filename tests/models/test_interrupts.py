@@ -1,0 +1,135 @@
+"""An interrupt ends a fit and whatever runs the fit; the weights of the last step stay."""
+
+import numpy as np
+import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+from skqeq import (
+    CURSparsifier,
+    KQEqRegressor,
+    KQEqRegressorCV,
+    QEq,
+    SOAPFeaturizer,
+    get_memory_budget,
+)
+from skqeq._memory import BUDGET
+from skqeq.model_selection import maximize_evidence
+
+
+class Interrupted(QEq):
+    """Charge equilibration during which the user presses Ctrl-C."""
+
+    left = None  # number of structures that are solved before the interrupt; None: all
+    error = KeyboardInterrupt
+    n_solved = 0
+
+    def equilibrium(self, structure, name=None, n_solutions=1):
+        Interrupted.n_solved += 1
+        if self.left is not None:
+            Interrupted.left -= 1
+            if self.left < 0:
+                raise self.error
+        return super().equilibrium(structure, name, n_solutions)
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """The function that sets how many structures are still solved."""
+    monkeypatch.setattr(Interrupted, "n_solved", 0)
+    monkeypatch.setattr(Interrupted, "left", None)
+    return lambda left: setattr(Interrupted, "left", left)
+
+
+@pytest.fixture
+def features(molecules):
+    soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=2)
+    return make_pipeline(soap, CURSparsifier(n_points=3)).fit_transform(molecules)
+
+
+def model(**options):
+    response = Interrupted(hardness=8.0)
+    return KQEqRegressor(sigma_energy=0.1, sigma_forces=0.5, response=response, **options)
+
+
+def test_interrupted_gauss_newton(features, energies, interrupt):
+    whole = model().fit(features, energies)
+    interrupt(int(0.7 * Interrupted.n_solved))
+    claimed = BUDGET.claimed
+    fit = model()
+    with pytest.raises(KeyboardInterrupt):
+        fit.fit(features, energies)
+    interrupt(None)
+    assert 1 < fit.n_iter_ < whole.n_iter_
+    assert fit.fit_history_ == whole.fit_history_[: fit.n_iter_]
+    assert BUDGET.claimed == claimed  # the rows of an interrupted fit do not shrink the budget
+    # The weights of the last step predict, and continue.
+    assert np.isfinite(fit.predict(features)["energy"]).all()
+    further = model(init=fit.coef_).fit(features, energies)
+    assert further.fit_history_[0]["loss"] <= 1.001 * fit.fit_history_[-1]["loss"]
+    assert further.fit_history_[-1]["loss"] == pytest.approx(whole.fit_history_[-1]["loss"])
+
+
+def test_interrupted_before_the_first_step(features, energies, interrupt):
+    fit = model().fit(features, energies)
+    interrupt(3)
+    with pytest.raises(KeyboardInterrupt):
+        fit.fit(features, energies)
+    # The weights of the earlier fit are gone.
+    assert not hasattr(fit, "coef_")
+
+
+def test_an_error_leaves_no_weights(features, energies, interrupt, monkeypatch):
+    """Unlike an interrupt, it says that something is wrong with the fit."""
+    fit = model().fit(features, energies)
+    interrupt(int(0.7 * Interrupted.n_solved))
+    monkeypatch.setattr(Interrupted, "error", ValueError)
+    with pytest.raises(ValueError):
+        fit.fit(features, energies)
+    assert fit.n_iter_ > 1  # of this fit
+    with pytest.raises(NotFittedError):
+        fit.predict(features)
+
+
+def test_a_search_stops(features, energies, interrupt):
+    """It does not go on to score a model that is half fitted."""
+    search = GridSearchCV(model(), {"sigma_forces": [0.5, 1.0]}, cv=2)
+    interrupt(200)
+    with pytest.raises(KeyboardInterrupt):
+        search.fit(features, energies)
+    assert not hasattr(search, "cv_results_")
+
+
+def test_interrupted_evidence(features, dipoles, interrupt):
+    n_structures = len(features)
+    maximize_evidence(model(), features, dipoles, max_iter=1)
+    interrupt(3 * n_structures)
+    with pytest.raises(KeyboardInterrupt):
+        maximize_evidence(model(), features, dipoles)
+    interrupt(3 * n_structures)
+    with pytest.raises(KeyboardInterrupt):
+        KQEqRegressorCV(model(), optimize_noise=True).fit(features, dipoles)
+
+
+def test_interrupted_cross_validation(features, dipoles, interrupt):
+    budget, claimed = get_memory_budget(), BUDGET.claimed
+    search = KQEqRegressorCV(model(), sigmas=[0.1])
+    interrupt(5)
+    with pytest.raises(KeyboardInterrupt):
+        search.fit(features, dipoles)
+    assert (get_memory_budget(), BUDGET.claimed) == (budget, claimed)
+    interrupt(None)
+    assert search.fit(features, dipoles).best_params_ == {"sigma_dipole": 0.1}
+
+
+def test_interrupted_partial_fit(features, dipoles, interrupt):
+    fit = model().partial_fit(features[:6], dipoles[:6])
+    coef = fit.coef_.copy()
+    interrupt(3)
+    with pytest.raises(KeyboardInterrupt):
+        fit.partial_fit(features[6:], dipoles[6:])
+    interrupt(None)
+    assert (fit.coef_ == coef).all()
+    whole = model().fit(features, dipoles).coef_
+    assert np.abs(fit.partial_fit(features[6:], dipoles[6:]).coef_ - whole).max() < 1e-8
