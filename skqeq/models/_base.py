@@ -197,7 +197,7 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         without_noise = [name for name in labels.names if name not in sigmas]
         if without_noise:
             raise ValueError(
-                f"{type(self).__name__} has no parameter sigma_{without_noise[0]}, the noise of the "
+                f"{type(self).__name__} has no parameter sigma_{without_noise[0]} for the noise of "
                 f"labels of {without_noise[0]}"
             )
         fits_offsets = "energy" in labels.names and self.atomic_energies == "fit"
