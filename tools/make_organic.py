@@ -9,6 +9,7 @@ The families of ``organic.smi`` are filled in and ionised by RDKit, optimised wi
 labelled by PBE0, see ``organic_labels.py``. ``data/README.md`` describes labels and files.
 """
 
+import hashlib
 import random
 import re
 import sys
@@ -31,7 +32,7 @@ SMALL, MEDIUM, LARGE = range(2, 11), range(11, 15), range(20, 31)  # heavy atoms
 # How many molecules of each charge; dipolar ones, which have an ammonium group, count apart.
 N_SMALL = {"zwitterion": 80, -2: 60, -1: 330, 0: 850, 1: 250, 2: 50}
 N_MEDIUM = {"zwitterion": 25, -2: 20, -1: 65, 0: 150, 1: 60, 2: 15}
-TEST = 0.1  # of the molecules
+TEST = 0.13  # of the groups, without the largest: 10 % of the molecules
 MAX_GROUP = 0.02  # of the molecules, for groups of the test set
 SECOND = 3  # every third molecule comes a second time
 HF = 8  # every eighth one has the HF/6-31G* potential
@@ -196,24 +197,28 @@ def candidates(path):
     return found
 
 
-def choose(pool, numbers, rng):
+def drawn(*key):
+    """Random numbers that depend on a key only, so that a longer list changes nothing else."""
+    return random.Random(" ".join(map(str, (SEED, *key))))
+
+
+def choose(pool, numbers):
     """As many molecules of each kind as wanted, from the families in turn."""
     chosen = []
     for kind, number in numbers.items():
         families = defaultdict(list)
         for inchi, molecule in pool:
             if molecule.kind == kind:
-                families[molecule.family].append((inchi, molecule))
+                factor = 0.3 if RARE & set(molecule.elements) else 1.0
+                rank = factor * drawn("choice", inchi).random()
+                families[molecule.family].append((rank, inchi, molecule))
         for members in families.values():
-            rank = {
-                inchi: rng.random() * (0.3 if RARE & {*m.elements} else 1) for inchi, m in members
-            }
-            members.sort(key=lambda member: rank[member[0]], reverse=True)
+            members.sort(key=lambda member: member[:2], reverse=True)
         of_kind = []
         while len(of_kind) < number and any(families.values()):
             for members in families.values():
                 if members:
-                    of_kind.append(members.pop())
+                    of_kind.append(members.pop()[1:])
         chosen += of_kind[:number]
     return chosen
 
@@ -223,19 +228,20 @@ def make_queue(path=ROOT / "tools" / "organic.smi"):
     from rdkit import RDLogger
 
     RDLogger.DisableLog("rdApp.*")
-    rng = random.Random(SEED)
     pool = list(candidates(path).items())
-    sizes = [[(i, m) for i, m in pool if m.n_heavy in size] for size in (SMALL, MEDIUM, LARGE)]
-    tiny = [(inchi, m) for inchi, m in pool if m.n_heavy < 2 and m.n_atoms > 1]
-    molecules = tiny + choose(sizes[0], N_SMALL, rng) + choose(sizes[1], N_MEDIUM, rng)
-    molecules += [(inchi, m) for inchi, m in sizes[2] if m.family == "drug-like"]
-    test = test_groups([m for _, m in molecules], rng)
+    test = test_groups([molecule for _, molecule in pool])
+    chosen = [(inchi, m) for inchi, m in pool if m.n_heavy < 2 and m.n_atoms > 1]
+    for size, numbers in ((SMALL, N_SMALL), (MEDIUM, N_MEDIUM)):
+        chosen += choose([(inchi, m) for inchi, m in pool if m.n_heavy in size], numbers)
+    chosen += [(i, m) for i, m in pool if m.n_heavy in LARGE and m.family == "drug-like"]
     jobs = []
-    for number, (inchi, molecule) in enumerate(molecules):
+    for inchi, molecule in chosen:
+        rng = drawn("job", inchi)
         group = molecule.group()
         large = molecule.n_heavy in LARGE
+        second, small_basis = rng.randrange(SECOND) == 0, rng.randrange(HF) == 0
         job = {
-            "id": f"{number:04d}",
+            "id": hashlib.sha256(inchi.encode()).hexdigest()[:10],
             "smiles": molecule.smiles,
             "inchi": inchi,
             "family": molecule.family,
@@ -246,31 +252,29 @@ def make_queue(path=ROOT / "tools" / "organic.smi"):
             "group": group,
             "split": "test" if large or group in test else "train",
             "geometry": "relaxed",
-            "potential_hf": rng.randrange(HF) == 0 and "I" not in molecule.elements and not large,
+            "potential_hf": small_basis and "I" not in molecule.elements and not large,
         }
         jobs.append(job)
-        if rng.randrange(SECOND) == 0 and not large:
+        if second and not large:
             jobs.append({**job, "id": job["id"] + "b", "geometry": "second", "potential_hf": False})
-    return ordered(jobs, rng)
+    return ordered(jobs)
 
 
-def test_groups(molecules, rng):
+def test_groups(molecules):
     """Groups of the test set, without the largest ones."""
     sizes = Counter(molecule.group() for molecule in molecules)
-    groups = sorted(sizes)
-    rng.shuffle(groups)
-    test, n_test = set(), 0
-    for group in groups:
-        if sizes[group] <= MAX_GROUP * len(molecules) and n_test < TEST * len(molecules):
-            test.add(group)
-            n_test += sizes[group]
-    return test
+    limit = MAX_GROUP * len(molecules)
+    return {
+        group
+        for group, size in sizes.items()
+        if size <= limit and drawn("test", group).random() < TEST
+    }
 
 
-def ordered(jobs, rng):
+def ordered(jobs):
     """Small ones first, every element in every charge early, otherwise at random."""
-    rank = {job["id"]: job["n_heavy"] + MIX * rng.random() for job in jobs}
-    jobs = sorted(jobs, key=lambda job: rank[job["id"]])
+    rank = {job["id"]: job["n_heavy"] + MIX * drawn("order", job["id"]).random() for job in jobs}
+    jobs = sorted(jobs, key=lambda job: (rank[job["id"]], job["id"]))
     early, seen = [], set()
     for job in jobs:
         cases = {(element, job["charge"]) for element in job["elements"]}

@@ -96,7 +96,7 @@ def test_failures_are_tried_once_more_at_the_end(harvest, tmp_path):
         if job["id"] == "02" and n_calls == 1:
             raise ValueError("not at first")
         if job["id"] == "03":
-            os.kill(os.getpid(), signal.SIGSEGV)
+            os.kill(os.getpid(), signal.SIGKILL)
         if job["id"] == "04":
             raise harvest.Rejected("no such molecule")
         if job["id"] == "05":
@@ -111,7 +111,7 @@ def test_failures_are_tried_once_more_at_the_end(harvest, tmp_path):
     state = harvest.State(harvest.read_lines(path))
     assert state.rejected == {"01", "03", "04", "05"}
     assert state.failures["01"] == ["ValueError: never"] * 2
-    assert state.failures["03"] == ["process ended with SIGSEGV"] * 2
+    assert state.failures["03"] == ["process ended with SIGKILL"] * 2
     assert state.failures["04"] == ["no such molecule"]
     assert not state.left(JOBS[:7])
 
@@ -298,24 +298,31 @@ def test_data_are_read(tmp_path):
     assert atoms.arrays["REF_charges"].sum() == 0
 
 
-def test_queue_is_the_same_every_time(monkeypatch):
+def test_queue_is_the_same_every_time(tmp_path, monkeypatch):
     pytest.importorskip("rdkit")
     monkeypatch.syspath_prepend(TOOLS)
     maker = load("make_organic")
-    monkeypatch.setattr(maker, "N_SMALL", {"zwitterion": 3, -2: 2, -1: 10, 0: 30, 1: 10, 2: 2})
-    monkeypatch.setattr(maker, "N_MEDIUM", {0: 5})
-    jobs = maker.make_queue()
-    assert jobs == maker.make_queue()
+    families = tmp_path / "families.smi"
+    families.write_text(
+        "# a comment\n@x: F Br O N C(=O)O [N+](=O)[O-]\nphenyl: c1ccccc1{x}\nmethyl: C{x} CC{x}\n"
+        "acid: NCC(=O)O OC(=O)C(=O)O OC=O\ndrug-like: CN1c2ccc(Cl)cc2C(=NCC1=O)c1ccccc1\n"
+    )
+    numbers = {"zwitterion": 1, -2: 1, -1: 3, 0: 12, 1: 2}
+    monkeypatch.setattr(maker, "N_SMALL", numbers)
+    jobs = maker.make_queue(families)
+    assert jobs == maker.make_queue(families)
     firsts = [job for job in jobs if job["geometry"] == "relaxed"]
-    assert len({job["inchi"] for job in firsts}) == len(firsts)
-    assert {job["charge"] for job in jobs} == {-2, -1, 0, 1, 2}
-    assert all(set(job["elements"]) <= maker.ELEMENTS for job in jobs)
-    assert all(job["split"] == "test" for job in jobs if job["n_heavy"] >= 20)
+    assert len({job["inchi"] for job in firsts}) == len(firsts) == 20
+    assert {job["charge"] for job in jobs} == {-2, -1, 0, 1}
+    assert jobs[-1]["n_heavy"] == 20 and jobs[-1]["split"] == "test"
     of_group = {}
     for job in jobs:
-        if job["n_heavy"] < 20:
-            of_group.setdefault(job["group"], set()).add(job["split"])
+        of_group.setdefault(job["group"], set()).add(job["split"])
     assert all(len(splits) == 1 for splits in of_group.values())
+    # A longer list has the same jobs, and more.
+    monkeypatch.setattr(maker, "N_SMALL", {**numbers, 0: 14})
+    longer = maker.make_queue(families)
+    assert len(longer) > len(jobs) and all(job in longer for job in jobs)
 
 
 def test_ions_of_an_amino_acid(monkeypatch):
