@@ -41,7 +41,7 @@ def sustained_rate(seconds=10.0, n=2048):
 
 
 def keep_memory(gibibytes=4):
-    """Restart this program with an allocator that keeps freed memory, and touch some memory.
+    """Restart this program with an allocator that keeps freed memory, and give it some memory.
 
     A virtual machine may return free pages to its host. New pages then take 4 s per GiB, ten times
     as long as on other machines. Without this function the case that runs first would be charged

@@ -1,16 +1,16 @@
 """
-Active learning: the model finds its own training data
-======================================================
+Active learning: the model selects its training data
+====================================================
 
-A model runs dynamics, the structures that it knows least about are labelled, and it is fitted
-again. Three structures are enough to begin with.
+In each round of active learning, the model runs dynamics, its most uncertain structures are
+labelled, and a new model is fitted. This run starts from three structures.
 """
 
 # %%
 # The reference
 # -------------
-# Anything that labels a structure: an ASE calculator, or a function that returns a dict. Here it is
-# a potential of ions that costs nothing; usually it is a program for electronic structure.
+# The reference is an ASE calculator, or a function that returns a dict of labels. Usually it calls
+# an electronic-structure program. This example uses a cheap potential of ions.
 import tempfile
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from skqeq.plotting import plot_learning_curve
 
 
 class Ions(Calculator):
-    """Point charges of one e that repel each other by 1300 eV exp(-r / 0.32 Angstrom)."""
+    """Point charges of ±1 e with the repulsion 1300 eV exp(-r / 0.32 Angstrom)."""
 
     implemented_properties = ["energy", "forces", "charges"]
 
@@ -39,14 +39,13 @@ class Ions(Calculator):
         d = atoms.positions[:, None] - atoms.positions
         r = np.linalg.norm(d, axis=2) + 1e9 * np.eye(len(atoms))
         coulomb, repulsion = COULOMB * np.outer(q, q) / r, 1300.0 * np.exp(-r / 0.32)
-        slope = (coulomb / r + repulsion / 0.32) / r
-        forces = np.einsum("ij,ijk->ik", slope, d)
+        forces = np.einsum("ij,ijk->ik", (coulomb / r + repulsion / 0.32) / r, d)
         self.results = {"energy": (coulomb + repulsion).sum() / 2, "forces": forces, "charges": q}
 
 
 # %%
-# Where we want the model to be good: hot clusters of four formula units, from dynamics on the
-# reference. Without a reference that is cheap, nobody has such a test set.
+# The test set contains hot clusters of four formula units, from dynamics with the reference. With
+# an expensive reference such a test set is not available.
 cube = Atoms("NaClNaClClNaClNa", 2.55 * np.array([*np.ndindex(2, 2, 2)])[[0, 1, 3, 2, 4, 5, 7, 6]])
 rng = np.random.default_rng(0)
 hot = cube.copy()
@@ -63,7 +62,7 @@ for _ in range(40):
 # %%
 # The run
 # -------
-# Everything is kept in a directory. The model is a pipeline that was not fitted.
+# The run stores all its data in a directory. The model is an unfitted pipeline.
 directory = Path(tempfile.mkdtemp())
 X = []
 for seed in range(3):
@@ -72,7 +71,7 @@ for seed in range(3):
 model = make_pipeline(
     SOAPFeaturizer(r_cut=5.0, n_max=5, l_max=4),
     CURSparsifier(n_points=100),
-    KQEqRegressor(sigma_charges=0.2, amplitude_chi=3.0, tol=1e-4, response=QEq(hardness=20.0)),
+    KQEqRegressor(sigma_charges=0.2, amplitude_chi=3.0, response=QEq(hardness=20.0), tol=1e-4),
 )
 
 
@@ -98,38 +97,38 @@ learner = run(n_rounds=3)
 print(f"{len(learner.data_)} structures after 3 rounds")
 
 # %%
-# The same call goes on where the last one ended, whether that had finished or was killed.
+# The same call continues a run, whether the last call finished or was killed.
 learner = run(n_rounds=7)
 print(f"{len(learner.data_)} structures after 7 rounds")
 print(*sorted(path.name for path in (directory / "round_001").iterdir()))
 
 # %%
-# What was learned
-# ----------------
-# A trajectory ends where the model would have to guess. The first ones are short; soon all of them
-# have their full length.
-errors, seen, fs = [], [], []
+# Results
+# -------
+# A trajectory ends early if the uncertainty exceeds ``max_uncertainty``. The first trajectories are
+# short; after a few rounds all of them have the full length.
+errors, explored, lengths = [], [], []
 for r in range(8):
     F = predict_forces(learner.load_model(r), X_test)
     errors.append([np.sqrt(np.mean((np.array(F) - F_test) ** 2))])
     for path in sorted((directory / f"round_{r:03}").glob("trajectory_*.xyz")):
-        frames = read(path, "1:")  # behind the start
-        seen += [(r, atoms.info["uncertainty"]) for atoms in frames]
-        fs.append((r, 20.0 * len(frames)))
-picked = [(atoms.info["round"], atoms.info["uncertainty"]) for atoms in learner.data_[len(X) :]]
+        frames = read(path, "1:")  # without the start
+        explored += [(r, atoms.info["uncertainty"]) for atoms in frames]
+        lengths.append((r, 20.0 * len(frames)))
+selected = [(atoms.info["round"], atoms.info["uncertainty"]) for atoms in learner.data_[len(X) :]]
 sizes = [sum(atoms.info["round"] <= r for atoms in learner.data_) for r in range(8)]
 
 fig, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
 plot_learning_curve(sizes, errors, unit="eV/Å", label="RMSE of the forces", ax=left)
-middle.plot(*np.transpose(seen), "_", label="seen")
-middle.plot(*np.transpose(picked), "o", mfc="none", label="picked")
-middle.axhline(0.05, ls=":", color="0.5", label="limit")
+middle.plot(*np.transpose(explored), "_", label="explored")
+middle.plot(*np.transpose(selected), "o", mfc="none", label="selected")
+middle.axhline(0.05, ls=":", color="0.5", label="max_uncertainty")
 middle.set(xlabel="round", ylabel="uncertainty (amplitude_chi)")
 middle.legend(frameon=False)
-right.plot(*np.transpose(fs), "o")
+right.plot(*np.transpose(lengths), "o")
 right.set(xlabel="round", ylabel="length of the trajectories (fs)", ylim=(0, None))
 
 # %%
-# The uncertainty is what the sparse set cannot explain of the worst atom. Structures are picked
-# together: one that resembles another that was picked is not worth a calculation any more, which is
-# why they are not simply the uppermost.
+# The uncertainty of a structure is the prior standard deviation of its most uncertain atom that the
+# sparse set leaves unexplained. The selected structures are not simply the most uncertain ones:
+# after a structure is selected, similar structures count as described and are not selected too.

@@ -1,18 +1,19 @@
 """
-Charge that stays where it belongs
-==================================
+Charge flow between neighbours
+==============================
 
-With charge equilibration any atom exchanges charge with any other at no cost: fragments far apart
-keep fractions of an electron of each other, clusters polarise like metals, and a dipole grows along
-a chain that insulates. With `skqeq.ChargeFlow` charge flows between neighbours only, at a cost,
-from reference charges that are learned. Both are trained here on the same data.
+In charge equilibration all atoms exchange charge at no cost. Distant fragments then exchange
+fractions of an electron, clusters polarise like metals, and the dipoles of insulating chains grow
+with their length. With `skqeq.ChargeFlow` charge flows only between neighbours, at a cost, from
+learned reference charges. This example trains both responses on the same data.
 """
 
 # %%
 # Two models of the same clusters
 # -------------------------------
-# Small clusters of water in three charge states, with and without a field, labelled with GFN2-xTB.
-# Everything is the same but the response of the charges and their width.
+# The training set contains small clusters of water in three charge states, with and without a
+# field, with labels from GFN2-xTB. The models differ only in the response and in the width of the
+# charges.
 import csv
 from pathlib import Path
 
@@ -43,31 +44,32 @@ from skqeq.validation import (
 X, y = load_water()
 few = [i for i, a in enumerate(X) if a.info["n_molecules"] <= 5][::4][:110]
 responses = {
-    "QEq": {"response": QEq(), "radius_scale": 0.7},
-    "ChargeFlow": {"response": ChargeFlow(0.1, 0.15), "radius_scale": 1.0, "hardness": 0.0},
+    "QEq": QEq(hardness=2.7, radius_scale=0.7),
+    "ChargeFlow": ChargeFlow(softness=0.1, range=0.15, radius_scale=1.0),
 }
 colors = {"QEq": "tab:orange", "ChargeFlow": "tab:blue"}
 
 
-def half(r_cut, **options):
+def part(r_cut, **options):
     soap = SOAPFeaturizer(r_cut=r_cut, cutoff_width=1.5, n_max=4, l_max=3)
     return make_pipeline(soap, CURSparsifier(n_points=50, **options))
 
 
 models = {}
-for name, options in responses.items():
+for name, response in responses.items():
     models[name] = make_pipeline(
-        StructureBlocks([("chi", half(3.5)), ("gap", half((2.5, 4.5), block_weights=(0.8, 0.2)))]),
-        GAPKQEqRegressor(amplitude_gap=10.0, amplitude_chi=3.0, tol=1e-2, **options),
+        StructureBlocks([("chi", part(3.5)), ("gap", part((2.5, 4.5), block_weights=(0.8, 0.2)))]),
+        GAPKQEqRegressor(amplitude_gap=10.0, amplitude_chi=3.0, response=response, tol=1e-2),
     )
     models[name].fit([X[i] for i in few], y[["energy", "forces", "dipole"]][few])
 
 # %%
 # Fragments
 # ---------
-# Six molecules, one of them an ion, are moved apart. Points are the charges of the molecules in
-# GFN2-xTB, lines those of the models. (Far from OH⁻ the reference leaves a tenth of an electron on
-# another molecule. That is an error of its own, and the only charge that goes so far.)
+# Six molecules, one of them an ion, are moved apart. The points are the charges of the molecules
+# from GFN2-xTB, and the lines are those of the models. (At large distances from OH⁻, the reference
+# leaves a tenth of an electron on another molecule. This is an error of the reference, and the only
+# charge at such a distance.)
 curves, labels = load_water_curves()
 fig, axes = plt.subplots(2, 2, figsize=(9.5, 6.5), layout="constrained", sharex=True, sharey="row")
 for row, state in zip(axes, (-1, 1)):
@@ -79,18 +81,18 @@ for row, state in zip(axes, (-1, 1)):
     truth = np.array([fragment_charges(labels["charges"][i], fragments) for i in path])
     for ax, (name, model) in zip(row, models.items()):
         compact = next(curves[i] for i in path if curves[i].info["expansion"] == 1.0)
-        found = dissociation(model, compact, factors, fragments)
+        path_of_model = dissociation(model, compact, factors, fragments)
         ax.plot(factors, truth, "ok", markersize=2.5)
-        ax.plot(factors, found.charges, color=colors[name])
+        ax.plot(factors, path_of_model.charges, color=colors[name])
         ax.set(title=f"{name}, charge {state:+d}", xlabel="expansion")
-        error = np.sqrt(np.mean((found.charges[-1] - truth[-1]) ** 2))
+        error = np.sqrt(np.mean((path_of_model.charges[-1] - truth[-1]) ** 2))
         print(f"{name}, charge {state:+d}: fully expanded, error of the charges {error:.3f} e")
     row[0].set_ylabel("charge of a molecule (e)")
 
 # %%
-# Where the charge of an ion goes
-# -------------------------------
-# The same compact ion, and then with 27 molecules of water far away from it.
+# Distribution of the charge of an ion
+# ------------------------------------
+# The next structure contains the compact ion and 27 molecules of water at a large distance.
 ion = next(a for a in curves if a.info["charge"] == 1 and a.info["expansion"] == 1.0)
 box = ion.copy()
 for place in np.ndindex(3, 3, 3):
@@ -105,13 +107,14 @@ for name, model in models.items():
 # %%
 # Fields
 # ------
-# A neutral cluster in a field along z. Left: how much charge it moves between its molecules.
-# Middle: the energy. Right: the polarisability of a molecule in clusters (solid) and in straight
-# chains (dashed) of growing size, which is that of a metal in one case and settles in the other.
+# A neutral cluster is in a field along z. Left: the charge that the field moves between molecules.
+# Middle: the energy. Right: the polarisability per molecule in clusters (solid) and in straight
+# chains (dashed) of growing size. With charge equilibration it is that of a metal, and grows along
+# the chain. With charge flow it is nearly constant. The grey band shows values of GFN2-xTB.
 cluster = next(a for a in curves if a.info["charge"] == 0 and a.info["expansion"] == 1.0)
 neutral = [i for i, a in enumerate(curves) if a.info["charge"] == 0]
 neutral = [i for i in neutral if curves[i].info["curve"] == "field"]
-# Each strength once, in order; the field is along z if it has no other component.
+# Fields along z, each strength once, in ascending order.
 strengths = {
     round(curves[i].info["external_field"][2], 3): i
     for i in neutral
@@ -124,7 +127,7 @@ fragments = find_fragments(next(a for a in curves if a.info["charge"] == 0 and l
 
 
 def moved(charges):
-    """Charge that changed its molecule, e."""
+    """Charge that the field moved between molecules, e."""
     return np.abs(charges - charges[zero]).sum(axis=1) / 2
 
 
@@ -142,7 +145,7 @@ clusters = [
 
 
 def water_chain(n):
-    """Molecules in a row, 3 Angstrom apart, each with a hydrogen that points to the next."""
+    """Molecules in a row, 3 Angstrom apart, each with a hydrogen atom towards the next one."""
     chain = molecule("H2O")
     chain.rotate(chain.positions[1] - chain.positions[0], "x")
     row = chain.copy()
@@ -155,9 +158,9 @@ def water_chain(n):
 
 chains = [water_chain(n) for n in sizes]
 for name, model in models.items():
-    found = field_response(model, curves[along_z[zero]], fields, fragments)
-    left.plot(fields[:, 2], moved(found.charges), color=colors[name], label=name)
-    middle.plot(fields[:, 2], found.energies - found.energies[zero], color=colors[name])
+    in_field = field_response(model, curves[along_z[zero]], fields, fragments)
+    left.plot(fields[:, 2], moved(in_field.charges), color=colors[name], label=name)
+    middle.plot(fields[:, 2], in_field.energies - in_field.energies[zero], color=colors[name])
     alpha = COULOMB * polarizability_per_fragment(model, clusters)
     right.plot([len(a) // 3 for a in clusters], alpha, "-o", markersize=3, color=colors[name])
     in_chains = COULOMB * polarizability_per_fragment(model, chains)
@@ -173,10 +176,12 @@ left.legend(frameon=False)
 # %%
 # Chains
 # ------
-# Trained on dipoles of QM9 molecules of up to nine heavy atoms (``benchmarks/flow_chains.py``), the
-# models predict chains of up to 126 atoms. The dipole of an amino aldehyde depends only on whether
-# the number of methylene groups between its ends is even; that of a peptide grows with every
-# residue. Charge equilibration has the first grow and the second grow too little.
+# These models were trained on dipoles of QM9 molecules of up to nine heavy atoms
+# (``benchmarks/flow_chains.py``). They predict the dipoles of chains of up to 126 atoms. The
+# reference dipole of an amino aldehyde depends only on whether the number of methylene groups
+# between its ends is even or odd. The dipole of a peptide grows with each residue. With charge
+# equilibration, the first dipole grows with the length of the chain, and the second grows too
+# little.
 table = Path("../benchmarks/results/flow_chains.csv")  # from the folder of the examples
 rows = list(csv.DictReader(table.open(encoding="utf-8")))
 kinds = ("saturated", "conjugated", "beta strand", "alpha helix")

@@ -2,16 +2,16 @@
 Dipoles and charges together
 ============================
 
-Charges cannot be measured and are not unique, but those of a population analysis tell a model
-where in a molecule the charge sits, which a dipole of three numbers does not. One model can learn
-both, each with its own noise.
+Atomic charges cannot be measured, and they are not unique. But the charges of a population analysis
+show where in a molecule the charge is, which the three components of a dipole do not. A model can
+learn from both, each with its own noise.
 """
 
 # %%
 # Targets
 # -------
-# ``y`` has two columns. A model predicts the columns that it was trained on; anything else that
-# follows from the charges comes from `skqeq.predict_target`.
+# ``y`` has two columns. ``predict`` returns the columns that a model was trained on.
+# `skqeq.predict_target` returns any other target.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit
@@ -39,8 +39,8 @@ print(y.dtype.names)
 # %%
 # Three models
 # ------------
-# They differ in the labels only. ``sigma_dipole`` and ``sigma_charges`` weigh the two against each
-# other: a label counts with ``1 / sigma**2``.
+# The models differ only in their labels. ``sigma_dipole`` and ``sigma_charges`` weight the labels
+# against each other: the weight of a label is ``1 / sigma**2``.
 labels = {
     "dipole": make_targets(dipole=y_train["dipole"]),
     "charges": make_targets(charges=y_train["charges"]),
@@ -63,9 +63,9 @@ for name, y_some in labels.items():
 # %%
 # One molecule
 # ------------
-# Of the flat held-out molecules that hold N and O, the one with the largest dipole; flat ones can
-# be seen in a plane. Red is negative, blue positive; the arrow is the dipole moment, from minus to
-# plus.
+# The figure shows a flat held-out molecule, which is easy to draw in a plane. Among those that
+# contain N and O it has the largest dipole. Red is negative and blue is positive. The arrow is the
+# dipole moment and points from minus to plus.
 def thickness(atoms):
     centred = atoms.positions - atoms.positions.mean(axis=0)
     return np.ptp(centred @ np.linalg.svd(centred)[2][2])

@@ -1,18 +1,18 @@
 """
-Learning from the norm of the dipole
-====================================
+Learn from the norm of the dipole
+=================================
 
 Large databases often list ``|mu|`` and not the vector. The norm is not linear in the charges, and
-it does not know their sign: if all charges are reversed, nothing changes. The fit is iterative, and
-where it starts decides which of the two mirrored solutions it finds.
+does not change if all charges change sign. The fit is therefore iterative, and its start determines
+which of the two mirrored solutions it finds.
 """
 
 # %%
 # Fit
 # ---
-# Without ``init`` the fit starts from dipoles that have the labelled length and the direction that
-# classical QEq gives them, which fixes the sign. With ``baseline=False`` the electronegativities
-# have no prior mean, and the loss is the same for both signs to the last digit.
+# Without ``init``, the fit starts from dipoles with the length of the label and the direction of
+# the classical QEq dipole. This determines the sign. With ``baseline=False`` the
+# electronegativities have no prior mean, and both signs have exactly the same loss.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit
@@ -41,9 +41,9 @@ print(f"{regressor.n_iter_ - 1} steps, loss {regressor.fit_history_[-1]['loss']:
 # %%
 # The mirrored start
 # ------------------
-# ``init`` takes weights in the form of ``coef_``. The negative of the solution is a solution too,
-# of the same loss, and a start near it ends there. From further away the fit may find another
-# minimum: the loss is not convex.
+# ``init`` takes weights in the form of ``coef_``. The negative of the solution is also a solution
+# with the same loss. A start close to it converges to it. A more distant start can converge to
+# another minimum, because the loss is not convex.
 mirrored = make_pipeline(*model[:-1], KQEqRegressor(**regressor.get_params()))
 noise = np.random.default_rng(0).normal(size=len(regressor.coef_))
 mirrored.set_params(kqeqregressor__init=0.3 * noise - regressor.coef_)
@@ -60,8 +60,9 @@ for name, D in dipoles.items():
 # %%
 # Pictures
 # --------
-# Left: the penalised loss never rises, and the gradient falls faster and faster (truncated Newton).
-# Right: the components of the dipoles of held-out molecules, of which the fit has seen none.
+# Left: the norm of the gradient, which decreases faster in each step (truncated Newton); the
+# penalised loss never increases. Right: the dipole components of held-out molecules. The fit used
+# only norms.
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
 for color, (name, fitted) in zip(
     ("C0", "C1"), {"start from QEq": regressor, "mirrored start": mirrored[-1]}.items()

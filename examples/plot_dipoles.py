@@ -1,17 +1,18 @@
 """
-Dipole moments, end to end
-==========================
+Dipole moments from start to finish
+===================================
 
-From a list of ``ase.Atoms`` to a tuned model of dipole moments. The model predicts an
-electronegativity for each atom, charges follow by charge equilibration, dipoles from the charges.
+This example goes from a list of ``ase.Atoms`` to a tuned model of dipole moments. The model
+predicts the electronegativity of each atom. Charge equilibration turns electronegativities into
+charges, and the charges give the dipole moment.
 """
 
 # %%
 # Data
 # ----
-# ``X`` is a list of ``ase.Atoms``, ``y`` a structured array with one row per molecule. The groups
-# tell which structures are geometries of the same molecule. A quarter of the *molecules* is held
-# out; nothing below looks at it before the last step.
+# ``X`` is a list of ``ase.Atoms``, and ``y`` is a structured array with one row per structure. The
+# groups tell which structures are geometries of the same molecule. A quarter of the *molecules* is
+# held out and used only in the last step.
 from sklearn.model_selection import GridSearchCV, GroupKFold, GroupShuffleSplit
 from sklearn.pipeline import make_pipeline
 
@@ -31,17 +32,18 @@ print(f"{len(train)} structures to train on, {len(test)} held out")
 # %%
 # Model
 # -----
-# Three steps: the featurizer describes the surroundings of every atom (SOAP), the sparsifier picks
-# the environments that carry the Gaussian process, the regressor fits the electronegativities to
-# the dipoles (e*Angstrom). Parameters are set by the name of the step and their own.
+# The model is a pipeline of three steps. The featurizer describes the neighbourhood of each atom by
+# SOAP. The sparsifier selects the environments with which the Gaussian process compares. The
+# regressor fits the electronegativities to the dipoles (e*Angstrom). A parameter is set by the name
+# of its step and its name.
 model = make_pipeline(SOAPFeaturizer(n_max=6, l_max=4), CURSparsifier(), KQEqRegressor())
 model.set_params(cursparsifier__n_points=80)
 
 # %%
 # Search
 # ------
-# Every parameter of every step can be searched. The descriptor of a structure is computed once per
-# cutoff and found again in a cache, so that more values of ``sigma_dipole`` cost little.
+# A search can vary any parameter of any step. A cache computes the descriptor of a structure once
+# per cutoff, so that additional values of ``sigma_dipole`` cost little.
 search = GridSearchCV(
     model,
     {
@@ -63,8 +65,8 @@ for (sigma, cutoff), score in zip(map(dict.values, results["params"]), results["
 # %%
 # Held-out molecules
 # ------------------
-# Beside it classical charge equilibration, with one electronegativity per element fitted to the
-# same dipoles. It takes structures and needs no featurizer.
+# Compare the model with classical charge equilibration, which has one electronegativity per
+# element, fitted to the same dipoles. It takes structures and needs no featurizer.
 classical = QEqRegressor().fit(X_train, D_train)
 predictions = {"kQEq": search.predict(X_test), "QEq": classical.predict(X_test)}
 for name, D in predictions.items():

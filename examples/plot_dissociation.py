@@ -1,17 +1,18 @@
 """
-Clusters that come apart
+Dissociation of clusters
 ========================
 
-A local energy ends at its cutoff, electrostatics does not. Six molecules of water, neutral or with
-one ion, are moved apart; GFN2-xTB is the reference. Energies are right where the charges are; and
-the charges show what is wrong with charge equilibration.
+A local energy ends at its cutoff, but electrostatic interactions do not. In this example six
+molecules of water, or five and an ion, are moved apart. GFN2-xTB is the reference. The energies are
+accurate where the charges are accurate. The charges also show the main error of charge
+equilibration.
 """
 
 # %%
 # The benchmark
 # -------------
-# ``benchmarks/gap_accuracy.py`` trains on 1500 clusters of three charge states and keeps what its
-# models say of these paths. The paths themselves are bundled.
+# ``benchmarks/gap_accuracy.py`` trains models on 1500 clusters of three charge states, and stores
+# their predictions for these paths. The paths are bundled with the package.
 import csv
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.pipeline import make_pipeline
 
-from skqeq import CURSparsifier, GAPKQEqRegressor, SOAPFeaturizer, StructureBlocks
+from skqeq import CURSparsifier, GAPKQEqRegressor, QEq, SOAPFeaturizer, StructureBlocks
 from skqeq.datasets import load_water, load_water_curves
 from skqeq.validation import dissociation, find_fragments, fragment_charges
 
@@ -31,9 +32,9 @@ rows = [r for r in csv.DictReader(path.open(encoding="utf-8")) if r["curve"] == 
 # %%
 # Energies
 # --------
-# Relative to the compact cluster, per molecule. The local energy alone ends at its cutoff, and has
-# to serve three charge states in which molecules look the same. With charges the energies follow
-# the reference all the way.
+# The figure shows energies per molecule relative to the compact cluster. The local energy alone
+# ends at its cutoff. It also cannot distinguish the three charge states if the molecules look the
+# same. With charges, the energies follow the reference at all distances.
 fig, axes = plt.subplots(1, 3, figsize=(11.5, 3.8), layout="constrained")
 for ax, (state, title) in zip(axes, STATES.items()):
     mine = [r for r in rows if int(r["charge"]) == state]
@@ -49,9 +50,9 @@ axes[0].legend(frameon=False)
 # %%
 # Charges of the molecules
 # ------------------------
-# The charge of the ion, and those of the five molecules of water, as they move apart. The reference
-# leaves one elementary charge on the ion. Charge equilibration lets it leak: fractions of it stay
-# on molecules that are far away, because an atom may exchange charge with any other at no cost.
+# The figure shows the charges of the ion (red) and of the five molecules of water (blue). In the
+# reference, the elementary charge stays on the ion. With charge equilibration, fractions of it are
+# on distant molecules, because all atoms exchange charge at no cost.
 X, y = load_water_curves()
 fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained", sharex=True)
 for ax, state in zip(axes, (-1, 1)):
@@ -77,21 +78,27 @@ axes[0].plot([], [], "-k", label="GAP+kQEq")
 axes[0].legend(frameon=False)
 
 # %%
-# The same, in a minute
-# ---------------------
-# `skqeq.validation.dissociation` does this for any fitted model: here for one of 60 small clusters.
+# Test your own model
+# -------------------
+# `skqeq.validation.dissociation` computes such a path for any fitted model. This model is trained
+# on 60 small clusters.
 clusters, labels = load_water()
 few = [i for i, a in enumerate(clusters) if len(a) < 14][:60]
 
 
-def half(r_cut, **options):
+def part(r_cut, **options):
     soap = SOAPFeaturizer(r_cut=r_cut, cutoff_width=1.5, n_max=4, l_max=3)
     return make_pipeline(soap, CURSparsifier(n_points=50, **options))
 
 
 model = make_pipeline(
-    StructureBlocks([("chi", half(3.5)), ("gap", half((2.5, 4.5), block_weights=(0.8, 0.2)))]),
-    GAPKQEqRegressor(amplitude_gap=10.0, amplitude_chi=3.0, radius_scale=0.7, tol=1e-2),
+    StructureBlocks([("chi", part(3.5)), ("gap", part((2.5, 4.5), block_weights=(0.8, 0.2)))]),
+    GAPKQEqRegressor(
+        amplitude_gap=10.0,
+        amplitude_chi=3.0,
+        response=QEq(hardness=2.7, radius_scale=0.7),
+        tol=1e-2,
+    ),
 )
 model.fit([clusters[i] for i in few], labels[["energy", "forces", "dipole"]][few])
 compact = next(a for a in X if a.info["charge"] == 1 and a.info["expansion"] == 1.0)

@@ -2,15 +2,17 @@
 Molecular dynamics
 ==================
 
-A model that was trained on energies and forces drives molecular dynamics through ASE. The total
-energy tells whether its forces are the derivatives of its energies, and whether these are smooth.
+In this example a model that was trained on energies and forces runs molecular dynamics through ASE.
+The total energy is conserved only if the forces are the derivatives of the energy, and if the
+energy is smooth.
 """
 
 # %%
 # Reference energies
 # ------------------
-# Clusters of rock salt with the energies of rigid ions: charges of ±1 e and an exponential
-# repulsion between all of them. Its parameters are made up, of the size that alkali halides have.
+# The training structures are clusters of rock salt. The reference is a potential of rigid ions with
+# charges of ±1 e and an exponential repulsion. Its parameters are made up, but of a size that is
+# typical of alkali halides.
 import matplotlib.pyplot as plt
 import numpy as np
 from ase import Atoms, units
@@ -23,6 +25,7 @@ from skqeq import (
     CURSparsifier,
     KQEqCalculator,
     KQEqRegressor,
+    QEq,
     SOAPFeaturizer,
     make_targets,
     predict_targets,
@@ -69,18 +72,18 @@ y, y_test = (
 # %%
 # Two models
 # ----------
-# They differ in how the view of an atom ends: DScribe's edge is a small jump, with ``cutoff_width``
-# neighbours fade out.
-edges = {
-    "DScribe's edge": {"r_cut": 4.0},
-    "smooth edge": {"r_cut": 5.0, "cutoff_width": 1.5},
+# The models differ in the cutoff of the descriptor. At DScribe's sharp cutoff the features jump
+# slightly. With ``cutoff_width`` neighbours fade out smoothly.
+cutoffs = {
+    "sharp cutoff": {"r_cut": 4.0},
+    "smooth cutoff": {"r_cut": 5.0, "cutoff_width": 1.5},
 }
 models = {}
-for name, edge in edges.items():
+for name, cutoff in cutoffs.items():
     model = models[name] = make_pipeline(
-        SOAPFeaturizer(n_max=6, l_max=3, **edge),
+        SOAPFeaturizer(n_max=6, l_max=3, **cutoff),
         CURSparsifier(n_points=60),
-        KQEqRegressor(hardness=8.0, radius_scale=0.35, sigma_energy=0.002, tol=1e-4),
+        KQEqRegressor(response=QEq(hardness=8.0, radius_scale=0.35), sigma_energy=0.002, tol=1e-4),
     ).fit(X, y)
     predicted = predict_targets(model, X_test, ["energy", "forces"])
     energy = (predicted["energy"] - y_test["energy"]) / [len(atoms) for atoms in X_test]
@@ -91,8 +94,8 @@ for name, edge in edges.items():
 # %%
 # Constant energy
 # ---------------
-# A cluster is relaxed and heated, then left alone for two picoseconds. The bar shows how far the
-# run is; on this page it would be in the way, and is silent.
+# Relax and heat a cluster, then simulate it at constant energy for two picoseconds. `ProgressBar`
+# shows the progress of a run; ``disable=True`` hides it on this page.
 n_steps = 1000
 total, charges = {}, {}
 for name, model in models.items():
@@ -119,16 +122,17 @@ for name, model in models.items():
 # %%
 # Pictures
 # --------
-# Left: with DScribe's edge the total energy jumps whenever an atom crosses it. With the smooth one
-# what is left is the error of the time step. Right: charges of the sodium ions. The model has seen
-# no charges: that they are close to 1 e it has from energies and forces.
+# Left: with the sharp cutoff, the total energy jumps when an atom crosses it. With the smooth
+# cutoff, only the error of the time step remains. Right: the charges of the sodium ions. The
+# training set contained no charges: the model inferred from energies and forces that they are close
+# to 1 e.
 fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2), layout="constrained")
-for name, color in {"DScribe's edge": "C1", "smooth edge": "C0"}.items():
+for name, color in {"sharp cutoff": "C1", "smooth cutoff": "C0"}.items():
     left.plot(time, total[name], color=color, linewidth=1, label=name)
 left.set(xlabel="time (ps)", ylabel="total energy − mean (meV/atom)")
 left.margins(y=0.2)
 left.legend(frameon=False, loc="upper center", ncols=2)
-charges = np.array(charges["smooth edge"])
+charges = np.array(charges["smooth cutoff"])
 n_bonds = (cluster(4, 2, 2).get_all_distances() < 2.8).sum(axis=1) - 1
 for number, color in {3: "C2", 4: "C4"}.items():
     some = np.flatnonzero((n_bonds == number) & (atoms.symbols == "Na"))

@@ -2,22 +2,29 @@
 Charges in an electric field
 ============================
 
-Charge equilibration answers to a field: charges flow until the gain in the field balances the
-electrostatic energy. The field is not a feature; it belongs to the structure, and a model trained
-without any field can be asked about it.
+In charge equilibration charges respond to a field: charge flows until its energy in the field
+balances the electrostatic energy. The field is a property of the structure and not a feature. A
+model that was trained without fields can therefore predict charges in a field.
 """
 
 # %%
 # A model of dipoles
 # ------------------
-# ``atoms.info["external_field"]`` holds the field in V/Angstrom. Its energy is ``-mu . field``, so
-# that a field along z makes the z component of the dipole grow.
+# ``atoms.info["external_field"]`` is the field in V/Angstrom. Its energy is ``-mu . field``: a
+# field along z increases the z component of the dipole.
 import matplotlib.pyplot as plt
 import numpy as np
 from ase.build import molecule
 from sklearn.pipeline import make_pipeline
 
-from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer, predict_charges, predict_target
+from skqeq import (
+    CURSparsifier,
+    KQEqRegressor,
+    QEq,
+    SOAPFeaturizer,
+    predict_charges,
+    predict_target,
+)
 from skqeq.datasets import load_molecules
 from skqeq.parameters import COULOMB
 from skqeq.plotting import plot_molecule
@@ -28,7 +35,7 @@ axis = atoms.positions[0] / np.linalg.norm(atoms.positions[0])
 
 
 def in_field(strength):
-    """Benzene in a field of this strength (V/Angstrom) along an axis through two carbons."""
+    """Benzene in a field (V/Angstrom) along an axis through two carbon atoms."""
     copy = atoms.copy()
     copy.info["external_field"] = strength * axis
     return copy
@@ -37,29 +44,29 @@ def in_field(strength):
 # %%
 # Induced dipole
 # --------------
-# The response is linear, and its slope, the polarisability, depends on the widths and the hardness
-# of the charges only, not on the electronegativities. Dipoles of molecules without a field say
-# nothing about it: to describe polarisation, choose ``hardness`` (and ``radius_scale``) by data
-# that know about fields.
+# The dipole is a linear function of the field. Its derivative is the polarisability, which depends
+# only on the geometry and on the widths and the hardness of the charges, but not on the
+# electronegativities. Dipoles without a field contain no information about it. To describe
+# polarisation, choose ``hardness`` and ``radius_scale`` with data that include fields.
 fields = np.linspace(-0.5, 0.5, 11)
 induced, models = {}, {}
 for hardness in (0.0, 5.0, 20.0):
     model = make_pipeline(
         SOAPFeaturizer(n_max=6, l_max=4),
         CURSparsifier(n_points=60),
-        KQEqRegressor(sigma_dipole=0.005, hardness=hardness),
+        KQEqRegressor(sigma_dipole=0.005, response=QEq(hardness=hardness)),
     )
     models[hardness] = model.fit(X, y["dipole"])
     D = predict_target(model, [in_field(f) for f in fields], "dipole") @ axis
     induced[hardness] = D
-    slope = np.polyfit(fields, D, 1)[0]
-    print(f"hardness {hardness:4.1f} eV/e^2: polarisability {COULOMB * slope:5.2f} A^3")
+    polarizability = COULOMB * np.polyfit(fields, D, 1)[0]
+    print(f"hardness {hardness:4.1f} eV/e^2: polarisability {polarizability:5.2f} A^3")
 
 # %%
 # Pictures
 # --------
-# Left: how the charges of benzene change in a field of 0.5 V/Angstrom. They move along the field,
-# and their sum does not change. Right: the induced dipole.
+# Left: the change of the charges of benzene in a field of 0.5 V/Angstrom. Charge moves along the
+# field, and the sum of the charges does not change. Right: the induced dipole.
 before, after = predict_charges(models[0.0], [atoms, in_field(0.5)])
 print(f"sum of the changes: {np.sum(after - before):.1e} e")
 

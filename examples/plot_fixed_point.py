@@ -2,17 +2,17 @@
 Gauss-Newton and the fixed point
 ================================
 
-An energy is not linear in the weights, so its fit goes in steps. The published iteration solves for
-the weights at fixed charges, takes the charges of the solution, and repeats
-[Vondrák, Reuter, Margraf, J. Chem. Phys. 159, 054109 (2023)]. For energies these steps are those of
-Gauss-Newton without damping. With forces they are not, and the iteration ends somewhere else.
+The energy is not linear in the weights, so its fit is iterative. The published iteration solves for
+the weights at fixed charges, computes the charges of this solution, and repeats [Vondrák, Reuter,
+Margraf, J. Chem. Phys. 159, 054109 (2023)]. For energies its steps equal those of Gauss-Newton
+without damping. For forces the steps differ, and the iteration converges to another point.
 """
 
 # %%
 # Labels
 # ------
-# Clusters of rock salt with the energies and forces of rigid ions: charges of ±1 e and an
-# exponential repulsion between all of them.
+# The training structures are clusters of rock salt. The reference is a potential of rigid ions with
+# charges of ±1 e and an exponential repulsion.
 import warnings
 
 import matplotlib.pyplot as plt
@@ -22,7 +22,7 @@ from ase.build import bulk
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 
-from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer, make_targets
+from skqeq import CURSparsifier, KQEqRegressor, QEq, SOAPFeaturizer, make_targets
 from skqeq.parameters import COULOMB
 
 rng = np.random.default_rng(0)
@@ -60,11 +60,11 @@ features = make_pipeline(soap, CURSparsifier(n_points=40)).fit_transform(X)
 # %%
 # Fits
 # ----
-# Both algorithms start from the same weights, a fit to charges of ±1 e, and keep the atomic
-# energies of a first fit. The fixed point has no measure of its loss: it takes every step in full,
-# and may not end. After ``max_iter`` steps it would give up with a warning, here a word in the
-# output.
-options = {"hardness": 8.0, "radius_scale": 0.35, "max_iter": 20}
+# Both algorithms start from the same weights, a fit to charges of ±1 e, and use the atomic energies
+# of a first fit. The fixed point does not monitor the loss. It takes each step in full and may not
+# converge. After ``max_iter`` steps it stops with a warning, which the code below turns into a word
+# of the output.
+options = {"response": QEq(hardness=8.0, radius_scale=0.35), "max_iter": 20}
 ions = make_targets(charges=[np.where(atoms.symbols == "Na", 1.0, -1.0) for atoms in X])
 start = KQEqRegressor(**options).fit(features, ions).coef_
 first = KQEqRegressor(**options).fit(features, y["energies"])
@@ -85,13 +85,13 @@ print(f"shortest step: {shortest:g}")
 # %%
 # Pictures
 # --------
-# How far the loss is above the least one. Left: from energies alone both take the same steps.
-# Right: the fixed point leaves out that charges respond to the weights, on which forces depend. It
-# comes to rest above the least loss.
+# The figure shows the difference between the loss and its minimum. Left: with energies only, both
+# algorithms take the same steps. Right: forces depend on how the charges respond to the weights,
+# which the fixed point neglects. It converges to a loss above the minimum.
 #
-# Here no step needs damping. With atomic energies among the unknowns the loss of the fixed point
-# rises in its first step from energies, and with forces it has not come to rest after 30 steps. The
-# loss of Gauss-Newton never rises.
+# In this example no step needs damping. If the atomic energies are fitted too, the loss of the
+# fixed point increases in its first step for energies, and with forces it has not converged after
+# 30 steps. The loss of Gauss-Newton never increases.
 fig, axes = plt.subplots(1, 2, figsize=(10.5, 4.2), layout="constrained")
 styles = {"gauss_newton": ("C0", "o-", "Gauss-Newton"), "fixed_point": ("C1", "x--", "fixed point")}
 for ax, labels in zip(axes, y):

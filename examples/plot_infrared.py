@@ -2,15 +2,16 @@
 Infrared spectrum of water clusters
 ===================================
 
-Light is absorbed where the dipole oscillates. Born effective charges say how the dipole follows the
-atoms, so that its time derivative along a trajectory needs no differences of dipoles, and its power
-spectrum is the infrared spectrum of classical nuclei.
+Matter absorbs light at frequencies at which its dipole oscillates. The infrared spectrum of
+classical nuclei is the power spectrum of the time derivative of the dipole. This derivative follows
+from the velocities and the Born effective charges, without finite differences.
 """
 
 # %%
 # A model
 # -------
-# Energies, forces and dipoles of clusters of three and four molecules, of which none is in a field.
+# The model is trained on energies, forces and dipoles of neutral clusters of up to four molecules
+# without a field.
 import matplotlib.pyplot as plt
 import numpy as np
 from ase import units
@@ -22,6 +23,7 @@ from skqeq import (
     CURSparsifier,
     GAPKQEqRegressor,
     KQEqCalculator,
+    QEq,
     SOAPFeaturizer,
     StructureBlocks,
     predict_born_effective_charges,
@@ -42,17 +44,21 @@ few = [
 ]
 
 
-def half(r_cut, n_points, **options):
+def part(r_cut, n_points, **options):
     soap = SOAPFeaturizer(r_cut=r_cut, cutoff_width=1.5, n_max=4, l_max=3)
     return make_pipeline(soap, CURSparsifier(n_points=n_points, **options))
 
 
 model = make_pipeline(
     StructureBlocks(
-        [("chi", half(3.5, 60)), ("gap", half((2.5, 4.5), 120, block_weights=(0.8, 0.2)))]
+        [("chi", part(3.5, 60)), ("gap", part((2.5, 4.5), 120, block_weights=(0.8, 0.2)))]
     ),
     GAPKQEqRegressor(
-        amplitude_gap=10.0, amplitude_chi=3.0, radius_scale=0.7, sigma_dipole=0.02, tol=1e-2
+        amplitude_gap=10.0,
+        amplitude_chi=3.0,
+        sigma_dipole=0.02,
+        response=QEq(hardness=2.7, radius_scale=0.7),
+        tol=1e-2,
     ),
 )
 model.fit([X[i] for i in few], y[["energy", "forces", "dipole"]][few])
@@ -63,8 +69,8 @@ print(
 # %%
 # Born charges
 # ------------
-# A hydrogen that moves along its bond carries more than its charge: charge flows as the bond
-# stretches. The tensors of all atoms sum to the total charge.
+# The Born charge of a hydrogen atom differs from its charge, because charge flows when a bond
+# stretches. The Born charge tensors of all atoms sum to the total charge times the unit matrix.
 [born] = predict_born_effective_charges(model, [X[few[0]]])
 for symbol in "OH":
     mine = X[few[0]].symbols == symbol
@@ -74,7 +80,7 @@ print("sum", np.abs(born.sum(axis=0)).max().round(10))
 # %%
 # Dynamics
 # --------
-# One cluster is brought to 200 K, then left alone. The frames of the second part are kept.
+# Heat one cluster to 200 K, then simulate it at constant energy and store the frames.
 atoms = X[few[0]].copy()
 atoms.calc = KQEqCalculator(model)
 rng = np.random.default_rng(0)
@@ -87,9 +93,10 @@ with ProgressBar(dynamics, 2400, disable=True):
 # %%
 # Spectrum
 # --------
-# Vibrations of the O-H bonds lie above 3000 1/cm, of the angle near 1500, and what is below are
-# molecules that rotate against each other. A cluster for 1.2 ps gives broad and noisy bands; the
-# places of the bands are those of GFN2-xTB with classical nuclei.
+# Stretching vibrations of O-H bonds are above 3000 1/cm, and bending vibrations are close to 1500
+# 1/cm. Lower frequencies belong to rotations of the molecules against each other. A single cluster
+# and 1.2 ps give broad and noisy bands. Their positions are those of GFN2-xTB with classical
+# nuclei.
 derivatives = dipole_derivatives(model, frames)
 wavenumbers, intensities = infrared_spectrum(derivatives, timestep=2.0, resolution=60.0)
 

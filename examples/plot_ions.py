@@ -1,16 +1,16 @@
 """
-Ions: the total charge is conserved
-===================================
+Ions conserve the total charge
+==============================
 
-The total charge enters as a constraint and not as a feature. The charges of a cation therefore sum
-to +1, whatever was learned.
+The total charge is a constraint and not a feature. The charges of a cation therefore always sum to
++1.
 """
 
 # %%
 # Neutral molecules and ions
 # --------------------------
-# ``atoms.info["charge"]`` holds the total charge in units of e. The dipole of an ion depends on the
-# origin; in skqeq it is about the centre of mass.
+# ``atoms.info["charge"]`` is the total charge in e. The dipole of an ion depends on the origin; in
+# skqeq the origin is the centre of mass.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit
@@ -31,8 +31,9 @@ print(f"{len(X)} neutral structures, {len(train)} ions to train on, {len(test)} 
 # %%
 # Two models
 # ----------
-# One is trained on neutral molecules, the other on these and on ions. Both conserve the charge; an
-# ion has environments that no neutral molecule has, and the second model has seen some.
+# The first model is trained on neutral molecules and ions, the second only on neutral molecules.
+# Both conserve the charge. Ions have environments that do not occur in neutral molecules, and only
+# the first model was trained on some of them.
 data = {
     "neutral + ions": (X + [X_ions[i] for i in train], np.concatenate([y, y_ions[train]])),
     "neutral only": (X, y),
@@ -57,9 +58,9 @@ plot_parity(D_test, predictions).set_title("Held-out ions")
 # %%
 # One geometry, three charges
 # ---------------------------
-# The same geometry with total charges of -1, 0 and +1. Its features and electronegativities are the
-# same in all three; the additional charge spreads over the molecule as it would over a conductor
-# of this shape.
+# These are the charges of one geometry with total charges of -1, 0 and +1. Features and
+# electronegativities are the same in all three. The additional charge spreads over the molecule as
+# over a conductor of the same shape.
 atoms = max((X[i] for i in range(100)), key=lambda atoms: (atoms.symbols == "N").sum())
 states = []
 for charge in (-1, 0, 1):

@@ -2,16 +2,17 @@
 Ten thousand atoms
 ==================
 
-Charge equilibration treats free charge as a metal does. So the charges of a metal particle in a
-field should be those of electrostatics' first example, a conducting sphere. To see it, the particle
-must be large. Its charges come from conjugate gradients, without a matrix.
+Charge equilibration describes charge that moves freely, as in a metal. The charges of a spherical
+metal particle in a field should therefore equal those of a conducting sphere, for which
+electrostatics has an exact solution. The comparison needs a large particle. Its charges are
+computed by conjugate gradients, which do not store the hardness matrix.
 """
 
 # %%
 # Particles
 # ---------
-# Spheres cut from aluminium, in a weak field along x. All electronegativities are equal, so there
-# are no charges without the field. Widths of the Gaussian charges and everything else are defaults.
+# The particles are spheres cut from aluminium, in a weak field along x. All electronegativities are
+# equal, so all charges are zero without the field. All parameters have their defaults.
 import time
 
 import matplotlib.pyplot as plt
@@ -25,7 +26,7 @@ field = 0.01  # V/Angstrom
 
 
 def sphere(radius):
-    """All atoms of the crystal within a radius of one of them."""
+    """All atoms of the crystal within a radius around one atom."""
     n = int(2 * radius / 4.05) + 2
     atoms = bulk("Al", a=4.05, cubic=True) * (n, n, n)
     atoms.positions -= (n // 2) * 4.05
@@ -38,8 +39,8 @@ def sphere(radius):
 # %%
 # Charges
 # -------
-# A conducting sphere of radius R has the dipole ``field R^3 / k_e``. From 6,000 atoms the solver is
-# the iterative one.
+# A conducting sphere of radius R has the dipole ``field R^3 / k_e``. Solved for R, this formula
+# gives the radius of the equivalent sphere. Above 6,000 atoms skqeq uses the iterative solver.
 radii = np.array([8.0, 12.0, 18.0, 26.0, 34.0])
 effective = []
 for radius in radii:
@@ -52,29 +53,31 @@ for radius in radii:
     print(f"{len(atoms):6d} atoms {seconds:6.2f} s   R = {effective[-1]:.2f} A, cut at {radius} A")
 
 # %%
-# The equivalent sphere is smaller than the particle, by about the same fraction of a layer of atoms
-# for all sizes.
+# The equivalent sphere is smaller than the particle. The difference is about the same fraction of
+# an atomic layer for all sizes.
 
 # %%
-# Where the charge is
-# -------------------
-# On the sphere the charge per area is ``3 field cos(theta) / (4 pi k_e)``. In the particle it sits
-# on the outermost atoms. Averages over bands of equal area, divided by the area:
+# Distribution of the charge
+# --------------------------
+# On the sphere the charge per area is ``3 field cos(theta) / (4 pi k_e)``. In the particle the
+# charge is on the outermost atoms. The code sums it over bands of equal area and divides by the
+# area.
 distance = np.linalg.norm(atoms.positions, axis=1)
 cosine = atoms.positions[:, 0] / np.maximum(distance, 1e-9)
 edges = np.linspace(-1.0, 1.0, 16)
 middle = (edges[1:] + edges[:-1]) / 2
-outer = distance > radii[-1] / 2  # near the centre an angle means nothing
+outer = distance > radii[-1] / 2  # the angle of an atom close to the centre is undefined
 band_charge, _ = np.histogram(cosine[outer], edges, weights=charges[outer])
 density = band_charge / (2 * np.pi * effective[-1] ** 2 * np.diff(edges))
 shell = distance > radii[-1] - 4.05
-print(f"charge of one half: {charges[cosine > 0].sum():.2f} e, within one lattice constant of the")
-print(f"surface {charges[shell & (cosine > 0)].sum():.2f} e")
+print(f"charge of one half: {charges[cosine > 0].sum():.2f} e, of which within one lattice")
+print(f"constant of the surface: {charges[shell & (cosine > 0)].sum():.2f} e")
 
 # %%
 # Pictures
 # --------
-# Left: a slice through the centre. Right: the charge per area and that of a conducting sphere.
+# Left: a slice through the centre. Right: the charge per area of the particle and of a conducting
+# sphere.
 fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.6), layout="constrained")
 layer = np.abs(atoms.positions[:, 2]) < 0.1
 x, y, _ = atoms.positions[layer].T

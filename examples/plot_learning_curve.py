@@ -2,13 +2,13 @@
 Learning curve
 ==============
 
-How the error falls with the number of training molecules, by scikit-learn's ``learning_curve``
-with folds by molecule.
+This example shows how the error decreases with the number of training molecules. It uses
+scikit-learn's ``learning_curve`` with folds by molecule.
 """
 
 # %%
-# A scorer is any function of a fitted model, structures and labels; larger must be better. This
-# one returns the negative mean absolute error of the norm of the dipole in Debye.
+# A scorer is a function of a fitted model, structures and labels. A better model must have a larger
+# score. This scorer returns the negative mean absolute error of the norm of the dipole, in Debye.
 import numpy as np
 from sklearn.model_selection import GroupKFold, learning_curve
 from sklearn.pipeline import make_pipeline
@@ -26,8 +26,8 @@ def negative_mae(model, X, y):
 # %%
 # The curve
 # ---------
-# The number of sparse points is fixed; small training sets have fewer environments of the rare
-# elements than that, and all of them are used.
+# The number of sparse points is fixed. Small training sets contain fewer environments of rare
+# elements, and the sparse set then contains all of them.
 import warnings
 
 warnings.filterwarnings("ignore", message="n_points=.* all of them are used")
@@ -57,8 +57,8 @@ for name, model in models.items():
     print(name, dict(zip(sizes.tolist(), errors[name].mean(axis=1).round(3).tolist())))
 
 # %%
-# The line is the mean of the folds, the band spans from the best fold to the worst. Four or five
-# parameters, one per element, are soon determined: classical charge equilibration does not profit
-# from more data.
+# The line is the mean over the folds, and the band extends from the best fold to the worst.
+# Classical charge equilibration does not improve with more data, because few data are enough to
+# determine its four or five parameters, one per element.
 ax = plot_learning_curve(sizes, errors, unit="D", label="MAE of |μ|")
 ax.set_title("Five-fold cross-validation by molecule")

@@ -1,11 +1,11 @@
 """
-Choosing the noise, and knowing the error
-=========================================
+Choose the noise and estimate errors
+====================================
 
-`KQEqRegressorCV` leaves molecules out for many values of the noise, at hardly more cost than one
-fit. The scores are exact: fits without them, one for every fold and noise, give the same. Below,
-these errors are compared with that of molecules which nothing was fitted to, and with what the
-model expects of its own error.
+`KQEqRegressorCV` cross-validates many values of the noise at little more than the cost of one fit.
+Its scores are exact: they equal the scores of separate fits for each fold and each value. This
+example compares the cross-validated errors with the errors on new molecules, and with the errors
+that the model itself predicts.
 """
 
 import matplotlib.pyplot as plt
@@ -19,7 +19,7 @@ from skqeq.model_selection import TargetScorer
 
 X, y, groups = load_molecules(return_groups=True)
 D = y["dipole"]
-# Both copies of a molecule on the same side.
+# Both geometries of a molecule are either in the training set or in the test set.
 train, test = next(GroupKFold(3, shuffle=True, random_state=0).split(X, D, groups))
 X_train, X_test = [X[i] for i in train], [X[i] for i in test]
 soap = SOAPFeaturizer(r_cut=(1.7, 3.5), n_max=6, l_max=4)
@@ -27,8 +27,8 @@ soap = SOAPFeaturizer(r_cut=(1.7, 3.5), n_max=6, l_max=4)
 # %%
 # The noise
 # ---------
-# Twelve noises, five folds by molecule: once by the shortcut, once by brute force with the same
-# features.
+# `KQEqRegressorCV` tries twelve values of the noise in five folds by molecule. `GridSearchCV` does
+# the same with separate fits, for every fourth value and with the same features.
 
 sigmas = np.geomspace(3e-4, 1.0, 12)
 folds = GroupKFold(5)
@@ -45,17 +45,18 @@ brute = GridSearchCV(
     KQEqRegressor(), {"sigma_dipole": sigmas[::4]}, cv=folds, scoring=TargetScorer("dipole")
 ).fit(features, D[train], groups=groups[train])
 print(
-    f"largest difference to brute force: "
+    f"largest difference from separate fits: "
     f"{np.abs(-brute.cv_results_['mean_test_score'] - left_out[::4]).max():.1e} e Angstrom"
 )
 
 # %%
-# The molecules that are left out helped to pick the sparse set. How much that flatters shows a
-# search around the pipeline, which picks it anew in every fold, once for all noises.
+# The sparse set above was selected from all molecules, including the left-out ones. To see how this
+# affects the scores, put the search around the pipeline. It then selects a new sparse set in each
+# fold, once for all values of the noise.
 
 pipeline = make_pipeline(soap, CURSparsifier(n_points=100), KQEqRegressor())
-picked_anew = KQEqRegressorCV(pipeline, sigmas=sigmas, cv=folds, scoring="rmse")
-picked_anew.fit(X_train, D[train], groups=groups[train])
+refined = KQEqRegressorCV(pipeline, sigmas=sigmas, cv=folds, scoring="rmse")
+refined.fit(X_train, D[train], groups=groups[train])
 
 phi_test, refitted = model[:-1].transform(X_test), search.best_estimator_
 unseen = []
@@ -67,9 +68,9 @@ refitted.set_params(**search.best_params_).refit()
 # %%
 # The error of a prediction
 # -------------------------
-# Its standard deviation has two parts, what labels leave open of the weights, and what the sparse
-# set cannot see. `calibration_` scales it by the errors of what was left out, and `noise_` is what
-# comes on top of labels.
+# The standard deviation of a prediction has two parts: the uncertainty of the weights given the
+# labels, and the part of the environments that the sparse set cannot describe. `calibration_`
+# scales it to match the errors of left-out molecules. `noise_` is the additional noise of a label.
 
 predicted, std = model.predict(X_test, return_std=True)
 expected = np.sqrt(std**2 + search.noise_["dipole"] ** 2).ravel()
@@ -77,11 +78,14 @@ errors = np.abs(predicted - D[test]).ravel()
 order = np.argsort(expected)
 bins = np.array_split(order, 8)
 
+# %%
+# Left: errors as a function of the noise; the grey line is the chosen value. Right: the errors on
+# new molecules against the predicted errors. Each bin contains an eighth of the components.
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
-left.loglog(sigmas, left_out, "-", label="left out, shortcut")
-left.loglog(sigmas[::4], -brute.cv_results_["mean_test_score"], "o", label="left out, brute force")
-left.loglog(sigmas, picked_anew.cv_results_["rmse_dipole"], ":", label="sparse set picked anew")
-left.loglog(sigmas, unseen, "--", label="molecules not trained on")
+left.loglog(sigmas, left_out, "-", label="cross-validation, KQEqRegressorCV")
+left.loglog(sigmas[::4], -brute.cv_results_["mean_test_score"], "o", label="separate fits")
+left.loglog(sigmas, refined.cv_results_["rmse_dipole"], ":", label="new sparse set in each fold")
+left.loglog(sigmas, unseen, "--", label="new molecules")
 left.axvline(search.best_params_["sigma_dipole"], color="0.7", lw=1)
 left.set(xlabel="noise of the dipole / e Å", ylabel="RMSE of a component / e Å")
 left.legend(frameon=False)
@@ -90,10 +94,10 @@ right.loglog(
     [np.sqrt(np.mean(expected[b] ** 2)) for b in bins],
     [np.sqrt(np.mean(errors[b] ** 2)) for b in bins],
     "o-",
-    label="RMSE of an eighth",
+    label="RMSE in bins",
 )
 ends = np.array([expected.min(), expected.max()])
-right.loglog(ends, ends, "k:", lw=1, label="as expected")
-right.set(xlabel="expected error / e Å", ylabel="error / e Å", ylim=(1e-4, None))
+right.loglog(ends, ends, "k:", lw=1, label="error = predicted error")
+right.set(xlabel="predicted error / e Å", ylabel="error / e Å", ylim=(1e-4, None))
 right.legend(frameon=False)
 plt.show()

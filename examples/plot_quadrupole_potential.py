@@ -2,15 +2,15 @@
 Electrostatic potential and quadrupole
 ======================================
 
-What a molecule looks like from outside: the potential of the predicted charges around it, and the
-multipoles that describe it from afar.
+This example computes the electrostatic potential of the predicted charges around a molecule, and
+the multipole moments that describe this potential at large distances.
 """
 
 # %%
 # Model
 # -----
-# Dipoles and charges are the labels. Of the planar held-out molecules of ten or more atoms, the one
-# with the largest predicted dipole is drawn.
+# The labels are dipoles and charges. The figure will show the planar held-out molecule of ten or
+# more atoms with the largest predicted dipole.
 import matplotlib.pyplot as plt
 import numpy as np
 from ase.data.vdw import vdw_radii
@@ -34,7 +34,7 @@ model.fit([X[i] for i in train], y[train])
 
 
 def axes_of(atoms):
-    """Centre of mass, and the principal axes from the longest to the shortest extent."""
+    """Centre of mass, and the principal axes from the largest to the smallest extent."""
     center = atoms.get_center_of_mass()
     return center, np.linalg.svd(atoms.positions - center)[2]
 
@@ -53,13 +53,13 @@ print(f"{atoms.get_chemical_formula()}, {thickness(atoms):.2f} Angstrom thick")
 # %%
 # Potential
 # ---------
-# ``info["potential_points"]`` says where, the target ``"potential"`` is the potential there, in V.
-# Close to the nuclei it is that of the model's Gaussian charges and means little; the map leaves
-# out what is inside the van der Waals spheres.
+# The target ``"potential"`` is the potential in V at the points in ``info["potential_points"]``.
+# Close to the nuclei it is dominated by the Gaussian shape of the charges, which has no physical
+# meaning. The map therefore omits points inside the van der Waals spheres.
 
 
 def potential_at(points):
-    """Potential of the predicted charges at points (..., 3)."""
+    """Potential of the predicted charges at points of shape (..., 3)."""
     atoms.info["potential_points"] = points.reshape(-1, 3)
     return predict_target(model, [atoms], "potential")[0].reshape(points.shape[:-1])
 
@@ -73,10 +73,11 @@ V = np.ma.masked_where(inside, potential_at(plane))
 # %%
 # Multipoles
 # ----------
-# Far away, along a unit vector n and at the distance R, the potential of a neutral molecule is
-# ``k (mu . n / R^2 + n . Theta n / R^3 + ...)`` with the traceless quadrupole ``Theta``, given as
-# xx, yy, zz, yz, xz, xy about the centre of mass. The root mean square over a sphere of what the
-# expansion leaves falls with one more power of the radius for every term.
+# At a large distance R along a unit vector n, the potential of a neutral molecule is
+# ``k (mu . n / R^2 + n . Theta n / R^3 + ...)``. The traceless quadrupole ``Theta`` has the
+# components xx, yy, zz, yz, xz, xy about the centre of mass. The code subtracts one term after the
+# other from the potential, and computes the root mean square of the remainder over a sphere. With
+# each term the remainder decays by one more power of the radius.
 [mu] = predict_target(model, [atoms], "dipole")
 [Theta] = predict_target(model, [atoms], "quadrupole")
 print("dipole (e*A):", mu.round(3))
@@ -87,20 +88,23 @@ Theta = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
 n = np.random.default_rng(0).normal(size=(400, 3))
 n /= np.linalg.norm(n, axis=1, keepdims=True)
 radii = np.geomspace(5.0, 50.0, 15)
-rest = {"charges": [], "minus dipole": [], "minus dipole and quadrupole": []}
+remainders = {"charges": [], "minus dipole": [], "minus dipole and quadrupole": []}
 for R in radii:
     W = potential_at(center + R * n)
-    for name, term in zip(rest, (0.0, n @ mu / R**2, np.einsum("ia,ab,ib->i", n, Theta, n) / R**3)):
+    for name, term in zip(
+        remainders, (0.0, n @ mu / R**2, np.einsum("ia,ab,ib->i", n, Theta, n) / R**3)
+    ):
         W = W - COULOMB * term
-        rest[name].append(np.sqrt(np.mean(W**2)))
-for name, values in rest.items():
-    slope = np.log(values[-1] / values[-4]) / np.log(radii[-1] / radii[-4])
-    print(f"{name}: falls as R^{slope:.2f}")
+        remainders[name].append(np.sqrt(np.mean(W**2)))
+for name, values in remainders.items():
+    power = np.log(values[-1] / values[-4]) / np.log(radii[-1] / radii[-4])
+    print(f"{name}: decays as R^{power:.2f}")
 
 # %%
 # Pictures
 # --------
-# Left: the potential in the plane of the molecule. Right: its decay.
+# Left: the potential in the plane of the molecule. Right: the decay of the potential and of the
+# remainders.
 fig, (left, right) = plt.subplots(
     1, 2, figsize=(11.5, 4.6), layout="constrained", width_ratios=[1.4, 1]
 )
@@ -116,7 +120,7 @@ for symbol, a, b in zip(atoms.symbols, x, z):
     left.text(a, b, symbol, ha="center", va="center_baseline", fontsize=8, zorder=3)
 fig.colorbar(filled, ax=left, label="potential (V)", format="%.1f", ticks=levels[::6])
 left.set(xlabel="Å", ylabel="Å", aspect="equal", title=atoms.get_chemical_formula())
-for name, values in rest.items():
+for name, values in remainders.items():
     right.loglog(radii, values, "o-", markersize=4, label=name)
 right.set_xticks([5, 10, 20, 50], ["5", "10", "20", "50"])
 right.set_xticks([], minor=True)

@@ -2,17 +2,19 @@
 A surface slab
 ==============
 
-Molecules, crystals and slabs can stand in one training set. Here a model learns the charges of
-magnesium oxide from clusters, crystals and thin slabs, and predicts thicker ones.
+A training set can contain molecules, crystals and slabs. In this example a model learns the charges
+of magnesium oxide from clusters, crystals and thin slabs, and predicts the charges of thicker
+slabs.
 """
 
 # %%
 # Reference charges
 # -----------------
-# The labels are synthetic: every bond of length r carries ``exp((1.693 - r) / 0.37)`` elementary
-# charges from oxygen to magnesium, the bond valence of Brese and O'Keeffe, Acta Cryst. B47, 192
-# (1991). Such charges sum to zero, and an atom with fewer neighbours has less charge. They come
-# neither from quantum chemistry nor from charge equilibration.
+# The labels are synthetic. Each bond of length r adds ``exp((1.693 - r) / 0.37)`` elementary
+# charges to magnesium and subtracts them from oxygen. This is the bond valence of Brese and
+# O'Keeffe, Acta Cryst. B47, 192 (1991). These charges sum to zero, and an atom with fewer
+# neighbours has a smaller charge. They come neither from quantum chemistry nor from charge
+# equilibration.
 import matplotlib.pyplot as plt
 import numpy as np
 from ase import Atoms
@@ -39,8 +41,9 @@ def reference(atoms):
 # %%
 # Structures
 # ----------
-# A slab is periodic along two cell vectors, ``pbc = (True, True, False)``. The third one has no
-# meaning; here it is absent. On some slabs a molecule stands upright, Mg down, on an oxygen.
+# A slab is periodic along two cell vectors, ``pbc = (True, True, False)``. The third cell vector
+# has no effect and is zero here. Some slabs carry an upright MgO molecule, with Mg bound to a
+# surface oxygen.
 
 
 def slab(n_layers, size=1, molecule=False):
@@ -54,7 +57,7 @@ def slab(n_layers, size=1, molecule=False):
 
 
 def cluster(*shape):
-    """A block cut out of the crystal, with bonds shortened at random."""
+    """A block cut from the crystal, with randomly shortened bonds."""
     atoms = crystal * 2
     atoms = atoms[(atoms.positions < np.array(shape) * spacing - 0.1).all(axis=1)]
     return Atoms(atoms.symbols, rng.uniform(0.9, 1.0) * atoms.positions)
@@ -75,7 +78,8 @@ print(f"{len(X)} structures of 2 to {max(map(len, X))} atoms")
 # %%
 # A thicker slab
 # --------------
-# Eight layers, where the model has seen two and four. Inside, the ions are those of the crystal.
+# The model was trained on slabs of two and four layers, and predicts slabs of eight. Inside these
+# slabs the charges approach those of the crystal.
 model = make_pipeline(
     SOAPFeaturizer(r_cut=3.5, n_max=6, l_max=4),
     CURSparsifier(n_points=80),
@@ -95,8 +99,9 @@ print(f"charge of Mg: crystal {q_crystal.max():.3f} e, inside the slab {inside:.
 # %%
 # Why a slab is not a crystal with a gap
 # --------------------------------------
-# The molecules give the slab a dipole. In a box with ``pbc=True`` every slab stands in the field of
-# all others, which dies out only with the inverse of the vacuum. A slab has no such neighbours.
+# The molecules give the slab a dipole. In a box with ``pbc=True``, each slab is in the field of its
+# periodic images. This field decays only as the inverse of the vacuum. An isolated slab has no
+# images along its normal.
 vacuum = np.array([10.0, 15.0, 20.0, 30.0, 50.0, 100.0])
 cells = [atoms.cell + np.diag([0.0, 0.0, np.ptp(z) + gap]) for gap in vacuum]
 boxes = [Atoms(atoms, cell=cell, pbc=True) for cell in cells]
@@ -106,21 +111,22 @@ print("slab:", dipole.round(3), "e*A")
 print("boxes:", np.round(in_box, 3), "e*A")
 
 # %%
-# A field may point along the normal. The charges screen it as those of a metal plate of about the
-# same thickness would: charge equilibration makes a conductor of everything, even of an oxide.
-# Dipoles of displaced ions inside the slab are screened too. Do not trust the dipole of a thick
-# insulator, however good its charges are.
+# A field may point along the normal. The charges screen it like a metal plate of about the same
+# thickness, because charge equilibration describes every material as a conductor, even an oxide. It
+# also screens the dipoles of displaced ions inside the slab. The dipole of a thick insulator is
+# therefore unreliable, even if its charges are accurate.
 clean = [slab(8), slab(8)]
 clean[1].info["external_field"] = [0.0, 0.0, 0.1]
 without, within = predict_target(model, clean, "dipole")[:, 2]
 plate = 4 * np.pi * COULOMB * (within - without) / 0.1 / clean[0].cell.area(2)
-print(f"metal plate {plate:.1f} A, first to last layer {7 * spacing:.1f} A")
+print(f"equivalent metal plate {plate:.1f} A, first to last layer {7 * spacing:.1f} A")
 
 # %%
 # Pictures
 # --------
-# Left: a plane of atoms through the molecules. Colours tell how charges differ from those in the
-# crystal. Middle: all atoms. Right: the box approaches the slab, on a reciprocal scale.
+# Left: a plane of atoms through the molecules, coloured by the difference of the charge from that
+# in the crystal. Middle: all charges against the height. Right: the dipole in a box approaches that
+# of the slab as the vacuum grows, on a reciprocal scale.
 fig, (left, middle, right) = plt.subplots(
     1, 3, figsize=(13, 4.8), layout="constrained", width_ratios=[1.35, 1, 1]
 )

@@ -2,16 +2,17 @@
 Forces through a socket
 =======================
 
-i-PI, and other programs that move atoms, ask for forces through a socket. ASE speaks the protocol
-of i-PI on both sides: here its server relaxes a cluster, and a client answers with a model.
+i-PI and other simulation programs request forces through a socket. ASE implements both sides of the
+protocol. In this example ASE's server relaxes a cluster, and a client provides the forces of a
+model.
 """
 
 # %%
 # A model
 # -------
-# Cubes of four sodium and four chloride ions, pushed out of their places, with energies and forces
-# of rigid ions as in :ref:`sphx_glr_auto_examples_plot_dynamics.py`. Loose labels of their charges
-# tell the fit where to start.
+# The training structures are cubes of four sodium and four chloride ions with random displacements.
+# The reference is the potential of rigid ions of :ref:`sphx_glr_auto_examples_plot_dynamics.py`.
+# Labels of the charges, with a large noise, determine the start of the fit.
 import os
 import threading
 
@@ -22,7 +23,7 @@ from ase.calculators.socketio import SocketClient, SocketIOCalculator
 from ase.optimize import BFGS
 from sklearn.pipeline import make_pipeline
 
-from skqeq import CURSparsifier, KQEqCalculator, KQEqRegressor, SOAPFeaturizer, make_targets
+from skqeq import CURSparsifier, KQEqCalculator, KQEqRegressor, QEq, SOAPFeaturizer, make_targets
 from skqeq.parameters import COULOMB
 
 rng = np.random.default_rng(0)
@@ -54,16 +55,16 @@ charges = [np.where(atoms.symbols == "Na", 1.0, -1.0) for atoms in X]
 model = make_pipeline(
     SOAPFeaturizer(r_cut=5.0, n_max=6, l_max=3, cutoff_width=1.5),
     CURSparsifier(n_points=60),
-    KQEqRegressor(hardness=8.0, radius_scale=0.35, sigma_charges=0.2, tol=1e-4),
+    KQEqRegressor(response=QEq(hardness=8.0, radius_scale=0.35), sigma_charges=0.2, tol=1e-4),
 ).fit(X, make_targets(energy=energies, forces=forces, charges=charges))
 
 # %%
 # Client and server
 # -----------------
-# A client knows which atoms it has; through the socket come positions and cells, back go energies,
-# forces and virials. Total charge and field are not part of the protocol: they belong into the
-# ``info`` of the client's atoms. The client usually runs in another process or on another computer.
-# Instead of the server that ASE starts here, it could be given the address of i-PI.
+# The client holds the atoms. It receives positions and cells through the socket, and returns
+# energies, forces and virials. The protocol does not transmit the total charge and the field: set
+# them in the ``info`` of the client's atoms. The client usually runs in another process or on
+# another computer. To use i-PI in place of ASE's server, give the client the address of i-PI.
 atoms = cube(0.15)
 name = f"skqeq_{os.getpid()}"
 
@@ -87,14 +88,15 @@ thread.join()
 print(f"relaxed in {relaxation.nsteps} steps")
 
 # %%
-# The same atoms, without a socket, have the same energy.
+# Without a socket the model gives the same energy.
 moved.calc = KQEqCalculator(model)
 print(f"{moved.get_potential_energy():.6f} eV, through the socket {images[-1][1]:.6f} eV")
 
 # %%
 # Picture
 # -------
-# The energies that the server got, and the reference for the same geometries.
+# The figure compares the energies that the server received with the reference energies of the same
+# geometries.
 predicted = np.array([energy for _, energy in images])
 expected = np.array([reference(image)[0] for image, _ in images])
 fig, ax = plt.subplots(figsize=(5.6, 3.8), layout="constrained")

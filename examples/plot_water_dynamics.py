@@ -2,16 +2,17 @@
 A water cluster in a strong field
 =================================
 
-Dynamics of neutral clusters in a field of 0.2 V/Å along z, between walls 60 Å apart. In nature
-molecules turn into the field and hardly any charge leaves them. Charge equilibration lets charge
-flow through the cluster, and what is charged is pulled away; with `skqeq.ChargeFlow` it stays.
+This example runs dynamics of neutral clusters in a field of 0.2 V/Å along z, between walls 60 Å
+apart. In reality the molecules align with the field and exchange almost no charge. With charge
+equilibration, charge flows through the cluster, and the field pulls the charged molecules away.
+With `skqeq.ChargeFlow` the charges of the molecules stay much smaller.
 """
 
 # %%
 # Long runs
 # ---------
-# ``benchmarks/flow_dynamics.py`` starts from ten molecules drawn out along the field, with models
-# of 1500 clusters, and keeps the largest charge that a molecule has.
+# ``benchmarks/flow_dynamics.py`` uses models that were trained on 1500 clusters. It starts from ten
+# molecules elongated along the field, and stores the largest charge of a molecule over time.
 import csv
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from skqeq import (
     CURSparsifier,
     GAPKQEqRegressor,
     KQEqCalculator,
+    QEq,
     SOAPFeaturizer,
     StructureBlocks,
 )
@@ -54,37 +56,38 @@ ax.legend(frameon=False)
 # %%
 # Short runs
 # ----------
-# The same with small models of neutral clusters and six molecules, for a tenth of a picosecond.
+# Repeat the experiment for a tenth of a picosecond, with small models of neutral clusters and six
+# molecules.
 X, y = load_water()
 few = [
     i for i, atoms in enumerate(X) if atoms.info["charge"] == 0 and atoms.info["n_molecules"] <= 4
 ][:80]
 
 
-def half(r_cut, **options):
+def part(r_cut, **options):
     soap = SOAPFeaturizer(r_cut=r_cut, cutoff_width=1.5, n_max=4, l_max=3)
     return make_pipeline(soap, CURSparsifier(n_points=60, **options))
 
 
 curves, _ = load_water_curves()
 start = next(a for a in curves if a.info["charge"] == 0 and a.info["expansion"] == 1.0)
-models = {
-    "kQEq": {"radius_scale": 0.7},
-    "ChargeFlow": {"radius_scale": 1.0, "hardness": 0.0, "response": ChargeFlow(0.1, 0.15)},
+responses = {
+    "kQEq": QEq(hardness=2.7, radius_scale=0.7),
+    "ChargeFlow": ChargeFlow(softness=0.1, range=0.15, radius_scale=1.0),
 }
-for name, options in models.items():
+for name, response in responses.items():
     model = make_pipeline(
-        StructureBlocks([("chi", half(3.5)), ("gap", half((2.5, 4.5), block_weights=(0.8, 0.2)))]),
-        GAPKQEqRegressor(amplitude_gap=10.0, amplitude_chi=3.0, tol=1e-2, **options),
+        StructureBlocks([("chi", part(3.5)), ("gap", part((2.5, 4.5), block_weights=(0.8, 0.2)))]),
+        GAPKQEqRegressor(amplitude_gap=10.0, amplitude_chi=3.0, response=response, tol=1e-2),
     )
     model.fit([X[i] for i in few], y[["energy", "forces", "dipole"]][few])
     atoms = start.copy()
     atoms.info = {"charge": 0, "external_field": [0.0, 0.0, 0.2]}
-    walls = [(0, 0, sign, -30.0) for sign in (1, -1)]  # beyond them a spring pulls back
+    walls = [(0, 0, sign, -30.0) for sign in (1, -1)]  # a spring acts beyond a wall
     atoms.set_constraint([Hookean(i, wall, 5.0) for i in range(len(atoms)) for wall in walls])
     atoms.calc = KQEqCalculator(model)
     rng = np.random.default_rng(0)
-    # A normal distribution of momenta: ASE's function for it changes its name in 3.29.
+    # Draw momenta directly, because ASE 3.29 renames its function for this.
     momenta = np.sqrt(atoms.get_masses() * units.kB * 300)[:, None]
     atoms.set_momenta(momenta * rng.normal(size=(len(atoms), 3)))
     warm = {"temperature_K": 300, "friction": 0.005 / units.fs, "fixcm": False, "rng": rng}

@@ -2,16 +2,17 @@
 Water clusters in a field
 =========================
 
-A model answers to fields whether its training data hold any or not. Beside the reference: the
-energy in a field, and the charge that it moves from molecule to molecule.
+A model can predict structures in fields even if its training data contain no fields. This example
+compares energies in a field, and the charge that the field moves between molecules, with GFN2-xTB.
 """
 
 # %%
 # The benchmark
 # -------------
-# ``benchmarks/gap_accuracy.py`` trains one model on clusters of which a quarter are in a field, and
-# one on clusters without. What both say of clusters of six molecules in fields along x, y and z,
-# and what GFN2-xTB says, is in a table.
+# ``benchmarks/gap_accuracy.py`` trains two models. In the training set of the first model a quarter
+# of the clusters are in a field; the training set of the second contains no fields. A table stores
+# the predictions of both, and the reference values, for clusters of six molecules in fields along
+# x, y and z.
 import csv
 from pathlib import Path
 
@@ -25,10 +26,10 @@ rows = [r for r in csv.DictReader(path.open(encoding="utf-8")) if r["curve"] == 
 
 
 def curve(state, axis, name):
-    """Fields along an axis, energies, and charges of the molecules."""
+    """Fields along an axis, with energies and charges of the molecules."""
     mine = [r for r in rows if int(r["charge"]) == state]
     mine = [r for r in mine if all(float(r[b]) == 0.0 for b in "xyz" if b != axis)]
-    # The field of zero stands in the table once for every axis.
+    # The table contains the field of zero once for each axis.
     by_field = {float(r[axis]): r for r in mine}
     fields = np.array(sorted(by_field))
     energies = np.array([float(by_field[f][f"{name} energy"]) for f in fields])
@@ -39,10 +40,10 @@ def curve(state, axis, name):
 # %%
 # Energy
 # ------
-# The slope is the dipole, the curvature the polarisability. The energy of an ion also holds the
-# charge times its place in the field. Curvatures depend on the geometry, the widths and the
-# hardness of the charges alone, and no label of a field can change them. So the two models lie on
-# top of each other.
+# The first derivative of the energy with respect to the field is the negative dipole, and the
+# second is the negative polarisability. The energy of an ion also depends on its position in the
+# field. The polarisability depends only on the geometry and on the widths and the hardness of the
+# charges. Labels in fields cannot change it, so the curves of both models coincide.
 fig, axes = plt.subplots(1, 3, figsize=(11.5, 3.8), layout="constrained")
 for ax, (state, title) in zip(axes, STATES.items()):
     for axis, marker in zip("xyz", "os^"):
@@ -58,25 +59,25 @@ axes[0].plot([], [], "ok", markersize=3, label="GFN2-xTB")
 axes[0].legend(frameon=False)
 
 # %%
-# What the field moves
-# --------------------
-# The change of the charge of every molecule, from no field to 0.2 V/Å. In the reference molecules
-# polarise, and hardly any charge leaves them; in charge equilibration it flows from one end of the
-# cluster to the other, as through a piece of metal.
+# Charge moved by the field
+# -------------------------
+# The figure shows the change of the charge of each molecule between zero field and 0.2 V/Å. In the
+# reference, molecules polarise but exchange almost no charge. In charge equilibration, charge flows
+# from one end of the cluster to the other, as through a piece of metal.
 fig, ax = plt.subplots(figsize=(4.8, 4.4), layout="constrained")
 for name, color in MODELS.items():
     truth, predicted = [], []
     for state in STATES:
         for axis in "xyz":
-            for model, kept in (("GFN2-xTB", truth), (name, predicted)):
+            for model, changes in (("GFN2-xTB", truth), (name, predicted)):
                 charges = curve(state, axis, model)[2]
-                kept.append(charges[-1] - charges[4])
+                changes.append(charges[-1] - charges[4])
     truth, predicted = np.concatenate(truth), np.concatenate(predicted)
     ax.plot(truth, predicted, ".", color=color, label=name)
-    slope = truth @ predicted / (truth @ truth)
+    ratio = truth @ predicted / (truth @ truth)
     print(
         f"{name}: charge moved {np.abs(predicted).mean():.3f} e per molecule, GFN2-xTB "
-        f"{np.abs(truth).mean():.3f} e, slope {slope:.1f}"
+        f"{np.abs(truth).mean():.3f} e, ratio {ratio:.1f}"
     )
 ends = np.array(ax.get_xlim())
 ax.plot(ends, ends, "k-", linewidth=0.8)
@@ -86,9 +87,9 @@ ax.legend(frameon=False)
 # %%
 # Polarisability
 # --------------
-# The curvature of the energy: mean over the axes, per molecule. GFN2-xTB itself polarises too
-# little (a molecule of water has 1.4 Å³), charge equilibration too much, the more the larger the
-# cluster.
+# The polarisability per molecule follows from the second derivative of the energy, averaged over
+# the axes. GFN2-xTB underestimates it: a molecule of water has 1.4 Å³. Charge equilibration
+# overestimates it, and the error grows with the size of the cluster.
 for state, title in STATES.items():
     for name in ("GFN2-xTB", *MODELS):
         curvature = []

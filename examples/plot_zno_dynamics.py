@@ -2,16 +2,17 @@
 A particle of zinc oxide
 ========================
 
-A model that has seen clusters of 20 to 60 atoms moves a particle of 200. Over ten picoseconds its
-total energy must stay what it was.
+A model that was trained on clusters of 20 to 60 atoms simulates a particle of 200 atoms. This
+example tests whether its total energy is conserved for ten picoseconds.
 """
 
 # %%
 # The benchmark
 # -------------
-# Everything comes from ``benchmarks/zno_dynamics.py``, which took minutes to make the long run and
-# keeps it in a table. The energies it learns are those of rigid ions: charges of ±1 e, and
-# exponential repulsion of oxygen by both elements. Structures are snapshots of clusters at 600 K.
+# The code is in ``benchmarks/zno_dynamics.py``. The long run takes minutes, so its results are
+# stored in a table. The reference is a potential of rigid ions with charges of ±1 e and an
+# exponential repulsion between oxygen and both elements. The training structures are snapshots of
+# clusters at 600 K.
 import sys
 from pathlib import Path
 
@@ -28,9 +29,10 @@ print(f"{len(X)} structures of {min(map(len, X))} to {max(map(len, X))} atoms")
 # %%
 # A short run
 # -----------
-# Two models differ in how the view of an atom ends: DScribe's edge is a jump, with ``cutoff_width``
-# neighbours fade out. Each moves the particle, which comes from a thermostat of 300 K, for a
-# quarter of a picosecond at constant energy.
+# Two models differ in the cutoff of the descriptor. At DScribe's sharp cutoff ("DScribe's edge")
+# the features jump; with ``cutoff_width`` ("smooth edge") neighbours fade out. The particle starts
+# from a thermostat at 300 K. Each model simulates it for a quarter of a picosecond at constant
+# energy.
 for edge, width in zno.EDGES.items():
     model = zno.trained(X, y, width)
     change, scatter = zno.drift(zno.dynamics(model, particle, 0.25, disable=True))
@@ -39,9 +41,9 @@ for edge, width in zno.EDGES.items():
 # %%
 # The long run
 # ------------
-# Ten picoseconds are 5,000 steps of 2 fs. Left: the total energy. With DScribe's edge it wanders,
-# by little: every atom that crosses the edge is a small jump. Right: the temperature, whose changes
-# are energy that goes back and forth between motion and bonds.
+# Ten picoseconds are 5,000 steps of 2 fs. Left: the total energy. With the sharp cutoff it drifts
+# slightly, because it jumps when an atom crosses the cutoff. Right: the temperature. It fluctuates
+# as energy is exchanged between motion and bonds.
 fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2), layout="constrained")
 for (edge, run), color in zip(zno.read().items(), ("C1", "C0")):
     change, scatter = zno.drift(run)

@@ -129,8 +129,8 @@ def explore(
         of_structures[name] = _property(values)
     # White is zero: the scale is symmetric, and not empty if there are no charges.
     largest = float(np.abs(of_atoms["charge"]["values"]).max()) or 1.0
-    colors = {"property": "charge", "palette": "bwr", "transform": "linear"}
-    colors |= {"min": -largest, "max": largest}
+    limits = {"min": -largest, "max": largest}
+    colors = {"property": "charge", "palette": "bwr", "transform": "linear", **limits}
     atoms = [structure.to_atoms() for structure in checked]
     data = chemiscope.create_input(
         structures=atoms,

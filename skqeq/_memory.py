@@ -200,8 +200,9 @@ def set_memory_budget(n_bytes: float) -> None:
     ----------
     n_bytes : float
         Bytes, such as ``8e9``; with 0 nothing is kept. The default is 2 GiB, unless the environment
-        variable ``SKQEQ_MEMORY`` holds another number when skqeq is imported. Worker processes on
-        the same machine divide the available part of the budget of their parent.
+        variable ``SKQEQ_MEMORY`` holds another number when skqeq is imported. Worker processes
+        of a fit divide what is available in their parent, if they run on the same machine. Each
+        worker process of a search by scikit-learn has the full default.
 
     See Also
     --------

@@ -189,9 +189,9 @@ class LabelledKFold(BaseCrossValidator):
         labelled = np.array([has_label(value) for value in table[self.target]])
         n_labelled = labelled.sum() if groups is None else len(set(np.asarray(groups)[labelled]))
         if n_labelled < self.n_splits:
-            what = "structures" if groups is None else "groups"
+            units = "structures" if groups is None else "groups"
             raise ValueError(
-                f"n_splits={self.n_splits}, but only {n_labelled} {what} have {self.target}"
+                f"n_splits={self.n_splits}, but only {n_labelled} {units} have {self.target}"
             )
         kind = StratifiedKFold if groups is None else StratifiedGroupKFold
         folds = kind(self.n_splits, shuffle=self.shuffle, random_state=self.random_state)

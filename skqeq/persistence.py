@@ -1,4 +1,4 @@
-"""Models on disk, in files that are safe to load, have a format number, and are written whole."""
+"""Model files that are safe to load, carry a format number, and are never half written."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FORMAT = 6
 SUFFIX = ".skqeq"
 # Members of a file of `save`.
 ABOUT, MODEL = "about.json", "model.skops"
-# Member of `MODEL` in which skops describes the object, by types and their content.
+# Member of the skops file that lists all types.
 SCHEMA = "schema.json"
 PACKAGES = ("skqeq", "numpy", "scipy", "scikit-learn", "dscribe", "ase")
 
@@ -106,7 +106,7 @@ def save(model: Model, path: PathType) -> None:
     ...     skqeq.load(f"{folder}/model.skqeq")
     QEqRegressor()
     """
-    import skops.io  # takes half a second, which is only worth while for those who save models
+    import skops.io  # here, because it takes half a second, and not everybody saves models
 
     data = _with_names(skops.io.dumps(model), _public_names().get)
     foreign = sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED_TYPES))
@@ -186,7 +186,7 @@ def load(path: PathType) -> Any:
 
 
 def _public_names():
-    """Names in files of the types in `TYPES`, by the names that the types have in memory."""
+    """The names of types in files, by the module and name under which they are defined now."""
     names = {}
     for name, importable in TYPES.items():
         module, _, attribute = importable.rpartition(".")
@@ -196,10 +196,10 @@ def _public_names():
 
 
 def _with_names(data: bytes, renamed: Callable[[str], str | None]) -> bytes:
-    """A file of skops in which types are renamed, wherever `renamed` returns a new name.
+    """Rename types in a file of skops; `renamed` returns the new name of a type, or None.
 
-    skops stores the module in which a type is defined. This module is private, and another one as
-    soon as the type is moved to another file.
+    skops stores the module in which a type is defined. This module is private, and changes when the
+    type is moved to another file.
     """
     result = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(result, "w") as target:
@@ -253,7 +253,8 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         with open(temporary, "r+b") as file:
-            os.fsync(file.fileno())  # or else a crash may leave the new name without the content
+            # The content must be on disk before the name: a crash could lose both files otherwise.
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

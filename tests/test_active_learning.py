@@ -1,4 +1,4 @@
-"""Active learning on clusters of salt, whose reference is a pair potential.
+"""Active learning on salt clusters; the reference is a pair potential.
 
 As a script, this file starts a run, kills it, and starts it again until it is done.
 """
@@ -54,14 +54,14 @@ def salt_labels(atoms):
             r = np.linalg.norm(d)
             repulsion = REPULSION * np.exp(-r / RHO)
             energy += COULOMB * z[i] * z[j] / r + repulsion
-            slope = -COULOMB * z[i] * z[j] / r**2 - repulsion / RHO
-            forces[i] -= slope * d / r
-            forces[j] += slope * d / r
+            derivative = -COULOMB * z[i] * z[j] / r**2 - repulsion / RHO
+            forces[i] -= derivative * d / r
+            forces[j] += derivative * d / r
     return {"energy": energy, "forces": forces, "charges": z}
 
 
 class Salt(Calculator):
-    """The same as a calculator."""
+    """`salt_labels` as an ASE calculator."""
 
     implemented_properties = ["energy", "forces", "charges"]
 
@@ -109,7 +109,7 @@ def seeds():
 
 
 def contents(directory):
-    """Everything that a run has found."""
+    """Content of all structure files of a run."""
     return {
         str(path.relative_to(directory)): path.read_bytes()
         for path in sorted(Path(directory).rglob("*.xyz"))
@@ -139,7 +139,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def copied(finished, tmp_path):
-    """One to play with."""
+    """A copy of the finished run, which the test may change."""
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
@@ -161,7 +161,7 @@ def test_killed_at_any_moment(tmp_path):
 
 
 def in_child(function, *args):
-    """Run a function in a process of its own, and return the number of that."""
+    """Run a function in a child process, and return its process id."""
     child = os.fork()
     if child == 0:
         try:
@@ -178,7 +178,7 @@ def finish(directory):
 
 
 def kill_until_done(directory, rng):
-    """Start a run and kill it when it has written a few files more, until it is done."""
+    """Start a run again and again, killing it after a few new files, until it finishes."""
     for n_kills in range(1000):
         last = len(files(directory)) + rng.integers(3)
         child = in_child(finish, directory)
@@ -256,7 +256,7 @@ def test_two_runs_in_one_directory_are_refused(tmp_path):
 # ---- the reference ------------------------------------------------------------------------------
 
 
-def test_labels_are_those_of_the_reference(finished):
+def test_files_hold_the_labels_of_the_reference(finished):
     for atoms in read(finished / "round_002" / "data.xyz", ":"):
         labels = salt_labels(atoms)
         assert_allclose(atoms.info["REF_energy"], labels["energy"], rtol=1e-12)
@@ -267,10 +267,10 @@ def test_labels_are_those_of_the_reference(finished):
 def test_calculator_as_reference(finished, tmp_path):
     make_learner(tmp_path, Salt()).run(seeds(), n_rounds=1)
     expected = contents(finished)
-    assert all(expected[name] == found for name, found in contents(tmp_path).items())
+    assert all(expected[name] == content for name, content in contents(tmp_path).items())
 
 
-def test_known_labels_are_kept(tmp_path):
+def test_existing_labels_are_not_calculated_again(tmp_path):
     def never(atoms):
         raise AssertionError
 
@@ -284,7 +284,7 @@ def test_known_labels_are_kept(tmp_path):
 
 
 class Flaky:
-    """A reference with which every third calculation goes wrong, in a way of its own."""
+    """A reference of which every third calculation fails, each in another way."""
 
     calls = 0
 
@@ -360,8 +360,8 @@ def test_uncertainty_ends_a_trajectory(finished, tmp_path):
     limit = 0.5 * (free[0] + free[1])
     assert free[1] > limit
     make_learner(tmp_path, max_uncertainty=limit).run(seeds(), n_rounds=1)
-    found = [atoms.info["uncertainty"] for atoms in trajectory(tmp_path)[1:]]
-    assert found == free[:2]  # with the first one beyond
+    uncertainties = [atoms.info["uncertainty"] for atoms in trajectory(tmp_path)[1:]]
+    assert uncertainties == free[:2]  # including the first one above the limit
 
 
 def burst(atoms, rng):
@@ -441,15 +441,15 @@ def test_nothing_to_pick_from(tmp_path):
 
 
 def test_dynamics_know_charge_and_field(tmp_path):
-    def look(atoms, rng):
-        seen.append(dict(atoms.info))
+    def recorded(atoms, rng):
+        infos.append(dict(atoms.info))
         yield from LangevinDynamics(n_steps=2, interval=1)(atoms, rng)
 
-    seen, X = [], seeds()
+    infos, X = [], seeds()
     for atoms in X:
         atoms.info |= {"charge": 1, "external_field": [0.0, 0.0, 0.1]}
-    learner = make_learner(tmp_path, explore=look, targets=["energy"]).run(X, n_rounds=1)
-    for info in [*seen, *(atoms.info for atoms in learner.data_)]:
+    learner = make_learner(tmp_path, explore=recorded, targets=["energy"]).run(X, n_rounds=1)
+    for info in [*infos, *(atoms.info for atoms in learner.data_)]:
         assert info["charge"] == 1
         assert_array_equal(info["external_field"], [0.0, 0.0, 0.1])
 
@@ -485,7 +485,7 @@ def test_progress_bar_can_be_silenced(tmp_path, capsys):
 
 
 def families():
-    """Four near copies of each of three structures, the families mixed: 0 1 2 0 1 2 ..."""
+    """Four similar copies of each of three structures, in the order 0 1 2 0 1 2 ..."""
     X = []
     for copy in range(4):
         for family in range(3):
@@ -497,14 +497,14 @@ def families():
 
 @pytest.fixture
 def phi():
-    """Features of what is known, and of candidates."""
+    """Features of labelled structures and of candidates, and descriptors of candidates."""
     soap, sparse = SOAPFeaturizer(r_cut=5.0, n_max=4, l_max=3), CURSparsifier(n_points=5)
     data = sparse.fit_transform(soap.fit_transform(seeds()))
     return data, sparse.transform(soap.transform(families())), soap.transform(families())
 
 
 @pytest.mark.parametrize("select", [select_novel, select_uncertain])
-def test_no_two_alike_are_picked(select, phi):
+def test_similar_structures_are_not_picked_twice(select, phi):
     data, candidates, _ = phi
     picked = select(data, candidates, 3, np.random.default_rng(0))
     assert sorted(i % 3 for i in picked) == [0, 1, 2]
@@ -512,49 +512,50 @@ def test_no_two_alike_are_picked(select, phi):
     assert len(select(data, candidates, 20, np.random.default_rng(0))) == 12
 
 
-def test_known_structures_are_not_novel(phi):
+def test_labelled_structures_are_not_novel(phi):
     _, candidates, _ = phi
-    known = candidates[[0, 3, 1, 4]]
-    picked = select_novel(known, candidates, 1, np.random.default_rng(0))
+    labelled = candidates[[0, 3, 1, 4]]
+    picked = select_novel(labelled, candidates, 1, np.random.default_rng(0))
     assert picked[0] % 3 == 2
 
 
-def naive_uncertainty(known, rows, structures, jitter=1e-8):
-    """From the Gaussian process' kernel matrix, explicitly."""
-    worst = []
+def naive_uncertainty(sparse_set, rows, structures, jitter=1e-8):
+    """Compute the posterior variance of every atom from the kernel matrix."""
+    largest = []
     for s, structure in enumerate(structures):
-        left = []
+        variances = []
         for p, z in zip(rows[s], structure.numbers):
-            points = known[z] / np.linalg.norm(known[z], axis=1)[:, None]
+            points = sparse_set[z] / np.linalg.norm(sparse_set[z], axis=1)[:, None]
             k = (points @ p / np.linalg.norm(p)) ** 2
             K = (points @ points.T) ** 2 + jitter * np.eye(len(points))
-            left.append(1.0 - k @ np.linalg.solve(K, k))
-        worst.append(np.sqrt(max(0.0, *left)))
-    return np.array(worst)
+            variances.append(1.0 - k @ np.linalg.solve(K, k))
+        largest.append(np.sqrt(max(0.0, *variances)))
+    return np.array(largest)
 
 
 def test_lazy_choice_is_the_naive_choice(phi):
     data, candidates, descriptors = phi
     rows = [descriptors[i] for i in range(len(descriptors))]
     structures = candidates.structures
-    known = {z: kernel.points for z, kernel in candidates.source.kernels.items()}
-    bounds = naive_uncertainty(known, rows, structures, jitter=1e-10)
+    sparse_set = {z: kernel.points for z, kernel in candidates.source.kernels.items()}
+    bounds = naive_uncertainty(sparse_set, rows, structures, jitter=1e-10)
     assert_allclose(uncertainty(candidates), bounds, rtol=1e-4)
     expected = []
     for _ in range(4):
         best = int(np.argmax(bounds))
         expected.append(best)
-        for z in known:
-            known[z] = np.concatenate([known[z], rows[best][structures[best].numbers == z]])
-        bounds = naive_uncertainty(known, rows, structures)
+        for z, points in sparse_set.items():
+            new = rows[best][structures[best].numbers == z]
+            sparse_set[z] = np.concatenate([points, new])
+        bounds = naive_uncertainty(sparse_set, rows, structures)
         bounds[expected] = -1.0
     assert select_uncertain(data, candidates, 4, None) == expected
 
 
-def test_blocks_count_by_their_worst_one(phi):
-    """Twice the same block changes nothing; beside another one, the more uncertain one decides."""
+def test_blocks_count_by_their_largest_uncertainty(phi):
+    """A repeated block changes nothing; of two blocks, the more uncertain one counts."""
     data, candidates, _ = phi
-    known = uncertainty(data)
+    expected_of_data = uncertainty(data)
     twice = StructureFeatures.stacked({"chi": candidates, "gap": candidates})
     assert_array_equal(uncertainty(twice), uncertainty(candidates))
     expected = select_uncertain(data, candidates, 4, None)
@@ -566,7 +567,7 @@ def test_blocks_count_by_their_worst_one(phi):
     X = [structure.to_atoms() for structure in data.structures]
     poor = make_pipeline(soap, CURSparsifier(n_points=1)).fit_transform(X)
     mixed = StructureFeatures.stacked({"chi": data, "gap": poor})
-    assert_array_equal(uncertainty(mixed), np.maximum(known, uncertainty(poor)))
+    assert_array_equal(uncertainty(mixed), np.maximum(expected_of_data, uncertainty(poor)))
     assert len(select_uncertain(data, mixed, 2, None)) == 2
 
 

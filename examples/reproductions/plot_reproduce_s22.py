@@ -2,17 +2,17 @@
 Dipoles of QM9 and of longer chains: Staacke et al. 2022
 ========================================================
 
-The paper that introduced kernel charge equilibration [S22]_ learns electronegativities from dipole
-moments alone, calls the models accurate and highly data-efficient, and applies them to molecules
-that are longer than any of the training set. Three figures: errors against the number of molecules,
-errors against the size of a molecule, and chains.
+The paper [S22]_ introduced kernel charge equilibration. It learns electronegativities from dipole
+moments alone, describes the models as accurate and highly data-efficient, and applies them to
+molecules that are longer than any training molecule. This page has three figures: errors against
+the number of molecules, dipoles of larger molecules, and dipoles of chains.
 """
 
 # %%
-# Published and found
-# -------------------
-# The molecules and their PBE0/def2-TZVP dipoles are of the data of the paper, but a part of them,
-# split by groups of near-duplicates; the paper has more molecules, and other test sets.
+# Published and reproduced results
+# --------------------------------
+# The molecules and their PBE0/def2-TZVP dipoles are a part of the data of the paper, split by
+# groups of near-duplicates. The paper has more molecules and other test sets.
 import sys
 import warnings
 from pathlib import Path
@@ -35,12 +35,13 @@ reproductions.show("S22")
 
 
 # %%
-# In a minute
-# -----------
-# The same with the bundled molecules, other ones with up to eight heavy atoms and dipoles of the
-# same level: training sets of growing size, and a model of small molecules that has to predict
-# larger ones. Electronegativities of classical QEq depend on nothing but the element.
+# Short version
+# -------------
+# The short version uses the bundled molecules, which have up to eight heavy atoms and dipoles of
+# the same level of theory. It has training sets of growing size, and a model of small molecules
+# that predicts larger ones. The electronegativities of classical QEq depend only on the element.
 def models():
+    """The models by name."""
     yield "QEq", QEqRegressor()
     yield (
         "kQEq",
@@ -53,7 +54,7 @@ def models():
 
 
 def error(model, train, test):
-    """Mean absolute error of the norm, D, and the norms that were predicted."""
+    """Mean absolute error of the norm, and the predicted norms; D."""
     model.fit([X[i] for i in train], D[train])
     predicted = model.predict([X[i] for i in test])
     return dipole_errors(D[test], predicted)["mae"], np.linalg.norm(predicted, axis=1) * DEBYE
@@ -74,7 +75,7 @@ for name, errors in curve.items():
     print(f"{name:5}" + "".join(f"{e:8.3f} D ({size})" for size, e in zip(sizes, errors)))
 
 # %%
-# Up to five heavy atoms in training, six to eight in the test.
+# Training molecules have up to five heavy atoms, test molecules six to eight.
 heavy = np.array([np.sum(atoms.numbers > 1) for atoms in X])
 train, test = np.flatnonzero(heavy <= 5), np.flatnonzero(heavy > 5)
 norms = np.linalg.norm(D, axis=1) * DEBYE
@@ -85,11 +86,11 @@ for name, (mae, _) in larger.items():
 # %%
 # Pictures
 # --------
-# Left: filled points are QM9, of the full study, open ones the bundled molecules. Stars are numbers
-# of [V23]_ for data of the same kind, the dashed line that of [S22]_ for a few thousand molecules.
-# Middle: molecules larger than any in training. Right: helices and strands of up to twelve
-# alanines, and amino aldehydes with up to twelve double bonds or 24 methylene groups, by the model
-# of the full study.
+# Left: filled symbols are QM9 molecules of the full study, open symbols the bundled molecules.
+# Stars are results of [V23]_ for data of the same kind, the dashed line is the result of [S22]_ for
+# a few thousand molecules. Middle: molecules larger than any training molecule. Right: helices and
+# strands of up to twelve alanines, and amino aldehydes with up to twelve double bonds or 24
+# methylene groups, by the model of the full study.
 fig, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 4.4), layout="constrained")
 full = reproductions.table("learning_curve")
 n, mae, spread = (
@@ -115,8 +116,8 @@ middle.set_title("six to eight heavy atoms")
 middle.legend(frameon=False, loc="upper left")
 chains = reproductions.table("flow_chains")
 for kind in dict.fromkeys(row["chain"] for row in chains):
-    mine = [row for row in chains if row["chain"] == kind]
-    x, z = ([float(row[key]) for row in mine] for key in ("GFN2-xTB", "kQEq"))
+    of_kind = [row for row in chains if row["chain"] == kind]
+    x, z = ([float(row[key]) for row in of_kind] for key in ("GFN2-xTB", "kQEq"))
     right.plot(x, z, "o-", markersize=3, linewidth=1, label=kind)
 right.axline((0, 0), slope=1, color="grey", linewidth=1)
 right.set(xlabel="|μ|, GFN2-xTB (D)", ylabel="|μ|, predicted (D)", title="chains")
@@ -124,9 +125,9 @@ right.set(xlim=(0, 60), ylim=(0, 40))
 _ = right.legend(frameon=False, loc="lower right")
 
 # %%
-# The learning curve falls along the same line with both kinds of molecules, and the published
-# points lie where it leads. The model of small molecules predicts larger ones far better than
-# element-wise electronegativities do. Chains tell where this ends: the dipole of a helix grows too
-# little, and that of saturated chains grows where it should not, because charge passes from end to
-# end at no cost (:ref:`sphx_glr_auto_examples_plot_charge_flow.py`). GFN2-xTB itself has dipoles 4
-# to 15 % larger than PBE0 in the short chains where both are known.
+# Both kinds of molecules have the same learning curve, and the published points agree with its
+# continuation. The model of small molecules predicts larger ones much better than element-wise
+# electronegativities. The chains show the limits of extrapolation: the dipole of a helix grows too
+# little. The dipole of saturated chains grows although it should not, because charge passes from
+# end to end at no cost (:ref:`sphx_glr_auto_examples_plot_charge_flow.py`). For short chains with
+# both methods, the dipoles of GFN2-xTB itself are 4 to 15 % larger than those of PBE0.

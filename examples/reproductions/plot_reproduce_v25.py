@@ -2,18 +2,18 @@
 Charge equilibration at its limits: Vondrák, Reuter and Margraf 2025
 ====================================================================
 
-The paper [V25]_ puts kernel charge equilibration beside a local energy (GAP) and goes to where it
-may fail: clusters of water in three charge states, compact and expanded, in electric fields. It
-finds that such models do well in most situations, but inherit two faults of charge equilibration:
-charge that passes between molecules far apart, and clusters that polarise too much in a field.
+The paper [V25]_ combines kernel charge equilibration with a local energy (GAP), and applies it to
+difficult cases: water clusters in three charge states, compact and expanded, in electric fields.
+The models are accurate in most situations, but they have two faults of charge equilibration: charge
+passes between distant molecules, and clusters polarise too much in a field.
 """
 
 # %%
-# Published and found
-# -------------------
-# The clusters are made in the manner of the paper, smaller, and labelled with GFN2-xTB instead of
-# PBE0. *GAP+ChargeFlow* is not of the paper: it lets charge flow between neighbours only
-# (:doc:`/guide/flow`), and removes both faults.
+# Published and reproduced results
+# --------------------------------
+# The clusters are made as in the paper. They are smaller, and their labels are those of GFN2-xTB
+# instead of PBE0. *GAP+ChargeFlow* is not part of the paper: charge flows between neighbours only
+# (:doc:`/guide/flow`), which removes both faults.
 import sys
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from skqeq import (
     CURSparsifier,
     GAPKQEqRegressor,
     GAPRegressor,
+    QEq,
     SOAPFeaturizer,
     StructureBlocks,
     predict_targets,
@@ -40,19 +41,27 @@ reproductions.show("V25")
 
 
 # %%
-# In a minute
-# -----------
-# Three models of 110 bundled clusters of three to five molecules, with the settings of the full
-# study but fewer and simpler features. The test clusters are from other trajectories.
+# Short version
+# -------------
+# Three models are trained on 110 bundled clusters of three to five molecules. They have the
+# settings of the full study, but fewer and simpler features. The test clusters are from other
+# trajectories.
 def half(**options):
+    """Descriptor and sparse set of one field."""
     soap = SOAPFeaturizer(r_cut=(3.0, 6.0), cutoff_width=(2.8, 5.0), n_max=4, l_max=3)
     return make_pipeline(soap, CURSparsifier(n_points=60, **options))
 
 
-def joint(**options):
+def joint(response):
+    """A local energy together with the charges of a response."""
     blocks = StructureBlocks([("chi", half()), ("gap", half(block_weights=(0.8, 0.2)))])
     regressor = GAPKQEqRegressor(
-        amplitude_gap=10.0, amplitude_chi=3.0, sigma_dipole=0.05, tol=3e-2, **noise, **options
+        amplitude_gap=10.0,
+        amplitude_chi=3.0,
+        sigma_dipole=0.05,
+        tol=3e-2,
+        response=response,
+        **noise,
     )
     return make_pipeline(blocks, regressor)
 
@@ -60,8 +69,8 @@ def joint(**options):
 noise = {"sigma_energy": 0.0005, "sigma_forces": 0.03}
 models = {
     "GAP": make_pipeline(half(block_weights=(0.8, 0.2)), GAPRegressor(amplitude_gap=10.0, **noise)),
-    "GAP+kQEq": joint(radius_scale=1.3, hardness=30.0),
-    "GAP+ChargeFlow": joint(radius_scale=1.0, response=ChargeFlow(softness=0.1, range=0.15)),
+    "GAP+kQEq": joint(QEq(radius_scale=1.3, hardness=30.0)),
+    "GAP+ChargeFlow": joint(ChargeFlow(softness=0.1, range=0.15, radius_scale=1.0, hardness=2.7)),
 }
 colors = {"GAP": "tab:green", "GAP+kQEq": "tab:orange", "GAP+ChargeFlow": "tab:blue"}
 
@@ -74,42 +83,43 @@ n_atoms = np.array([len(atoms) for atoms in X_test])
 error = {}
 print(f"{len(train)} clusters in training, {len(test)} in the test; root mean square errors")
 for name, model in models.items():
-    known = ["energy", "forces"] if name == "GAP" else ["energy", "forces", "dipole"]
-    model.fit(X_train, y[known][train])
-    found = predict_targets(model, X_test, ["energy", "forces"])
-    energy = (found["energy"] - y["energy"][test]) / n_atoms
-    forces = np.concatenate(list(found["forces"])) - np.concatenate(list(y["forces"][test]))
+    labelled = ["energy", "forces"] if name == "GAP" else ["energy", "forces", "dipole"]
+    model.fit(X_train, y[labelled][train])
+    predicted = predict_targets(model, X_test, ["energy", "forces"])
+    energy = (predicted["energy"] - y["energy"][test]) / n_atoms
+    forces = np.concatenate(list(predicted["forces"])) - np.concatenate(list(y["forces"][test]))
     error[name] = [1e3 * np.sqrt(np.mean(np.square(part))) for part in (energy, forces)]
     print(f"{name:15}{error[name][0]:6.1f} meV/atom {error[name][1]:6.0f} meV/A")
 
 # %%
 # Two faults
 # ----------
-# A cluster with H₃O⁺ is taken apart, and a neutral one stands in fields along its three axes. Both
-# have six molecules, and no model has seen them. The mean energy in a field and in the opposite
-# one, less that of no field, is polarisation. The full study looked at the same clusters.
+# In the first test the molecules of a cluster with H₃O⁺ move apart. In the second test fields act
+# on a neutral cluster along its three axes. Both clusters have six molecules and were not in
+# training. The energy of polarisation is the mean energy in a field and in the opposite field,
+# minus the energy without field. The full study has the same clusters.
 curves, labels = load_water_curves()
 table = reproductions.table("water_curves")  # in the order of the structures
 
 
 def path(charge, kind):
-    """Structures of one curve."""
-    wanted = charge, kind
-    return [i for i, a in enumerate(curves) if (a.info["charge"], a.info["curve"]) == wanted]
+    """Indices of the structures of one curve."""
+    curve = charge, kind
+    return [i for i, a in enumerate(curves) if (a.info["charge"], a.info["curve"]) == curve]
 
 
 def polarisation(energies):
-    """Fields run from -0.2 to 0.2 V/A along x, then y and z; mean over the axes, meV."""
+    """Energy of polarisation, mean over the axes, meV; from fields along x, y, and z."""
     by_axis = np.reshape(energies, (3, -1))
     zero = by_axis.shape[1] // 2
     even = (by_axis + by_axis[:, ::-1]) / 2 - by_axis[:, zero : zero + 1]
     return 1e3 * even.mean(axis=0)[zero:]
 
 
-apart = [i for i in path(1, "expansion") if curves[i].info["expansion"] >= 1.0]
-factors = [curves[i].info["expansion"] for i in apart]
-fragments = find_fragments(curves[apart[-1]])
-charges = np.array([fragment_charges(labels["charges"][i], fragments) for i in apart])
+expanded = [i for i in path(1, "expansion") if curves[i].info["expansion"] >= 1.0]
+factors = [curves[i].info["expansion"] for i in expanded]
+fragments = find_fragments(curves[expanded[-1]])
+charges = np.array([fragment_charges(labels["charges"][i], fragments) for i in expanded])
 ion = charges[-1].argmax()
 in_field = path(0, "field")
 fields = np.array([curves[i].info.get("external_field", np.zeros(3)) for i in in_field])
@@ -117,10 +127,11 @@ strengths = fields[: len(fields) // 3, 0][len(fields) // 6 :]
 of_ion = {"GFN2-xTB": charges[:, ion]}
 of_field = {"GFN2-xTB": polarisation(labels["energy"][in_field])}
 for name in ("GAP+kQEq", "GAP+ChargeFlow"):
-    of_ion[name] = dissociation(models[name], curves[apart[0]], factors, fragments).charges[:, ion]
-    found = field_response(models[name], curves[in_field[0]], fields)
-    of_field[name] = polarisation(found.energies)
-    row = [table[i][f"{name} charges"].split() for i in apart]
+    expansion = dissociation(models[name], curves[expanded[0]], factors, fragments)
+    of_ion[name] = expansion.charges[:, ion]
+    response = field_response(models[name], curves[in_field[0]], fields)
+    of_field[name] = polarisation(response.energies)
+    row = [table[i][f"{name} charges"].split() for i in expanded]
     of_ion[f"{name}, full study"] = np.array(row, dtype=float)[:, ion]
     row = [float(table[i][f"{name} energy"]) for i in in_field]
     of_field[f"{name}, full study"] = polarisation(row)
@@ -131,9 +142,9 @@ for name in of_ion:
 # %%
 # Pictures
 # --------
-# Left: errors of the energy, of the models of a minute and of the full study. Middle: what the ion
-# keeps of its charge while the cluster is taken apart. Right: energy of polarisation in a field.
-# Lines are the full study, dashed ones the models of a minute.
+# Left: errors of the energy, in the short version and in the full study. Middle: charge of the ion
+# while the cluster expands. Right: energy of polarisation in a field. Solid lines are the full
+# study, dashed lines the short version.
 fig, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 4.2), layout="constrained")
 for k, (name, color) in enumerate(colors.items()):
     full = float(reproductions.row("water", model=name, structures="1500")["all energy"])
@@ -142,7 +153,7 @@ for k, (name, color) in enumerate(colors.items()):
     for x, value in ((k - 0.2, error[name][0]), (k + 0.2, full)):
         left.text(x, 1.05 * value, f"{value:.1f}", ha="center", va="bottom", fontsize="small")
 left.plot(1.2, 2.0, "*", color="k", markersize=11, label="[V25], PBE0")
-left.bar(0, 0, color="grey", alpha=0.4, label="in a minute")
+left.bar(0, 0, color="grey", alpha=0.4, label="short version")
 left.bar(0, 0, color="grey", label="full study")
 left.set(yscale="log", ylim=(0.4, 200), ylabel="RMSE of the energy (meV per atom)")
 left.set_xticks(range(3), list(colors))
@@ -158,8 +169,8 @@ middle.legend(frameon=False)
 _ = right.set(xticks=strengths, xlabel="field (V/Å)", ylabel="energy of polarisation (meV)")
 
 # %%
-# A local energy cannot know the charge state; charge equilibration beside it takes most of the
-# error away. Where molecules are far apart or in a field it shows both faults, and more data do not
-# cure them. Its polarisation is the same for both models, as it depends on geometry, widths and
-# hardness and on nothing that is learned. With charge that flows between neighbours it is that of
-# the reference, and the ion keeps its charge.
+# A local energy cannot describe the charge state. Adding charge equilibration removes most of this
+# error. For distant molecules and in fields it shows both faults, and more data do not correct
+# them. Its polarisation is the same in the short version and in the full study, because it depends
+# only on geometry, widths and hardness, and on no learned quantity. With charge that flows between
+# neighbours the polarisation agrees with the reference, and the ion keeps its charge.

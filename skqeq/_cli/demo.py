@@ -1,4 +1,4 @@
-"""``skqeq demo``: a model of dipole moments, from the bundled data to figures."""
+"""``skqeq demo``: train a model of dipole moments on bundled data, and draw figures."""
 
 import sys
 import time
@@ -28,7 +28,7 @@ FRACTIONS = (0.25, 0.5, 1.0)  # of the training structures, for the learning cur
 
 
 def run(args):
-    """Train, compare, draw."""
+    """Train a model, compare it with baselines, and write figures."""
     start = time.perf_counter()
     args.output.mkdir(parents=True, exist_ok=True)
     X, y, groups = datasets.load_molecules(return_groups=True)
@@ -40,7 +40,7 @@ def run(args):
     print(f"train on {_count(groups[train])}, hold out {_count(groups[test])}")
 
     model = build_model()
-    # Rare elements have fewer environments than the sparse set could hold, which is as it must be.
+    # Expected: rare elements have fewer environments than n_points.
     warnings.filterwarnings("ignore", message="n_points=")
     model.set_params(**{SIGMA: choose_sigma(model, *train_data, args.quiet)})
     fit_with_bar(model, *train_data[:2], quiet=args.quiet)
@@ -55,7 +55,7 @@ def run(args):
     print("\nwritten:")
     for path in paths:
         print(f"  {path}")
-    # As it was called: the environment need not be active.
+    # The program as it was called, because its environment may not be active.
     program = sys.argv[0] if Path(sys.argv[0]).stem == "skqeq" else "skqeq"
     print(
         f"\nnext, for example:\n  {program} evaluate {paths[0]} {paths[1]}\n"
@@ -64,20 +64,20 @@ def run(args):
 
 
 def build_model():
-    """A pipeline that is a little smaller than the default one, for speed."""
+    """Build a pipeline that is faster than the default one, and slightly less accurate."""
     return make_pipeline(
         SOAPFeaturizer(n_max=6, l_max=4), CURSparsifier(n_points=N_POINTS), KQEqRegressor()
     )
 
 
 def choose_sigma(model, X, D, groups, quiet):
-    """The noise of least cross-validated error."""
+    """Choose the noise with the smallest cross-validated error."""
     grid = {SIGMA: SIGMAS}
     results = grid_results(model, grid, GroupKFold(3), score_mae, X, D, groups=groups, quiet=quiet)
     best = int(np.argmax(results["mean_test_score"]))
     print("\nnoise of the labels, by 3-fold cross-validation on the training molecules:")
     for i, (sigma, mae) in enumerate(zip(SIGMAS, -results["mean_test_score"], strict=True)):
-        mark = "  <- taken" if i == best else ""
+        mark = "  <- best" if i == best else ""
         print(f"  sigma_dipole = {sigma:<5g} e*Angstrom   MAE of |mu| {mae:.3f} D{mark}")
     return SIGMAS[best]
 
@@ -88,7 +88,7 @@ def score_mae(model, X, D):
 
 
 def print_comparison(D_train, D_test, predictions):
-    """Errors on the held-out molecules beside those of baselines."""
+    """Print the errors of models and baselines on the held-out molecules."""
     rows = {
         "kQEq, learned electronegativities": predictions["kQEq"],
         "QEq, one electronegativity per element": predictions["QEq"],
@@ -105,7 +105,7 @@ def _print_row(name, errors):
 
 
 def print_conservation(model):
-    """How well the charges of ions, which the model never saw, add up."""
+    """Print how well the charges of ions, which are not in the training data, add up."""
     ions, _ = datasets.load_ions()
     totals = np.array([atoms.info["charge"] for atoms in ions])
     sums = np.array([charges.sum() for charges in predict_charges(model, ions)])
@@ -116,7 +116,7 @@ def print_conservation(model):
 
 
 def print_learning_curve(model, X, D, groups, quiet):
-    """Sizes, and errors of shape (n_sizes, n_folds) in D."""
+    """Print a learning curve; return sizes (n_sizes,) and errors (n_sizes, n_folds) in D."""
     folds = GroupKFold(3)
     with tqdm(total=3 * len(FRACTIONS), desc="learning curve", unit="fit", disable=quiet) as bar:
 
@@ -145,7 +145,7 @@ def print_learning_curve(model, X, D, groups, quiet):
 
 
 def write_files(folder, model, X, D):
-    """The model and the held-out molecules, ready for the other commands."""
+    """Write the model and the held-out molecules for use with the other commands."""
     paths = [folder / "model.skqeq", folder / "held_out.xyz"]
     save_model(model, paths[0])
     labelled = [atoms.copy() for atoms in X]
@@ -157,7 +157,7 @@ def write_files(folder, model, X, D):
 
 
 def draw(folder, model, X, D, predictions, errors):
-    """Parity plot, learning curve and the most polar molecule; nothing without matplotlib."""
+    """Draw a parity plot, a learning curve and the most polar molecule, if matplotlib exists."""
     try:
         import_matplotlib()
     except ImportError as error:

@@ -1,26 +1,27 @@
-"""``skqeq evaluate``: the errors of a model."""
+"""``skqeq evaluate``: errors of a model on labelled structures."""
 
 import numpy as np
 
 from .. import make_targets, predict_targets, strip, targets_from_atoms
+from ..metrics import has_label
 from ..models import unwrap, with_energy
 from ..plotting import plot_parity
 from ..targets import ENERGIES, TARGETS, label_keys
 from .figures import import_matplotlib, save_figure
 from .files import load_model, read_structures
 from .fit import chosen_keys
-from .report import is_known, print_errors, print_worst, quantities
+from .report import print_errors, print_worst, quantities
 
 
 def run(args):
-    """Compare and print."""
+    """Predict, compare with the labels, and print errors."""
     if args.plot is not None:
         import_matplotlib()
     model = load_model(args.model)
     labelled = read_structures(args.structures)
-    y = labels(labelled, args.targets, args.key, dict(args.unit), known_targets(model))
+    y = labels(labelled, args.targets, args.key, dict(args.unit), predictable_targets(model))
     X = strip(labelled)
-    # A crystal among molecules has charges and no dipole.
+    # A crystal among molecules has no dipole; with the energy, it is not refused.
     predicted = predict_targets(model, X, with_energy(y.dtype.names))
     y = defined_labels(y, predicted)
     print(f"{len(X)} structures of {args.structures}\n")
@@ -35,18 +36,21 @@ def run(args):
         print(f"\nwrote {args.plot}")
 
 
-def known_targets(model):
-    """All targets but energies and what derives from them, unless the model learned any of it."""
-    learns = set(unwrap(model)[1].targets_) & set(ENERGIES)
-    return [name for name in TARGETS if learns or name not in ENERGIES]
+def predictable_targets(model):
+    """Names of targets that have a meaning for a model.
+
+    Energies, forces and stress are among them only if the model was trained on one of them.
+    """
+    trained_on_energies = not set(ENERGIES).isdisjoint(unwrap(model)[1].targets_)
+    return [name for name in TARGETS if trained_on_energies or name not in ENERGIES]
 
 
-def labels(X, targets, keys, units, known):
-    """The named targets, or all of the `known` that the structures carry."""
+def labels(X, targets, keys, units, predictable):
+    """Labels of the given targets, or of all predictable targets that the structures carry."""
     if targets is not None:
         return targets_from_atoms(X, chosen_keys(targets, keys), units=units)
     columns = []
-    for name, key in chosen_keys(known, keys).items():
+    for name, key in chosen_keys(predictable, keys).items():
         try:
             unit = {name: units[name]} if name in units else None
             columns.append(targets_from_atoms(X, {name: key}, units=unit))
@@ -55,8 +59,8 @@ def labels(X, targets, keys, units, known):
                 raise
     if not columns:
         raise ValueError(
-            f"no structure has labels; looked for {', '.join(known)}, also with REF_; the first "
-            f"structure has {label_keys(X)}, and --key TARGET=KEY gives names of your own"
+            f"no structure has labels; looked for {', '.join(predictable)}, also with REF_; the "
+            f"first structure has {label_keys(X)}, and --key TARGET=KEY gives other names"
         )
     missing = set(units) - {y.dtype.names[0] for y in columns}
     if missing:
@@ -65,12 +69,15 @@ def labels(X, targets, keys, units, known):
 
 
 def defined_labels(y, predicted):
-    """The labels of what has a meaning: programs write the stress of molecules, too."""
+    """Labels without components that a structure cannot have.
+
+    Some programs write a stress for molecules, or all components of the stress for slabs.
+    """
     y = y.copy()
     for name in y.dtype.names:
         if y[name].dtype.kind == "f":
             y[name][np.isnan(predicted[name])] = np.nan
-    names = [name for name in y.dtype.names if any(is_known(value) for value in y[name])]
+    names = [name for name in y.dtype.names if any(has_label(value) for value in y[name])]
     if not names:
         raise ValueError(f"no structure can have the labels {', '.join(y.dtype.names)}")
     return y[names]

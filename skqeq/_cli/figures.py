@@ -1,10 +1,10 @@
-"""Figure files, without a display."""
+"""Files of figures, drawn without a display."""
 
 from ..persistence import replacing
 
 
 def import_matplotlib():
-    """Fail early, with advice, where matplotlib is missing."""
+    """Import matplotlib, or raise an ImportError that says how to install it."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -13,7 +13,7 @@ def import_matplotlib():
 
 
 def save_figure(path, plot, *args, figsize=(5.0, 4.6), title=None, **options):
-    """Draw with a function of `skqeq.plotting` into a file."""
+    """Write a figure of a function of `skqeq.plotting`."""
     figure = import_matplotlib()(figsize=figsize, layout="constrained")
     ax = plot(*args, ax=figure.subplots(), **options)
     if title is not None:

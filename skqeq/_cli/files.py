@@ -1,4 +1,4 @@
-"""Reading and writing; an output file appears when it is complete, or not at all."""
+"""Reading and writing of structures and models; output files appear complete or not at all."""
 
 from itertools import islice
 from pathlib import Path
@@ -18,14 +18,14 @@ def iterate_structures(path):
         yield from open_structures(path)
         return
     n = 0
-    structures = iread(str(path))  # all, or those of FILE@SLICE
+    structures = iread(str(path))  # all structures, or a slice of them for FILE@SLICE
     while True:
         try:
             atoms = next(structures, None)
-        except Exception as error:  # every reader of ASE has its own kinds
+        except Exception as error:  # readers of ASE raise exceptions of many types
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            place = f" after {n} structures" if n else ""
-            raise ValueError(f"cannot read {path}{place}: {reason}") from error
+            progress = f" after {n} structures" if n else ""
+            raise ValueError(f"cannot read {path}{progress}: {reason}") from error
         if atoms is None:
             break
         n += 1
@@ -47,7 +47,7 @@ def blocks(iterable, size):
 
 
 def save_model(model, path):
-    """Write a file of `skqeq.save` if the ending says so, else one of joblib."""
+    """Write a model with `skqeq.save` if the path ends in .skqeq, else with joblib."""
     if path.suffix == SUFFIX:
         save(model, path)
         return
@@ -56,12 +56,15 @@ def save_model(model, path):
 
 
 def load_model(path):
-    """Read a fitted charge model; a file of joblib is executed, so it must be trusted."""
+    """Read a fitted charge model.
+
+    Reading a file of joblib executes code from it: it must come from a trusted source.
+    """
     try:
         model = load(path) if Path(path).suffix == SUFFIX else joblib.load(path)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # bytes that are no pickle can raise anything
+    except Exception as error:  # damaged pickles raise exceptions of any type
         raise ValueError(f"{path} is not a model file: {error!r}") from error
     try:
         unwrap(model)

@@ -1,4 +1,4 @@
-"""``skqeq predict``: structures with charges, and with what else they have and the model knows."""
+"""``skqeq predict``: structures with predicted charges and other targets."""
 
 import re
 
@@ -13,14 +13,14 @@ from .. import predict_std, predict_targets
 from .._memory import BUDGET
 from ..persistence import replacing
 from ..targets import ENERGIES, TARGETS
-from .evaluate import known_targets
+from .evaluate import predictable_targets
 from .files import blocks, iterate_structures, load_model
 
 BLOCK = 256  # structures in memory at a time
 
 
 def run(args):
-    """Predict block by block."""
+    """Predict and write block by block, so that files of any size fit into memory."""
     model = load_model(args.model)
     names = predicted_names(model)
     n = 0
@@ -35,35 +35,39 @@ def run(args):
                 write(file, block, format="extxyz")
                 n += len(block)
                 bar.update(len(block))
-    what = ", ".join(names) + (" and standard deviations" if args.std else "")
-    print(f"wrote {n} structures with {what}, where defined, to {args.output}")
+    written = ", ".join(names) + (" and standard deviations" if args.std else "")
+    print(f"wrote {n} structures with {written}, where defined, to {args.output}")
 
 
 def predicted_names(model):
-    """Targets to write: energies and what derives from them if the model learned any of it."""
-    names = known_targets(model)
+    """Names of the targets to write."""
+    names = predictable_targets(model)
     return tuple(name for name in ("charges", "dipole", *ENERGIES) if name in names)
 
 
 def label_block(model, X, names, first, *, std):
-    """Attach predictions; messages count structures from the beginning of the file."""
+    """Attach predictions to a block of structures, of which the first is number `first`."""
     try:
         predicted = predict_targets(model, X, names)
-        doubt = predict_std(model, X, names) if std else [None] * len(X)
+        deviations = predict_std(model, X, names) if std else [None] * len(X)
     except ValueError as error:
+        # Messages count structures from the beginning of the block; users count from that of the
+        # file.
         number = re.compile(r"\bstructure (\d+)")
         message = number.sub(lambda match: f"structure {int(match[1]) + first}", str(error))
         raise ValueError(message) from error
-    for atoms, row, unsure in zip(X, predicted, doubt, strict=True):
+    for atoms, row, deviation in zip(X, predicted, deviations, strict=True):
         attach(atoms, {name: row[name] for name in names})
-        attach_std(atoms, {name: None if unsure is None else unsure[name] for name in names})
+        attach_std(atoms, {name: None if deviation is None else deviation[name] for name in names})
 
 
-def attach_std(atoms, results):
-    """Standard deviations as ``<name>_std`` in info or, of every atom, in arrays."""
-    for name, value in results.items():
+def attach_std(atoms, deviations):
+    """Store standard deviations as ``<name>_std``, in arrays if there is one per atom, or in info.
+
+    None removes the standard deviation of an earlier prediction.
+    """
+    for name, value in deviations.items():
         key = f"{name}_std"
-        # None of another model may stay.
         atoms.arrays.pop(key, None)
         atoms.info.pop(key, None)
         if value is None or np.isnan(value).all():
@@ -72,18 +76,18 @@ def attach_std(atoms, results):
 
 
 def attach(atoms, results):
-    """Set results and initial charges; labels of the same names move to ``REF_``."""
-    old = {} if atoms.calc is None else atoms.calc.results
-    old = {name: value for name, value in old.items() if name in all_properties}
-    for name in old.keys() & results.keys():
+    """Set results and initial charges; rename labels of the same names to ``REF_<name>``."""
+    labels = {} if atoms.calc is None else atoms.calc.results
+    labels = {name: value for name, value in labels.items() if name in all_properties}
+    for name in labels.keys() & results.keys():
         if TARGETS[name].shape is not None:
-            atoms.info.setdefault(f"REF_{name}", old[name])
+            atoms.info.setdefault(f"REF_{name}", labels[name])
         elif f"REF_{name}" not in atoms.arrays:
-            atoms.set_array(f"REF_{name}", old[name])
-    kept = {name: value for name, value in old.items() if name not in results}
+            atoms.set_array(f"REF_{name}", labels[name])
+    others = {name: value for name, value in labels.items() if name not in results}
     if "energy" in results:
-        kept.pop("free_energy", None)  # that of another method
-    # A crystal has no dipole, a slab that of its open axis; a molecule has no stress.
-    known = {name: value for name, value in results.items() if not np.isnan(value).all()}
+        others.pop("free_energy", None)  # ASE would mix it with the predicted energy
+    # Some results are undefined: the dipole of a crystal, the stress of a molecule.
+    defined = {name: value for name, value in results.items() if not np.isnan(value).all()}
     atoms.set_initial_charges(results["charges"])
-    atoms.calc = SinglePointCalculator(atoms, **kept, **known)
+    atoms.calc = SinglePointCalculator(atoms, **others, **defined)

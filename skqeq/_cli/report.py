@@ -1,14 +1,14 @@
-"""Tables of errors: dipoles in Debye, energies in meV per atom, what derives from them with meV."""
+"""Tables of errors, in Debye for dipoles and in meV for energies per atom, forces and stress."""
 
 import numpy as np
 
-from ..metrics import target_mae, target_r2, target_rmse
+from ..metrics import has_label, target_mae, target_r2, target_rmse
 from ..parameters import DEBYE
 from ..structures import collect
 from ..targets import TARGETS, VOIGT
 
-# Units of targets that are shown in other ones, and the factors to these.
-SHOWN = {
+# Printed unit, and factor to it, for targets that are not printed in their own unit.
+PRINTED_UNITS = {
     "e*Angstrom": ("D", DEBYE),
     "eV": ("meV/atom", 1e3),
     "eV/Angstrom": ("meV/Angstrom", 1e3),
@@ -17,14 +17,14 @@ SHOWN = {
 AXES = "xyz"
 
 
-def shown_unit(name):
+def printed_unit(name):
     """Unit in which a target is printed, and the factor to it."""
-    return SHOWN.get(TARGETS[name].unit, (TARGETS[name].unit, 1.0))
+    return PRINTED_UNITS.get(TARGETS[name].unit, (TARGETS[name].unit, 1.0))
 
 
-def shown(name, values, X):
-    """Unit and values of a target, as they are shown."""
-    unit, factor = shown_unit(name)
+def in_printed_unit(name, values, X):
+    """Printed unit of a target, and its values in this unit; energies are per atom."""
+    unit, factor = printed_unit(name)
     values = TARGETS[name].comparable(values, collect(X))
     if values.dtype == object:
         return unit, [None if value is None else factor * value for value in values]
@@ -32,13 +32,25 @@ def shown(name, values, X):
 
 
 def quantities(y, predicted, X):
-    """Yield name, unit, references and predictions of what is compared of every target.
+    """Yield the quantities to compare: a target is one quantity, and a dipole two.
 
-    The first two arguments are tables as from `skqeq.make_targets`, of the structures X.
+    Parameters
+    ----------
+    y, predicted : ndarray of shape (n,)
+        Labels and predictions, as from `skqeq.make_targets`.
+    X : sequence of n ase.Atoms
+        Structures.
+
+    Yields
+    ------
+    name, unit : str
+        Name of the quantity and its printed unit.
+    truth, prediction : sequence of n values
+        In this unit.
     """
     for name in y.dtype.names:
-        unit, truth = shown(name, y[name], X)
-        _, prediction = shown(name, predicted[name], X)
+        unit, truth = in_printed_unit(name, y[name], X)
+        _, prediction = in_printed_unit(name, predicted[name], X)
         if name == "dipole":
             norms = (np.linalg.norm(values, axis=1) for values in (truth, prediction))
             yield "|dipole|", unit, *norms
@@ -47,15 +59,15 @@ def quantities(y, predicted, X):
 
 
 def print_labels(y, X):
-    """Print how many labels there are, and how large they are: in a wrong unit, that shows."""
-    found = {}
+    """Print the number of labels and their median size, which reveals a wrong unit."""
+    texts = {}
     for name, unit, truth, _ in quantities(y, y, X):
-        known = [np.ravel(value) for value in truth if is_known(value)]
-        if known:
-            median = np.nanmedian(np.abs(np.concatenate(known)))
-            found[name] = f"{name} {len(known)}, {median:.3g} {unit}"
-    found.pop("dipole components", None)
-    print(f"labels, and the median of their size: {'; '.join(found.values())}")
+        labels = [np.ravel(value) for value in truth if has_label(value)]
+        if labels:
+            median = np.nanmedian(np.abs(np.concatenate(labels)))
+            texts[name] = f"{name} {len(labels)}, {median:.3g} {unit}"
+    texts.pop("dipole components", None)
+    print(f"labels, and their median magnitude: {'; '.join(texts.values())}")
 
 
 def print_errors(y, predicted, X):
@@ -63,54 +75,57 @@ def print_errors(y, predicted, X):
     print(f"{'quantity':<18}{'unit':<14}{'labelled':>10}", end="")
     print("".join(f" {title:>9}" for title in ("MAE", "median", "RMSE", "R2")))
     for name, unit, truth, prediction in quantities(y, predicted, X):
-        known = [i for i, value in enumerate(truth) if is_known(value)]
-        errors = np.concatenate([np.ravel(np.abs(truth[i] - prediction[i])) for i in known])
+        labelled = [i for i, value in enumerate(truth) if has_label(value)]
+        errors = np.concatenate([np.ravel(np.abs(truth[i] - prediction[i])) for i in labelled])
         columns = [
             target_mae(truth, prediction),
             np.nanmedian(errors),
             target_rmse(truth, prediction),
         ]
-        if len(known) > 1:
+        if len(labelled) > 1:
             columns.append(target_r2(truth, prediction))
-        print(f"{name:<18}{unit:<14}{len(known):>10}", end="")
+        print(f"{name:<18}{unit:<14}{len(labelled):>10}", end="")
         print("".join(f" {value:>9.4f}" for value in columns))
 
 
 def print_worst(name, X, truth, predicted, n):
-    """Print the structures of largest error; of a vector its norm, else its worst number."""
-    unit, truth = shown(name, truth, X)
-    _, predicted = shown(name, predicted, X)
-    known = [i for i, value in enumerate(truth) if is_known(value)]
-    rows = sorted(((*_worst_number(name, truth[i], predicted[i]), i) for i in known), reverse=True)
-    print(f"\n{min(n, len(rows))} worst of {name} ({unit})")
+    """Print the n structures with the largest errors of a target.
+
+    The error of a dipole is the norm of the error vector; the error of any other target is its
+    largest component.
+    """
+    unit, truth = in_printed_unit(name, truth, X)
+    _, predicted = in_printed_unit(name, predicted, X)
+    labelled = [i for i, value in enumerate(truth) if has_label(value)]
+    rows = [(*_largest_error(name, truth[i], predicted[i]), i) for i in labelled]
+    rows.sort(reverse=True)
+    print(f"\n{min(n, len(rows))} largest errors of {name} ({unit})")
     print(f"{'index':>6}  {'formula':<16} {'error':>9} {'reference':>12} {'predicted':>12}")
-    for error, where, reference, prediction, i in rows[:n]:
+    for error, component, reference, prediction, i in rows[:n]:
         line = f"{i:>6}  {X[i].get_chemical_formula():<16} {error:>9.4f}"
-        print(f"{line} {reference:>12.4f} {prediction:>12.4f}{_place(name, X[i], where)}")
+        print(
+            f"{line} {reference:>12.4f} {prediction:>12.4f}{_component_name(name, X[i], component)}"
+        )
 
 
-def is_known(value):
-    """Whether any number of a label is known."""
-    return value is not None and not np.isnan(value).all()
-
-
-def _worst_number(name, truth, predicted):
-    """Error, index, reference and prediction."""
+def _largest_error(name, truth, predicted):
+    """Error, index of the component, reference and prediction."""
     if name == "dipole":
         norms = (float(np.linalg.norm(values)) for values in (truth, predicted))
         return float(np.linalg.norm(predicted - truth)), 0, *norms
     truth, predicted = np.ravel(truth), np.ravel(predicted)
     error = np.abs(predicted - truth)
-    where = int(np.nanargmax(error))
-    return float(error[where]), where, float(truth[where]), float(predicted[where])
+    k = int(np.nanargmax(error))
+    return float(error[k]), k, float(truth[k]), float(predicted[k])
 
 
-def _place(name, atoms, where):
-    """Where in its structure the worst number stands."""
+def _component_name(name, atoms, component):
+    """Atom, axes or point of a component of a target."""
     if name == "forces":
-        return f"  atom {where // 3} ({atoms.symbols[where // 3]}), {AXES[where % 3]}"
+        atom, axis = divmod(component, 3)
+        return f"  atom {atom} ({atoms.symbols[atom]}), {AXES[axis]}"
     if name == "charges":
-        return f"  atom {where} ({atoms.symbols[where]})"
+        return f"  atom {component} ({atoms.symbols[component]})"
     if name in ("quadrupole", "stress"):
-        return "  " + "".join(AXES[axis] for axis in VOIGT[where])
-    return f"  point {where}" if name == "potential" else ""
+        return "  " + "".join(AXES[axis] for axis in VOIGT[component])
+    return f"  point {component}" if name == "potential" else ""

@@ -9,10 +9,10 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid
 from tqdm import tqdm
 
 from .. import KQEqRegressorCV
-from ..metrics import target_mae
+from ..metrics import has_label, target_mae
 from ..model_selection import LabelledKFold
 from ..targets import TARGETS
-from .report import is_known, print_errors, quantities, shown_unit
+from .report import print_errors, printed_unit, quantities
 
 # Candidates in units of --sigma and --r-cut.
 SIGMAS = (0.3, 1.0, 3.0)
@@ -98,7 +98,7 @@ def _candidates_of(trial, cutoff, names):
             columns = {"R2": f"{results['score'][i]:.4f}"}
             columns |= {f"R2 {name}": text for name, text in r2.items()}
         for name in names:
-            unit, factor = shown_unit(name)
+            unit, factor = printed_unit(name)
             title = "dipole components" if name == "dipole" else name
             columns[f"MAE {title} ({unit})"] = f"{factor * results[f'mae_{name}'][i]:.4f}"
         params = {f"{MODEL}{name}": sigma for name, sigma in sigmas.items()} | cutoff
@@ -141,7 +141,7 @@ def errors_of_fold(estimator, X, y):
     """R2 over all targets, and the MAE of every quantity; NaN without labels."""
     scores = {"r2": estimator.score(X, y)}
     for name, unit, truth, predicted in quantities(y, estimator.predict(X), X):
-        labelled = any(is_known(value) for value in truth)
+        labelled = any(has_label(value) for value in truth)
         scores[f"{name} ({unit})"] = target_mae(truth, predicted) if labelled else np.nan
     return scores
 
@@ -164,11 +164,11 @@ def print_advice(params, grid):
     for name, values in grid.items():
         if params[name] in (values[0], values[-1]):
             target = name.removeprefix(f"{MODEL}sigma_")
-            what, option = f"sigma of {target}", f"--sigma {target}="
+            name_of_value, option = f"sigma of {target}", f"--sigma {target}="
             if name == R_CUT:
-                what, option = "cutoff", "--r-cut "
+                name_of_value, option = "cutoff", "--r-cut "
             print(
-                f"the best {what} is at the end of its range: search again with "
+                f"the best {name_of_value} is at the end of its range: search again with "
                 f"{option}{as_text(params[name])}"
             )
 

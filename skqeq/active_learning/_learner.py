@@ -46,7 +46,7 @@ class ActiveLearner(BaseEstimator):
     The state of a run is in its directory: one file for every trajectory, reference calculation
     and model, which appears complete or not at all. To resume a run that was killed, start it
     again with the same arguments. At most one of these steps is repeated, and the final data are
-    bitwise those of a run without interruption.
+    identical, bit for bit, to the data of an uninterrupted run.
 
     Parameters
     ----------

@@ -121,7 +121,7 @@ def select_uncertain(
 def select_novel(
     data: StructureFeatures, candidates: StructureFeatures, n: int, rng: np.random.Generator
 ) -> list[int]:
-    """Pick the structure of largest CUR leverage, project it out of the others, and repeat.
+    """Pick the structure with the largest CUR leverage, project it out of the others, and repeat.
 
     A structure is represented by the mean of the descriptors of its atoms. The dominant directions
     of the data are projected out first, so that only directions which are new have a leverage.

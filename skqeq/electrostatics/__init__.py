@@ -1,20 +1,14 @@
 """Electrostatics: the hardness matrix of Gaussian charges, and their potential."""
 
-from ._arguments import gaussian_widths
+from ._arguments import gaussian_widths, lookup
+from ._choice import SOLVERS, make_hardness
+from ._dipoles import DipoleSum, dipole_widths, radial_derivatives
 from ._hardness import DenseHardness, Hardness, HardnessOperator
 from ._matrix import hardness_gradient, hardness_matrix, potential_gradient, potential_matrix
+from ._plane import in_plane
+from ._splitting import ACCURACIES
 
-# isort: split
-# Not public: for the other folders of the package.
-from ._arguments import lookup as lookup
-from ._choice import SOLVERS as SOLVERS
-from ._choice import make_hardness as make_hardness
-from ._dipoles import DipoleSum as DipoleSum
-from ._dipoles import dipole_widths as dipole_widths
-from ._dipoles import radial_derivatives as radial_derivatives
-from ._plane import in_plane as in_plane
-from ._splitting import ACCURACIES as ACCURACIES
-
+# Names that are imported above but not listed here are for the other folders of the package.
 __all__ = [
     "DenseHardness",
     "Hardness",

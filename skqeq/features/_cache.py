@@ -1,4 +1,4 @@
-"""The store of descriptor rows of a process, in the part of the memory budget that is free."""
+"""The store of descriptor rows, which fills the unclaimed part of the memory budget."""
 
 import random
 import threading
@@ -9,14 +9,14 @@ from .._memory import BUDGET
 class RowCache:
     """Keep arrays by key until the memory budget is full, then drop some of them.
 
-    The last item of a key identifies the structure, and all items before it the descriptor. Rows of
-    the least recently used descriptor are dropped first: a search over cutoffs no longer needs the
-    rows of earlier cutoffs.
+    In a key, the last item identifies the structure, and the items before it the descriptor. The
+    least recently used descriptor is the first to lose rows, because a search over cutoffs does not
+    return to earlier cutoffs.
 
-    Among the rows of one descriptor, a random row is dropped. A fit walks over the same structures
-    several times, always from first to last. If not all rows fit, the least recently used row is
-    the one that will be needed next; dropping it each time would find no row at all. With random
-    rows, as large a share is found as fits.
+    Which row of a descriptor is dropped is random. A fit goes through the same structures several
+    times, always in the same order. If the rows do not all fit, the least recently used row is
+    exactly the row that is needed next, and a store that drops it would never contain the row that
+    is needed. A random choice keeps the fraction of rows that fits.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""DScribe's SOAP descriptors, each made once."""
+"""The SOAP objects of DScribe, which take long to make and are used many times."""
 
 from functools import lru_cache
 
@@ -7,22 +7,23 @@ from ase.data import chemical_symbols
 
 @lru_cache(maxsize=256)
 def dscribe_soap(species, r_cut, n_max, l_max, sigma, compression, weights, periodic):
-    """A `dscribe.descriptors.SOAP` with GTO basis; all arguments can be hashed.
+    """A `dscribe.descriptors.SOAP` with GTO basis.
 
     Parameters
     ----------
     species : tuple of int
         Atomic numbers, ascending.
     r_cut, n_max, l_max, sigma, compression
-        As of `skqeq.SOAPFeaturizer`; one number each.
+        Parameters of `skqeq.SOAPFeaturizer`, for one cutoff.
     weights : tuple of (int, float) or None
         Weight of each element.
     periodic : bool
-        Whether structures have periodic images.
+        Whether atoms have periodic images.
 
     Returns
     -------
     soap : dscribe.descriptors.SOAP
+        The same object for the same arguments.
     """
     from dscribe.descriptors import SOAP  # takes 3 s to import, most of it for numba
 

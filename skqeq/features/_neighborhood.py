@@ -11,13 +11,13 @@ of the element of j, times the cutoff function ``f(r_ij)`` if the cutoff is smoo
 
     p[z z', l, n n'] = pi sqrt(8 / (2 l + 1)) sum_m c[z, n, l, m] c[z', n', l, m].
 
-Let t be the derivatives of some L with respect to p. The chain rule runs backwards in three steps:
-from p to c, from c to the sums over j, and from these to the vectors, ``g_ij = dL / dr_ij``. Then
+Derivatives of a function L are propagated backwards by the chain rule: from p to c, from c to the
+sums over j, and from these sums to the vectors, ``g_ij = dL / dr_ij``. Then
 
     dL / dr_j = sum_i g_ij - sum_i g_ji,      dL / dstrain = sum_ij g_ij r_ij^T.
 
-Arrays have one entry per pair of neighbours, never one per pair of atoms. An image in another cell
-is one more neighbour, so molecules, slabs and crystals share the code.
+All arrays have one entry per pair of neighbours; none has one per pair of atoms. Periodic images
+are neighbours like any other, so that molecules, slabs and crystals share the code.
 """
 
 from functools import lru_cache
@@ -61,6 +61,7 @@ class SOAPNeighborhood(Neighborhood):
             i, j, D = np.tile(i, 2), np.tile(j, 2), np.tile(D, (2, 1))
             n_channels += 1
         group = i * n_channels + channel
+        # Stable, so that the order of neighbours, and with it rounding, does not vary.
         order = np.argsort(group, kind="stable")
         self.i, self.j, self.D = i[order], j[order], D[order]
         # offsets[i, z]:offsets[i, z + 1] are the pairs of centre i and channel z.
@@ -135,6 +136,7 @@ class SOAPNeighborhood(Neighborhood):
 
 def _pairs(structure, reach):
     """Centres, neighbours, and the vectors to them. Every atom is also its own neighbour."""
+    # The atom itself is part of the density around it, as in DScribe.
     i, j, D = neighbor_pairs(structure, reach)
     atoms = np.arange(len(structure))
     D = np.concatenate([np.zeros((len(atoms), 3)), D])
@@ -171,10 +173,11 @@ def _radial(r_cut, n_max, l_max, sigma):
 
 @lru_cache(maxsize=256)
 def _runs(n_max, l_max, compression, n_species):
-    """The products ``p[z z', l, n n']`` in DScribe's order, one row for all n'.
+    """Which coefficients are multiplied for which features, in the order of DScribe.
 
-    A row holds l, the index of (z, n), that of (z', first n'), the first feature, and the number of
-    features. For z = z' only n' >= n is stored.
+    A row (l, a, b, first, length) means the features ``first + t``, t < length: the products of the
+    coefficients number a and ``b + t``, where a is the index of (z, n) and b that of (z', n'). For
+    z = z' only n' >= n is stored.
     """
     elements = range(1 if compression == "mu2" else n_species)
     pairs = [(z, other) for z in elements for other in elements if other >= z]
@@ -195,7 +198,10 @@ def _runs(n_max, l_max, compression, n_species):
 
 @lru_cache(maxsize=256)
 def _channel_runs(n_max, l_max, compression, n_species, channel):
-    """The rows of `_runs` that contain a channel, renumbered, and the columns of their features."""
+    """The rows of `_runs` with features of one channel, and the columns of these features.
+
+    In the rows, the features are numbered consecutively.
+    """
     runs = _runs(n_max, l_max, compression, n_species)
     runs = runs[(runs[:, 1:3] // n_max == channel).any(axis=1)]
     columns = np.concatenate([first + np.arange(n) for first, n in runs[:, 3:]])

@@ -1,4 +1,4 @@
-"""SOAP: from structures to the power spectrum of every atom's neighbourhood."""
+"""SOAP, a descriptor of the neighbourhood of every atom."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         self : SOAPFeaturizer
             Fitted.
         """
-        self._fit(collect(X, self.verbose))
+        self._fit(collect(X, bool(self.verbose)))
         return self
 
     def _fit(self, structures):
@@ -223,7 +223,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
             One row of `n_features_out_` columns per atom.
         """
         check_is_fitted(self)
-        return self._transform(collect(X, self.verbose))
+        return self._transform(collect(X, bool(self.verbose)))
 
     def fit_transform(self, X: StructuresLike, y: object = None) -> StructureFeatures:
         """Fit and describe the same structures, which are checked only once.
@@ -240,7 +240,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         features : StructureFeatures
             One row of `n_features_out_` columns per atom.
         """
-        structures = collect(X, self.verbose)
+        structures = collect(X, bool(self.verbose))
         self._fit(structures)
         return self._transform(structures)
 

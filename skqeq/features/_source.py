@@ -1,4 +1,4 @@
-"""SOAP features of structures, computed once as far as memory and disk allow."""
+"""The source of SOAP features, which keeps computed rows in memory and on disk."""
 
 from functools import cache, partial
 from importlib.metadata import version
@@ -26,12 +26,12 @@ class SOAPSource(FeatureSource):
     n_jobs : int or None
         Number of processes that compute rows.
     verbose : bool
-        Whether walks show their progress.
+        Whether a progress bar is shown while features are computed.
     memory : str, path, joblib.Memory or None
         Folder in which rows are kept on disk.
     keeps_rows : bool
-        Whether rows are kept in memory. This is not worth while for structures that do not fit
-        into memory themselves: their rows would be dropped before they are needed again.
+        Whether rows are kept in memory. It is of no use for structures that do not fit into memory
+        themselves, because their rows would be dropped before they are needed again.
     """
 
     has_neighborhoods = True
@@ -47,9 +47,10 @@ class SOAPSource(FeatureSource):
         self.signature = tuple(s.signature for s in spectra)
 
     def tiles(self, structures):
-        """One tile per power spectrum and element, for all structures of the same composition."""
+        """One tile per power spectrum and element, for all structures with the same elements."""
         numbers = np.concatenate([s.numbers for s in structures])
         offsets = np.concatenate([[0], np.cumsum([len(s) for s in structures])])
+        # Structures with the same elements have the same columns, and can share tiles.
         groups = {}
         for s, structure in enumerate(structures):
             groups.setdefault(structure.species, []).append(s)
@@ -116,7 +117,7 @@ class SOAPSource(FeatureSource):
         tasks = {key: task for key, task in tasks.items() if ROWS.get(key) is None}
         if len(tasks) < 2 * n_jobs:
             return function
-        # A task is a fraction of a millisecond; batches keep the overhead of processes small.
+        # A task takes less time than its transfer, so tasks are sent in batches.
         calls = (delayed(function)(*task, key) for key, task in tasks.items())
         rows = dict(zip(tasks, Parallel(n_jobs=n_jobs, batch_size=32)(calls), strict=True))
         # Rows that were in the store when the tasks were listed may have been dropped since.
@@ -126,9 +127,8 @@ class SOAPSource(FeatureSource):
 def _stacked(rows, places):
     """Copy the rows of structures into one array per power spectrum.
 
-    `rows` yields a list of arrays per structure. It is consumed one structure at a time, so that
-    rows that are not kept need no memory besides the result. `places` holds the row of the result
-    for every atom.
+    `rows` yields the arrays of one structure after the other, so that rows that nobody keeps exist
+    only for one structure at a time. `places` is the row of the result for every atom.
     """
     arrays, start = None, 0
     for parts in rows:
@@ -142,7 +142,7 @@ def _stacked(rows, places):
 
 
 def describe(spectrum, structure, key, versions=None):
-    """Rows of one structure. On disk they are found by `key` and `versions`."""
+    """Rows of one structure; on disk, `key` and `versions` identify them."""
     return spectrum.rows(structure)
 
 

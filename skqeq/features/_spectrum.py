@@ -13,15 +13,15 @@ from ._neighborhood import SOAPNeighborhood
 class PowerSpectrum:
     """The SOAP power spectrum for one cutoff and a set of elements.
 
-    Columns of elements that a structure lacks are zero. `rows` leaves them out, and `columns` tells
-    which columns remain.
+    Columns of elements that a structure lacks are zero. `rows` omits them, and `columns` returns
+    the indices of the columns that remain.
 
     Parameters
     ----------
     species : tuple of int
         Atomic numbers that can occur, ascending.
     r_cut, n_max, l_max, sigma, cutoff_width, compression
-        As of `skqeq.SOAPFeaturizer`; one number each. Lengths in Angstrom.
+        Parameters of `skqeq.SOAPFeaturizer`, for one cutoff; lengths in Angstrom.
     weighting : dict of {int: float} or None
         Weight of the density of each element.
     """
@@ -50,7 +50,7 @@ class PowerSpectrum:
 
     @property
     def signature(self):
-        """What the columns mean: nested tuples that can be compared and stored."""
+        """Meaning of the columns, as nested tuples that can be compared and stored."""
         return (self.species, self.options, self.cutoff_width, self._weights(self.species))
 
     def key(self, structure):
@@ -68,6 +68,7 @@ class PowerSpectrum:
 
     def rows(self, structure, centers=None):
         """Power spectra of the atoms `centers` (None for all), shape (n_centers, n_columns)."""
+        # DScribe has no cutoff function.
         if self.cutoff_width is not None:
             rows = SOAPNeighborhood(self, structure).rows()
             return rows if centers is None else rows[centers]
@@ -90,7 +91,7 @@ def _atoms_for_dscribe(structure):
 
 @lru_cache(maxsize=4096)
 def _columns(species, options, weights, present, first):
-    """See `PowerSpectrum.columns`. Adjacent slices are merged: products of few slices are fast."""
+    """See `PowerSpectrum.columns`. Adjacent slices are merged, which saves matrix products."""
     soap = dscribe_soap(species, *options, weights, False)
     compression = options[-1]
     if compression == "mu2":

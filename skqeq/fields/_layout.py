@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,6 +64,11 @@ class FieldLayout:
         for mean, field in zip(self.means, fields, strict=True):
             if field.mean is not None:
                 mean[:] = lookup(field.mean.values, field.mean.name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Cached properties are computed again, so that files and tasks hold what was given only.
+        cached = ("columns", "scale")
+        return {name: value for name, value in self.__dict__.items() if name not in cached}
 
     @property
     def n_columns(self) -> int:

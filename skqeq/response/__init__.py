@@ -3,14 +3,11 @@
 from ._equilibrium import Equilibrium
 from ._flow import ChargeFlow, FlowEquilibrium
 from ._flows import Flows
-from ._none import NoCharges
+from ._none import NoCharges, NoChargesEquilibrium
 from ._qeq import QEq, QEqEquilibrium, equilibrate
 from ._response import Response, check_response
 
-# isort: split
-# Not public: for the other folders of the package.
-from ._none import NoChargesEquilibrium as NoChargesEquilibrium
-
+# Names that are imported above but not listed here are for the other folders of the package.
 __all__ = [
     "ChargeFlow",
     "Equilibrium",

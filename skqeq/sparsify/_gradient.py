@@ -84,6 +84,7 @@ class SparseGradient(FeatureGradient):
 
     def _column_block(self, b, neighborhood):
         X = neighborhood.rows()
+        # Columns of the neighbourhood count from the first one of its column block.
         first = self.source.parent.boundaries[b]
         columns = [np.arange(c.start, c.stop) + first for c in neighborhood.columns]
         columns = np.concatenate(columns)
@@ -104,7 +105,7 @@ class SparseGradient(FeatureGradient):
         )
 
     def _features(self, group):
-        """Whitened features of the centres of a group, computed once."""
+        """Whitened features of the centres of a group, which are computed only once."""
         if group not in self._whitened:
             self._whitened[group] = self.kernels[group].whiten(self._kernel(group))
         return self._whitened[group]
@@ -170,13 +171,13 @@ class SparseGradient(FeatureGradient):
             i, D = block.neighborhood.i, block.neighborhood.D
             for pairs, columns, dp in block.neighborhood.jacobians():
                 for group, atoms in self.centers.items():
-                    # An atom is also its own neighbour, at D = 0, where it always stays.
+                    # D = 0 is the atom itself as its own neighbour, which never moves.
                     inside = np.isin(i[pairs], atoms) & D[pairs].any(axis=1)
                     if inside.any():
                         dK = self._dK(block, group, pairs[inside], columns, dp[inside], factors)
                         self._add_pairs(J, virial, sets, block, group, pairs[inside], dK)
         J, virial = J.reshape(-1, self.n_columns), virial.reshape(-1, self.n_columns)
-        # Whitening is linear: it is cheapest at the end, for the sums over pairs.
+        # Whitening is linear, so it is applied to the sums over pairs, of which there are fewer.
         for group, kernel in self.kernels.items():
             for rows in (J, virial):
                 rows[:, self.columns[group]] = kernel.whiten(rows[:, self.columns[group]])
@@ -184,9 +185,10 @@ class SparseGradient(FeatureGradient):
         return J.reshape(*lead, 3 * self.n_atoms, -1), virial.reshape(*lead, 9, -1)
 
     def _dK(self, block, group, pairs, columns, dp, factors):
-        """Derivatives of the kernel of the centres of pairs with respect to D: (n, 3, n_points).
+        """Derivatives of K with respect to the vectors D of some pairs, shape (n, 3, n_points).
 
-        `dp` (n, 3, n_columns) are those of the rows of the descriptor, in some of their columns.
+        `dp` (n, 3, m) are the derivatives of the descriptor in m of its columns. The other columns
+        do not depend on these pairs.
         """
         i = block.neighborhood.i[pairs]
         row = np.searchsorted(self.centers[group], i)
@@ -199,9 +201,10 @@ class SparseGradient(FeatureGradient):
         return dK
 
     def _add_pairs(self, J, virial, sets, block, group, pairs, dK):
-        """Add ``q_i dK`` of some pairs to the rows of both atoms and to the virial, for each q."""
+        """Add ``q_i dK`` of some pairs to J and to the virial, for each set of factors q."""
         neighborhood, columns = block.neighborhood, self.columns[group]
         i, j, D = (x[pairs] for x in (neighborhood.i, neighborhood.j, neighborhood.D))
+        # A sparse matrix with +q_i for the neighbour and -q_i for the centre sums over the pairs.
         ends = np.concatenate([j, i]), np.tile(np.arange(len(pairs)), 2)
         dK = dK.reshape(len(pairs), -1)
         for k, q in enumerate(sets):
@@ -245,7 +248,7 @@ class SparseGradient(FeatureGradient):
         return variance, covariances, variances
 
     def _derivatives_of(self, i, group, row):
-        """Derivatives of the kernel of centre i (3 n + 9, n_points), and ``d d' k`` (3 n + 9,)."""
+        """``dk`` of centre i with all points, (3 n + 9, n_points), and ``d d' k``, (3 n + 9,)."""
         # Kernels of all groups have the same exponent and weights of the column blocks.
         any_kernel = next(iter(self.source.kernels.values()))
         d_kernel, prior = 0.0, 0.0

@@ -13,8 +13,8 @@ from ._mixed import MixedProducts, products
 
 # Group of all environments, where elements are not kept apart.
 ALL = 0
-# Columns that are whitened at a time: small enough for np.linalg.solve, which does not know that
-# the matrix is triangular, to be a small part of the work.
+# Number of columns that are whitened at a time. np.linalg.solve does not use that the matrix is
+# triangular; with few columns it is a small part of the work.
 COLUMNS = 128
 
 
@@ -58,7 +58,7 @@ class SparseKernel:
         return MixedProducts(self.points, self.boundaries)
 
     def __getstate__(self):
-        # The copy of the points in single precision is made again where it is needed.
+        # Without the copy of the points in single precision, which is easily made again.
         return {name: value for name, value in self.__dict__.items() if name != "_mixed"}
 
     def factorize(self, jitter, name):
@@ -85,8 +85,8 @@ class SparseKernel:
         self.jitter = jitter
         while True:
             try:
-                # Not SciPy's cholesky: after the products above, the BLAS threads of NumPy keep a
-                # core busy for 20 ms, in which those of SciPy would wait for it.
+                # Not SciPy's cholesky: the BLAS threads of NumPy keep the cores busy for 20 ms
+                # after the products above, and those of SciPy would have to wait.
                 self.chol = np.linalg.cholesky(K_mm + self.jitter * np.eye(len(K_mm)))
                 break
             except np.linalg.LinAlgError:
@@ -103,21 +103,22 @@ class SparseKernel:
         return self
 
     def __call__(self, tile):
-        """Kernel of every atom of a tile with every sparse point: (n, M)."""
+        """The kernel K_nM between the n atoms of a tile and the sparse points."""
         K = 0.0
         for b, values, columns in column_blocks(tile, self.boundaries):
             if self.dtype == "float32":
                 dot = self._mixed(b, values, columns)
             else:
                 dot = products(values, columns, self.points)
+            # Only the atoms are normalised here; the points are already.
             K += self.block_weights[b] * _power(dot / row_norms(values)[:, None], self.zeta)
         return K
 
     def whiten(self, K):
         """Solve ``phi L^T = K`` for phi, in place, by blocked forward substitution.
 
-        It uses NumPy only, as the products before and after it do: SciPy has BLAS threads of its
-        own, which would compete with those of NumPy for the cores.
+        Everything is computed by NumPy, like the products before and after. SciPy has BLAS threads
+        of its own, which would compete with those of NumPy for the cores.
         """
         for start in range(0, len(self.chol), COLUMNS):
             block = slice(start, start + COLUMNS)
@@ -154,7 +155,7 @@ def column_blocks(tile, boundaries):
 
 
 def row_norms(rows):
-    """Norm of every row, to divide by; 1 for a row of zeros, such as that of a lone atom."""
+    """Norm of every row. It is 1 for a row of zeros, so that one can divide by it."""
     squares = np.einsum("ij,ij->i", rows, rows)
     return np.sqrt(np.where(squares == 0.0, 1.0, squares))
 

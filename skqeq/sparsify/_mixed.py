@@ -1,4 +1,4 @@
-"""Products of environments and sparse points, most of the work in single precision."""
+"""Products of environments and sparse points, mostly in single precision."""
 
 from itertools import pairwise
 
@@ -12,14 +12,14 @@ SAMPLE = 128
 
 
 def products(values, columns, points):
-    """Products with all points of rows that are zero outside of some columns.
+    """Scalar products of rows and points, where the rows are zero outside of some columns.
 
     Parameters
     ----------
     values : ndarray of shape (n, m)
-        The rows, in these columns.
+        The rows, in m of the n_features columns.
     columns : list of slice
-        The columns, with m entries together.
+        These m columns.
     points : ndarray of shape (M, n_features)
         The points, in all columns.
 
@@ -37,18 +37,18 @@ def products(values, columns, points):
 
 
 class MixedProducts:
-    """Products in single precision whose errors are far below the rounding of single precision.
+    """Products at the speed of single precision, with much smaller errors.
 
-    In single precision, products of rows of norm one are wrong by 1e-7. With eigenvalues of the
-    kernel matrix of 1e-10 this changes charges by 1 %. Rows are therefore split into their part in
-    the span of a few directions V, the leading right singular vectors of the points, and a small
-    remainder::
+    Scalar products of unit vectors have errors of 1e-7 in single precision. Since the smallest
+    eigenvalues of the kernel matrix are about 1e-10, such errors change charges by 1 %. Rows are
+    therefore split into two parts. The large part is in the span of a few directions V, the leading
+    right singular vectors of the points. The rest is small::
 
         x . s = (x Q) . (s Q) + (x - x Q Q^T) . (s - s V V^T)
 
-    The first product is computed in double precision, the second one in single precision. For a row
-    that is zero outside of some columns, Q is an orthonormal basis of what V has in these columns.
-    The remainder of x is orthogonal to it, so that the identity is exact.
+    The first product is computed in double precision, the second product in single precision. A row
+    x is zero outside of some columns, and Q is an orthonormal basis of the directions V restricted
+    to these columns. The rest of x is orthogonal to Q, so that the identity is exact.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class MixedProducts:
         self.points, self.boundaries = points, boundaries
         self.remainders = np.empty(points.shape, dtype=np.float32)
         self.directions = []  # V^T of every column block
-        # Q and s Q by column block and columns; structures of the same elements share them.
+        # Q and s Q by column block and columns, which all structures with the same elements share.
         self._bases = {}
         for start, stop in pairwise(boundaries):
             block = points[:, start:stop]
@@ -76,7 +76,7 @@ class MixedProducts:
         """Products of rows in some columns of column block b with all points: (n, M)."""
         Q, points_Q = self._basis(b, columns)
         values_Q = values @ Q
-        # One temporary array for the remainder: large new arrays are slow.
+        # In place, because new large arrays are slow: the system clears their memory.
         remainder = values_Q @ Q.T
         np.subtract(values, remainder, out=remainder)
         dot = products(remainder.astype(np.float32), columns, self.remainders)
@@ -94,12 +94,12 @@ class MixedProducts:
 
 
 def _orthonormal(rows, rank=None):
-    """Orthonormal basis of the leading directions of some rows: (n_columns, at most rank).
+    """Orthonormal basis of the leading directions of some rows, shape (n_columns, <= rank).
 
-    The eigenvectors of the small matrix of products of rows give it many times faster than a
-    singular value decomposition of the rows.
+    It is computed from the eigenvectors of the small matrix of products of rows, which is many
+    times faster than a singular value decomposition of the rows.
     """
     squares, U = np.linalg.eigh(rows @ rows.T)
-    # Directions with squared singular values near rounding are noise.
+    # Directions with small singular values are dominated by rounding errors.
     leading = np.flatnonzero(squares > 1e-6 * squares[-1])[::-1][:rank]
     return rows.T @ (U[:, leading] / np.sqrt(squares[leading]))

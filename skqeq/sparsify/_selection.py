@@ -8,10 +8,10 @@ MAX_SKETCH = 256
 
 
 def sketch_matrix(n_features, width, random_state):
-    """A sparse random matrix of signs that preserves the geometry of rows.
+    """A sparse random matrix that reduces the number of columns and nearly keeps scalar products.
 
-    Each feature goes to one column with a random sign (CountSketch: Clarkson and Woodruff, STOC
-    2013), so that sketching costs one multiplication per entry of the data.
+    Each feature is added to one random column with a random sign (CountSketch: Clarkson and
+    Woodruff, STOC 2013), which costs one multiplication per entry of the data.
 
     Parameters
     ----------
@@ -20,12 +20,12 @@ def sketch_matrix(n_features, width, random_state):
     width : int
         Number of columns of the sketch.
     random_state : numpy.random.Generator
-        Of columns and signs.
+        Source of the random numbers.
 
     Returns
     -------
     omega : sparse matrix of shape (n_features, width)
-        The identity if there are no more features than that.
+        Multiply rows by it from the right. It is the identity if `n_features` is at most `width`.
     """
     if n_features <= width:
         return sparse.identity(n_features, format="csr")
@@ -52,8 +52,8 @@ def leverage_scores(rows, rank):
     scores : ndarray of shape (n,)
         Non-negative; they sum to the rank.
     """
-    # The eigenvectors of the small Gram matrix cost a tenth of a QR decomposition. They resolve
-    # singular values down to 1e-7 of the largest; directions below are noise, and are left out.
+    # The eigenvectors of the small Gram matrix cost a tenth of a QR decomposition. They are precise
+    # for singular values above 1e-7 of the largest; the other directions are left out.
     squares, right = np.linalg.eigh(rows.T @ rows)
     squares, right = squares[::-1][:rank], right[:, ::-1][:, :rank]
     significant = squares > 1e-12 * squares[0]
@@ -71,17 +71,17 @@ def select_by_leverage(rows, n, random_state):
     n : int
         Number of rows to draw.
     random_state : numpy.random.Generator
-        Of the draw.
+        Source of the random numbers.
 
     Returns
     -------
     index : ndarray of shape (n,)
         In the order in which they were drawn.
     """
-    # Half the width of the sketch, because its last directions are mixtures of many.
+    # Half the width of the sketch: in its last directions, many directions of the data are mixed.
     scores = leverage_scores(rows, max(1, min(n, rows.shape[1]) // 2))
-    # Sampling without replacement by exponential races (Efraimidis and Spirakis 2006): the n rows
-    # that arrive first, each with its score as the rate.
+    # Sampling without replacement (Efraimidis and Spirakis 2006): every row arrives after a random
+    # time, with its score as the rate, and the first n rows are taken.
     arrival = random_state.exponential(size=len(scores))
     with np.errstate(divide="ignore"):
         arrival /= scores
@@ -98,7 +98,7 @@ def select_farthest(rows, n, random_state):
     n : int
         Number of rows to choose.
     random_state : numpy.random.Generator
-        Of the first row.
+        Source of the random numbers.
 
     Returns
     -------

@@ -1,8 +1,7 @@
 """Base classes: a source computes features of structures, a gradient their derivatives.
 
-A descriptor of your own is a subclass of `FeatureSource` with `tiles`. If it also makes a
-`Neighborhood` for each of its column blocks, `skqeq.CURSparsifier` and the models behind it have
-forces, stress and Born charges.
+To add a descriptor, derive from `FeatureSource` and define `tiles`. Define `neighborhoods` as well,
+and models behind `skqeq.CURSparsifier` have forces, stress and Born charges.
 """
 
 from __future__ import annotations
@@ -25,27 +24,28 @@ NO_GRADIENT = (
 
 
 class FeatureSource(ABC):
-    """Computes per-atom features of structures, whenever `StructureFeatures` asks for them.
+    """Computes per-atom features of structures, on demand of `StructureFeatures`.
 
-    A subclass sets `boundaries` and `row_bytes`, defines `tiles`, and overrides what else differs.
+    A subclass must set `boundaries` and `row_bytes`, and define `tiles`. Everything else has a
+    default.
 
     Attributes
     ----------
     boundaries : tuple of int
-        First column of each column block, and at the end the number of columns. A column block is
-        a unit of the kernel: `skqeq.CURSparsifier` normalises each on its own.
+        First column of each column block, then the number of columns. A column block is a set of
+        features with a kernel of its own, for instance those of one SOAP cutoff.
     row_bytes : int
         Memory that one atom needs while its features are computed, bytes.
     signature : tuple or None, default=None
-        What the columns mean, in plain Python that can be compared and stored. Features of equal
-        signature can be exchanged; None means that this is unknown, and is never refused.
+        Meaning of the columns, as nested tuples of plain Python objects. A fitted model refuses
+        features with another signature than in its fit. None means unknown, and is accepted.
     prior_variance : float, default=1.0
-        Variance of a Gaussian process of unit amplitude over these features. The features
-        represent ``|phi|^2`` of it, so the rest of an atom's variance is the difference.
+        Prior variance of a field of unit amplitude. The features represent the part ``|phi|^2`` of
+        it, and the difference is the residual variance of the atom.
     verbose : bool, default=False
-        Whether walks over the features show a progress bar.
+        Whether a progress bar is shown while features are computed.
     names : tuple of str, default=()
-        Names of the `sources` that stand side by side, where they have names.
+        Names of the `sources`, if they have names.
     has_gradient : bool, default=False
         Whether `gradient` and `dual` are defined.
     has_neighborhoods : bool, default=False
@@ -53,7 +53,7 @@ class FeatureSource(ABC):
 
     Examples
     --------
-    The element of each atom as a descriptor:
+    A descriptor that only knows the element of each atom:
 
     >>> import numpy as np
     >>> from ase.build import molecule
@@ -79,7 +79,7 @@ class FeatureSource(ABC):
 
     @property
     def sources(self) -> Sequence[FeatureSource]:
-        """The sources whose columns stand side by side; only this one unless they were stacked."""
+        """The parts of a `StackedSource`; any other source has one part, itself."""
         return (self,)
 
     @property
@@ -94,12 +94,12 @@ class FeatureSource(ABC):
         Parameters
         ----------
         structures : sequence of Structure
-            Their atoms are numbered through.
+            The structures. Their atoms are counted one structure after the other.
 
         Returns
         -------
         tiles : list of Tile
-            Dense pieces; together they hold every entry that is not zero.
+            Dense pieces, which contain every feature that is not zero.
         """
 
     def tiles_of(self, structure: Structure, atoms: Array) -> list[Tile]:
@@ -115,13 +115,13 @@ class FeatureSource(ABC):
         Returns
         -------
         tiles : list of Tile
-            Of these atoms only; `Tile.atoms` are indices in the structure.
+            Tiles of these atoms only. Their `Tile.atoms` are indices in the structure.
         """
         wanted = np.isin(np.arange(len(structure)), atoms)
         return [tile.take(wanted[tile.atoms]) for tile in self.tiles([structure])]
 
     def neighborhoods(self, structure: Structure) -> list[Neighborhood]:
-        """Neighbours of the atoms of a structure, with the features that they make.
+        """The neighbours of all atoms of a structure, from which its features are made.
 
         Parameters
         ----------
@@ -151,7 +151,7 @@ class FeatureSource(ABC):
         Returns
         -------
         gradient : FeatureGradient
-            Computes products with the derivatives, which are never stored.
+            The derivatives, as an object that computes products with them.
 
         Raises
         ------
@@ -171,8 +171,8 @@ class FeatureSource(ABC):
         Returns
         -------
         dual : ndarray of the same shape
-            Weights u of the same function of what the features were made from: ``K u = phi w``
-            with the kernel K of `skqeq.CURSparsifier`.
+            Weights u with ``K u = phi w``, where K is the kernel between the atoms and the sparse
+            points.
 
         Raises
         ------
@@ -185,15 +185,31 @@ class FeatureSource(ABC):
 class FeatureGradient(ABC):
     """Derivatives of the features phi of one structure with respect to its geometry.
 
-    They would fill an array (n_atoms, n_columns, n_atoms, 3), so only products with it are
-    computed. A field is one number per atom, ``f = phi w``; the methods take its dual weights, see
-    `FeatureSource.dual`. The virial is the derivative with respect to a strain e of positions and
-    cell, ``r -> (1 + e) r``.
+    The derivatives themselves would be an array (n_atoms, n_columns, n_atoms, 3); the methods
+    compute products with it. A field is one number per atom, ``f = phi w``. Methods are given a
+    field by its dual weights, see `FeatureSource.dual`. A virial is a derivative with respect to a
+    strain e of positions and cell, ``r -> (1 + e) r``.
 
     Attributes
     ----------
     n_atoms : int
         Number of atoms of the structure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase.build import molecule
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skqeq import CURSparsifier, SOAPFeaturizer
+    >>> pipeline = make_pipeline(SOAPFeaturizer(n_max=2, l_max=2), CURSparsifier(n_points=1))
+    >>> features = pipeline.fit_transform([molecule("H2O")])
+    >>> gradient = features.gradient(features.structures[0])
+    >>> dual = features.dual(np.ones(features.n_features))
+    >>> bool(np.allclose(gradient.field(dual), features[0].sum(axis=1)))
+    True
+    >>> by_positions, virial = gradient.field_gradient(np.ones(3), dual)
+    >>> by_positions.shape, virial.shape
+    ((3, 3), (3, 3))
     """
 
     n_atoms: int
@@ -210,7 +226,7 @@ class FeatureGradient(ABC):
         Returns
         -------
         f : ndarray of shape (n_atoms,)
-            In units of the weights.
+            One number per atom, in the unit of the weights.
         """
 
     @abstractmethod
@@ -235,15 +251,15 @@ class FeatureGradient(ABC):
         Parameters
         ----------
         dual : ndarray of shape (n_columns,) or (n_atoms, n_columns)
-            Dual weights of one field, or of another field for every atom.
+            Dual weights of one field for all atoms, or of a different field for each atom.
 
         Yields
         ------
         neighborhood : Neighborhood
             The pairs of one column block.
         g : ndarray of shape (n_pairs, 3)
-            ``d f_i / d D_ij`` of every pair; the unit of the field over Angstrom. All column
-            blocks together make the derivative.
+            ``d f_i / d D_ij`` of every pair, in the unit of the field per Angstrom. The derivative
+            is the sum over the column blocks.
         """
 
     @abstractmethod
@@ -270,7 +286,8 @@ class FeatureGradient(ABC):
         Parameters
         ----------
         q : ndarray of shape (n_atoms,) or (k, n_atoms)
-            A factor for every atom, such as its charge. Several sets share most of the work.
+            A factor for every atom, such as its charge. It is faster to pass several sets of
+            factors at once.
 
         Returns
         -------
@@ -284,8 +301,8 @@ class FeatureGradient(ABC):
     def residual_variances(self) -> tuple[Array, Array, Array]:
         """Prior variance that the features do not represent, for a field of unit amplitude.
 
-        The field of an atom is ``phi w`` plus a residual, of which the labels say nothing. The
-        residuals of different atoms are taken as independent.
+        The field of an atom is ``phi w`` plus a residual, about which a fit learns nothing.
+        Residuals of different atoms are treated as independent.
 
         Returns
         -------
@@ -299,7 +316,7 @@ class FeatureGradient(ABC):
         """
 
     def field_gradient(self, q: Array, dual: Array) -> tuple[Array, Array]:
-        """Derivatives of ``sum_f q_f . f`` over fields f, for fixed q.
+        """Derivatives of ``sum_f q_f . f``, a sum over fields f, for fixed q.
 
         Parameters
         ----------
@@ -315,11 +332,12 @@ class FeatureGradient(ABC):
         virial : ndarray of shape (3, 3)
             With respect to a strain.
         """
-        # One field per atom, sum_f q_fi u_f, costs a single pass over the pairs for all fields.
+        # Atom i gets the field with dual weights sum_f q_fi u_f: one pass over the pairs is enough
+        # for all fields.
         return self._gathered(np.atleast_2d(q).T @ np.atleast_2d(dual))
 
     def _gathered(self, dual):
-        """Gradient and virial of the sum over the atoms of one field per atom."""
+        """Gradient and virial of ``sum_i f_i``, with a different field for each atom."""
         gradient, virial = np.zeros((self.n_atoms, 3)), np.zeros((3, 3))
         for neighborhood, g in self.pair_gradients(dual):
             of_block = neighborhood.gather(g)

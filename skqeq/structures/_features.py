@@ -1,7 +1,7 @@
-"""The container of features that featurizers, sparsifiers and models pass to each other.
+"""The container for features that featurizers, sparsifiers and models pass to each other.
 
-Features are computed block by block, when a later step walks over them. The memory that they take
-is therefore that of a block, whatever the size of the data set.
+Features are computed when a later step needs them, for one block of structures at a time. They
+therefore take the memory of one block, whatever the size of the data set.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..structures import Structure
 
 
-# Size of the rows of a block if they were dense; tiles usually take half of that.
+# Largest size of the dense rows of a block. Its tiles usually take half of that.
 BLOCK_BYTES = 2**27
 
 
@@ -84,17 +84,17 @@ class StructureFeatures:
 
     @classmethod
     def stacked(cls, blocks: Mapping[str, StructureFeatures]) -> StructureFeatures:
-        """Features of the same structures side by side, each with a name.
+        """Join the columns of several features of the same structures, and give them names.
 
         Parameters
         ----------
         blocks : dict of {str: StructureFeatures}
-            At least one.
+            Features by name; at least one.
 
         Returns
         -------
         features : StructureFeatures
-            Their columns, in order.
+            With the columns of all of them.
         """
         return _stacked(list(blocks.values()), tuple(blocks))
 
@@ -141,7 +141,7 @@ class StructureFeatures:
         if not isinstance(key, slice):
             key = np.asarray(key)
             if key.size == 0:
-                key = key.astype(int)
+                key = key.astype(int)  # an empty list is an array of floats
         return StructureFeatures(self.structures[key], self.source)
 
     def _block(self, structures):
@@ -158,7 +158,7 @@ class StructureFeatures:
         Returns
         -------
         gradient : FeatureGradient
-            Computes products with the derivatives, which are never stored.
+            The derivatives, as an object that computes products with them.
 
         Raises
         ------
@@ -190,14 +190,14 @@ class StructureFeatures:
     def blocks(
         self, max_bytes: int = BLOCK_BYTES, verbose: bool = False, desc: str = "features"
     ) -> Iterator[tuple[int, Block]]:
-        """Walk over the features in blocks of consecutive structures.
+        """Compute the features, for one block of consecutive structures after the other.
 
         Parameters
         ----------
         max_bytes : int
-            A block holds at least one structure, and at most this many bytes of rows if they
-            were dense. Matrix products are faster on large blocks. With 0 every structure is a
-            block, and rows are not copied.
+            Largest size of the dense rows of a block. A block has at least one structure, so 0
+            means one structure per block, in which case rows are not copied. Matrix products are
+            faster on large blocks.
         verbose : bool
             Whether to show a progress bar. It is also shown if the source is verbose.
         desc : str
@@ -210,6 +210,7 @@ class StructureFeatures:
         block : Block
             Structures and their features.
         """
+        # Floats, because the bytes of a large data set overflow 32-bit integers.
         ends = np.cumsum(self.structures.sizes * float(self.source.row_bytes))
         silent = not (verbose or self.source.verbose)
         with tqdm(total=len(self), desc=desc, disable=silent, leave=False) as bar:
@@ -222,8 +223,7 @@ class StructureFeatures:
                 start, begin = stop, ends[stop - 1]
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        # FeatureUnion stacks by np.hstack (scikit-learn 1.8) or np.concat(axis=1) (1.9), tools
-        # that split data by np.concatenate.
+        # FeatureUnion joins columns by np.hstack (scikit-learn 1.8) or np.concat (1.9).
         if func is np.hstack:
             return _concatenate(*args, **kwargs | {"axis": 1})
         if func is np.concatenate:
@@ -240,7 +240,7 @@ class StructureFeatures:
 
 
 def check_same_features(features, signature, estimator):
-    """Refuse features of the right number whose columns have another meaning than in `fit`."""
+    """Refuse features whose columns have another meaning than those of `fit`."""
     present = features.source.signature
     if None not in (present, signature) and present != signature:
         raise ValueError(
@@ -257,7 +257,7 @@ def _same_columns(first, second):
 
 
 def _same_structures(first, second):
-    """Whether two sequences hold the same structures, without reading files if possible."""
+    """Whether two sequences contain the same structures; files are read only if necessary."""
     if first is second:
         return True
     if isinstance(first, LazyStructures) and isinstance(second, LazyStructures):
@@ -268,7 +268,7 @@ def _same_structures(first, second):
 
 
 def _concatenate(parts, axis=0):
-    """What `np.concatenate` does: structures one after the other, or columns side by side."""
+    """`np.concatenate` for features: axis 0 joins structures, axis 1 columns."""
     if not all(isinstance(part, StructureFeatures) for part in parts):
         raise TypeError("StructureFeatures can be concatenated with each other only")
     if axis == 1:
@@ -281,7 +281,7 @@ def _concatenate(parts, axis=0):
 
 
 def _stacked(parts, names=()):
-    """Features of the same structures side by side."""
+    """Join the columns of features of the same structures."""
     for name, part in zip(names or range(len(parts)), parts):
         if not isinstance(part, StructureFeatures):
             raise TypeError(

@@ -17,23 +17,34 @@ if TYPE_CHECKING:
 
 
 class Neighborhood(ABC):
-    """The neighbours of every atom of one structure, and the features that follow from them.
+    """The neighbours of every atom of one structure, and one column block of features.
 
-    A descriptor with derivatives makes one neighbourhood for each of its column blocks. A row of
-    features depends on the geometry only through the vectors D from its atom, the centre, to the
-    neighbours, so that all derivatives are sums over pairs. An image of a neighbour in another
-    cell is a neighbour too, which is why molecules, slabs and crystals need no distinction.
+    The features of an atom, the centre, depend on the geometry only through the vectors D to its
+    neighbours. All derivatives are therefore sums over pairs. Periodic images of atoms are
+    neighbours like any other, so that molecules, slabs and crystals are treated alike.
 
     Attributes
     ----------
     n_atoms : int
         Number of atoms of the structure.
     i, j : ndarray of shape (n_pairs,)
-        Centre and neighbour of each pair. A pair may occur more than once; then the sum is meant.
+        Centre and neighbour of each pair. If a pair occurs more than once, its derivatives add.
     D : ndarray of shape (n_pairs, 3)
         Vectors from i to j, Angstrom.
     columns : tuple of slice
-        The columns of `rows` among all columns of the column block. All others are zero.
+        Columns of `rows` in the column block. All other columns of the block are zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase.build import molecule
+    >>> from skqeq import SOAPFeaturizer
+    >>> features = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=2).fit_transform([molecule("H2O")])
+    >>> [neighborhood] = features.source.neighborhoods(features.structures[0])
+    >>> rows = neighborhood.rows()
+    >>> gradient, virial = neighborhood.gather(neighborhood.pull_back(2 * rows))
+    >>> rows.shape, gradient.shape, bool(np.abs(gradient.sum(axis=0)).max() < 1e-10)
+    ((3, 30), (3, 3), True)
     """
 
     n_atoms: int
@@ -70,7 +81,7 @@ class Neighborhood(ABC):
         pairs : ndarray of shape (n,)
             Indices of pairs.
         columns : ndarray of shape (m,)
-            Columns of `rows` that these pairs can change.
+            Columns of `rows` that depend on these pairs.
         J : ndarray of shape (n, 3, m)
             ``d rows[i[p], columns] / d D[p]`` for the pairs p; 1/Angstrom.
         """
@@ -188,6 +199,7 @@ def spread_pairs(i, j, D, g, n_atoms):
         With respect to a strain.
     """
     gradient, virial = np.empty((n_atoms, 3, n_atoms)), np.empty((3, 3, n_atoms))
+    # The index of (k, i) in a flat array lets bincount fill a matrix.
     for a in range(3):
         flat = np.bincount(j * n_atoms + i, g[:, a], n_atoms**2)
         flat -= np.bincount(i * n_atoms + i, g[:, a], n_atoms**2)

@@ -1,4 +1,4 @@
-"""From `ase.Atoms`, which users have, to plain arrays, with which the package computes."""
+"""Conversion of `ase.Atoms`, which users pass, to checked plain arrays, which skqeq works with."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHORTEST_DISTANCE = 0.1
 FARTHEST, LARGEST_SPACE = 1e6, 1e9
 # Memory of the Python objects of one structure, without the data of its arrays, bytes.
 OVERHEAD = 1050
-# Keys of `Atoms.info` for the total charge; the first one wins.
+# Keys of `Atoms.info` for the total charge; if both are present, they must agree.
 CHARGE_KEYS = ("charge", "total_charge")
 # All keys of `Atoms.info` that a model may look at.
 INFO_KEYS = (*CHARGE_KEYS, "external_field", "potential_points")
@@ -123,10 +123,11 @@ class Structure:
 
 
 def reduced_cell(structure):
-    """Shortest vectors of the lattice of a structure, and which of them are periodic.
+    """The shortest cell vectors of the same lattice, and which of them are periodic.
 
-    The vectors of the given cell may be long and skew, so that a sphere of neighbours reaches over
-    very many images. The third vector of a slab is its unit normal.
+    A cell can be very skew. A sphere of neighbours would then extend over a huge number of periodic
+    images, with the shortest vectors it extends over few. The third vector of a slab is its unit
+    normal.
     """
     order = np.argsort([not periodic for periodic in structure.pbc], kind="stable")
     periodic = True, True, all(structure.pbc)
@@ -249,7 +250,7 @@ def as_sequence(X):
 
 
 def check_one(i, atoms):
-    """The checked structure of one `ase.Atoms`; i is its index in messages."""
+    """Check one `ase.Atoms`, which error messages call structure i, and convert it."""
     numbers = atoms.numbers.astype(np.int64)
 
     def fail(message):
@@ -263,7 +264,7 @@ def check_one(i, atoms):
     _check_space(positions, cell, pbc, fail)
     volume = abs(float(np.linalg.det(cell)))
     if any(pbc) and not all(pbc):
-        # This vector of a slab has no meaning: it may be missing, or lie in the plane.
+        # The third vector of a slab has no meaning. ASE may leave it zero or in the plane.
         normal = np.cross(*cell[np.array(pbc)])
         cell[pbc.index(False)] = normal / np.linalg.norm(normal)
     _check_distances(positions, cell, pbc, fail)
@@ -299,7 +300,7 @@ def _check_numbers(numbers, fail):
 
 
 def _checked_geometry(atoms, fail):
-    """Copies of positions and cell, all of them finite numbers."""
+    """Copies of positions and cell, with finite numbers only."""
     positions = np.array(atoms.positions, dtype=np.float64)
     bad = ~np.isfinite(positions)
     if bad.any():
@@ -312,7 +313,7 @@ def _checked_geometry(atoms, fail):
 
 
 def _digest(numbers, positions, cell, pbc):
-    """Hash of a geometry; the cell of a molecule does not count."""
+    """Hash of a geometry, to which the cell belongs only if it is periodic."""
     digest = hashlib.blake2b(digest_size=16)
     for array in (numbers, positions, cell if any(pbc) else np.zeros(0), np.array(pbc)):
         digest.update(array.tobytes())
@@ -363,7 +364,7 @@ def _points(value, fail):
 
 
 def _as_floats(value):
-    """A copy as an array of floats, which is empty if the value holds anything but numbers."""
+    """A copy as an array of floats; an empty array if the value is not numeric."""
     try:
         return np.array(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -371,14 +372,14 @@ def _as_floats(value):
 
 
 def _check_cell(cell, pbc, field, fail):
-    """Refuse wires, flat cells, and fields along a periodic axis, where they have no energy."""
+    """Refuse wires, flat cells, and fields along a periodic axis, whose energy is undefined."""
     n_periodic = sum(pbc)
     if n_periodic == 0:
         return
     if n_periodic == 1:
         fail(f"pbc = {pbc} is a wire; one periodic axis is not supported (use none, two or three)")
     vectors = cell[np.array(pbc)]
-    # Only the periodic vectors must be independent: that of a slab which is not may be missing.
+    # The Gram determinant of the periodic vectors only: the third vector of a slab may be zero.
     gram = vectors @ vectors.T
     scale = np.prod(np.diag(gram))
     if scale == 0.0 or np.linalg.det(gram) < 1e-12 * scale:
@@ -408,6 +409,7 @@ def _check_space(positions, cell, pbc, fail):
 def _check_distances(positions, cell, pbc, fail):
     """Refuse atoms on top of each other, also across the faces of the cell."""
     atoms = np.arange(len(positions))
+    # A tree finds close pairs in N log N steps; a matrix of distances would be too large.
     if any(pbc):
         positions, atoms = _with_images(positions, cell, pbc)
     pairs = cKDTree(positions).query_pairs(SHORTEST_DISTANCE, output_type="ndarray")
@@ -419,7 +421,7 @@ def _check_distances(positions, cell, pbc, fail):
 
 
 def _with_images(positions, cell, pbc):
-    """Positions wrapped into one cell, with the images next to it, and the atom of each."""
+    """Positions inside the cell, images close to it, and the index of the atom of each."""
     cell = minkowski_reduce(cell, pbc)[0]
     inverse = np.linalg.inv(cell)
     fractions, atoms = positions @ inverse, np.arange(len(positions))

@@ -1,8 +1,9 @@
 """Features of some structures in memory, as dense tiles of a sparse matrix.
 
 The features of a data set are a matrix with one row per atom. Most columns are zero for an atom:
-those of elements that its structure lacks, and behind a sparse set those of other elements. Only
-the columns that can differ from zero are stored, as dense tiles that matrix products are fast on.
+those of elements that its structure lacks and, after `skqeq.CURSparsifier`, those of all other
+elements. Only the remaining columns are stored, in dense tiles: matrix products with a few dense
+tiles are much faster than those with a general sparse matrix.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ class Tile(NamedTuple):
     atoms : ndarray of shape (n,)
         Indices of the atoms in the block, ascending.
     columns : tuple of slice
-        Which columns of all features the columns of `values` are, in order. No slice spans two
-        column blocks.
+        The columns of `values`, as slices of all columns, in order. Every slice is inside one
+        column block.
     values : ndarray of shape (n, m)
-        The features. The sum of all tiles is the matrix of features.
+        The features of these atoms in these columns.
 
     Examples
     --------
@@ -59,20 +60,20 @@ class Tile(NamedTuple):
         tile : Tile
             With the same columns.
         """
-        # Mostly all atoms are wanted, and values are large: no copy then.
+        # Usually all atoms are wanted, and a copy of the values would take long.
         if rows.dtype == bool and rows.all():
             return self
         return self._replace(atoms=self.atoms[rows], values=self.values[rows])
 
     def pieces(self) -> Iterator[tuple[slice, slice]]:
-        """Yield the slices of columns, and the parts of `values` that belong to them.
+        """Yield the slices in `columns`, and the corresponding slices of `values`.
 
         Yields
         ------
         columns : slice
-            Columns of all features.
+            Some columns, as a slice of all columns.
         piece : slice
-            The same columns in `values`.
+            The same columns, as a slice of the columns of `values`.
         """
         start = 0
         for columns in self.columns:
@@ -214,12 +215,13 @@ class Block:
         return result
 
     def split(self, sizes: Sequence[int]) -> list[Block]:
-        """Divide the columns, for instance into those of sources that were stacked.
+        """Divide the columns, for instance into those of the sources of a `StackedSource`.
 
         Parameters
         ----------
         sizes : sequence of int
-            Numbers of columns; their sum is `n_features`. No tile may have columns of two parts.
+            Numbers of columns of the parts; their sum is `n_features`. No tile may have columns
+            of two parts.
 
         Returns
         -------

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..metrics import has_label
 from ._observables import TARGETS, VOIGT, possibly_undefined
 
 if TYPE_CHECKING:
     from .._typing import Array, Column, LabelsLike
-    from ..structures import Structures
-
+from ..structures import Structures
 
 COLUMNS = {name: t.shape for name, t in TARGETS.items()}
 # Charges whose sum is this close to a whole number other than the total charge, e, belong to an ion
@@ -220,10 +220,7 @@ class Labels:
                 In the unit of the target; None for a missing label.
         """
         value = self.table[name][i]
-        if value is None:
-            return None
-        value = np.ravel(value)
-        return None if np.isnan(value).all() else value
+        return np.ravel(value) if has_label(value) else None
 
     def known(self, name: str) -> Array:
         """Which structures have a label.

@@ -1,4 +1,4 @@
-"""Labelled structures, and what the tests of all commands ask."""
+"""Labelled structures and helpers for the tests of all commands."""
 
 import numpy as np
 from ase.build import molecule
@@ -12,7 +12,7 @@ PULL = {"H": 0.0, "C": 0.2, "O": 0.8}
 
 
 def labelled(n_copies=3, names=NAMES):
-    """Rattled molecules, their made-up charges and dipoles under REF_ names."""
+    """Rattled molecules with invented charges and dipoles under REF_ names."""
     rng = np.random.default_rng(0)
     X = []
     for group, name in enumerate(names * n_copies):
@@ -29,7 +29,7 @@ def labelled(n_copies=3, names=NAMES):
 
 
 def with_energies(X):
-    """The structures with energies and forces of a classical model; its charges are small."""
+    """Add energies and forces of a classical model, with small charges, to the structures."""
     D = np.array([atoms.info["REF_dipole"] for atoms in X])
     model = QEqRegressor(response=QEq(hardness=8.0)).fit(X, D)
     model.atomic_energies_ = np.array([-13.0, -1030.0, -2040.0])
@@ -40,7 +40,7 @@ def with_energies(X):
 
 
 def error_of(capsys, *argv):
-    """The one line that a failing command prints."""
+    """Run a command that fails, and return the line that it prints."""
     assert main([str(a) for a in argv]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1

@@ -28,9 +28,9 @@ def test_evaluate_prints_the_errors_of_every_labelled_target(folder, capsys):
     np.testing.assert_allclose([float(v) for v in row[3:6]], expected, atol=1e-4)
     assert "\ncharges " in out
     worst = int(np.linalg.norm(predicted - D, axis=1).argmax())
-    listed = out.split("2 worst of dipole (D)")[1].splitlines()[2]
+    listed = out.split("2 largest errors of dipole (D)")[1].splitlines()[2]
     assert listed.split()[:2] == [str(worst), X[worst].get_chemical_formula()]
-    assert "atom " in out.split("2 worst of charges (e)")[1]
+    assert "atom " in out.split("2 largest errors of charges (e)")[1]
 
 
 def test_evaluate_all_kinds_of_labels(folder, tmp_path, capsys):
@@ -45,7 +45,7 @@ def test_evaluate_all_kinds_of_labels(folder, tmp_path, capsys):
     out = capsys.readouterr().out
     for name in ("charges", "quadrupole", "potential", "dipole_magnitude"):
         assert f"\n{name} " in out
-        assert f"1 worst of {name} " in out
+        assert f"1 largest errors of {name} " in out
     assert main([*argv, "--targets", "quadrupole", "--worst", "0"]) == 0
     out = capsys.readouterr().out
     assert "charges" not in out
@@ -81,7 +81,7 @@ def test_missing_matplotlib_is_said_first(folder, tmp_path, monkeypatch, capsys)
 
 
 def test_crystals_among_molecules(folder, tmp_path, capsys):
-    """A structure without one of the targets is no reason to refuse the file."""
+    """A crystal has no dipole, and the file is evaluated nevertheless."""
     X = labelled(1)
     crystal = X[0].copy()
     crystal.set_cell([6.0, 6.0, 6.0])
@@ -111,7 +111,7 @@ def test_energies_are_compared_per_atom(energy_folder, capsys):
     np.testing.assert_allclose(float(row[5]), 1e3 * error.mean(), atol=1e-4)
     np.testing.assert_allclose(float(row[8]), r2, atol=1e-4)
     worst = int(error.argmax())
-    listed = out.split("1 worst of energy (meV/atom)")[1].splitlines()[2].split()
+    listed = out.split("1 largest errors of energy (meV/atom)")[1].splitlines()[2].split()
     assert listed[:2] == [str(worst), X[worst].get_chemical_formula()]
     shown = [1e3 * error[worst], 1e3 * truth[worst], 1e3 * energies[worst]]
     np.testing.assert_allclose([float(v) for v in listed[2:]], shown, atol=1e-3)
@@ -123,13 +123,13 @@ def test_energies_are_compared_per_atom(energy_folder, capsys):
     np.testing.assert_allclose(float(row[3]), 1e3 * mean, atol=1e-4)
     worst = int(np.argmax([e.max() for e in errors]))
     atom, axis = np.unravel_index(errors[worst].argmax(), errors[worst].shape)
-    listed = out.split("1 worst of forces (meV/Angstrom)")[1].splitlines()[2]
+    listed = out.split("1 largest errors of forces (meV/Angstrom)")[1].splitlines()[2]
     assert listed.endswith(f"atom {atom} ({X[worst].symbols[atom]}), {'xyz'[axis]}")
     np.testing.assert_allclose(float(listed.split()[2]), 1e3 * errors[worst].max(), atol=1e-3)
 
 
 def test_labels_that_structures_cannot_have_are_not_compared(energy_folder, tmp_path, capsys):
-    """Programs write a stress of molecules, too, and all of its components for slabs."""
+    """Some programs write a stress for molecules, and all of its components for slabs."""
     crystal = Atoms(molecule("H2O"), cell=[4.0, 4.0, 4.0], pbc=True)
     slab = Atoms(molecule("H2O"), cell=[5.0, 5.0, 20.0], pbc=(True, True, False))
     X = [crystal, slab, molecule("H2O")]
@@ -143,7 +143,7 @@ def test_labels_that_structures_cannot_have_are_not_compared(energy_folder, tmp_
     assert row[1:3] == ["meV/Angstrom^3", "2"]
     stress = predict_stress(joblib.load(energy_folder / "model.joblib"), X[:2])
     np.testing.assert_allclose(float(row[3]), 1e3 * np.nanmean(np.abs(stress - 0.01)), atol=1e-4)
-    worst = out.split("2 worst of stress")[1].splitlines()[2]
+    worst = out.split("2 largest errors of stress")[1].splitlines()[2]
     assert worst.split()[-1] in ("xx", "yy", "zz", "yz", "xz", "xy")
     write(tmp_path / "molecule.xyz", X[2:])
     argv[-1] = f"{tmp_path}/molecule.xyz"

@@ -91,7 +91,7 @@ def test_search_of_cutoffs_on_a_part_of_a_file(tmp_path, capsys):
     out = capsys.readouterr().out
     D = np.array([atoms.info["REF_dipole"] for atoms in labelled()[:14]]) / Debye
     median = np.median(np.linalg.norm(D, axis=1))
-    assert f"labels, and the median of their size: |dipole| 14, {median:.3g} D\n" in out
+    assert f"labels, and their median magnitude: |dipole| 14, {median:.3g} D\n" in out
     assert out.count("<- best") == 1
     [best] = [line.split() for line in out.splitlines() if "<- best" in line]
     model = joblib.load(tmp_path / "model.joblib")
@@ -162,7 +162,7 @@ def test_labels_in_other_units_and_standard_deviations(tmp_path, capsys):
     for atoms, row in zip(read(tmp_path / "out.xyz", ":"), std, strict=True):
         assert_allclose(atoms.info["dipole_std"], row["dipole"], rtol=1e-6)
         assert_allclose(atoms.arrays["charges_std"], row["charges"], atol=1e-7)
-    # Those of an earlier prediction do not stay.
+    # A prediction without --std removes earlier standard deviations.
     command = f"predict {tmp_path}/model.skqeq {tmp_path}/out.xyz -o {tmp_path}/out.xyz"
     assert main(command.split()) == 0
     for atoms in read(tmp_path / "out.xyz", ":"):
@@ -177,7 +177,7 @@ def test_standard_deviations_need_a_fit_that_kept_them(folder, capsys):
 
 
 @pytest.mark.parametrize("name", ["Debey", "0", "-1", "nan", "Hartree/0", "kJ/", "eV/A"])
-def test_units_that_are_none(folder, name, capsys):
+def test_unknown_units_are_refused(folder, name, capsys):
     command = f"fit {folder}/train.xyz -o {folder}/other.skqeq --unit dipole={name}"
     with pytest.raises(SystemExit):
         main(command.split())
@@ -190,7 +190,7 @@ def test_units_are_those_of_ase():
     assert unit("forces=Hartree/Bohr") == ("forces", ase.units.Hartree / ase.units.Bohr)
 
 
-def test_what_could_be_labels_is_named(folder, capsys):
+def test_keys_that_could_be_labels_are_named(folder, capsys):
     command = f"fit {folder}/train.xyz -o {folder}/other.skqeq --key dipole=mu"
     assert main(command.split()) == 2
     message = capsys.readouterr().err
