@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -46,10 +47,12 @@ GATES = {
 ELEMENTS = [molecule("CH3OH"), molecule("CO2")]
 
 
+@cache
 def _fitted_soap():
     return SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=2).fit(ELEMENTS)
 
 
+@cache
 def _fitted_qeq():
     return QEqRegressor().fit(ELEMENTS, np.zeros((2, 3)))
 
