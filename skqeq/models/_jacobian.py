@@ -223,7 +223,7 @@ class TargetJacobian:
         return np.concatenate([coordinates[name] for name in self.names])
 
     def _derivative_factors(self, place):
-        """Factor by which the derivative of a field on each atom is multiplied, (n_rows, n_atoms)."""
+        """Factors of the derivative of a field on each atom in every row, (n_rows, n_atoms)."""
         n, parts = len(self.structure), []
         derivative = self.solution.energy_derivatives[place]
         for name, size in zip(self.names, self.sizes, strict=True):

@@ -148,7 +148,7 @@ class Solution:
 
     @property
     def forces(self) -> Array:
-        """Negative derivatives of the energy with respect to positions, (n_atoms, 3), eV/Angstrom."""
+        """Negative derivatives of the energy by position, shape (n_atoms, 3), eV/Angstrom."""
         return -self._energy_gradient[0]
 
     @property
@@ -158,7 +158,7 @@ class Solution:
 
     @property
     def polarizability(self) -> Array:
-        """Derivatives of the dipole with respect to a uniform field, (3, 3), e^2 Angstrom^2 / eV."""
+        """Derivatives of the dipole with respect to a field, (3, 3), e^2 Angstrom^2 / eV."""
         return self.equilibrium.polarizability
 
     @property

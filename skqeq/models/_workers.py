@@ -168,7 +168,7 @@ def _forget(folder, n_jobs, parent):
 
 
 def _on_part(function, path, structures, first, share, arguments):
-    """Run a task in a worker, whose stored objects are limited to its share of the memory budget."""
+    """Run a task in a worker; what it stores is limited to its share of the memory budget."""
     share.apply()
     problem, stores = _load(path)
     part = problem.part(StructureFeatures(structures, problem.features.source), first)
