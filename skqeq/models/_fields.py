@@ -34,7 +34,7 @@ def how_to_make_blocks(names: Sequence[str]) -> str:
     """
     steps = "make_pipeline(SOAPFeaturizer(), CURSparsifier())"
     blocks = ", ".join(f"('{name}', {steps})" for name in names)
-    return f"make them by StructureBlocks([{blocks}])"
+    return f"make them with StructureBlocks([{blocks}])"
 
 
 def charge_fields(
@@ -44,19 +44,19 @@ def charge_fields(
     baseline: bool = True,
     blocks: tuple[str, ...] = ("chi",),
 ) -> list[Field]:
-    """The fields of a response: the electronegativity, and those that are the response's own.
+    """The fields of a response: the electronegativity, and any that only this response has.
 
     Parameters
     ----------
     response : Response
-        Says which fields it takes.
+        Its attribute `fields` lists the names.
     amplitude_chi, amplitude_baseline : float
         Prior standard deviations of the electronegativity, V.
     baseline : bool, default=True
-        Whether elements have a constant electronegativity around that of QEq.
+        Whether each element has a constant electronegativity, with that of QEq as prior mean.
     blocks : tuple of str, default=("chi",)
-        Feature blocks of the electronegativity. A field of another name may have a block of its
-        name, and else has these.
+        Feature blocks of the electronegativity. Any other field uses the block with the name of the
+        field if there is one, and otherwise these blocks.
 
     Returns
     -------
@@ -88,9 +88,9 @@ def stacked_features(
     structures : Structures
         The structures.
     blocks : dict of {str: FeatureSource}
-        Features by the name of their block.
+        The keys are the names of the feature blocks.
     fields : sequence of Field
-        Each takes the first of its blocks that is present.
+        Each field uses the first of its blocks that is present.
     estimator : str
         Name of the estimator, for messages.
     named : bool
@@ -99,7 +99,7 @@ def stacked_features(
     Returns
     -------
     features : StructureFeatures
-        In the order of the fields, followed by the energies of the free atoms, without features.
+        In the order of the fields. The last field, the energies of the free atoms, has no features.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def stacked_features(
         If a block is missing, or belongs to no field.
     """
     required = list(dict.fromkeys(f.blocks[0] for f in fields if len(f.blocks) == 1))
-    # Blocks of fields that another response has may be unused, so that responses can be compared.
+    # A block "reference" may be unused, so that responses can be compared on the same features.
     allowed = {"chi", "reference", *(name for field in fields for name in field.blocks)}
     missing = [field for field in fields if field.blocks and not set(field.blocks) & set(blocks)]
     if missing or not set(blocks) <= allowed:
@@ -124,7 +124,7 @@ def stacked_features(
 
 
 def element_lookup(elements: Array, structures: Structures | None = None) -> Lookup:
-    """A function that takes the entries of some elements from tables.
+    """Make a function that looks up some elements in tables.
 
     Parameters
     ----------
