@@ -115,7 +115,7 @@ class DipoleSum:
     dipole_widths : ndarray of shape (n_atoms,)
         Widths of the dipoles, Angstrom.
     accuracy : float, default=1e-8
-        Bound of the error of every element of a periodic sum, in units of k_e and powers of
+        Upper bound on the error of every element of a periodic sum, in units of k_e and powers of
         Angstrom.
 
     Attributes
@@ -156,9 +156,9 @@ class DipoleSum:
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3)
-            With respect to the positions, eV/Angstrom.
+            Derivatives with respect to the positions, eV/Angstrom.
         virial : ndarray of shape (3, 3)
-            With respect to a symmetric strain of positions and cell at fixed dipoles, eV. A slab
+            Derivatives with respect to a symmetric strain of positions and cell at fixed dipoles, eV. A slab
             has strains in its plane only; all other components are zero.
         """
         potential, field, potential_strain, field_strain = self.potential_gradient(q, d)
@@ -178,13 +178,13 @@ class DipoleSum:
         Returns
         -------
         potential : ndarray of shape (n_atoms, 3, n_atoms)
-            With respect to the position of atom k, of the potential on the charge of i, at
+            Derivatives with respect to the position of atom k, of the potential on the charge of i, at
             ``[k, :, i]``; V/Angstrom.
         field : ndarray of shape (n_atoms, 3, n_atoms, 3)
-            With respect to the position of atom k, of the negative field on the dipole of j along
+            Derivatives with respect to the position of atom k, of the negative field on the dipole of j along
             a, at ``[k, :, j, a]``; V/Angstrom^2.
         potential_strain : ndarray of shape (3, 3, n_atoms)
-            With respect to a strain as in `gradient`, V.
+            Derivatives with respect to a strain as in `gradient`, V.
         field_strain : ndarray of shape (3, 3, n_atoms, 3)
             V/Angstrom.
         """

@@ -50,7 +50,7 @@ class EwaldSum:
     widths : ndarray of shape (n_atoms,)
         Widths ``alpha`` of the charges, Angstrom.
     accuracy : float
-        Bound of the error of every element of the matrix, 1/Angstrom.
+        Upper bound on the error of every matrix element, 1/Angstrom.
     sigma : float, default=None
         Splitting width, Angstrom; None means the one of least cost. The result does not depend on
         it.

@@ -71,7 +71,7 @@ class Hardness(ABC):
     hardness : ndarray of shape () or (n_atoms,)
         Values added to the diagonal, eV/e^2.
     accuracy : float
-        Bound of the error of every element, in units of ``k_e / Angstrom``.
+        Upper bound on the error of every matrix element, in units of ``k_e / Angstrom``.
 
     See Also
     --------
@@ -133,9 +133,9 @@ class Hardness(ABC):
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3)
-            With respect to the positions, eV/Angstrom.
+            Derivatives with respect to the positions, eV/Angstrom.
         virial : ndarray of shape (3, 3)
-            With respect to a symmetric strain, eV, see `hardness_gradient`.
+            Derivatives with respect to a symmetric strain, eV, see `hardness_gradient`.
         """
 
     def potential_gradient(self, q: ArrayLike) -> tuple[Array, Array]:
@@ -149,10 +149,10 @@ class Hardness(ABC):
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3, n_atoms)
-            With respect to the position of atom j, of the potential on atom i, at ``[j, :, i]``;
+            Derivatives with respect to the position of atom j, of the potential on atom i, at ``[j, :, i]``;
             V/Angstrom. A new array, which the caller may change.
         virial : ndarray of shape (3, 3, n_atoms)
-            With respect to a symmetric strain, V, see `potential_gradient`.
+            Derivatives with respect to a symmetric strain, V, see `potential_gradient`.
         """
         q = check_charges("q", q, len(self.widths))
         return self._sum.potential_gradient(COULOMB * q)
@@ -164,7 +164,7 @@ class Hardness(ABC):
         Parameters
         ----------
         name : str
-            The structure in error messages.
+            Name of the structure in error messages.
 
         Returns
         -------
@@ -182,7 +182,7 @@ class Hardness(ABC):
         laplacian : sparse array of shape (n_atoms, n_atoms)
             ``X = F F^T``, the Laplacian of the softness, e/V.
         name : str
-            The structure in error messages.
+            Name of the structure in error messages.
 
         Returns
         -------
@@ -312,7 +312,7 @@ class HardnessOperator(Hardness):
     Attributes
     ----------
     accuracy : float
-        Bound of the error of every element, in units of ``k_e / Angstrom``.
+        Upper bound on the error of every matrix element, in units of ``k_e / Angstrom``.
 
     Raises
     ------

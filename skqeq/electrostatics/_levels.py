@@ -158,7 +158,7 @@ class Division:
         width : float
             Largest ``gamma_ij``, Angstrom.
         accuracy : float
-            Bound of the error of any element, 1/Angstrom.
+            Upper bound on the error of any matrix element, 1/Angstrom.
 
         Returns
         -------

@@ -37,7 +37,7 @@ def hardness_matrix(
     hardness : float, array-like of shape (n_atoms,) or dict, default=0.0
         Added to the diagonal, eV/e^2; a dict gives a value per element.
     accuracy : float, default=1e-8
-        Bound of the error of every element of a periodic A, in units of
+        Upper bound on the error of every element of a periodic matrix A, in units of
         ``k_e / Angstrom = 14.4 eV/e^2``; from 1e-12 to 1e-2. All cutoffs follow from it.
 
     Returns
@@ -87,9 +87,9 @@ def hardness_gradient(
     Returns
     -------
     gradient : ndarray of shape (n_atoms, 3)
-        With respect to the positions, eV/Angstrom.
+        Derivatives with respect to the positions, eV/Angstrom.
     virial : ndarray of shape (3, 3)
-        With respect to a symmetric strain of positions and cell, eV. A slab has strains in its
+        Derivatives with respect to a symmetric strain of positions and cell, eV. A slab has strains in its
         plane only; all other components are zero.
 
     Raises
@@ -131,10 +131,10 @@ def potential_gradient(
     Returns
     -------
     gradient : ndarray of shape (n_atoms, 3, n_atoms)
-        With respect to the position of atom j, of the potential on atom i, at ``[j, :, i]``;
+        Derivatives with respect to the position of atom j, of the potential on atom i, at ``[j, :, i]``;
         V/Angstrom.
     virial : ndarray of shape (3, 3, n_atoms)
-        With respect to a symmetric strain of positions and cell, V. A slab has strains in its
+        Derivatives with respect to a symmetric strain of positions and cell, V. A slab has strains in its
         plane only; all other components are zero.
 
     Raises

@@ -33,7 +33,7 @@ def coulomb_operator(structure, widths, accuracy):
     widths : ndarray of shape (n_atoms,)
         Widths ``alpha`` of the charges, Angstrom.
     accuracy : float
-        Bound of the error of every element of the matrix, 1/Angstrom.
+        Upper bound on the error of every matrix element, 1/Angstrom.
 
     Returns
     -------
@@ -59,7 +59,7 @@ class CoulombOperator:
     widths : ndarray of shape (n_atoms,)
         Widths ``alpha`` of the charges, Angstrom.
     accuracy : float
-        Bound of the error of every element of the matrix, 1/Angstrom.
+        Upper bound on the error of every matrix element, 1/Angstrom.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ class CoulombOperator:
         sigma : float
             Width that divides pairs from waves, Angstrom.
         tolerance : float
-            Bound of the error of each level, 1/Angstrom.
+            Upper bound on the error of each level, 1/Angstrom.
 
         Yields
         ------

@@ -28,7 +28,7 @@ class Cholesky:
     A : ndarray of shape (n_atoms, n_atoms)
         Hardness matrix, eV/e^2; positive definite.
     name : str
-        The structure in error messages.
+        Name of the structure in error messages.
     """
 
     n_iterations = 0
@@ -80,7 +80,7 @@ class FlowCholesky:
     X : ndarray of shape (n_atoms, n_atoms)
         Laplacian of the softness, e/V.
     name : str
-        The structure in error messages.
+        Name of the structure in error messages.
     """
 
     n_iterations = 0
@@ -115,7 +115,7 @@ class _Iteration(ABC):
     A : HardnessOperator
         Hardness matrix, eV/e^2; positive definite for charges that sum to zero.
     name : str
-        The structure in error messages.
+        Name of the structure in error messages.
 
     Attributes
     ----------
@@ -171,7 +171,7 @@ class ConjugateGradients(_Iteration):
     A : HardnessOperator
         Hardness matrix, eV/e^2; positive definite for charges that sum to zero.
     name : str
-        The structure in error messages.
+        Name of the structure in error messages.
     """
 
     advice = "use solver='dense', raise hardness, lower radius_scale, or ask for less accuracy"
@@ -242,7 +242,7 @@ class FlowConjugateGradients(_Iteration):
     X : sparse array of shape (n_atoms, n_atoms)
         Laplacian of the softness, e/V.
     name : str
-        The structure in error messages.
+        Name of the structure in error messages.
     """
 
     advice = "use solver='dense', lower the softness, or ask for less accuracy"

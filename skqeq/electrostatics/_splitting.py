@@ -163,7 +163,7 @@ def slab_gap(vectors, width, accuracy):
     width : float
         Largest ``gamma_ij``, Angstrom.
     accuracy : float
-        Bound of the error of an element, 1/Angstrom.
+        Upper bound on the error of an matrix element, 1/Angstrom.
 
     Returns
     -------

@@ -69,11 +69,11 @@ class CoulombResponse(Response):
         Parameters
         ----------
         structure : Structure
-            Geometry, total charge and field.
+            Geometry, total charge and external field.
         elements : ndarray of shape (n_atoms,)
             Its `element_indices`.
         name : str
-            The structure in error messages.
+            Name of the structure in error messages.
         n_solutions : int
             Number of right-hand sides that will be solved.
 

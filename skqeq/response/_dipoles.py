@@ -81,9 +81,9 @@ class InducedDipoles:
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3)
-            With respect to the positions, eV/Angstrom.
+            Derivatives with respect to the positions, eV/Angstrom.
         virial : ndarray of shape (3, 3)
-            With respect to a strain, eV.
+            Derivatives with respect to a strain, eV.
         """
         return self._sum.gradient(q, self.induced(q, q_field), p, self.induced(p, p_field))
 

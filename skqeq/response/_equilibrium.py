@@ -58,7 +58,7 @@ class Equilibrium(ABC):
     fields : tuple of str
         Names of the latent fields, the same as of the response.
     structure : Structure
-        Geometry, total charge and field.
+        Geometry, total charge and external field.
     widths : ndarray of shape (n_atoms,)
         Widths of the Gaussian charges, Angstrom.
     hardness : Hardness
@@ -111,7 +111,7 @@ class Equilibrium(ABC):
         Parameters
         ----------
         start : ndarray of shape (n_atoms,), default=None
-            Charges of a similar problem, e; they save iterations.
+            Charges to start iterations from, such as those of a similar geometry; e.
         **fields : ndarray of shape (n_atoms,)
             The latent fields by name; one that is not given is zero.
 
@@ -209,9 +209,9 @@ class Equilibrium(ABC):
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3)
-            With respect to the positions, eV/Angstrom.
+            Derivatives with respect to the positions, eV/Angstrom.
         virial : ndarray of shape (3, 3)
-            With respect to a strain that the structure can have, see
+            Derivatives with respect to a strain that the structure can have, see
             `skqeq.electrostatics.in_plane`; eV.
         """
         gradient, virial = self.coulomb_gradient(charges, charges)
@@ -371,9 +371,9 @@ class Equilibrium(ABC):
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3)
-            With respect to the positions, eV/Angstrom.
+            Derivatives with respect to the positions, eV/Angstrom.
         virial : ndarray of shape (3, 3)
-            With respect to a strain, eV, see `skqeq.electrostatics.hardness_gradient`.
+            Derivatives with respect to a strain, eV, see `skqeq.electrostatics.hardness_gradient`.
         """
         field = self.structure.field if field is None else field
         gradient, virial = self.hardness.gradient(q, p)
@@ -396,10 +396,10 @@ class Equilibrium(ABC):
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3, n_atoms)
-            With respect to the positions, V/Angstrom, in the order of
+            Derivatives with respect to the positions, V/Angstrom, in the order of
             `skqeq.electrostatics.potential_gradient`.
         virial : ndarray of shape (3, 3, n_atoms)
-            With respect to a strain, V.
+            Derivatives with respect to a strain, V.
         """
         gradient, virial = self.hardness.potential_gradient(q)
         field = self.structure.field if field is None else field

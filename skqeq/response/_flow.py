@@ -60,7 +60,7 @@ class ChargeFlow(CoulombResponse):
     radii : {"qeq", "covalent"} or dict of {str: float}, default="qeq"
         Atomic radii for the widths, Angstrom.
     accuracy : float, default=1e-8
-        Bound of the error of the interactions in periodic and in large structures, see
+        Upper bound on the error of the interactions in periodic or large structures; see
         `skqeq.electrostatics.hardness_matrix`.
     solver : {"auto", "dense", "iterative"}, default="auto"
         Factorisation or conjugate gradients, as in `QEq`.
@@ -70,7 +70,7 @@ class ChargeFlow(CoulombResponse):
     Attributes
     ----------
     elements_ : ndarray of shape (n_elements,)
-        Atomic numbers that it was prepared for.
+        Atomic numbers that the response was prepared for.
 
     See Also
     --------
@@ -145,9 +145,9 @@ class ChargeFlow(CoulombResponse):
         Parameters
         ----------
         structure : Structure
-            Geometry, total charge and field.
+            Geometry, total charge and external field.
         name : str, default=None
-            The structure in error messages; None means its formula.
+            Name of the structure in error messages; None means its formula.
         n_solutions : int, default=1
             Number of right-hand sides that will be solved, which decides between solvers.
 
@@ -215,7 +215,7 @@ class FlowEquilibrium(Equilibrium):
     flows : Flows
         The pairs of atoms between which charge flows, and their softness.
     name : str, default=None
-        The structure in error messages; None means its formula.
+        Name of the structure in error messages; None means its formula.
     dipoles : InducedDipoles or NoDipoles, default=None
         Polarisable atoms, see `Equilibrium`.
 
@@ -263,7 +263,7 @@ class FlowEquilibrium(Equilibrium):
         Parameters
         ----------
         start : ndarray of shape (n_atoms,), default=None
-            Charges of a similar problem, e; they save iterations.
+            Charges to start iterations from, such as those of a similar geometry; e.
         **fields : ndarray of shape (n_atoms,)
             ``chi``, the electronegativities, V, and ``reference``, the learned reference charges,
             e, of any sum; zero if not given.

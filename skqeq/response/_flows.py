@@ -102,9 +102,9 @@ class Flows:
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3)
-            With respect to the positions, eV/Angstrom.
+            Derivatives with respect to the positions, eV/Angstrom.
         virial : ndarray of shape (3, 3)
-            With respect to a strain, eV.
+            Derivatives with respect to a strain, eV.
         """
         # Half, as every pair occurs in both orders.
         differences = 0.5 * (u[self.i] - u[self.j]) * (v[self.i] - v[self.j])
@@ -150,9 +150,9 @@ class Flows:
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3, n_atoms)
-            With respect to the positions, e/Angstrom.
+            Derivatives with respect to the positions, e/Angstrom.
         virial : ndarray of shape (3, 3, n_atoms)
-            With respect to a strain, e.
+            Derivatives with respect to a strain, e.
         """
         g = (u[self.i] - u[self.j])[:, None] * self._softness_gradient
         return spread_pairs(self.i, self.j, self.D, g, self.n_atoms)

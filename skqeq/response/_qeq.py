@@ -40,7 +40,7 @@ class QEq(CoulombResponse):
     radii : {"qeq", "covalent"} or dict of {str: float}, default="qeq"
         Atomic radii, Angstrom.
     accuracy : float, default=1e-8
-        Bound of the error of the interactions in periodic and in large structures, see
+        Upper bound on the error of the interactions in periodic or large structures; see
         `skqeq.electrostatics.hardness_matrix`.
     solver : {"auto", "dense", "iterative"}, default="auto"
         Factorise the hardness matrix, or use conjugate gradients without storing it. "auto" takes
@@ -55,7 +55,7 @@ class QEq(CoulombResponse):
     Attributes
     ----------
     elements_ : ndarray of shape (n_elements,)
-        Atomic numbers that it was prepared for.
+        Atomic numbers that the response was prepared for.
 
     See Also
     --------
@@ -98,9 +98,9 @@ class QEq(CoulombResponse):
         Parameters
         ----------
         structure : Structure
-            Geometry, total charge and field.
+            Geometry, total charge and external field.
         name : str, default=None
-            The structure in error messages; None means its formula.
+            Name of the structure in error messages; None means its formula.
         n_solutions : int, default=1
             Number of right-hand sides that will be solved, which decides between solvers.
 
@@ -167,7 +167,7 @@ class QEqEquilibrium(Equilibrium):
     hardness : Hardness
         Hardness matrix of the structure; positive definite, for a slab among charges of sum zero.
     name : str, default=None
-        The structure in error messages; None means its formula.
+        Name of the structure in error messages; None means its formula.
     dipoles : InducedDipoles or NoDipoles, default=None
         Polarisable atoms, see `Equilibrium`.
 
@@ -217,7 +217,7 @@ class QEqEquilibrium(Equilibrium):
         Parameters
         ----------
         start : ndarray of shape (n_atoms,), default=None
-            Charges of a similar problem, e; they save iterations.
+            Charges to start iterations from, such as those of a similar geometry; e.
         **fields : ndarray of shape (n_atoms,)
             ``chi``, the electronegativities, V; zero if not given.
 

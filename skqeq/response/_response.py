@@ -47,7 +47,7 @@ class Response(BaseEstimator, ABC):
         For every field but ``"chi"``, the names of the two parameters that hold the prior standard
         deviations of its learned part and of its constant per element.
     elements_ : ndarray of shape (n_elements,)
-        Atomic numbers that it was prepared for, ascending.
+        Atomic numbers that the response was prepared for, ascending.
 
     See Also
     --------
@@ -120,9 +120,9 @@ class Response(BaseEstimator, ABC):
         Parameters
         ----------
         structure : Structure
-            Geometry, total charge and field; with elements that the response is prepared for.
+            Geometry, total charge and external field; with elements that the response is prepared for.
         name : str, default=None
-            The structure in error messages; None means its formula.
+            Name of the structure in error messages; None means its formula.
         n_solutions : int, default=1
             Number of right-hand sides that will be solved, which decides between solvers.
 
