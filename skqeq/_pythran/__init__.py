@@ -45,9 +45,9 @@ soap_spectrum(pairs, offsets, exponents, contraction, runs)
     Returns the SOAP features (n_centers, n_features). A pair is a centre and one of its neighbours.
     The columns of `pairs` (n_pairs, 5) are the vector D from the centre to the neighbour, Angstrom,
     the weight w of the neighbour, and ``dw / dr / r``, which only derivatives use. A channel z is
-    the element of the neighbours. The pairs of centre i in channel z are ``offsets[i, z]`` to
-    ``offsets[i, z + 1] - 1``; `offsets` (n_centers, n_channels + 1) is int64. With real spherical
-    harmonics Y, the density coefficients of a centre are::
+    the density of one element, or of all. The pairs of centre i in channel z are
+    ``offsets[i, z]`` to ``offsets[i, z + 1] - 1``; `offsets` (n_centers, n_channels + 1) is int64.
+    With real spherical harmonics Y, the density coefficients of a centre are::
 
         c[z n, l m] =
             sum_pairs w sum_k contraction[l, k, n] exp(-exponents[l, k] r^2) r^l Y_lm(D)
