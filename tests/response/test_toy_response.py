@@ -99,16 +99,16 @@ class TestIncomplete:
         class Nothing:
             fields = ("chi",)
 
-        with pytest.raises(TypeError, match="Nothing is not a complete response: it lacks .*equilib"):
+        with pytest.raises(TypeError, match="Nothing is not a complete response: .*equilib"):
             check_response(Nothing())
 
     def test_without_prior(self):
         class Unknown(LocalCharges):
             prior_parameters = {}
 
-        with pytest.raises(TypeError, match="Unknown .* lacks a prior for the latent field 'reference'"):
+        with pytest.raises(TypeError, match="Unknown .* prior for the latent field .reference"):
             check_response(Unknown())
-        with pytest.raises(TypeError, match="Unknown has no prior for the latent field 'reference'"):
+        with pytest.raises(TypeError, match="Unknown has no prior for the latent field"):
             Unknown().prior("reference")
 
     def test_with_a_prior_of_its_own(self):
