@@ -325,7 +325,7 @@ def test_bad_responses_are_refused(response, message, fitted):
 
 def test_what_is_no_response_is_refused():
     y = make_targets(charges=[np.zeros(7)])
-    with pytest.raises(TypeError, match="str is no complete response: it lacks fields, .*equilib"):
+    with pytest.raises(TypeError, match="str is not a complete response: it lacks .*equilib"):
         model("flow", 1).fit([pair(2.5)], y)
 
 
