@@ -252,7 +252,7 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         return model
 
     def _refitted(self, head, model, X, y, sample_weight, folds):
-        """Fit the other steps without one fold, and yield the rows of all structures; for each fold."""
+        """For each fold, fit the other steps without it, and yield the rows of all structures."""
         numbers = np.unique(folds[folds >= 0])
         for f in tqdm(numbers, "folds", disable=not self.verbose, leave=False):
             train = np.flatnonzero(folds != f)

@@ -520,11 +520,11 @@ def test_order_of_blocks_does_not_matter(model):
     [
         (
             half(2.5),
-            "takes the blocks chi and gap, and .* got features without names; make them by",
+            "takes the blocks chi and gap, and .* got features without names; make them with",
         ),
         (FeatureUnion([("chi", half(2.5)), ("gap", half(3.0))]), "got features without names"),
         (StructureBlocks([("chi", half(2.5)), ("GAP", half(3.0))]), "got blocks chi, GAP"),
-        (StructureBlocks([("chi", half(2.5))]), "got blocks chi; make them by StructureBlocks"),
+        (StructureBlocks([("chi", half(2.5))]), "got blocks chi; make them with StructureBlocks"),
     ],
 )
 def test_blocks_must_be_chi_and_gap(features, message):
@@ -535,7 +535,7 @@ def test_blocks_must_be_chi_and_gap(features, message):
 
 def test_bad_blocks():
     y = make_targets(energy=np.zeros(len(TRAINING)))
-    with pytest.raises(TypeError, match="features of structures, got list; make them by Struc"):
+    with pytest.raises(TypeError, match="features of structures, got list; make them with Struc"):
         GAPKQEqRegressor().fit(TRAINING, y)
     weighted = StructureBlocks([("chi", half(2.5))], transformer_weights={"chi": 2.0})
     for method in (weighted.fit, weighted.fit_transform):
