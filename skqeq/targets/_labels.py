@@ -303,8 +303,8 @@ class _ChargeCheck:
         if both < 0 or both > 3.0 * of_charges:
             warnings.warn(
                 f"the labels of dipoles are {both / of_charges:.2g} times the dipoles of the "
-                "labels of charges; dipoles must be in e*Angstrom (multiply Debye by ase.units.Debye) and "
-                "point from negative to positive charge",
+                "labels of charges; dipoles must be in e*Angstrom (multiply Debye by "
+                "ase.units.Debye) and point from negative to positive charge",
                 stacklevel=5,
             )
 
