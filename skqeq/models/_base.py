@@ -193,6 +193,13 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
             self.n_features_in_ = features.source.n_distinct
             self.elements_ = np.unique(features.structures.numbers).astype(int)
             self.features_ = features.source.signature
+        sigmas = self._sigmas()
+        without_noise = [name for name in labels.names if name not in sigmas]
+        if without_noise:
+            raise ValueError(
+                f"{type(self).__name__} has no parameter sigma_{without_noise[0]} for the noise of "
+                f"labels of {without_noise[0]}"
+            )
         fits_offsets = "energy" in labels.names and self.atomic_energies == "fit"
         lookup = element_lookup(self.elements_, features.structures)
         self._set_layout(response, features.source.sizes, lookup, fits_offsets)
@@ -206,7 +213,7 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
             features,
             labels,
             weights,
-            self._sigmas(),
+            sigmas,
             self.energy_noise,
             bias,
             fits_offsets,

@@ -18,10 +18,23 @@ if TYPE_CHECKING:
     from ..response import Response
     from ..structures import FeatureSource, Structures
 
-HOW_TO_MAKE_BLOCKS = (
-    "make them by StructureBlocks([('chi', make_pipeline(SOAPFeaturizer(), CURSparsifier())), "
-    "('gap', make_pipeline(SOAPFeaturizer(), CURSparsifier()))])"
-)
+
+def how_to_make_blocks(names: Sequence[str]) -> str:
+    """Advice for users whose features are not in blocks.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of the blocks.
+
+    Returns
+    -------
+    advice : str
+        The end of an error message.
+    """
+    steps = "make_pipeline(SOAPFeaturizer(), CURSparsifier())"
+    blocks = ", ".join(f"('{name}', {steps})" for name in names)
+    return f"make them by StructureBlocks([{blocks}])"
 
 
 def charge_fields(
@@ -101,7 +114,7 @@ def stacked_features(
         got = f"blocks {', '.join(blocks)}" if named else "features without names"
         raise ValueError(
             f"{estimator} takes the blocks {' and '.join(required)}, and reference if its response "
-            f"is ChargeFlow, got {got}; {HOW_TO_MAKE_BLOCKS}"
+            f"is ChargeFlow, got {got}; {how_to_make_blocks(required)}"
         )
     sources = [
         next((blocks[name] for name in field.blocks if name in blocks), NoFeatures())

@@ -8,7 +8,7 @@ from ..fields import Field
 from ..response import QEq
 from ._base import POSITIVE
 from ._checks import check_featurised
-from ._fields import HOW_TO_MAKE_BLOCKS
+from ._fields import how_to_make_blocks
 from ._kqeq import KQEqRegressor
 
 if TYPE_CHECKING:
@@ -183,7 +183,9 @@ class GAPKQEqRegressor(KQEqRegressor):
         return [*super()._fields(response), gap]
 
     def _blocks(self, X):
-        return super()._blocks(check_featurised(X, type(self).__name__, HOW_TO_MAKE_BLOCKS))
+        return super()._blocks(
+            check_featurised(X, type(self).__name__, how_to_make_blocks(["chi", "gap"]))
+        )
 
     def _default_response(self):
         return QEq(hardness=2.7)
