@@ -256,8 +256,8 @@ class Quadrupole(ChargeTarget):
     """Traceless quadrupole moment about the centre of mass: xx, yy, zz, yz, xz, xy."""
 
     name, unit, shape = "quadrupole", "e*Angstrom^2", (6,)
-    # An off-diagonal component occurs twice in the tensor. If it counts twice, the norm of the label
-    # does not depend on the orientation of the molecule.
+    # An off-diagonal component occurs twice in the tensor. If it counts twice, the norm of the
+    # label does not depend on the orientation of the molecule.
     weights = np.sqrt([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
 
     def operator(self, structure, widths):
