@@ -730,7 +730,7 @@ def test_bad_scorers(molecules, dipoles):
     model = QEqRegressor().fit(molecules, dipoles)
     with pytest.raises(ValueError, match="leaves stress undefined"):
         TargetScorer("stress")(model, molecules, make_targets(stress=np.zeros((12, 6))))
-    with pytest.raises(ValueError, match="no structure of this fold has charges; .*LabelledKFold"):
+    with pytest.raises(ValueError, match="no structure of this fold has charges: .*LabelledKFold"):
         TargetScorer("charges")(model, molecules, dipoles)
 
 

@@ -417,7 +417,7 @@ def test_local_energies_have_no_charges(model):
     atoms.calc = KQEqCalculator(make_pipeline(half(3.5), GAPRegressor()).fit(TRAINING, y))
     assert atoms.get_potential_energy() == pytest.approx(0.0, abs=1e-8)
     for name in ("charges", "dipole", "polarizability"):
-        with pytest.raises(NotImplementedError, match="local energy without charges"):
+        with pytest.raises(NotImplementedError, match="local energies, but no charges"):
             atoms.calc.get_property(name, atoms)
 
 
@@ -535,7 +535,7 @@ def test_blocks_must_be_chi_and_gap(features, message):
 
 def test_bad_blocks():
     y = make_targets(energy=np.zeros(len(TRAINING)))
-    with pytest.raises(TypeError, match="features of structures, got list; make them with Struc"):
+    with pytest.raises(TypeError, match="features of structures, got list; make them with S"):
         GAPKQEqRegressor().fit(TRAINING, y)
     weighted = StructureBlocks([("chi", half(2.5))], transformer_weights={"chi": 2.0})
     for method in (weighted.fit, weighted.fit_transform):
