@@ -306,10 +306,10 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
 def _candidates(members, n, ranks, rng):
     """At most n random environments of every group, from few structures, ascending.
 
-    The structures are in a random order, which their ranks describe. The first `reach` structures,
-    at most n, contain n environments of every common group. Candidates of these groups are drawn
-    from all atoms of these structures. For rarer groups, later structures are added in the order of
-    their ranks.
+    The structures are in a random order, which their ranks describe. The first `reach` structures
+    contain n environments of every large group, unless this would take more than n structures.
+    Candidates are drawn from all atoms of these structures. If a group has too few atoms in them,
+    atoms of later structures are added in the order of the ranks.
     """
     large = [ranks[index] for index in members.values() if len(index) > n]
     reach = min(n, max(np.partition(r, n - 1)[n - 1] for r in large) + 1)
