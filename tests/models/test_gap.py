@@ -511,7 +511,7 @@ def test_order_of_blocks_does_not_matter(model):
         for order in (parts, parts[::-1])
     )
     assert_allclose(one[-1].coef_, other[-1].coef_, rtol=0, atol=1e-10)
-    with pytest.raises(ValueError, match="but with another meaning: the descriptor"):
+    with pytest.raises(ValueError, match="but with a different meaning: the param"):
         one[-1].predict(other[0].set_params(chi=half(3.5), gap=half(2.5)).fit_transform(TRAINING))
 
 
@@ -539,7 +539,7 @@ def test_bad_blocks():
         GAPKQEqRegressor().fit(TRAINING, y)
     weighted = StructureBlocks([("chi", half(2.5))], transformer_weights={"chi": 2.0})
     for method in (weighted.fit, weighted.fit_transform):
-        with pytest.raises(ValueError, match="features of structures have no transformer_weights"):
+        with pytest.raises(ValueError, match="transformer_weights do not apply to features"):
             method(TRAINING)
     with pytest.raises(TypeError, match="block 'b' is a list, but must be features of structures"):
         StructureFeatures.stacked({"a": half(2.5).fit_transform(TRAINING), "b": []})
