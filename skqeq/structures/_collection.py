@@ -258,7 +258,7 @@ class LazyStructures(Structures):
         numbers = np.split(self.numbers, self.offsets[1:-1])
         return Metadata(
             self.sizes[key],
-            np.concatenate([numbers[i] for i in structures]),
+            np.concatenate([self.numbers[:0], *(numbers[i] for i in structures)]),
             self.periodic[key],
         )
 
