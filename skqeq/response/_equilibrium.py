@@ -113,7 +113,7 @@ class Equilibrium(ABC):
         start : ndarray of shape (n_atoms,), default=None
             Charges to start iterations from, such as those of a similar geometry; e.
         **fields : ndarray of shape (n_atoms,)
-            The latent fields by name; a field that is not given is zero.
+            The latent fields by name; a latent field that is not given is zero.
 
         Returns
         -------

@@ -36,11 +36,12 @@ class ChargeFlow(CoulombResponse):
         q_i = q_ref,i + sum_j p_ij,    q_ref,i = r_i + (Q - sum_j r_j) / n,
         s_ij = sqrt(s_i s_j) exp(-x / (1 - x / 10)),    x = (r_ij - R_i - R_j) / range  (below 10),
 
-    Here R are covalent radii, Q is the total charge, and r is the learned field. The flows minimise
-    the electrostatic energy plus their cost. The charges are linear in both latent fields, so that
-    models are trained as with `QEq`. Separated fragments keep their charges, and an external field
-    polarises a cluster like an insulator. With charge equilibration [1]_, in contrast, every
-    structure behaves like a metal. The model is related to split charges [2]_ and to ACKS2 [3]_.
+    Here R are covalent radii, Q is the total charge, and r_i is the learned reference charge, a
+    latent field. The flows minimise the electrostatic energy plus their cost. The charges are
+    linear in both latent fields, so that models are trained as with `QEq`. Separated fragments keep
+    their charges, and an external field polarises a cluster like an insulator. With charge
+    equilibration [1]_, in contrast, every structure behaves like a metal. The model is related to
+    split charges [2]_ and to ACKS2 [3]_.
 
     Parameters
     ----------
@@ -272,7 +273,7 @@ class FlowEquilibrium(Equilibrium):
             Charges to start iterations from, such as those of a similar geometry; e.
         **fields : ndarray of shape (n_atoms,)
             The latent fields: ``chi``, the electronegativities, V, and ``reference``, the learned
-            reference charges, e, whose sum may be any. A field that is not given is zero.
+            reference charges, e, which may have any sum. A latent field that is not given is zero.
 
         Returns
         -------
