@@ -180,7 +180,7 @@ class ChargeFlow(CoulombResponse):
         equilibrium : FlowEquilibrium
             The equilibrium of one structure.
         operator : ndarray of shape (k, n_atoms)
-            Factors of the charges.
+            Factors that multiply the charges q.
         row_gradients : dict of {str: ndarray of shape (k, n_atoms)}
             Derivatives of the function with respect to the rows of each latent field.
         potential_gradient : ndarray of shape (k, n_atoms)
@@ -261,7 +261,7 @@ class FlowEquilibrium(Equilibrium):
 
     @property
     def n_iterations(self) -> int:  # type: ignore[override]
-        """Iterations of the last solution; 0 for a factorisation."""
+        """Number of iterations of the last solution; 0 for a factorisation."""
         return self._solver.n_iterations
 
     def charges(self, *, start: Array | None = None, **fields: Array) -> Array:
@@ -270,7 +270,7 @@ class FlowEquilibrium(Equilibrium):
         Parameters
         ----------
         start : ndarray of shape (n_atoms,), default=None
-            Charges to start iterations from, such as those of a similar geometry; e.
+            Charges from which iterations start, e; for instance those of a similar geometry.
         **fields : ndarray of shape (n_atoms,)
             The latent fields: ``chi``, the electronegativities, V, and ``reference``, the learned
             reference charges, e, which may have any sum. A latent field that is not given is zero.
@@ -396,7 +396,7 @@ class FlowEquilibrium(Equilibrium):
         Parameters
         ----------
         Y, W : ndarray of shape (k, n_atoms)
-            Factors of the charges and of the potential u; None for W means zeros.
+            Factors that multiply the charges q and the potential u; None for W means zeros.
 
         Returns
         -------
@@ -417,7 +417,7 @@ class FlowEquilibrium(Equilibrium):
         Parameters
         ----------
         operator : ndarray of shape (k, n_atoms)
-            Factors U of the charges.
+            Factors U that multiply the charges q.
         row_gradients : dict of {str: ndarray of shape (k, n_atoms)}
             Derivatives of the function with respect to ``rows(U)``.
         potential_gradient : ndarray of shape (k, n_atoms)

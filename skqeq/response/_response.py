@@ -233,7 +233,7 @@ class Response(BaseEstimator, ABC):
         equilibrium : Equilibrium
             The equilibrium of one structure.
         operator : ndarray of shape (k, n_atoms)
-            Factors of the charges.
+            Factors that multiply the charges q.
         row_gradients : dict of {str: ndarray of shape (k, n_atoms)}
             Derivatives of L with respect to the rows of each latent field.
         potential_gradient : ndarray of shape (k, n_atoms)
