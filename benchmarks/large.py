@@ -5,7 +5,7 @@
 The systems are periodic water, periodic rattled zinc oxide, and a drop of water without a cell.
 Every case runs in a new process, so that the peak memory of the process is that of the case. The
 time includes all steps from the structure to the charges; the shorter time of two runs counts. The
-floor is the time of the work that cannot be avoided, which here is that of the Fourier transforms.
+floor is the time of the work that cannot be avoided, here the time of the Fourier transforms.
 For each product with the matrix there are two complex FFTs on the grid of plane waves. They are
 timed with SciPy on all cores, with every edge of the grid rounded up to a size for which FFTs are
 fast. For up to 3,000 atoms, the charges are compared with those from a factorisation of the matrix.

@@ -612,7 +612,7 @@ BAD_SOAP_ITEMS = {
     "cutoff text": ({"r_cut": (3.0, "far")}, "r_cut.*far"),
     "no cutoff": ({"r_cut": ()}, "r_cut"),
     "width negative": ({"r_cut": (3.0, 4.0), "sigma_atom": (0.4, -0.2)}, r"sigma_atom.*-0\.2"),
-    "widths": ({"r_cut": (3.0, 4.0), "sigma_atom": (0.4,)}, "1 values of sigma_atom for 2 of r_c"),
+    "widths": ({"r_cut": (3.0, 4.0), "sigma_atom": (0.4,)}, "1 values of sigma_atom for 2 cutoffs"),
     "edge negative": ({"r_cut": (3.0, 4.0), "cutoff_width": (1.0, -0.2)}, r"cutoff_width.*-0\.2"),
     "edge text": ({"r_cut": (3.0, 4.0), "cutoff_width": (1.0, "soft")}, "cutoff_width.*soft"),
     "edge too wide": (

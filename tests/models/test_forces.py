@@ -134,7 +134,7 @@ def test_features_without_derivative():
         KQEqRegressor().fit(arrays, y).predict_forces(arrays)
     arrays = StructureFeatures.from_arrays(X, [np.array([[1.0, 2.0], [2.0, 1.0]])])
     model = make_pipeline(CURSparsifier(n_points=1), KQEqRegressor()).fit(arrays, y)
-    with pytest.raises(TypeError, match="those of CURSparsifier behind SOAPFeaturizer"):
+    with pytest.raises(TypeError, match="such as those of SOAPFeaturizer followed by CUR"):
         predict_forces(model, arrays)
 
 
