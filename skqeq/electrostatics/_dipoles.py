@@ -38,7 +38,7 @@ from vesin import NeighborList
 
 from ..parameters import COULOMB
 from ._ewald import EwaldSum
-from ._plane import project_strain
+from ._strain import project_strain
 
 # Highest order m of the radial functions c_m: gradients of T and D need c_3.
 ORDER = 3

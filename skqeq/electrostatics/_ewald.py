@@ -40,8 +40,8 @@ import numpy as np
 from .._pythran import ewald_matrix_gradient, ewald_pair_matrix, structure_factors
 from ..structures import reduced_cell
 from ._direct import contract
-from ._plane import project_strain
 from ._splitting import EwaldCutoffs, slab_gap
+from ._strain import project_strain
 from ._waves import half_sphere
 
 

@@ -12,6 +12,9 @@ write ``erf(r / sqrt(a_i^2 + a_j^2))``; their ``a`` is ``sqrt(2) alpha``.
 The matrix ``A`` has two forms with the same methods. `DenseHardness` stores the matrix and
 factorises it. `HardnessOperator` only computes products with it. The code that uses ``A`` need not
 know which form it has.
+
+The sums are in `_direct` for molecules and in `_ewald` for crystals and slabs, as matrices, and in
+`_operator` for all of them as operators.
 """
 
 from __future__ import annotations

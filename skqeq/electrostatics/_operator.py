@@ -15,8 +15,8 @@ from vesin import NeighborList
 from .._pythran import ewald_pair_gradient, ewald_pair_values
 from ..structures import reduced_cell
 from ._levels import Division, Level
-from ._plane import project_strain
 from ._splitting import real_cutoff, slab_gap, wave_cutoff
+from ._strain import project_strain
 
 # Widths S of the smooth part that are tried, in units of the width s that separates pairs from
 # waves.

@@ -19,6 +19,8 @@ The matrix of n atoms needs half of the pairs and half of the wave vectors k. It
     n^2 (t_pair (2 pi / 3) r_c^3 / V + t_wave V k_c^3 / (12 pi^2))
 
 Both parts grow as n^2, so that the best sigma is proportional to V^(1/3) and independent of n.
+
+The division of large systems, which are never stored as a matrix, is in `_levels`.
 """
 
 from dataclasses import dataclass

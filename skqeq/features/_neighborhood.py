@@ -27,6 +27,7 @@ from scipy.sparse import csr_array
 
 from .._pythran import soap_jacobian, soap_pull_back, soap_spectrum
 from ..structures import Neighborhood, neighbor_pairs
+from ._cutoff import cutoff_factors
 from ._dscribe import dscribe_soap
 
 
@@ -70,7 +71,7 @@ class SOAPNeighborhood(Neighborhood):
         offsets[:, 1:] = ends.reshape(self.n_atoms, n_channels)
         offsets[0, 0], offsets[1:, 0] = 0, offsets[:-1, -1]
         weights = spectrum.element_weights(structure.species)
-        factors = _cutoff_factors(self.D, r_cut, spectrum.cutoff_width) * weights[element[self.j]]
+        factors = cutoff_factors(self.D, r_cut, spectrum.cutoff_width) * weights[element[self.j]]
         # The compiled loops accept C-contiguous arrays only.
         pairs = np.ascontiguousarray(np.column_stack([self.D, *factors]))
         self._arguments = (pairs, offsets, exponents, contraction)
@@ -142,17 +143,6 @@ def _pairs(structure, reach):
     atoms = np.arange(len(structure))
     D = np.concatenate([np.zeros((len(atoms), 3)), D])
     return np.concatenate([atoms, i]), np.concatenate([atoms, j]), D
-
-
-def _cutoff_factors(D, r_cut, width):
-    """Cutoff function f(r) of every pair, and f'(r) / r."""
-    if width is None:
-        return np.stack([np.ones(len(D)), np.zeros(len(D))])
-    r = np.sqrt(np.einsum("pa,pa->p", D, D))
-    y = np.clip((r_cut - r) / width, 0.0, 1.0)
-    derivative = -30 * y**2 * (1 - y) ** 2 / width
-    # At r = 0, for an atom as its own neighbour, f' is zero, so that any divisor will do.
-    return np.stack([y**3 * (10 - 15 * y + 6 * y**2), derivative / np.where(r > 0, r, 1.0)])
 
 
 @lru_cache(maxsize=64)

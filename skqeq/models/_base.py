@@ -27,13 +27,14 @@ from ._checks import (
     check_targets,
     check_weights,
 )
-from ._fields import element_lookup, stacked_features
+from ._field_features import element_lookup, stacked_features
 from ._forward import ForwardModel
 from ._incremental import Incremental
-from ._minimise import assembled, minimise, start_weights
+from ._minimise import assembled, minimise
 from ._posterior import Posterior
 from ._predictions import Predictions
 from ._problem import ENERGY_NOISE, Problem
+from ._start import start_weights
 from ._workers import reduce_labels
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from .._typing import Array, Column, History, LabelsLike, StructuresLike
-    from ._solution import Solution
+    from ._structure_solution import Solution
 
 
 POSITIVE = Interval(Real, 0.0, None, closed="neither")
@@ -56,7 +57,7 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
 
     Latent fields of the atoms are linear in weights with normal priors (`skqeq.fields.Field`). The
     fields of the response, such as the electronegativity, determine the charges. Local energies are
-    added to the energy of the charges. The method `_fields` of a subclass lists its fields.
+    added to the energy of the charges. The method `_field_features` of a subclass lists its fields.
     """
 
     _parameter_constraints = {

@@ -20,10 +20,10 @@ from ..persistence import Persistent
 from ..targets import make_targets, to_form
 from ._base import ChargeModel
 from ._cv_blocks import fold_numbers, members_of
-from ._cv_rows import held_out_rows
+from ._cv_predictions import HeldOut
+from ._cv_residuals import held_out_rows
 from ._evidence_search import maximize_evidence
 from ._functions import predict_std, unwrap
-from ._held_out import HeldOut
 from ._kqeq import KQEqRegressor
 
 if TYPE_CHECKING:

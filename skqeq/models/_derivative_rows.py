@@ -1,4 +1,7 @@
-"""Labels of energies, forces, stress and Born charges as rows of a least-squares problem."""
+"""Labels of energies, forces, stress and Born charges as rows of a least-squares problem.
+
+The equations of the derivatives are in `_jacobian`.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .._threads import blas_threads_for
-from ._solution import FieldGradient, Solution
+from ._structure_solution import FieldGradient, Solution
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -8,7 +8,7 @@ from ..fields import Field
 from ..response import QEq
 from ._base import POSITIVE
 from ._checks import check_featurised
-from ._fields import how_to_make_blocks
+from ._field_features import how_to_make_blocks
 from ._kqeq import KQEqRegressor
 
 if TYPE_CHECKING:

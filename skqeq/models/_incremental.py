@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING, Any, Self
 
-from ._fields import element_lookup
+from ._field_features import element_lookup
 from ._posterior import Posterior
 from ._workers import combined, merged, reduce_labels
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from .._typing import Array
     from ..fields import FieldLayout
-    from ._solution import Solution
+    from ._structure_solution import Solution
 
 # Indices of the six components of a stress in a flattened 3 x 3 strain.
 VOIGT_ROWS = [3 * a + b for a, b in VOIGT]

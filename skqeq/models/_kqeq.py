@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._base import POSITIVE, ChargeModel
-from ._fields import charge_fields
+from ._field_features import charge_fields
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -1,4 +1,7 @@
-"""The distribution of the weights after a fit, and the uncertainty of predictions."""
+"""The distribution of the weights after a fit, and the uncertainty of predictions.
+
+`KQEqRegressorCV` also multiplies standard deviations by a calibration from held-out errors.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from ..fields import FieldLayout
     from ..structures import Structure, StructureFeatures
     from ._forward import ForwardModel
-    from ._solution import Solution
+    from ._structure_solution import Solution
 
 
 class Posterior:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..structures import StructureFeatures
     from ._forward import ForwardModel
     from ._posterior import Posterior
-    from ._solution import Solution
+    from ._structure_solution import Solution
 
 
 class Predictions:

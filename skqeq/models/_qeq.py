@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..structures import collect
 from ._base import ChargeModel
-from ._fields import charge_fields
+from ._field_features import charge_fields
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
