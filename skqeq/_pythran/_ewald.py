@@ -191,6 +191,7 @@ def ewald_pair_gradient(i, j, D, widths, q, p, kappa):
     virial = np.zeros((3, 3))
     table = complement_table()
     b = kappa / math.sqrt(2.0)
+    # Each pair stands for (i, j) and (j, i), hence the factor q_i p_j + q_j p_i.
     for pair in range(i.shape[0]):
         ip = i[pair]
         jp = j[pair]

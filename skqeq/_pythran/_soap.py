@@ -46,6 +46,7 @@ def solid_harmonics(pairs, first, last, l_max):
                 if abs(m) < l - 1:
                     value -= r2 * R[p, lowest + m]
                 R[p, here + m] = value / (l * l - m * m)
+            # For l = 1, the harmonic of degree l - 1 has m = 0 and no imaginary part.
             real = R[p, below + l - 1]
             imaginary = R[p, below - l + 1] if l > 1 else 0.0
             R[p, here + l] = -(x * real - y * imaginary) / (2.0 * l)

@@ -139,6 +139,7 @@ def soap_pull_back(pairs, offsets, exponents, contraction, runs, cotangents):
         for l, features, a, b in _features(runs):
             T = np.zeros((len(dc), dc.shape[2], dc.shape[2]))
             T[:, a, b] = cotangents[centers, features]
+            # T + T^T, because a feature depends on both coefficients of the product.
             dc[:, l] = e.c[:, l] @ (T + T.transpose(0, 2, 1))
         dc = dc.reshape(len(dc), len(e.l), -1, e.n_max)
         du = np.einsum("imzn,mkn->izmk", dc, e.contraction, optimize=True)

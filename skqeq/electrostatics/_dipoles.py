@@ -190,6 +190,7 @@ class DipoleSum:
         field_strain : ndarray of shape (3, 3, n_atoms, 3)
             Derivatives of the negative fields with respect to a strain, V/Angstrom.
         """
+        # All results are linear in (q, d), so that one factor k_e in the sources is enough.
         q, d = COULOMB * np.asarray(q), COULOMB * np.asarray(d)
         totals = [sum(parts) for parts in zip(*(part.derivatives(q, d) for part in self._parts))]
         k = np.arange(len(q))
@@ -234,10 +235,12 @@ class _Pairs:
         r2 = np.einsum("pa,pa->p", u, u)
         self.to_charge = short_ranged(r2, np.hypot(widths[i], dipole_widths[j]))
         self.to_dipole = short_ranged(r2, np.hypot(dipole_widths[i], dipole_widths[j]))
+        # The short-ranged part of D_ii = -c_1(0). It is isotropic: one number per atom is enough.
         self.diagonal = -short_ranged(np.zeros(self.n), np.sqrt(2) * dipole_widths)[1]
 
     def _gather(self, values, index, *shape):
         """Sum the values of pairs that have the same flat index into an array of this shape."""
+        # A product with a sparse matrix of ones is much faster than np.add.at.
         ones, pairs, components = np.ones(len(index)), np.arange(len(index)), values.shape[1:]
         add = csr_array((ones, (index, pairs)), shape=(np.prod(shape), len(index)))
         sums = add @ values.reshape(len(index), np.prod(components))
@@ -291,6 +294,7 @@ class _Waves:
         shifted = _shift(dipoles)
         for a in range(3):
             potential[:, a] = (shifted * k[:, a]) @ self.charges.T
+            # Symmetric in a and c, because these are second derivatives.
             for c in range(a + 1):
                 field[:, a, :, c] = (sources * (k[:, a] * k[:, c])) @ self.charges.T
                 field[:, c, :, a] = field[:, a, :, c]

@@ -134,6 +134,7 @@ class CoulombOperator:
 
     def __matmul__(self, q):
         """``C q`` for charges q of shape (n_atoms,)."""
+        # The matrix of pairs is symmetric; storing its upper triangle halves the memory.
         upper, diagonal = self._short
         phi = upper @ q + upper.T @ q + diagonal * q + self._mean(q)
         for _, transform, g in self._waves:

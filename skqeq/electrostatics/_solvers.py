@@ -152,6 +152,7 @@ class _Iteration(ABC):
             previous, size = size, residual @ charges
             direction, step, change = self._product(preconditioned + size / previous * direction)
             self.n_iterations += 1
+            # A negative curvature means that the energy has no minimum.
             curvature = step @ change
             if curvature <= 0:
                 raise ValueError(_not_positive(self._name))
@@ -261,6 +262,7 @@ class FlowConjugateGradients(_Iteration):
         self._Y = X.multiply(self._root[:, None]).multiply(self._root).tocsr()
         # Gershgorin's upper bound on the eigenvalues of Y.
         self._largest = 2.0 * self._Y.diagonal().max()
+        # The error of the series decays as exp(-2 n_terms / sqrt(condition number)).
         n_terms = int(np.ceil(SERIES * np.sqrt(1.0 + self._largest)))
         self._series = _inverse_series(self._largest, min(n_terms, MAX_TERMS))
 
@@ -292,6 +294,7 @@ class FlowConjugateGradients(_Iteration):
     def _product(self, direction):
         direction = self._balanced(direction)
         step = self._X @ direction
+        # X^+ step is the direction itself, so that the pseudo-inverse is never computed.
         return direction, step, self._balanced(direction + self._A @ _neutral(step))
 
     def _balanced(self, v):

@@ -81,6 +81,7 @@ class DirectTransform:
         # Each wave in the list stands also for the wave -k, except the constant one.
         self._n, self._multiplicity = n, np.where(n.any(axis=1), 2.0, 1.0)
         phases = 2 * np.pi * fractions
+        # A wave and an atom need two floats, 16 bytes.
         n_blocks = -(-16 * len(n) * len(phases) // BLOCK_BYTES)
         self._phases = np.array_split(phases, min(n_blocks, len(phases)))
         self._stored = None

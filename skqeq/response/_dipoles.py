@@ -54,6 +54,7 @@ class InducedDipoles:
         self._E = np.tile(np.eye(3), (n, 1)) * components[:, None]
         # D is positive definite because it is the energy of charge densities.
         factor = cho_factor(D, lower=True)
+        # M itself is never needed, only its products with T^T and E.
         self._MT, self._ME = cho_solve(factor, self._T.T), cho_solve(factor, self._E)
         self._MT.setflags(write=False)
         self.dipole_shift = self._T @ self._ME

@@ -257,6 +257,8 @@ class Equilibrium(ABC):
         Y = self._potential_factors(charges, gradients)
         if not gradients:
             return Y, None
+        # By default, the charges depend on the geometry through the latent fields only. Row i of
+        # these matrices has the derivatives of q_i with respect to a latent field.
         of_fields = self.rows(np.eye(len(charges)))
         W = [self._stacked(*g) @ of_fields[name].T for name, g in gradients.items()]
         return Y, np.sum(W, axis=0)
@@ -298,6 +300,8 @@ class Equilibrium(ABC):
         """
         n = len(self.structure)
         Y = np.empty((n, 3, 3, n))
+        # A unit external field along an axis moves the charges `field_response`. The potential of
+        # these charges, and of the dipoles that the same field induces, acts on the charges q.
         for a, axis in enumerate(np.eye(3)):
             gradient, _ = self.potential_gradient(self.field_response[:, a], axis)
             np.negative(gradient, out=Y[:, a])

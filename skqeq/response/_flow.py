@@ -404,6 +404,7 @@ class FlowEquilibrium(Equilibrium):
             The matrices for ``chi`` and for ``reference``, the learned reference charges r.
         """
         V, reference = self._propagate(self._charge_factors(Y, W))
+        # Multiplication by N subtracts the mean of every row.
         reference -= reference.mean(axis=1, keepdims=True)
         return {"chi": -V if W is None else W - V, "reference": reference}
 

@@ -254,8 +254,8 @@ class QEqEquilibrium(Equilibrium):
         Parameters
         ----------
         Y, W : ndarray of shape (k, n_atoms)
-            Factors that multiply the charges q and the potential u. The rows of W must sum to zero, so that
-            ``W u`` is zero: u is the same for all atoms.
+            Factors that multiply the charges q and the potential u. The rows of W must sum to zero.
+            Then ``W u`` is zero, because u is the same for all atoms.
 
         Returns
         -------
