@@ -810,7 +810,7 @@ def test_features_behave_like_a_matrix_of_structures(molecules):
             X[bad]
     with pytest.raises(IndexError, match="structures only"):
         X[0, 0]
-    with pytest.raises(TypeError, match="ragged"):
+    with pytest.raises(TypeError, match="cannot be converted to an array"):
         np.asarray(X)
 
 

@@ -101,7 +101,7 @@ class Expansion:
 def _blocks(offsets):
     """Yield ranges of centres with at most `BLOCK` pairs in total, and the ranges of their pairs.
 
-    A centre with more pairs has a range of its own.
+    A centre with more than `BLOCK` pairs forms a range by itself.
     """
     start = 0
     while start < len(offsets):

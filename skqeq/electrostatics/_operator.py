@@ -183,7 +183,7 @@ class CoulombOperator:
         return gradient, self._strain(virial + mean_virial, gradient)
 
     def _find_pairs(self):
-        """Half of all pairs within the cutoff, including those of an atom with its own images."""
+        """Half of all pairs within the cutoff, including pairs of an atom with its images."""
         if np.isinf(self.division.real):
             i, j = np.triu_indices(self.n_atoms, 1)
             return i, j, self.positions[j] - self.positions[i]

@@ -48,7 +48,7 @@ class Cholesky:
         Parameters
         ----------
         V : ndarray of shape (n_atoms,) or (n_atoms, k)
-            Potentials, V; each column is a problem of its own.
+            Potentials, V; each column is a separate problem.
         total : float, default=0.0
             Sum of the charges, e.
         start : ndarray of shape (n_atoms,), default=None
@@ -189,11 +189,11 @@ class ConjugateGradients(_Iteration):
         Parameters
         ----------
         V : ndarray of shape (n_atoms,) or (n_atoms, k)
-            Potentials, V; each column is a problem of its own.
+            Potentials, V; each column is a separate problem.
         total : float, default=0.0
             Sum of the charges, e.
         start : ndarray of shape (n_atoms,), default=None
-            Charges to start from, e, whose sum may be any; used only if V has one column.
+            Charges to start from, e, which may have any sum; used only if V has one column.
 
         Returns
         -------

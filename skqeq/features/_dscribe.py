@@ -1,4 +1,4 @@
-"""The SOAP objects of DScribe, which take long to make and are used many times."""
+"""SOAP objects of DScribe, which are stored because it takes long to make them."""
 
 from functools import lru_cache
 
@@ -7,7 +7,7 @@ from ase.data import chemical_symbols
 
 @lru_cache(maxsize=256)
 def dscribe_soap(species, r_cut, n_max, l_max, sigma, compression, weights, periodic):
-    """A `dscribe.descriptors.SOAP` with GTO basis.
+    """Make a `dscribe.descriptors.SOAP` with GTO basis, or return a stored one.
 
     Parameters
     ----------
@@ -23,9 +23,10 @@ def dscribe_soap(species, r_cut, n_max, l_max, sigma, compression, weights, peri
     Returns
     -------
     soap : dscribe.descriptors.SOAP
-        The same object for the same arguments.
+        The SOAP object; equal arguments give the same object.
     """
-    from dscribe.descriptors import SOAP  # takes 3 s to import, most of it for numba
+    # Imported here because it takes 3 s, most of them for numba.
+    from dscribe.descriptors import SOAP
 
     if weights is not None:
         weights = {chemical_symbols[z]: weight for z, weight in weights}

@@ -252,7 +252,7 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         return model
 
     def _refitted(self, head, model, X, y, sample_weight, folds):
-        """For each fold, fit the other steps without it, and yield the rows of all structures."""
+        """Yield the rows of all structures for every fold; the head is fitted without the fold."""
         numbers = np.unique(folds[folds >= 0])
         for f in tqdm(numbers, "folds", disable=not self.verbose, leave=False):
             train = np.flatnonzero(folds != f)

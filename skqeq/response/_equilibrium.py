@@ -69,7 +69,7 @@ class Equilibrium(ABC):
         Derivatives of the dipole moment with respect to the charges, Angstrom: the positions plus
         the dipole moment that a unit charge induces on the atoms.
     n_iterations : int
-        Iterations of the last solution; 0 for direct solvers.
+        Number of iterations of the last solution; 0 for direct solvers.
 
     See Also
     --------
@@ -111,9 +111,9 @@ class Equilibrium(ABC):
         Parameters
         ----------
         start : ndarray of shape (n_atoms,), default=None
-            Charges to start iterations from, such as those of a similar geometry; e.
+            Charges from which iterations start, e; for instance those of a similar geometry.
         **fields : ndarray of shape (n_atoms,)
-            The latent fields by name; a field that is not given is zero.
+            The latent fields by name; a latent field that is not given is zero.
 
         Returns
         -------
@@ -128,7 +128,7 @@ class Equilibrium(ABC):
         Parameters
         ----------
         Y, W : ndarray of shape (k, n_atoms)
-            Factors of the charges and of the potential u; None for W means zeros.
+            Factors that multiply the charges q and the potential u; None for W means zeros.
 
         Returns
         -------

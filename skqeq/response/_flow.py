@@ -36,11 +36,12 @@ class ChargeFlow(CoulombResponse):
         q_i = q_ref,i + sum_j p_ij,    q_ref,i = r_i + (Q - sum_j r_j) / n,
         s_ij = sqrt(s_i s_j) exp(-x / (1 - x / 10)),    x = (r_ij - R_i - R_j) / range  (below 10),
 
-    Here R are covalent radii, Q is the total charge, and r is the learned field. The flows minimise
-    the electrostatic energy plus their cost. The charges are linear in both latent fields, so that
-    models are trained as with `QEq`. Separated fragments keep their charges, and an external field
-    polarises a cluster like an insulator. With charge equilibration [1]_, in contrast, every
-    structure behaves like a metal. The model is related to split charges [2]_ and to ACKS2 [3]_.
+    Here R are covalent radii, Q is the total charge, and r_i is the learned reference charge, a
+    latent field. The flows minimise the electrostatic energy plus their cost. The charges are
+    linear in both latent fields, so that models are trained as with `QEq`. Separated fragments keep
+    their charges, and an external field polarises a cluster like an insulator. With charge
+    equilibration [1]_, in contrast, every structure behaves like a metal. The model is related to
+    split charges [2]_ and to ACKS2 [3]_.
 
     Parameters
     ----------
@@ -179,7 +180,7 @@ class ChargeFlow(CoulombResponse):
         equilibrium : FlowEquilibrium
             The equilibrium of one structure.
         operator : ndarray of shape (k, n_atoms)
-            Factors of the charges.
+            Factors that multiply the charges q.
         row_gradients : dict of {str: ndarray of shape (k, n_atoms)}
             Derivatives of the function with respect to the rows of each latent field.
         potential_gradient : ndarray of shape (k, n_atoms)
@@ -260,7 +261,7 @@ class FlowEquilibrium(Equilibrium):
 
     @property
     def n_iterations(self) -> int:  # type: ignore[override]
-        """Iterations of the last solution; 0 for a factorisation."""
+        """Number of iterations of the last solution; 0 for a factorisation."""
         return self._solver.n_iterations
 
     def charges(self, *, start: Array | None = None, **fields: Array) -> Array:
@@ -269,10 +270,10 @@ class FlowEquilibrium(Equilibrium):
         Parameters
         ----------
         start : ndarray of shape (n_atoms,), default=None
-            Charges to start iterations from, such as those of a similar geometry; e.
+            Charges from which iterations start, e; for instance those of a similar geometry.
         **fields : ndarray of shape (n_atoms,)
             The latent fields: ``chi``, the electronegativities, V, and ``reference``, the learned
-            reference charges, e, whose sum may be any. A field that is not given is zero.
+            reference charges, e, which may have any sum. A latent field that is not given is zero.
 
         Returns
         -------
@@ -395,7 +396,7 @@ class FlowEquilibrium(Equilibrium):
         Parameters
         ----------
         Y, W : ndarray of shape (k, n_atoms)
-            Factors of the charges and of the potential u; None for W means zeros.
+            Factors that multiply the charges q and the potential u; None for W means zeros.
 
         Returns
         -------
@@ -416,7 +417,7 @@ class FlowEquilibrium(Equilibrium):
         Parameters
         ----------
         operator : ndarray of shape (k, n_atoms)
-            Factors U of the charges.
+            Factors U that multiply the charges q.
         row_gradients : dict of {str: ndarray of shape (k, n_atoms)}
             Derivatives of the function with respect to ``rows(U)``.
         potential_gradient : ndarray of shape (k, n_atoms)

@@ -213,7 +213,7 @@ class QEqEquilibrium(Equilibrium):
 
     @property
     def n_iterations(self) -> int:  # type: ignore[override]
-        """Iterations of the last solution; 0 for a factorisation."""
+        """Number of iterations of the last solution; 0 for a factorisation."""
         return self._solver.n_iterations
 
     def charges(self, *, start: Array | None = None, **fields: Array) -> Array:
@@ -222,7 +222,7 @@ class QEqEquilibrium(Equilibrium):
         Parameters
         ----------
         start : ndarray of shape (n_atoms,), default=None
-            Charges to start iterations from, such as those of a similar geometry; e.
+            Charges from which iterations start, e; for instance those of a similar geometry.
         **fields : ndarray of shape (n_atoms,)
             ``chi``, the electronegativities, V; zero if not given.
 
@@ -254,7 +254,7 @@ class QEqEquilibrium(Equilibrium):
         Parameters
         ----------
         Y, W : ndarray of shape (k, n_atoms)
-            Factors of the charges and of the potential u. The rows of W must sum to zero, so that
+            Factors that multiply the charges q and the potential u. The rows of W must sum to zero, so that
             ``W u`` is zero: u is the same for all atoms.
 
         Returns
@@ -306,7 +306,7 @@ def equilibrate(
         "dense" factorises the hardness matrix. "iterative" uses conjugate gradients and does not
         store the matrix. "auto" chooses the one that is estimated to be faster.
     start : array-like of shape (n_atoms,), default=None
-        Charges to start iterations from, such as those of a similar geometry; e.
+        Charges from which iterations start, e; for instance those of a similar geometry.
 
     Returns
     -------

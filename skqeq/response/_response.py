@@ -42,11 +42,11 @@ class Response(BaseEstimator, ABC):
     Attributes
     ----------
     fields : tuple of str
-        Names of the latent fields. The field ``"chi"`` are the electronegativities, and its prior
+        Names of the latent fields. ``"chi"`` is the name of the electronegativities, whose prior
         belongs to the model.
     prior_parameters : dict of {str: (str, str)}
         For every latent field but ``"chi"``, the names of two parameters: the prior standard
-        deviation of the learned part of the field, and that of its constant for each element.
+        deviation of the learned part, and that of the constant for each element.
     elements_ : ndarray of shape (n_elements,)
         Atomic numbers that the response was prepared for, ascending.
 
@@ -81,7 +81,7 @@ class Response(BaseEstimator, ABC):
         -------
         amplitude, baseline : float
             Prior standard deviations of the learned part of the latent field, and of its constant
-            for each element; in the unit of the field.
+            for each element; in the unit of the latent field.
         """
         if field not in self.prior_parameters:
             raise TypeError(f"{type(self).__name__} has no prior for the latent field {field!r}")
@@ -233,7 +233,7 @@ class Response(BaseEstimator, ABC):
         equilibrium : Equilibrium
             The equilibrium of one structure.
         operator : ndarray of shape (k, n_atoms)
-            Factors of the charges.
+            Factors that multiply the charges q.
         row_gradients : dict of {str: ndarray of shape (k, n_atoms)}
             Derivatives of L with respect to the rows of each latent field.
         potential_gradient : ndarray of shape (k, n_atoms)

@@ -11,10 +11,10 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ._mixed import MixedProducts, products
 
-# Group of all environments, where elements are not kept apart.
+# Key of the group that contains environments of all elements.
 ALL = 0
-# Number of columns that are whitened at a time. np.linalg.solve does not use that the matrix is
-# triangular; with few columns it is a small part of the work.
+# Number of columns that are whitened at a time. np.linalg.solve treats a triangular matrix like any
+# other, but for few columns it is a small part of the work.
 COLUMNS = 128
 
 
@@ -43,7 +43,7 @@ class SparseKernel:
     jitter : float
         Number that was added to the diagonal of K_MM.
     digest : str
-        Hash of L, which tells whether two sparse sets are the same.
+        Hash of L. Two sparse sets are the same if their hashes are equal.
     """
 
     def __init__(self, points, boundaries, block_weights, zeta, dtype):
@@ -58,7 +58,7 @@ class SparseKernel:
         return MixedProducts(self.points, self.boundaries)
 
     def __getstate__(self):
-        # Without the copy of the points in single precision, which is easily made again.
+        # The copy of the points in single precision is left out, because it can be made again.
         return {name: value for name, value in self.__dict__.items() if name != "_mixed"}
 
     def factorize(self, jitter, name):
@@ -74,7 +74,7 @@ class SparseKernel:
         Returns
         -------
         self : SparseKernel
-            With `chol`, `jitter` and `digest`.
+            The kernel, with the attributes `chol`, `jitter` and `digest`.
         """
         K_mm = 0.0
         for b, weight in enumerate(self.block_weights):
@@ -85,8 +85,8 @@ class SparseKernel:
         self.jitter = jitter
         while True:
             try:
-                # Not SciPy's cholesky: the BLAS threads of NumPy keep the cores busy for 20 ms
-                # after the products above, and those of SciPy would have to wait.
+                # NumPy, not SciPy: they have separate BLAS threads. For 20 ms after the products
+                # above, NumPy's threads keep the cores busy, and SciPy's threads would wait.
                 self.chol = np.linalg.cholesky(K_mm + self.jitter * np.eye(len(K_mm)))
                 break
             except np.linalg.LinAlgError:
@@ -110,15 +110,15 @@ class SparseKernel:
                 dot = self._mixed(b, values, columns)
             else:
                 dot = products(values, columns, self.points)
-            # Only the atoms are normalised here; the points are already.
+            # The points are normalised already; only the rows of the atoms are divided by norms.
             K += self.block_weights[b] * _power(dot / row_norms(values)[:, None], self.zeta)
         return K
 
     def whiten(self, K):
         """Solve ``phi L^T = K`` for phi, in place, by blocked forward substitution.
 
-        Everything is computed by NumPy, like the products before and after. SciPy has BLAS threads
-        of its own, which would compete with those of NumPy for the cores.
+        Only NumPy is used, as for the products before and after. SciPy has separate BLAS threads,
+        which would compete with those of NumPy for the cores.
         """
         for start in range(0, len(self.chol), COLUMNS):
             block = slice(start, start + COLUMNS)
@@ -140,22 +140,22 @@ def column_blocks(tile, boundaries):
     Yields
     ------
     b : int
-        Number of the column block.
+        Index of the column block.
     values : ndarray of shape (n, m)
         Values of the tile in this block.
     columns : list of slice
-        Which columns of all features they are.
+        The columns of `values`, as slices of the columns of all features.
     """
     pieces = list(tile.pieces())
     for b, group in groupby(pieces, lambda piece: bisect_right(boundaries, piece[0].start) - 1):
         group = list(group)
-        # Pieces of one column block are adjacent in the tile, so this is a view.
+        # The pieces of one column block are adjacent in the tile, so that no copy is made.
         values = tile.values[:, group[0][1].start : group[-1][1].stop]
         yield b, values, [columns for columns, _ in group]
 
 
 def row_norms(rows):
-    """Norm of every row. It is 1 for a row of zeros, so that one can divide by it."""
+    """Norm of every row, or 1 for a row of zeros, to avoid a division by zero."""
     squares = np.einsum("ij,ij->i", rows, rows)
     return np.sqrt(np.where(squares == 0.0, 1.0, squares))
 

@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import numpy as np
 
-# Directions of every column block whose products are in double precision. Environments of one
-# element are similar: beyond 32 directions less than 2 % of a squared norm is left.
+# Number of directions, per column block, whose products are computed in double precision.
+# Environments of one element are similar: 32 directions contain at least 98 % of a squared norm.
 RANK = 32
-# Points from which the directions are taken.
+# Number of points from which the directions are computed.
 SAMPLE = 128
 
 
@@ -17,11 +17,11 @@ def products(values, columns, points):
     Parameters
     ----------
     values : ndarray of shape (n, m)
-        The rows, in m of the n_features columns.
+        The rows in the m columns in which they are not zero.
     columns : list of slice
-        These m columns.
+        The m columns, as slices of all columns.
     points : ndarray of shape (M, n_features)
-        The points, in all columns.
+        The points in all columns.
 
     Returns
     -------
@@ -37,18 +37,19 @@ def products(values, columns, points):
 
 
 class MixedProducts:
-    """Products at the speed of single precision, with much smaller errors.
+    """Scalar products at the speed of single precision, with much smaller errors.
 
-    Scalar products of unit vectors have errors of 1e-7 in single precision. Since the smallest
+    In single precision, scalar products of unit vectors have errors of 1e-7. Because the smallest
     eigenvalues of the kernel matrix are about 1e-10, such errors change charges by 1 %. Rows are
-    therefore split into two parts. The large part is in the span of a few directions V, the leading
-    right singular vectors of the points. The rest is small::
+    therefore split into two parts. The first part is the projection on a few directions V, which
+    are the leading right singular vectors of the points. The second part is the remainder, which is
+    small::
 
         x . s = (x Q) . (s Q) + (x - x Q Q^T) . (s - s V V^T)
 
     The first product is computed in double precision, the second product in single precision. A row
     x is zero outside of some columns, and Q is an orthonormal basis of the directions V restricted
-    to these columns. The rest of x is orthogonal to Q, so that the identity is exact.
+    to these columns. The remainder of x is orthogonal to Q, so that the identity is exact.
 
     Parameters
     ----------
@@ -61,8 +62,9 @@ class MixedProducts:
     def __init__(self, points, boundaries):
         self.points, self.boundaries = points, boundaries
         self.remainders = np.empty(points.shape, dtype=np.float32)
-        self.directions = []  # V^T of every column block
-        # Q and s Q by column block and columns, which all structures with the same elements share.
+        self.directions = []  # V^T for every column block
+        # Q and s Q, keyed by column block and columns. They are stored because all structures with
+        # the same elements need the same ones.
         self._bases = {}
         for start, stop in pairwise(boundaries):
             block = points[:, start:stop]
@@ -73,17 +75,17 @@ class MixedProducts:
             self.directions.append(V_T)
 
     def __call__(self, b, values, columns):
-        """Products of rows in some columns of column block b with all points: (n, M)."""
+        """Products (n, M) of rows with all points; the rows are given in `columns` of block b."""
         Q, points_Q = self._basis(b, columns)
         values_Q = values @ Q
-        # In place, because new large arrays are slow: the system clears their memory.
+        # In place, because the system would clear the memory of a new large array.
         remainder = values_Q @ Q.T
         np.subtract(values, remainder, out=remainder)
         dot = products(remainder.astype(np.float32), columns, self.remainders)
         return dot + values_Q @ points_Q
 
     def _basis(self, b, columns):
-        """Q of shape (m, at most RANK) for some columns, and its products with all points."""
+        """Q for some columns, shape (m, at most RANK), and its products with all points."""
         key = b, *((some.start, some.stop) for some in columns)
         if key not in self._bases:
             first = self.boundaries[b]

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from .._typing import Array, StructuresLike
 
 
-# For fewer structures, starting several processes takes longer than reading.
+# For fewer structures, starting several processes takes longer than reading the structures.
 MIN_PARALLEL = 1000
-# Largest memory for structures that were read from a file, bytes.
+# Maximum memory for structures that were read from a file, bytes.
 STORE_BYTES = 2**26
 
 
@@ -36,7 +36,7 @@ class Metadata(NamedTuple):
     numbers : ndarray of shape (n_atoms,)
         Atomic numbers, one structure after the other.
     periodic : ndarray of shape (n_structures,)
-        Which structures are slabs or crystals.
+        True for slabs and crystals.
     """
 
     sizes: np.ndarray
@@ -60,7 +60,7 @@ class Structures:
     lazy : bool
         Whether structures are read and checked only when they are indexed.
     metadata : Metadata
-        Sizes, atomic numbers, and which structures are periodic.
+        Sizes, atomic numbers and periodicity of the structures.
 
     Examples
     --------
@@ -75,7 +75,7 @@ class Structures:
     lazy = False
 
     def __init__(self, items: Sequence[Structure]) -> None:
-        # np.array(items) would look inside the structures.
+        # np.array(items) would treat each structure as a sequence.
         self._items = np.empty(len(items), dtype=object)
         self._items[:] = items
 
@@ -98,7 +98,7 @@ class Structures:
 
     @cached_property
     def metadata(self) -> Metadata:
-        """Sizes, atomic numbers, and which structures are periodic."""
+        """Sizes, atomic numbers and periodicity of the structures."""
         return _metadata(self, len(self))
 
     @property
@@ -113,7 +113,7 @@ class Structures:
 
     @property
     def periodic(self) -> Array:
-        """Which structures are periodic, shape (n_structures,)."""
+        """Whether each structure is periodic, shape (n_structures,)."""
         return self.metadata.periodic
 
     @property
@@ -138,14 +138,14 @@ class Structures:
         return int(np.searchsorted(self.offsets, atom, side="right")) - 1
 
     def check_elements(self, allowed: Array, reason: str) -> None:
-        """Refuse structures with other elements than the allowed ones.
+        """Raise an error if a structure contains an element that is not allowed.
 
         Parameters
         ----------
         allowed : ndarray of int
-            Atomic numbers.
+            Atomic numbers of the allowed elements.
         reason : str
-            End of the error message, which says why other elements are refused.
+            End of the error message, which says why other elements are not allowed.
 
         Raises
         ------
@@ -178,8 +178,8 @@ class LazyStructures(Structures):
     """A sequence of `Structure` that are read and checked when they are indexed.
 
     A fit needs each structure several times. Structures are therefore kept in memory after they
-    are read, up to a limit; those that do not fit are read each time. To get the metadata, all
-    structures are read and checked once, by several processes inside of `joblib.parallel_config`.
+    are read, up to a limit; those that do not fit are read each time. To obtain the metadata, all
+    structures are read and checked once; inside `joblib.parallel_config`, several processes do it.
 
     Parameters
     ----------
@@ -188,7 +188,8 @@ class LazyStructures(Structures):
     index : ndarray of int, default=None
         Indices of the selected items of the reader. None means all.
     metadata : callable, default=None
-        Returns the metadata of the selected items. None means that they are read for it.
+        Returns the metadata of the selected items. None means that the items are read to obtain
+        their metadata.
     verbose : bool, default=False
         Whether a progress bar is shown while structures are read for the metadata.
     store : StructureStore, default=None
@@ -215,7 +216,7 @@ class LazyStructures(Structures):
 
     def __getitem__(self, key: Any) -> Any:
         if not isinstance(key, (int, np.integer)):
-            # Metadata of the selection are taken from those of all structures, when needed.
+            # When needed, the metadata of the selection are taken from those of all structures.
             metadata = partial(self._selected_metadata, key)
             return LazyStructures(self.reader, self.index[key], metadata, store=self._store)
         i = int(self.index[key])
@@ -240,7 +241,7 @@ class LazyStructures(Structures):
 
     @cached_property
     def metadata(self) -> Metadata:
-        """Sizes, atomic numbers, and which are periodic; the first call reads all structures."""
+        """Sizes, atomic numbers and periodicity; the first call reads all structures."""
         if self._metadata_of_selection is not None:
             return self._metadata_of_selection()
         n_jobs = effective_n_jobs(None)
@@ -262,21 +263,21 @@ class LazyStructures(Structures):
         )
 
     def __getstate__(self):
-        # A worker gets the metadata of its own selection only, and a store that is as much smaller
-        # as its selection.
+        # A worker process gets only the metadata of its selection. The limit of its store is
+        # reduced in proportion to the size of the selection.
         store = StructureStore(self._store.limit * len(self) // max(1, len(self.reader)))
         metadata = {"_metadata_of_selection": None, "metadata": self.metadata}
         return self.__dict__ | metadata | {"_store": store}
 
 
 class StructureStore:
-    """The structures that were read first, in memory, by their index in the reader.
+    """Structures in memory, keyed by their index in the reader; the first to be read are stored.
 
     Parameters
     ----------
     limit : int, default=None
-        Largest number of bytes, by default `STORE_BYTES`. They are also claimed from the memory
-        budget.
+        Maximum number of bytes, by default `STORE_BYTES`. The bytes are also claimed from the
+        memory budget.
     """
 
     def __init__(self, limit: int | None = None) -> None:
@@ -290,7 +291,8 @@ class StructureStore:
         if self._memory.n_bytes + n_bytes <= self.limit and self._memory.claim(n_bytes):
             self.structures[i] = structure
         else:
-            # Full, also for smaller structures that come later: the next walk would not profit.
+            # The store is full. Smaller structures that come later are not stored either, because
+            # the structures are read in the same order next time.
             self.limit = 0
         return structure
 
@@ -306,7 +308,7 @@ def _metadata(structures: Iterable[Structure], n: int) -> Metadata:
     numbers = []
     for i, structure in enumerate(structures):
         sizes[i], periodic[i] = len(structure), structure.periodic
-        # Millions of small arrays would take ten times the memory of these bytes.
+        # Bytes, because millions of small arrays would take ten times their memory.
         numbers.append(structure.numbers.astype(np.uint8).tobytes())
     return Metadata(sizes, np.frombuffer(b"".join(numbers), dtype=np.uint8), periodic)
 
@@ -314,8 +316,9 @@ def _metadata(structures: Iterable[Structure], n: int) -> Metadata:
 def collect(X: StructuresLike, verbose: bool = False) -> Structures:
     """Make `Structures` from any container of structures that users and scikit-learn pass.
 
-    Structures in lists, tuples, arrays and frames are checked immediately. Any other sequence, such
-    as a `skqeq.datasets.StructureFile` or a trajectory of ASE, is read item by item, later.
+    Structures in lists, tuples, arrays and frames are checked immediately. The items of any other
+    sequence, such as a `skqeq.datasets.StructureFile` or an ASE trajectory, are read when they are
+    needed.
 
     Parameters
     ----------
@@ -343,5 +346,5 @@ def collect(X: StructuresLike, verbose: bool = False) -> Structures:
 
 
 def concatenate(parts: Iterable[Structures]) -> Structures:
-    """Join several sequences of structures to one in memory."""
+    """Join several sequences of structures to one sequence in memory."""
     return Structures([structure for part in parts for structure in part])

@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from ..structures import Structure
 
 
-# Largest size of the dense rows of a block. Its tiles usually take half of that.
+# Maximum size of the dense rows of a block, bytes. The tiles of a block usually take half of it.
 BLOCK_BYTES = 2**27
 
 
 class StructureFeatures:
     """Per-atom features of structures, computed when they are needed.
 
-    Structures have different numbers of atoms, so the features are not an array. For scikit-learn
-    they look like one with one row per structure: they have a `shape` and a length, and can be
-    indexed, split and concatenated.
+    Structures have different numbers of atoms, so that the features are not an array. Scikit-learn
+    can treat them like an array with one row per structure: they have a `shape` and a length, and
+    can be indexed, split and concatenated.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class StructureFeatures:
 
     @classmethod
     def from_arrays(cls, X: StructuresLike, arrays: Column) -> Self:
-        """Features that you have computed, one array per structure.
+        """Make `StructureFeatures` from features that you have computed yourself.
 
         Parameters
         ----------
@@ -75,7 +75,7 @@ class StructureFeatures:
         Returns
         -------
         features : StructureFeatures
-            Without derivatives, so that models have no forces.
+            The features. They have no derivatives, so that models cannot predict forces.
         """
         structures = collect(X)
         if len(arrays) != len(structures):
@@ -94,7 +94,7 @@ class StructureFeatures:
         Returns
         -------
         features : StructureFeatures
-            With the columns of all of them.
+            Features with the columns of all blocks.
         """
         return _stacked(list(blocks.values()), tuple(blocks))
 
@@ -132,7 +132,7 @@ class StructureFeatures:
     def __getitem__(self, key: Any) -> Array | StructureFeatures:
         """Features of the selected structures; for an integer, one structure as a dense array."""
         if isinstance(key, tuple):
-            # scikit-learn selects rows of anything that has a shape by X[key, ...].
+            # scikit-learn selects rows by X[key, ...] if X has a shape.
             if len(key) != 2 or not (key[1] is Ellipsis or key[1] == slice(None)):
                 raise IndexError("StructureFeatures can be indexed along structures only")
             key = key[0]
@@ -190,14 +190,14 @@ class StructureFeatures:
     def blocks(
         self, max_bytes: int = BLOCK_BYTES, verbose: bool = False, desc: str = "features"
     ) -> Iterator[tuple[int, Block]]:
-        """Compute the features, for one block of consecutive structures after the other.
+        """Compute the features of one block of consecutive structures after the other.
 
         Parameters
         ----------
         max_bytes : int
-            Largest size of the dense rows of a block. A block has at least one structure, so 0
-            means one structure per block, in which case rows are not copied. Matrix products are
-            faster on large blocks.
+            Maximum size of the dense rows of a block. A block has at least one structure. With 0,
+            each block is one structure, and rows are not copied. Matrix products are faster with
+            large blocks.
         verbose : bool
             Whether to show a progress bar. It is also shown if the source is verbose.
         desc : str
@@ -210,7 +210,7 @@ class StructureFeatures:
         block : Block
             Structures and their features.
         """
-        # Floats, because the bytes of a large data set overflow 32-bit integers.
+        # Floats, because the number of bytes of a large data set exceeds 32-bit integers.
         ends = np.cumsum(self.structures.sizes * float(self.source.row_bytes))
         silent = not (verbose or self.source.verbose)
         with tqdm(total=len(self), desc=desc, disable=silent, leave=False) as bar:
@@ -234,18 +234,18 @@ class StructureFeatures:
 
     def __array__(self, *args: object, **kwargs: object) -> NoReturn:
         raise TypeError(
-            "StructureFeatures are ragged and do not turn into an array; use X[i] for the rows "
-            "of structure i, or put an estimator of skqeq behind this step"
+            "StructureFeatures cannot be converted to an array; use X[i] for the rows of structure "
+            "i, or an estimator of skqeq as the next step of the pipeline"
         )
 
 
 def check_same_features(features, signature, estimator):
-    """Refuse features whose columns have another meaning than those of `fit`."""
+    """Raise an error if the meaning of the columns differs from that of the features in `fit`."""
     present = features.source.signature
     if None not in (present, signature) and present != signature:
         raise ValueError(
-            f"X has as many features as {estimator} was fitted with, but with another meaning: the "
-            "descriptor or its sparse set has other parameters"
+            f"X has as many features as {estimator} was fitted with, but with a different meaning: "
+            "the parameters of the descriptor or of its sparse set differ"
         )
 
 
@@ -288,7 +288,7 @@ def _stacked(parts, names=()):
                 f"block {name!r} is a {type(part).__name__}, but must be features of structures"
             )
     if any(not _same_structures(part.structures, parts[0].structures) for part in parts):
-        raise ValueError("features of different structures cannot stand side by side")
+        raise ValueError("columns of features of different structures cannot be joined")
     return StructureFeatures(
         parts[0].structures, StackedSource([part.source for part in parts], names)
     )

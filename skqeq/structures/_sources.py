@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class ArraySource(FeatureSource):
     """Features that the user has computed.
 
-    They are stored by the digest of the structure. Structures can therefore be selected and
-    reordered, but two structures with the same geometry must have the same features.
+    The features are stored under the digest of the structure. Structures can therefore be selected
+    and reordered, but two structures with the same geometry must have the same features.
 
     Parameters
     ----------
@@ -66,8 +66,9 @@ def _checked(array, i, structure):
 class StackedSource(FeatureSource):
     """Several sources, whose columns are placed side by side.
 
-    If the same source occurs more than once, its features are computed once. This is common: the
-    electronegativity and the reference charge of an atom can have the same features.
+    If the same source occurs more than once, its features are computed once. This happens often,
+    because two latent fields, such as electronegativities and reference charges, can have the same
+    features.
 
     Parameters
     ----------
@@ -85,12 +86,13 @@ class StackedSource(FeatureSource):
     def __init__(self, sources: Sequence[FeatureSource], names: Sequence[str] = ()) -> None:
         self._sources, self.names = tuple(sources), tuple(names)
         boundaries = [0]
-        # Column blocks stay column blocks: the kernels of stacked descriptors add.
+        # The column blocks of all sources remain separate, so that their kernels are added.
         for source in self.sources:
             last = boundaries[-1]
             boundaries += [last + b for b in source.boundaries[1:]]
         self.boundaries = tuple(boundaries)
-        # Compared by identity: two equal descriptors behind different sparse sets differ.
+        # Sources are compared by identity, because sources with the same descriptor may have
+        # different sparse sets.
         distinct = {id(source): source for source in self.sources}.values()
         self.n_distinct = sum(source.boundaries[-1] for source in distinct)
         self.row_bytes = sum(source.row_bytes for source in distinct)
@@ -102,7 +104,7 @@ class StackedSource(FeatureSource):
 
     def _signature(self):
         signatures = tuple(source.signature for source in self.sources)
-        if None in signatures:  # one unknown meaning makes the whole unknown
+        if None in signatures:  # the meaning is unknown if that of one source is
             return None
         return (self.names, signatures) if self.names else signatures
 
@@ -120,7 +122,7 @@ class StackedSource(FeatureSource):
         return [results[id(source)] for source in self.sources]
 
     def _shifted(self, parts):
-        """The tiles of all sources, with their columns shifted to those of the source."""
+        """The tiles of all sources, with columns counted over all sources."""
         tiles, first = [], 0
         for source, part in zip(self.sources, parts, strict=True):
             for tile in part:
@@ -138,7 +140,7 @@ class StackedSource(FeatureSource):
         return self._shifted(self._of_sources(lambda s: s.tiles_of(structure, atoms)))
 
     def split(self, weights: Array) -> list[Array]:
-        """Divide an array along its last axis by source.
+        """Divide an array along its last axis into one part for each source.
 
         Parameters
         ----------
@@ -175,7 +177,7 @@ class StackedGradient(FeatureGradient):
     parts : list of FeatureGradient
         Gradients of the sources.
     split : callable
-        Divides an array along its last axis by source.
+        Divides an array along its last axis into one part for each source.
     """
 
     def __init__(self, parts: list[FeatureGradient], split: Callable[[Array], list[Array]]) -> None:
@@ -183,15 +185,15 @@ class StackedGradient(FeatureGradient):
         self.parts, self.split = parts, split
 
     def _with_parts(self, array):
-        """Pairs of a part and its columns of an array."""
+        """For each part, the part and its columns of an array."""
         return zip(self.parts, self.split(array), strict=True)
 
     def field(self, dual: Array) -> Array:
-        """The sum of the fields of the parts."""
+        """The sum of the latent fields of all parts."""
         return np.sum([part.field(u) for part, u in self._with_parts(dual)], axis=0)
 
     def contract(self, cotangents: Array) -> Array:
-        """Cotangents times features, for all columns."""
+        """Cotangents times the features of all columns."""
         return np.concatenate([part.contract(cotangents) for part in self.parts], axis=1)
 
     def pair_gradients(self, dual: Array) -> Iterator[tuple[Neighborhood, Array]]:
@@ -200,7 +202,7 @@ class StackedGradient(FeatureGradient):
             yield from part.pair_gradients(u)
 
     def pull_back(self, cotangents: Array) -> tuple[Array, Array]:
-        """The sum over the parts."""
+        """The sum of the derivatives over the parts."""
         pulled = [part.pull_back(t) for part, t in self._with_parts(cotangents)]
         gradients, virials = zip(*pulled, strict=True)
         return np.sum(gradients, axis=0), np.sum(virials, axis=0)
@@ -211,14 +213,14 @@ class StackedGradient(FeatureGradient):
         return np.concatenate(jacobians, axis=-1), np.concatenate(virials, axis=-1)
 
     def residual_variances(self) -> tuple[Array, Array, Array]:
-        """The sum over the parts, because their fields are independent."""
+        """The sum of the variances over the parts, because their fields are independent."""
         variances = zip(*(part.residual_variances() for part in self.parts), strict=True)
         variance, covariances, of_derivatives = (np.sum(parts, axis=0) for parts in variances)
         return variance, covariances, of_derivatives
 
 
 class NoFeatures(FeatureSource):
-    """A source without columns, for a field that is a constant for each element."""
+    """A source without columns, for a latent field that is a constant for each element."""
 
     boundaries = (0, 0)
     # Not 0, because `StructureFeatures.blocks` limits the size of a block in bytes.
@@ -232,7 +234,7 @@ class NoFeatures(FeatureSource):
         return []
 
     def gradient(self, structure: Structure) -> NoGradient:
-        """Derivatives with respect to a geometry that does not matter."""
+        """Derivatives of no columns, of which only the number of atoms matters."""
         return NoGradient(len(structure))
 
     def dual(self, weights: Array) -> Array:
@@ -257,7 +259,7 @@ class NoGradient(FeatureGradient):
         return np.zeros(self.n_atoms)
 
     def contract(self, cotangents: Array) -> Array:
-        """No columns."""
+        """An array without columns."""
         return np.zeros((len(cotangents), 0))
 
     def pair_gradients(self, dual: Array) -> Iterator[tuple[Neighborhood, Array]]:
@@ -265,15 +267,15 @@ class NoGradient(FeatureGradient):
         return iter(())
 
     def pull_back(self, cotangents: Array) -> tuple[Array, Array]:
-        """Zero."""
+        """Zeros."""
         return np.zeros((self.n_atoms, 3)), np.zeros((3, 3))
 
     def jacobian(self, q: Array) -> tuple[Array, Array]:
-        """No columns."""
+        """An array without columns."""
         lead = np.shape(q)[:-1]
         return np.zeros((*lead, 3 * self.n_atoms, 0)), np.zeros((*lead, 9, 0))
 
     def residual_variances(self) -> tuple[Array, Array, Array]:
-        """Zero: a constant has no residual."""
+        """Zeros, because a constant has no residual."""
         n = self.n_atoms
         return np.zeros(n), np.zeros((n, 3 * n + 9)), np.zeros((n, 3 * n + 9))

@@ -302,9 +302,9 @@ class _ChargeCheck:
             return
         if both < 0 or both > 3.0 * of_charges:
             warnings.warn(
-                f"the labels of dipoles are {both / of_charges:.2g} times the dipoles of the "
-                "labels of charges; dipoles must be in e*Angstrom (multiply Debye by ase.units.Debye) and "
-                "point from negative to positive charge",
+                f"the dipoles are {both / of_charges:.2g} times those of the labels of charges; "
+                "dipoles must be in e*Angstrom (multiply Debye by ase.units.Debye) and point from "
+                "negative to positive charge",
                 stacklevel=5,
             )
 

@@ -166,7 +166,7 @@ def test_energies_alone_are_learned():
 
 def test_fixed_point_is_refused():
     X = [pair(d) for d in (2.3, 2.5, 3.0, 4.0)]
-    with pytest.raises(ValueError, match="fixed_point' is for charge equilibration; with ChargeFl"):
+    with pytest.raises(ValueError, match="fixed_point' is for charge equilibration only; with Ch"):
         model(algorithm="fixed_point").fit(X, make_targets(energy=np.arange(4.0)))
 
 
