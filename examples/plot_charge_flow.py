@@ -109,8 +109,8 @@ for name, model in models.items():
 # ------
 # A neutral cluster is in a field along z. Left: the charge that the field moves between molecules.
 # Middle: the energy. Right: the polarisability per molecule in clusters (solid) and in straight
-# chains (dashed) of growing size. With charge equilibration it grows as in a metal; with charge
-# flow it converges. The grey band is GFN2-xTB.
+# chains (dashed) of growing size. With charge equilibration it is that of a metal, and grows along
+# the chain. With charge flow it is nearly constant. The grey band shows values of GFN2-xTB.
 cluster = next(a for a in curves if a.info["charge"] == 0 and a.info["expansion"] == 1.0)
 neutral = [i for i, a in enumerate(curves) if a.info["charge"] == 0]
 neutral = [i for i in neutral if curves[i].info["curve"] == "field"]

@@ -50,9 +50,9 @@ print(
 )
 
 # %%
-# The sparse set above was selected from all molecules, including the left-out ones, which could
-# make the scores too good. A search around the pipeline selects a new sparse set in each fold, once
-# for all values of the noise.
+# The sparse set above was selected from all molecules, including the left-out ones. To see how this
+# affects the scores, put the search around the pipeline. It then selects a new sparse set in each
+# fold, once for all values of the noise.
 
 pipeline = make_pipeline(soap, CURSparsifier(n_points=100), KQEqRegressor())
 refined = KQEqRegressorCV(pipeline, sigmas=sigmas, cv=folds, scoring="rmse")

@@ -92,7 +92,7 @@ def potential(points, atoms, charges, widths):
 
 
 def invented_charges(atoms):
-    """Labels: equilibrated charges whose electronegativities depend on the surroundings."""
+    """Labels: equilibrated charges whose electronegativities depend on the neighbours."""
     distances = np.linalg.norm(atoms.positions[:, None] - atoms.positions, axis=2)
     crowding = np.sum(np.exp(-(distances**2)), axis=1) - 1.0
     chi = 4.0 * np.array([CHI[s] for s in atoms.symbols]) + 2.0 * np.sin(3.0 * crowding)

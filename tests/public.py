@@ -1,4 +1,4 @@
-"""What is public: what modules export, and what their classes have."""
+"""The public functions, classes and methods of the package."""
 
 import inspect
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""What must hold for any structure: invariances, conservation, derivatives, linear response.
+"""Laws for any structure: invariances, conservation, derivatives, linear response.
 
 Structures are drawn by hypothesis, from molecules to crystals, with charges, fields and models of
 all kinds. The draws are the same in every run.
@@ -168,8 +168,9 @@ def test_forces_are_derivatives_of_the_energy(atoms, kind, seed):
         ends[-1].positions += sign * step * direction
     [found] = observed(kind, [atoms], ["energy", "forces"])
     low, high = observed(kind, ends, ["energy"])["energy"]
-    slope = (high - low) / (2 * step)
-    assert abs(slope + np.sum(found["forces"] * direction)) < 1e-4 * max(1.0, abs(slope))
+    derivative = (high - low) / (2 * step)
+    error = abs(derivative + np.sum(found["forces"] * direction))
+    assert error < 1e-4 * max(1.0, abs(derivative))
 
 
 @given(molecules(), kinds, st.integers(0, 2**32 - 1))
@@ -182,7 +183,7 @@ def test_charges_answer_linearly_to_fields(atoms, kind, seed):
     found = observed(kind, X, ["charges", "energy", "dipole"])
     zero, first, second, both = found["charges"]
     assert_allclose(both - zero, (first - zero) - 2 * (second - zero), atol=1e-8)
-    # Twice the work of the field is what the dipole gains: E(F) - E(0) = -F . (mu_0 + mu_F) / 2.
+    # The energy is quadratic in the field: E(F) - E(0) = -F . (mu_0 + mu_F) / 2.
     centre = atoms.get_center_of_mass()
     moments = found["dipole"] + atoms.info["charge"] * centre
     work = found["energy"][1] - found["energy"][0]

@@ -243,7 +243,7 @@ def test_bad_parameters(data, options, message):
 
 @pytest.mark.parametrize("scoring", ["r2", "rmse"])
 def test_folds_without_labels_of_a_target(regime, scoring):
-    """Scores are means over the folds that have some."""
+    """Scores are means over the folds that have labels."""
     X, y, _ = regime
     D, q, folds = y["dipole"].copy(), list(y["charges"]), np.arange(len(X)) // 10
     D[folds == 0], q[20:] = np.nan, [None] * (len(X) - 20)
@@ -260,7 +260,7 @@ def test_folds_without_labels_of_a_target(regime, scoring):
         assert np.mean(scores) == pytest.approx(expected, rel=1e-9)
 
 
-def test_targets_that_are_left_out_of_no_fit(data):
+def test_targets_without_held_out_labels(data):
     X, y, _ = data
     D, half = y["dipole"].copy(), np.arange(len(X)) < 15
     cv = [(np.flatnonzero(half), np.flatnonzero(~half))]
@@ -279,7 +279,7 @@ def test_error_ratio_of_a_target_whose_squares_are_not_positive(data):
     table = make_targets(dipole=y["dipole"], charges=list(y["charges"]))
     held_out = HeldOut(Labels(table, X.structures))
     held_out._squares = {"dipole": [-1.0, 3], "charges": [10.0, 6]}
-    with pytest.warns(UserWarning, match="3 labels of dipole are too few to compare its errors"):
+    with pytest.warns(UserWarning, match="3 labels of dipole are too few to compare their errors"):
         assert held_out.error_ratios == {"dipole": 1.0, "charges": np.sqrt(10 / 6)}
 
 
@@ -321,7 +321,7 @@ def test_bad_labels(data, monkeypatch, memory_budget):
     monkeypatch.setattr(_features.StructureFeatures.blocks, "__defaults__", (1, False, ""))
     with pytest.raises(ValueError, match="sort X by group"):
         KQEqRegressorCV().fit(X, y["dipole"], groups=groups)
-    # One structure at a time is left out of rows that come in many blocks.
+    # Folds of one structure need no other block of rows.
     found = KQEqRegressorCV(sigmas=[0.05]).fit(X, y["dipole"]).left_out_["dipole"]
     model = KQEqRegressor(sigma_dipole=0.05)
     assert_allclose(found, cross_val_predict(model, X, y["dipole"], cv=LeaveOneOut()), atol=1e-6)
@@ -420,7 +420,7 @@ def test_processes(data):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_pipelines_are_fitted_anew(data, weighted):
+def test_all_steps_of_a_pipeline_are_fitted_in_every_fold(data, weighted):
     features, y, groups = data
     X, D = list(features.structures), y["dipole"].copy()
     D[7] = np.nan
@@ -458,13 +458,13 @@ def test_pipelines_are_fitted_anew(data, weighted):
     expected = predict_std(best, X[:2], ["dipole"])["dipole"]
     assert_allclose(std, search.calibration_["dipole"] * expected, rtol=1e-6)
     assert len(predict_charges(search, X[:2])) == 2
-    # Given the features of all structures, errors are other ones.
+    # With features that were chosen from all structures the errors differ.
     given = KQEqRegressorCV(pipeline[-1], SIGMAS, cv=folds, scoring="rmse")
     given.fit(best[:-1].transform(X), D, weights, groups=groups)
     assert not np.allclose(given.left_out_["dipole"], search.left_out_["dipole"], equal_nan=True)
 
 
-def test_states_of_random_numbers_are_those_of_a_grid_search(data):
+def test_random_states_give_the_scores_of_a_grid_search(data):
     features, y, _ = data
     X, D = list(features.structures), y["dipole"]
     soap = SOAPFeaturizer(r_cut=3.0, n_max=3, l_max=2)

@@ -89,6 +89,13 @@ def truth():
 OPTIONS = {"response": HARD, "sigma_energy": 1e-4, "sigma_forces": 1e-3, "sigma_stress": 1e-5}
 
 
+@pytest.fixture(scope="module")
+def half(truth):
+    """Half of the structures, two of each kind."""
+    X, phi, model, y = truth
+    return X[:12], phi[:12], model, y[:12]
+
+
 @pytest.mark.parametrize("names", [["energy"], ["forces"], ["energy", "forces", "stress"]])
 def test_a_known_model_is_found_again(truth, names):
     X, phi, model, y = truth
@@ -134,8 +141,8 @@ def test_fixed_point_of_energies_is_undamped_gauss_newton(truth):
         assert_allclose(*coefs, rtol=0, atol=1e-10 * np.abs(coefs[0]).max())
 
 
-def test_gauss_newton_ends_below_the_fixed_point(truth):
-    _, phi, _, y = truth
+def test_gauss_newton_ends_below_the_fixed_point(half):
+    _, phi, _, y = half
     y = y[["energy", "forces"]].copy()
     rng = np.random.default_rng(0)
     for i, forces in enumerate(y["forces"]):
@@ -150,7 +157,7 @@ def test_gauss_newton_ends_below_the_fixed_point(truth):
 
 @pytest.mark.parametrize("kind, power", [("per_atom", 1), ("sqrt_n", 0.5), ("per_structure", 0)])
 def test_noise_of_energies(truth, kind, power):
-    """It is that of the structure as a column of relative noise says."""
+    """Each choice equals a column of relative noise."""
     X, phi, _, y = truth
     n_atoms = np.array([float(len(atoms)) for atoms in X])
     model = KQEqRegressor(**OPTIONS | {"sigma_energy": 0.01, "energy_noise": kind})
@@ -160,9 +167,9 @@ def test_noise_of_energies(truth, kind, power):
     assert_allclose(model.fit(phi, y).coef_, plain, rtol=0, atol=1e-9)
 
 
-def test_weights_and_gaps(truth):
-    """A structure of weight zero, or without a label, is as if it were not there."""
-    _, phi, _, y = truth
+def test_weights_and_gaps(half):
+    """A structure of weight zero, or without a label, changes nothing."""
+    _, phi, _, y = half
     y = y[["energy", "forces"]]
     model = KQEqRegressor(**OPTIONS)
     some = np.arange(len(y)) % 3 > 0
@@ -183,8 +190,8 @@ def test_weights_and_gaps(truth):
     assert np.isfinite(found.coef_).all() and found.score(phi, make_targets(forces=holes)) > 0.99
 
 
-def test_atomic_energies_can_be_given(truth):
-    _, phi, _, y = truth
+def test_atomic_energies_can_be_given(half):
+    _, phi, _, y = half
     given = KQEqRegressor(**OPTIONS, atomic_energies={"Na": -3.0, "Cl": -400.0})
     given.fit(phi, y[["energy", "forces"]])
     assert_allclose(given.atomic_energies_, [-3.0, -400.0])
@@ -203,8 +210,8 @@ def test_charge_bias_decides_the_sign(truth):
         assert sign * np.concatenate(charges)[symbols == 11].mean() > 0.05
 
 
-def test_without_baseline_the_start_is_not_stationary(truth):
-    X, phi, _, y = truth
+def test_without_baseline_the_start_is_not_stationary(half):
+    X, phi, _, y = half
     model = KQEqRegressor(**OPTIONS | {"amplitude_chi": 5.0}, baseline=False)
     model.fit(phi, y[["energy", "forces"]])
     charges = np.concatenate(model.predict_charges(phi))
@@ -212,8 +219,8 @@ def test_without_baseline_the_start_is_not_stationary(truth):
     assert charges[symbols == 11].mean() > 0.1
 
 
-def test_classical_charge_equilibration_learns_energies(truth):
-    X, _, _, y = truth
+def test_classical_charge_equilibration_learns_energies(half):
+    X, _, _, y = half
     model = QEqRegressor(sigma_energy=0.1, sigma_forces=1.0, response=HARD)
     model.fit(X, y[["energy", "forces"]])
     losses = [entry["loss"] for entry in model.fit_history_]
@@ -224,7 +231,7 @@ def test_classical_charge_equilibration_learns_energies(truth):
         assert_allclose(one, other)
 
 
-def test_what_has_no_stress(truth):
+def test_structures_without_stress(truth):
     X, phi, model, _ = truth
     with pytest.raises(ValueError, match=r"structure 0 \(ClNa\) .* leaves stress undefined"):
         model.predict_target(phi[:1], "stress")
@@ -234,7 +241,7 @@ def test_what_has_no_stress(truth):
     stress = np.ones(6)
     with pytest.raises(ValueError, match=r"structure 0 .* leaves stress undefined"):
         KQEqRegressor().fit(phi[:1], make_targets(stress=[stress]))
-    # Of a slab the components out of its plane are not looked at.
+    # Components out of the plane of a slab are ignored.
     y = make_targets(stress=[stress])
     assert np.isnan(Labels(y, phi[2:3].structures).values("stress", 0)).sum() == 3
     assert not np.isnan(y["stress"]).any()
@@ -296,8 +303,8 @@ def test_few_weights_find_the_least_loss():
         predicted = other.predict(X)
         errors = predicted["energy"] - energies
         errors = (errors - errors.mean()) / (4 * 0.001)
-        slopes = np.concatenate(list(predicted["forces"])) - np.concatenate(forces)
-        return 0.5 * np.sum(errors**2) + 0.5 * np.sum((slopes / 0.05) ** 2)
+        of_forces = np.concatenate(list(predicted["forces"])) - np.concatenate(forces)
+        return 0.5 * np.sum(errors**2) + 0.5 * np.sum((of_forces / 0.05) ** 2)
 
     best = minimize_scalar(loss, bounds=(-5.0, 5.0), method="bounded")
     assert loss(0.0) <= best.fun * (1 + 1e-3)

@@ -31,7 +31,7 @@ def features(molecules):
 
 @pytest.mark.parametrize("response", [None, FLOW], ids=["qeq", "flow"])
 def test_it_is_the_density_of_a_normal_distribution(response, features, table):
-    """Mean and covariance of the labels by what the model predicts for weights drawn one by one."""
+    """Mean and covariance of the labels from the predictions for one weight after the other."""
     model = KQEqRegressor(response=response, sigma_dipole=0.05, sigma_charges=0.1)
     fitted = clone(model).fit(features, table)
     truth = np.concatenate([table["dipole"].ravel(), *filter(_known, table["charges"])])
@@ -71,9 +71,9 @@ def test_derivatives(response, features, table):
         ]
         return (values[0] - values[1]) / 2e-4
 
-    for name, slope in gradient.items():
+    for name, derivative in gradient.items():
         if name == "response__softness":
-            for symbol, by_element in slope.items():
+            for symbol, by_element in derivative.items():
 
                 def change(model, factor, symbol=symbol):
                     softness = dict(FLOW.softness)
@@ -86,11 +86,11 @@ def test_derivatives(response, features, table):
             def change(model, factor, name=name):
                 return model.set_params(**{name: factor * model.get_params()[name]})
 
-            assert_allclose(slope, difference(change), rtol=1e-5, atol=1e-5)
+            assert_allclose(derivative, difference(change), rtol=1e-5, atol=1e-5)
 
 
-def test_climbing(features, table):
-    """What is found beats the start and is a maximum; nothing else changes, nor what was given."""
+def test_the_search_finds_a_maximum(features, table):
+    """The result is a maximum above the start; other parameters and the given model stay."""
     model = KQEqRegressor(response=ChargeFlow(softness=0.05), sigma_charges=1.0)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the best response__softness")
@@ -103,8 +103,8 @@ def test_climbing(features, table):
     changed = {"sigma_dipole", "sigma_charges", "response", "response__softness"}
     for name, value in better.get_params().items():
         assert name in changed or value == model.get_params()[name]
-    slopes = [evidence.gradient["sigma_dipole"], evidence.gradient["sigma_charges"]]
-    assert np.abs(slopes).max() < 0.1
+    gradient = [evidence.gradient["sigma_dipole"], evidence.gradient["sigma_charges"]]
+    assert np.abs(gradient).max() < 0.1
     assert not hasattr(better, "coef_")
 
 
@@ -121,7 +121,7 @@ def test_pipelines(molecules, table):
     assert classical.sigma_dipole > 0.004
 
 
-def test_what_has_no_evidence_is_refused(features, table, energies, molecules):
+def test_labels_and_parameters_without_evidence_are_refused(features, table, energies, molecules):
     y = make_targets(dipole=table["dipole"], energy=np.zeros(12))
     with pytest.raises(ValueError, match="linear in the charges.* got dipole, energy"):
         log_evidence(KQEqRegressor(), features, y)
@@ -133,13 +133,13 @@ def test_what_has_no_evidence_is_refused(features, table, energies, molecules):
         ValueError, match="no derivative for response__softness; it has one for sigma"
     ):
         maximize_evidence(KQEqRegressor(), features, table, ["response__softness"])
-    with pytest.raises(ValueError, match="is zero, which has no logarithm"):
+    with pytest.raises(ValueError, match="is zero; only positive parameters can be optimised"):
         flow = KQEqRegressor(response=ChargeFlow(0.0))
         maximize_evidence(flow, features, table, ["response__softness"])
 
 
 def test_softness_of_elements(features, table):
-    """Whatever the keys are; of elements that do not occur, or have none, it stays as it is."""
+    """Keys may be symbols or numbers; absent elements, and those without softness, keep theirs."""
     softness = {1: 0.0, "C": 0.05, 8: 0.05, "S": 0.7}
     model = KQEqRegressor(response=ChargeFlow(softness), sigma_dipole=0.01)
     with warnings.catch_warnings():
@@ -166,7 +166,7 @@ def test_softness_of_elements(features, table):
     assert 0.5 < steps[1] / steps[0] < 3.0
 
 
-def test_a_parameter_at_the_end_of_the_search_is_told(features, table):
+def test_a_parameter_at_the_end_of_its_range_is_warned_of(features, table):
     model = KQEqRegressor(sigma_charges=1e-7)
     with pytest.warns(ConvergenceWarning, match="best sigma_charges is at the end of the range"):
         maximize_evidence(model, features, table[["charges"]], ["sigma_charges"])

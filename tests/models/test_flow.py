@@ -108,7 +108,7 @@ def test_weights_are_those_of_a_naive_fit():
 
 @pytest.mark.parametrize("target", ["energy and forces", "dipole_magnitude", "stress"])
 def test_every_kind_of_target_is_learned(target):
-    """From what another model with the same response says."""
+    """From the predictions of another model with the same response."""
     if target == "stress":
         X = []
         for seed in range(8):
@@ -166,7 +166,7 @@ def test_energies_alone_are_learned():
 
 def test_fixed_point_is_refused():
     X = [pair(d) for d in (2.3, 2.5, 3.0, 4.0)]
-    with pytest.raises(ValueError, match="fixed_point' is for charge equilibration; with ChargeFl"):
+    with pytest.raises(ValueError, match="fixed_point' is for charge equilibration only; with Ch"):
         model(algorithm="fixed_point").fit(X, make_targets(energy=np.arange(4.0)))
 
 
@@ -185,7 +185,7 @@ def test_soft_limit_predicts_like_charge_equilibration():
 
 
 def test_energy_and_forces_are_smooth_while_a_fragment_detaches(fitted):
-    """Through the distance where the last pair of atoms stops to exchange charge."""
+    """Also at the distance where the last pair of atoms stops exchanging charge."""
     distances = np.arange(2.5, 7.5, 0.02)
     X = [pair(d, 1) for d in distances]
     energies = predict_energy(fitted, X)
@@ -223,7 +223,7 @@ def test_search_reaches_the_response():
 
 
 def test_fitted_models_keep_their_response(fitted, tmp_path):
-    """Whatever becomes of the object that was given, and through a file."""
+    """Also in a file, and when the object that was given changes."""
     expected = predict_charges(fitted, [pair(2.5)])[0]
     joblib.dump(fitted, tmp_path / "model.joblib")
     assert_allclose(
@@ -258,13 +258,13 @@ def test_blocks_of_their_own():
     assert shared[-1].layout_.sizes == [6, 6, 12, 0] and shared[-1].n_features_in_ == 18
 
 
-def test_blocks_that_mean_nothing_are_refused():
+def test_unknown_blocks_are_refused():
     X = [pair(d) for d in (2.5, 3.0, 3.5, 4.0)]
     y = make_targets(charges=[np.zeros(7)] * 4, energy=[0.0, 1.0, 2.0, 3.0])
     blocks = [("reference", features(3)), ("chi", features(2)), ("gap", features(4))]
     with pytest.raises(ValueError, match="takes the blocks chi, and reference .* got blocks ref"):
         make_pipeline(StructureBlocks(blocks), KQEqRegressor()).fit(X, y[["charges"]])
-    # Charge equilibration does not look at it, so that a search can compare both.
+    # Charge equilibration ignores the block, so that a search can compare both responses.
     make_pipeline(StructureBlocks(blocks[:2]), KQEqRegressor()).fit(X, y[["charges"]])
     with pytest.raises(ValueError, match="takes the blocks chi and gap, and .* got blocks ref"):
         make_pipeline(
@@ -325,7 +325,7 @@ def test_bad_responses_are_refused(response, message, fitted):
 
 def test_what_is_no_response_is_refused():
     y = make_targets(charges=[np.zeros(7)])
-    with pytest.raises(TypeError, match="str is no complete response: it lacks fields, .*equilib"):
+    with pytest.raises(TypeError, match="str is not a complete response: it lacks .*equilib"):
         model("flow", 1).fit([pair(2.5)], y)
 
 

@@ -1,4 +1,4 @@
-"""A local energy beside charge equilibration, and what its charges do when atoms move."""
+"""Local energies with and without charges: forces, stress, Born charges, and fits to them."""
 
 import copy
 from functools import partial
@@ -9,6 +9,7 @@ import pytest
 from ase.build import molecule
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import FeatureUnion, make_pipeline
@@ -95,7 +96,7 @@ WITHOUT_DIPOLES = pytest.mark.parametrize("model", ["qeq", "flow"], indirect=Tru
 
 @pytest.fixture(scope="module", params=RESPONSES)
 def model(request):
-    """Fitted to charges and to random energies and forces, so that nothing is small."""
+    """Fitted to charges and to random energies and forces, so that all terms matter."""
     rng = np.random.default_rng(0)
     charges = [
         np.where(a.symbols == "Na", 0.8, -0.8) + 0.2 * rng.normal(size=len(a)) for a in TRAINING
@@ -188,8 +189,8 @@ def test_forces_and_stress(name, model):
     [forces] = predict_forces(model, [atoms])
     scale = np.abs(forces).max()
     for atom, axis in ((0, 0), (1, 2), (len(atoms) - 1, 1)):
-        slope = of_position(partial(energy, model), atoms, atom, axis)
-        assert_allclose(forces[atom, axis], -slope, rtol=0, atol=1e-6 * scale)
+        derivative = of_position(partial(energy, model), atoms, atom, axis)
+        assert_allclose(forces[atom, axis], -derivative, rtol=0, atol=1e-6 * scale)
     field = np.array(atoms.info.get("external_field", np.zeros(3)))
     total = atoms.info.get("charge", 0.0) * field
     assert_allclose(forces.sum(axis=0), total, rtol=0, atol=1e-8 * scale)
@@ -199,8 +200,8 @@ def test_forces_and_stress(name, model):
     scale = np.nanmax(np.abs(stress))
     for k, (a, b) in enumerate([(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]):
         if np.isfinite(stress[k]):
-            slope = of_strain(partial(energy, model), atoms, a, b)
-            expected = slope / atoms.get_volume()
+            derivative = of_strain(partial(energy, model), atoms, a, b)
+            expected = derivative / atoms.get_volume()
             assert_allclose(stress[k], expected, rtol=0, atol=1e-6 * scale)
 
 
@@ -213,24 +214,24 @@ def test_born_charges_and_polarizability(name, model):
     [charges] = predict_charges(model, [atoms])
     scale = np.abs(born[:, axes]).max()
     for atom, b in ((0, 0), (1, 2), (len(atoms) - 1, 1)):
-        slope = of_position(partial(dipole, model), atoms, atom, b)
-        assert_allclose(born[atom, axes, b], slope[axes], rtol=0, atol=1e-6 * scale)
+        derivative = of_position(partial(dipole, model), atoms, atom, b)
+        assert_allclose(born[atom, axes, b], derivative[axes], rtol=0, atol=1e-6 * scale)
     for a in axes:
-        slope = of_field(partial(dipole, model), atoms, a)
-        assert_allclose(polarizability[axes, a], slope[axes], rtol=0, atol=1e-8)
-        slope = of_field(lambda other: predict_forces(model, [other])[0], atoms, a)
-        assert_allclose(born[:, a], slope, rtol=0, atol=1e-8 * scale)
+        derivative = of_field(partial(dipole, model), atoms, a)
+        assert_allclose(polarizability[axes, a], derivative[axes], rtol=0, atol=1e-8)
+        derivative = of_field(lambda other: predict_forces(model, [other])[0], atoms, a)
+        assert_allclose(born[:, a], derivative, rtol=0, atol=1e-8 * scale)
     # Acoustic sum rule, and the sum of the charges.
     charge = atoms.info.get("charge", 0.0)
     assert_allclose(born.sum(axis=0)[axes], charge * np.eye(3)[axes], rtol=0, atol=1e-8)
     assert_allclose(charges.sum(), charge, rtol=0, atol=1e-10)
-    # What the periodic axes leave undefined, and nothing else.
+    # Components along periodic axes are undefined, and no others.
     undefined = np.isin(np.arange(3), axes, invert=True)
     assert (np.isnan(born) == undefined[None, :, None]).all()
     assert (np.isnan(polarizability) == np.logical_or.outer(undefined, undefined)).all()
 
 
-def test_what_has_no_dipole_has_no_derivative_of_it(model):
+def test_crystals_have_no_derivatives_of_a_dipole(model):
     for name in ("crystal", "charged crystal"):
         for function in (predict_born_effective_charges, predict_polarizability):
             with pytest.raises(ValueError, match=r"structure 1 .*pbc = .* undefined"):
@@ -257,9 +258,9 @@ def test_centre_of_mass_and_origin(model):
     atoms = CASES["ion in a field"]
     [born] = predict_born_effective_charges(model, [atoms])
     share = atoms.get_masses() / atoms.get_masses().sum()
-    slope = of_position(lambda other: predict_target(model, [other], "dipole")[0], atoms, 2, 1)
+    derivative = of_position(lambda other: predict_target(model, [other], "dipole")[0], atoms, 2, 1)
     expected = born[2, :, 1] - atoms.info["charge"] * share[2] * np.eye(3)[1]
-    assert_allclose(slope, expected, rtol=0, atol=1e-6)
+    assert_allclose(derivative, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +280,7 @@ def test_rows_are_derivatives(budget, response, memory_budget):
         return np.concatenate(jacobians), np.concatenate(residuals)
 
     J, residual = stacked(v)
-    # As in test_energies.py, and Born charges of two molecules, and of two slabs along one axis.
+    # As in test_energies.py, plus Born charges of two molecules, and of two slabs along one axis.
     assert len(J) == 6 + 3 * 42 + 2 * 6 + 2 * 3 + 9 * (2 + 8) + 3 * 2 * 8
     assert 0 < BUDGET.claimed - claimed <= budget
     assert (BUDGET.claimed - claimed > 5000) == (budget > 5000)
@@ -308,15 +309,15 @@ def test_a_known_model_is_found_again(model):
 
 @WITHOUT_DIPOLES
 def test_the_fit_has_the_least_loss(model):
-    """By what the model predicts, for weights in random directions around it."""
-    rng = np.random.default_rng(5)
-    phi = model[:-1].transform(TRAINING)
+    """Computed from predictions, for weights in random directions around those of the fit."""
+    rng, X = np.random.default_rng(5), TRAINING[:6]
+    phi = model[:-1].transform(X)
     y = make_targets(
         energy=rng.normal(size=len(phi)),
-        forces=[rng.normal(size=(len(a), 3)) for a in TRAINING],
-        dipole=[None if a.pbc.any() else rng.normal(size=3) for a in TRAINING],
+        forces=[rng.normal(size=(len(a), 3)) for a in X],
+        dipole=[None if a.pbc.any() else rng.normal(size=3) for a in X],
     )
-    options = {"sigma_energy": 0.1, "sigma_forces": 0.5, "sigma_dipole": 0.2, "tol": 1e-9}
+    options = {"sigma_energy": 0.1, "sigma_forces": 0.5, "sigma_dipole": 0.2, "tol": 1e-8}
     options["max_iter"] = 100
     fitted = GAPKQEqRegressor(**options, response=model[-1].response).fit(phi, y)
     prior = fitted.layout_.scale
@@ -329,7 +330,7 @@ def test_the_fit_has_the_least_loss(model):
         predicted = other.predict(phi)
         total = 0.5 * np.sum((other.coef_ / prior[:-n_elements]) ** 2)
         # The prior of the energies of atoms is wide and flat here.
-        for i, atoms in enumerate(TRAINING):
+        for i, atoms in enumerate(X):
             total += 0.5 * ((predicted["energy"][i] - y["energy"][i]) / (0.1 * len(atoms))) ** 2
             total += 0.5 * np.sum((predicted["forces"][i] - y["forces"][i]) ** 2) / 0.5**2
             total += 0.5 * np.nansum((predicted["dipole"][i] - y["dipole"][i]) ** 2) / 0.2**2
@@ -339,14 +340,14 @@ def test_the_fit_has_the_least_loss(model):
     for _ in range(8):
         direction = rng.normal(size=len(prior)) * prior
         direction[-n_elements:] = 0.0
-        slope = along(direction, loss, step=1e-4)
-        assert abs(slope) < 1e-5 * least
+        derivative = along(direction, loss, step=1e-4)
+        assert abs(derivative) < 1e-5 * least
         assert loss(1e-3 * direction) > least
 
 
 @pytest.mark.parametrize("targets", [["forces"], ["stress"], ["forces", "energy"]])
 def test_local_energies_learn_derivatives_alone(targets):
-    """Also where no structure, or only some, have an energy."""
+    """Labels of energies may be absent, or present for some structures only."""
     X = [rattled(CASES["crystal"], seed) for seed in range(6)]
     phi = half(3.5).fit_transform(X)
     teacher = GAPRegressor(sigma_energy=0.1).fit(phi, make_targets(energy=np.arange(6.0)))
@@ -379,8 +380,10 @@ def test_a_local_energy_has_exact_forces():
     for atoms in (CASES["molecule"], CASES["crystal"]):
         [forces] = predict_forces(model, [atoms])
         for atom, axis in rng.integers((len(atoms), 3), size=(3, 2)):
-            slope = of_position(partial(energy, model), atoms, atom, axis)
-            assert_allclose(forces[atom, axis], -slope, rtol=0, atol=1e-6 * np.abs(forces).max())
+            derivative = of_position(partial(energy, model), atoms, atom, axis)
+            assert_allclose(
+                forces[atom, axis], -derivative, rtol=0, atol=1e-6 * np.abs(forces).max()
+            )
 
 
 @WITHOUT_DIPOLES
@@ -414,7 +417,7 @@ def test_local_energies_have_no_charges(model):
     atoms.calc = KQEqCalculator(make_pipeline(half(3.5), GAPRegressor()).fit(TRAINING, y))
     assert atoms.get_potential_energy() == pytest.approx(0.0, abs=1e-8)
     for name in ("charges", "dipole", "polarizability"):
-        with pytest.raises(NotImplementedError, match="local energy without charges"):
+        with pytest.raises(NotImplementedError, match="local energies, but no charges"):
             atoms.calc.get_property(name, atoms)
 
 
@@ -431,7 +434,7 @@ def test_a_response_without_charges_leaves_the_local_energy_alone():
 
 
 def test_fragments_beyond_the_cutoff():
-    """Electrostatics holds apart what a local energy cannot tell from infinity."""
+    """Charges attract each other beyond the cutoff, where a local energy is constant."""
     narrow = QEq(hardness=10.0, radius_scale=0.5)
     truth = QEqRegressor(sigma_charges=1e-3, response=narrow)
     pair = molecule("NaCl")
@@ -452,7 +455,7 @@ def test_fragments_beyond_the_cutoff():
 
 
 @WITHOUT_DIPOLES
-def test_born_charges_and_dipoles_teach(model):
+def test_charges_are_learned_from_born_charges_and_dipoles(model):
     """Both are linear in the weights: no iteration finds them."""
     X = [atoms for atoms in TRAINING if not atoms.pbc.any()]
     phi = model[:-1].transform(X)
@@ -483,8 +486,8 @@ def test_born_charges_decide_the_sign(model):
 
 
 @WITHOUT_DIPOLES
-def test_born_charges_as_files_hold_them(model):
-    """(n, 9), and numbers where a slab has none."""
+def test_forms_of_born_charges(model):
+    """Rows of nine numbers, with values along axes where a slab has none."""
     X = [CASES["molecule"], CASES["slab in a field"]]
     born = [b.reshape(-1, 9) for b in predict_born_effective_charges(model, X)]
     table = make_targets(born_effective_charges=born)["born_effective_charges"]
@@ -508,7 +511,7 @@ def test_order_of_blocks_does_not_matter(model):
         for order in (parts, parts[::-1])
     )
     assert_allclose(one[-1].coef_, other[-1].coef_, rtol=0, atol=1e-10)
-    with pytest.raises(ValueError, match="but with another meaning: the descriptor"):
+    with pytest.raises(ValueError, match="but with a different meaning: the param"):
         one[-1].predict(other[0].set_params(chi=half(3.5), gap=half(2.5)).fit_transform(TRAINING))
 
 
@@ -517,11 +520,11 @@ def test_order_of_blocks_does_not_matter(model):
     [
         (
             half(2.5),
-            "takes the blocks chi and gap, and .* got features without names; make them by",
+            "takes the blocks chi and gap, and .* got features without names; make them with",
         ),
         (FeatureUnion([("chi", half(2.5)), ("gap", half(3.0))]), "got features without names"),
         (StructureBlocks([("chi", half(2.5)), ("GAP", half(3.0))]), "got blocks chi, GAP"),
-        (StructureBlocks([("chi", half(2.5))]), "got blocks chi; make them by StructureBlocks"),
+        (StructureBlocks([("chi", half(2.5))]), "got blocks chi; make them with StructureBlocks"),
     ],
 )
 def test_blocks_must_be_chi_and_gap(features, message):
@@ -532,11 +535,11 @@ def test_blocks_must_be_chi_and_gap(features, message):
 
 def test_bad_blocks():
     y = make_targets(energy=np.zeros(len(TRAINING)))
-    with pytest.raises(TypeError, match="features of structures, got list; make them by Struc"):
+    with pytest.raises(TypeError, match="features of structures, got list; make them with S"):
         GAPKQEqRegressor().fit(TRAINING, y)
     weighted = StructureBlocks([("chi", half(2.5))], transformer_weights={"chi": 2.0})
     for method in (weighted.fit, weighted.fit_transform):
-        with pytest.raises(ValueError, match="features of structures have no transformer_weights"):
+        with pytest.raises(ValueError, match="transformer_weights do not apply to features"):
             method(TRAINING)
     with pytest.raises(TypeError, match="block 'b' is a list, but must be features of structures"):
         StructureFeatures.stacked({"a": half(2.5).fit_transform(TRAINING), "b": []})
@@ -585,7 +588,7 @@ def test_search_persistence_and_calculator(tmp_path):
     born = slab.calc.get_property("born_effective_charges", slab)
     assert_allclose(born, predict_born_effective_charges(search, [slab])[0])
     assert "polarizability" in slab.calc.results
-    slab.get_forces()  # from what is there
+    slab.get_forces()  # from stored results
     crystal = CASES["crystal"].copy()
     crystal.calc = KQEqCalculator(loaded)
     with pytest.raises(NotImplementedError, match="no polarizability: a dipole moment is not"):
@@ -594,13 +597,26 @@ def test_search_persistence_and_calculator(tmp_path):
 
 def test_kqeq_is_the_case_without_local_energy():
     """Local energies that may not vary leave charge equilibration alone."""
-    phi = blocks().fit_transform(TRAINING)
-    y = labels_of(TRAINING)[["energy", "forces"]]
+    X = TRAINING[:12]
+    phi = blocks().fit_transform(X)
+    y = labels_of(X)[["energy", "forces"]]
     chi = StructureFeatures(phi.structures, phi.source.sources[0])
     options = {"sigma_energy": 0.1, "sigma_forces": 0.5, "response": QEq(hardness=2.7)}
-    alone = KQEqRegressor(**options).fit(chi, y)
-    joint = GAPKQEqRegressor(amplitude_gap=1e-9, **options).fit(phi, y)
-    assert_allclose(joint.predict(phi)["energy"], alone.predict(chi)["energy"], atol=1e-4)
+    start = 0.1 * np.random.default_rng(0).normal(size=12 + 2)
+    options |= {"init": start, "max_iter": 3}
+    joint = GAPKQEqRegressor(amplitude_gap=1e-9, **options)
+    joint.set_params(init=np.append(start, np.zeros(16)))
+    with pytest.warns(ConvergenceWarning, match="stopped after 3 steps"):
+        alone = KQEqRegressor(**options).fit(chi, y)
+    with pytest.warns(ConvergenceWarning, match="stopped after 3 steps"):
+        joint.fit(phi, y)
+    # Both take the same steps from the same start.
+    losses = [[step["loss"] for step in m.fit_history_] for m in (alone, joint)]
+    assert_allclose(losses[1], losses[0], rtol=1e-8)
+    assert losses[0][-1] < 0.8 * losses[0][0]
+    assert_allclose(joint.coef_[:14], alone.coef_, rtol=0, atol=1e-6)
+    assert np.abs(joint.coef_[14:]).max() < 1e-8
+    assert_allclose(joint.predict(phi)["energy"], alone.predict(chi)["energy"], atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["gap", "qeq", "flow"])

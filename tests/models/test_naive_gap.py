@@ -1,4 +1,4 @@
-"""Local energies beside charge equilibration, and responses, against naive dense algebra.
+"""Local energies with charge equilibration, and responses, against naive dense algebra.
 
 SOAP is DScribe's; kernels, whitening, charges, energies and losses are written from the equations,
 with explicit inverses. Derivatives with respect to positions and weights are finite differences.
@@ -167,16 +167,16 @@ class Family:
     def derivatives(self, function):
         """d function / d r_jb at ``[..., j, b]``."""
         values = [function(sample) for sample in self.around]
-        slopes = [(a - b) / (2 * STEP) for a, b in zip(values[::2], values[1::2])]
-        slopes = np.array(slopes).reshape(len(self.atoms), 3, -1)
-        return np.moveaxis(slopes, 2, 0)
+        differences = [(a - b) / (2 * STEP) for a, b in zip(values[::2], values[1::2])]
+        differences = np.array(differences).reshape(len(self.atoms), 3, -1)
+        return np.moveaxis(differences, 2, 0)
 
     def forces(self, v):
         return -self.derivatives(lambda sample: sample.energy(v))[0]
 
     def born(self, v):
-        slopes = self.derivatives(lambda sample: sample.charges(v) @ sample.atoms.positions)
-        return np.moveaxis(slopes, 1, 0)
+        differences = self.derivatives(lambda sample: sample.charges(v) @ sample.atoms.positions)
+        return np.moveaxis(differences, 1, 0)
 
     def polarizability(self):
         R, alpha = self.atoms.positions, np.zeros((3, 3))
@@ -326,10 +326,10 @@ def loss(v, known, y, relative, sample_weight, energy_noise):
 
 
 def gradient(function, v, steps):
-    slopes = []
+    differences = []
     for e in np.diag(steps):
-        slopes.append((function(v + e) - function(v - e)) / (2 * np.max(e)))
-    return np.array(slopes)
+        differences.append((function(v + e) - function(v - e)) / (2 * np.max(e)))
+    return np.array(differences)
 
 
 CASES = {
@@ -404,9 +404,9 @@ def test_responses_do_what_they_are_for(fitted, test):
 
         moved = [a for pair in displaced(atoms) for a in pair]
         mu = [moment(a, chi) for a, chi in zip(moved, predict_electronegativities(fitted, moved))]
-        slopes = (np.array(mu[::2]) - np.array(mu[1::2])) / (2 * STEP)
+        differences = (np.array(mu[::2]) - np.array(mu[1::2])) / (2 * STEP)
         assert_allclose(
-            born, slopes.reshape(len(atoms), 3, 3).transpose(0, 2, 1), rtol=0, atol=1e-6
+            born, differences.reshape(len(atoms), 3, 3).transpose(0, 2, 1), rtol=0, atol=1e-6
         )
 
         (chi,) = predict_electronegativities(fitted, [atoms])

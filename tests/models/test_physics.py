@@ -1,4 +1,4 @@
-"""What must hold for any charge model, whatever it was trained on."""
+"""Properties of every charge model, for any training data."""
 
 import numpy as np
 import pytest
@@ -265,7 +265,7 @@ def test_field_response(model, Q):
     assert_allclose(charges[3] - charges[0], charges[0] - charges[1], atol=1e-12)
     # Positive charge moves along the field.
     assert (mu[1] - mu[0]) @ field > 1e-3
-    # The response is minus that to a potential -r.field beside chi.
+    # A field acts like a potential -r.field that is added to chi.
     A = hardness_matrix(atoms, gaussian_widths(atoms), 1.5)
     P, _ = linear_response(A)
     assert_allclose(charges[1] - charges[0], P @ atoms.positions @ field, atol=1e-10)
@@ -422,7 +422,7 @@ class MagnitudeProblem:
         return sum(losses), sum(gradients)
 
     def relative_gradient(self, v):
-        """Norm of the gradient over the norms of what cancels in it."""
+        """Norm of the gradient over the norms of the terms that cancel in it."""
         _, gradients = zip(*self.terms(v))
         return np.linalg.norm(sum(gradients)) / sum(np.linalg.norm(g) for g in gradients)
 
@@ -540,14 +540,14 @@ def test_mirrored_start_gives_the_mirrored_model(norms):
         assert_allclose(p, -q, atol=1e-6)
 
 
-def test_init_is_where_it_starts(norms):
+def test_the_iteration_starts_at_init(norms):
     """Started at the solution, nothing happens; with baseline the sign is the user's as well."""
     features, y = norms
     model = regressor().fit(features, y)
     again = regressor(init=model.coef_).fit(features, y)
     assert again.n_iter_ == 1
     assert_allclose(again.coef_, model.coef_, rtol=1e-12)
-    # -chi is -chi_0 - b: shift b by twice what classical QEq has.
+    # -chi is -chi_0 - b: shift b by twice the electronegativity of classical QEq.
     chi_0 = [CHI[Atoms([z]).symbols[0]] for z in model.elements_]
     init = -model.coef_
     init[features.n_features :] -= 2 * np.array(chi_0)
@@ -563,7 +563,7 @@ def test_charge_labels_decide_the_sign(norms, train):
     assert model.predict_charges(features)[0][0] > 0.1
 
 
-def test_no_weight_is_no_label(norms, train):
+def test_labels_of_zero_weight_are_ignored(norms, train):
     """Norms of which none has weight leave a linear fit to the charges."""
     features, y = norms
     charges = [invented_charges(atoms) if i > 4 else None for i, atoms in enumerate(train)]

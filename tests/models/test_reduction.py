@@ -150,16 +150,16 @@ def test_a_failure_leaves_the_model_as_it_was(data, monkeypatch):
     assert_allclose(model.coef_, whole.coef_, atol=1e-8 * np.abs(whole.coef_).max())
 
 
-def test_what_cannot_go_on(data):
+def test_refused_continuations(data):
     X, y = data
     fitted = KQEqRegressor().fit(X, y)
-    for go_on in (lambda: fitted.partial_fit(X, y), fitted.refit):
+    for proceed in (lambda: fitted.partial_fit(X, y), fitted.refit):
         with pytest.raises(ValueError, match="fit it with store_triangles=True"):
-            go_on()
+            proceed()
     model = KQEqRegressor(store_triangles=True).fit(X, y).set_params(response__hardness=1.0)
-    for go_on in (lambda: model.partial_fit(X, y), model.refit):
+    for proceed in (lambda: model.partial_fit(X, y), model.refit):
         with pytest.raises(ValueError, match="reduced with other values of response__hardness"):
-            go_on()
+            proceed()
     model.set_params(response=ChargeFlow())
     with pytest.raises(ValueError, match="other values of response: fit again"):
         model.refit()

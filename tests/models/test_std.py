@@ -1,5 +1,6 @@
 """Standard deviations of predictions."""
 
+import copy
 import warnings
 
 import numpy as np
@@ -38,49 +39,50 @@ def data():
     return make_pipeline(soap, CURSparsifier(n_points=10)).fit_transform(X), y
 
 
-def naive(model, X, i, name):
-    """The same by dense matrices, and derivatives of predictions by differences of weights."""
-    scale = np.full(len(model.coef_), model.amplitude_chi)
+def by_weights(model, X, name):
+    """Derivatives of predictions by the weights in units of their prior, by differences."""
     n_elements = len(model.elements_)
+    scale = np.full(len(model.coef_), model.amplitude_chi)
     scale[-n_elements:] = model.amplitude_baseline
-    coef = model.coef_.copy()
+    other, columns = copy.copy(model), []
+    for unit in np.eye(len(scale)):
+        ends = []
+        for step in (-1e-4, 1e-4):
+            other.coef_ = model.coef_ + step * unit
+            ends.append(np.ravel(other.predict_target(X, name)))
+        columns.append((ends[1] - ends[0]) / 2e-4)
+    return np.array(columns).T * scale
 
-    def predictions(structures, target):
-        rows = []
-        for k in range(len(coef)):
-            ends = []
-            for step in (-1e-4, 1e-4):
-                model.coef_ = coef + step * np.eye(len(coef))[k]
-                ends.append(np.ravel(model.predict_target(structures, target)))
-            rows.append((ends[1] - ends[0]) / 2e-4)
-        model.coef_ = coef
-        return np.array(rows).T * scale
 
-    J = predictions(X[:40], "dipole") / model.sigma_dipole
-    covariance = np.linalg.inv(J.T @ J + np.eye(len(coef)))
-    rows = predictions(X[[i]], name)
-    return np.einsum("ij,jk,ik->i", rows, covariance, rows)
+@pytest.fixture(scope="module")
+def fitted(data):
+    """A model, and the covariance of its weights by dense matrices; neither is changed."""
+    X, y = data
+    model = KQEqRegressor(sigma_dipole=0.05, store_triangles=True).fit(X[:40], y["dipole"][:40])
+    J = by_weights(model, X[:40], "dipole") / 0.05
+    return model, np.linalg.inv(J.T @ J + np.eye(len(model.coef_)))
 
 
 @pytest.mark.parametrize("name", ["dipole", "charges", "quadrupole", "dipole_magnitude"])
-def test_a_naive_covariance(data, name):
-    X, y = data
-    model = KQEqRegressor(sigma_dipole=0.05, store_triangles=True).fit(X[:40], y["dipole"][:40])
+def test_a_naive_covariance(data, fitted, name):
+    X, (model, covariance) = data[0], fitted
     for i in (3, 50):
         structure, phi = X.structures[i], X[i]
         std = np.ravel(model.predict_std(X[[i]], [name])[name][0])
+        rows = by_weights(model, X[[i]], name)
+        explained = np.einsum("ij,jk,ik->i", rows, covariance, rows)
         unknown = 1.0 - np.einsum("ij,ij->i", phi, phi)
-        # What a change of each electronegativity does, by differences.
+        # Derivatives with respect to each electronegativity, by differences.
         [solution] = model.solutions(X[[i]], [name])
-        over = []
+        derivatives = []
         for k in range(len(structure)):
             ends = []
             for step in (-1e-4, 1e-4):
                 chi = solution.chi + step * np.eye(len(structure))[k]
                 solution.charges = solution.equilibrium.charges(chi=chi)
                 ends.append(TARGETS[name].observe(solution))
-            over.append((ends[1] - ends[0]) / 2e-4)
-        expected = naive(model, X, i, name) + np.array(over).T ** 2 @ unknown
+            derivatives.append((ends[1] - ends[0]) / 2e-4)
+        expected = explained + np.array(derivatives).T ** 2 @ unknown
         assert_allclose(std**2, expected, rtol=1e-5, atol=1e-10)
 
 
@@ -129,7 +131,7 @@ def test_born_charges_alone(water):
         model.refit()
 
 
-def test_errors_are_as_large_as_they_are_said_to_be():
+def test_held_out_errors_have_the_predicted_size():
     X, y = load_molecules()
     D, n = y["dipole"], 300
     soap = SOAPFeaturizer(r_cut=3.5, n_max=4, l_max=3)
@@ -142,7 +144,7 @@ def test_errors_are_as_large_as_they_are_said_to_be():
     assert std.shape == predicted.shape
     assert_allclose(skqeq.predict_std(model, X[n:], ["dipole"])["dipole"], std)  # calibrated
     assert 0.6 < np.sqrt(np.mean(z**2)) < 1.6
-    # Those of large uncertainty err more.
+    # Errors grow with the standard deviation.
     size, error = np.linalg.norm(std, axis=1), np.linalg.norm(predicted - D[n:], axis=1)
     order = np.argsort(size)
     half = len(order) // 2
@@ -150,7 +152,7 @@ def test_errors_are_as_large_as_they_are_said_to_be():
 
 
 def test_every_target_is_calibrated():
-    """Errors of charges and of dipoles, which are not as large as the noise says, nor alike."""
+    """Neither errors of charges nor those of dipoles have the size of the noise."""
     X, y = load_molecules()
     n, model = 300, KQEqRegressor(sigma_dipole=0.02, sigma_charges=0.02, store_triangles=True)
     soap = SOAPFeaturizer(r_cut=3.5, n_max=4, l_max=3)
@@ -181,16 +183,16 @@ def test_forms_and_limits(data):
     assert all(s.shape == q.shape for s, q in zip(std["charges"], predicted["charges"]))
     few = KQEqRegressor(response=ChargeFlow(), store_triangles=True).fit(X[:20], table[:20])
     more = few.predict_std(X, ["dipole"])["dipole"]
-    assert (more > std["dipole"] - 1e-10).all()  # more labels, less doubt
-    # Without labels of any use, what is left is the prior.
+    assert (more > std["dipole"] - 1e-10).all()
+    # Labels with a huge noise leave the prior.
     blind = KQEqRegressor(sigma_dipole=1e6, baseline=False, store_triangles=True)
     blind.fit(X, y["dipole"])
-    over = next(iter(blind.solutions(X[[0]]))).equilibrium.dipole_rows["chi"].T
+    rows = next(iter(blind.solutions(X[[0]]))).equilibrium.dipole_rows["chi"].T
     found = blind.predict_std(X[[0]], ["dipole"])["dipole"][0]
     phi = X[0]
     cross = phi @ phi.T
     np.fill_diagonal(cross, 1.0)
-    assert_allclose(found, np.sqrt(np.einsum("ia,ij,ja->a", over, cross, over)), rtol=1e-6)
+    assert_allclose(found, np.sqrt(np.einsum("ia,ij,ja->a", rows, cross, rows)), rtol=1e-6)
 
 
 def of_weights(model, X, names):
@@ -253,7 +255,7 @@ def test_a_naive_covariance_of_energies_and_forces(water, kind, monkeypatch):
     assert y_new["forces"][1].shape == std["forces"][1].shape
 
 
-def test_a_field_that_no_weights_describe(water):
+def test_remainder_of_a_field_in_the_energy(water):
     X, _ = water
     soap = SOAPFeaturizer(r_cut=3.0, n_max=3, l_max=2, cutoff_width=1.0)
     phi = make_pipeline(soap, CURSparsifier(n_points=2)).fit_transform(X[:3])
@@ -291,15 +293,15 @@ def test_stress_of_crystals_and_slabs():
     J = np.concatenate(of_weights(last, phi, ["energy"])) / (0.001 * 8)
     covariance = np.linalg.inv(J.T @ J + np.eye(J.shape[1]))
     expected = np.einsum("ij,jk,ik->i", rows, covariance, rows)
-    # The rest is that of fields which the sparse points do not describe.
+    # The variance of the remainders of the fields is added.
     assert (std["stress"][0] ** 2 >= 0.999 * expected).all()
 
 
 def correlated(model, features, ends, name, column):
     """Covariances of a prediction at some geometries, by kernels and differences of weights.
 
-    Of the energy, or of a component of the dipole, which fields of the atoms make with the factors
-    below, and whose rests are independent for every atom.
+    The prediction is the energy or a component of the dipole. The remainders of the fields are
+    independent for every atom; the factors below are derivatives with respect to the fields.
     """
     last, phi = model[-1], model[:-1].transform(ends)
     rows = [row[column] for row in of_weights(last, phi, [name])]
@@ -338,7 +340,7 @@ def of_difference(covariance, h):
 
 
 @pytest.mark.parametrize("kind", ["kqeq", "flow", "gap", "gap and charges"])
-def test_derivatives_of_what_no_weights_describe(water, kind):
+def test_derivatives_of_the_remainders_of_fields(water, kind):
     X, y = water
     soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=2, cutoff_width=1.0)
     sparse = CURSparsifier(n_points=4)
@@ -377,7 +379,7 @@ def test_derivatives_of_what_no_weights_describe(water, kind):
 
 
 def test_elements_without_sparse_points():
-    """Nothing is known of their fields, and less of forces than with points."""
+    """Their fields have the variance of the prior, and forces more than with points."""
     X, _ = load_molecules()
     others = [i for i, atoms in enumerate(X) if set(atoms.numbers) <= {1, 6}][:4]
     ethers = [i for i, atoms in enumerate(X) if set(atoms.numbers) == {1, 6, 8}][:4]
@@ -396,7 +398,7 @@ def test_elements_without_sparse_points():
     assert (std[1][oxygen] > std[0][oxygen]).all()
 
 
-def test_stress_of_what_no_weights_describe():
+def test_stress_of_the_remainder_of_a_field():
     X = [bulk("NaCl", "rocksalt", a=5.6, cubic=True) for _ in range(3)]
     for seed, atoms in enumerate(X):
         atoms.rattle(0.1, seed=seed)
@@ -418,7 +420,7 @@ def test_stress_of_what_no_weights_describe():
         assert std[component] ** 2 == pytest.approx(variance, rel=1e-3)
 
 
-def test_what_has_none(data):
+def test_models_and_targets_without_standard_deviations(data):
     X, y = data
     with pytest.raises(ValueError, match="fit it with store_triangles=True"):
         KQEqRegressor().fit(X, y["dipole"]).predict(X, return_std=True)
@@ -428,7 +430,7 @@ def test_what_has_none(data):
 
 
 def test_fields_of_several_kernels():
-    """Those of a union add, and so does what they do not describe."""
+    """The kernels of a union add, and so do the remainders of their fields."""
     X, y = load_water()
     X, y = X[:120:20], y[:120:20]
 

@@ -36,16 +36,16 @@ def loss(v, J, m_0, y, sigma):
     m = J @ v + m_0
     norms = np.linalg.norm(m, axis=1)
     misfit = (norms - y) / sigma
-    slopes = np.einsum("na,nav->nv", m / norms[:, None], J) / sigma[:, None]
-    return v @ v / 2 + misfit @ misfit / 2, v + slopes.T @ misfit, slopes, misfit
+    jacobian = np.einsum("na,nav->nv", m / norms[:, None], J) / sigma[:, None]
+    return v @ v / 2 + misfit @ misfit / 2, v + jacobian.T @ misfit, jacobian, misfit
 
 
 def test_agrees_with_plain_gauss_newton(problem):
     *data, start = problem
     v = start
     for _ in range(3000):
-        value, gradient, slopes, _ = loss(v, *data)
-        direction = -np.linalg.solve(slopes.T @ slopes + np.eye(len(v)), gradient)
+        value, gradient, jacobian, _ = loss(v, *data)
+        direction = -np.linalg.solve(jacobian.T @ jacobian + np.eye(len(v)), gradient)
         step = 1.0
         while loss(v + step * direction, *data)[0] > value and step > 1e-12:
             step /= 2
@@ -72,7 +72,7 @@ def test_newton_converges_faster_than_linearly(problem):
     assert len(history) < 25
 
 
-def test_linear_rows_beside(problem):
+def test_linear_rows_in_the_same_loss(problem):
     *data, start = problem
     rng = np.random.default_rng(9)
     L, target = rng.normal(size=(4, 7)), rng.normal(size=4)
@@ -90,7 +90,7 @@ def test_linear_rows_beside(problem):
     assert total(found)[0] <= local.fun * (1 + 1e-10)
 
 
-def test_stops_when_told_and_says_so(problem):
+def test_stops_after_max_iter_and_reports_it(problem):
     *data, start = problem
     seen = []
     _, history, converged = gauss_newton(
@@ -106,8 +106,8 @@ def test_derivatives_of_the_norm():
     rng = np.random.default_rng(0)
     m, direction = rng.normal(size=(2, 5, 3))
     h = 1e-5
-    slope = (target.value(m + h * direction) - target.value(m - h * direction)) / (2 * h)
-    assert_allclose((target.derivative(m) @ direction[:, :, None])[..., 0], slope, rtol=1e-8)
+    derivative = (target.value(m + h * direction) - target.value(m - h * direction)) / (2 * h)
+    assert_allclose((target.derivative(m) @ direction[:, :, None])[..., 0], derivative, rtol=1e-8)
     bend = target.derivative(m + h * direction) - target.derivative(m - h * direction)
     assert_allclose(
         target.curvature_product(m, direction), bend[:, 0] / (2 * h), rtol=1e-7, atol=1e-9
@@ -121,8 +121,8 @@ def test_history_is_that_of_the_loss(problem):
     """The gradient is relative to the norms of the terms of which it is the sum."""
     *data, start = problem
     _, (first, *_), _ = gauss_newton(prior(len(start)), [rows_of(*data)], start, 0, 1e-10)
-    value, gradient, slopes, misfit = loss(start, *data)
-    terms = np.linalg.norm(start) + np.linalg.norm(slopes, axis=1) @ np.abs(misfit)
+    value, gradient, jacobian, misfit = loss(start, *data)
+    terms = np.linalg.norm(start) + np.linalg.norm(jacobian, axis=1) @ np.abs(misfit)
     assert_allclose(first["loss"], value, rtol=1e-12)
     assert_allclose(first["gradient"], np.linalg.norm(gradient) / terms, rtol=1e-10)
     assert first["step"] == 0.0
@@ -166,5 +166,5 @@ def test_terms_that_add_their_rows_themselves(problem):
 
 def test_terms_without_curvature_say_so(problem):
     *data, start = problem
-    with pytest.raises(TypeError, match="WithoutCurvature does not know its curvature"):
+    with pytest.raises(TypeError, match="WithoutCurvature does not define curvature_product"):
         WithoutCurvature(rows_of(*data)).curvature_product(start, start)

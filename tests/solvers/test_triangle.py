@@ -113,8 +113,8 @@ def test_fewer_rows_than_columns_with_prior():
 
 
 @pytest.mark.parametrize("n_rows", [1, 5, 12, 20, 30, 31, 200])
-def test_few_rows_are_kept(n_rows):
-    """However many rows there are, and whatever is asked first, the answers are the same."""
+def test_few_rows_are_buffered(n_rows):
+    """Results do not depend on the number of rows, nor on whether they were reduced before."""
     rng = np.random.default_rng(n_rows)
     J, r, v = rng.normal(size=(n_rows, 50)), rng.normal(size=n_rows), rng.normal(size=50)
     J[:, :20] *= 1e6  # normal equations would lose half of the digits
@@ -132,7 +132,7 @@ def test_few_rows_are_kept(n_rows):
         assert_allclose(triangle.solve(), expected, rtol=0, atol=1e-8 * np.abs(expected).max())
         losses.append(triangle.loss(v))
     assert_allclose(losses, 0.5 * np.sum((stacked @ v - np.append(r, np.zeros(50))) ** 2))
-    # A copy goes on by itself.
+    # A copy is independent.
     copy = triangle.copy()
     copy.update(J, r)
     assert triangle.n_rows == n_rows and copy.n_rows == 2 * n_rows

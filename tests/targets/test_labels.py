@@ -159,7 +159,7 @@ def test_missing_labels_are_dropped_labels(X, dipoles, partial):
     if partial == "rows":
         y = make_targets(dipole=[dipoles[0], None, dipoles[2]])
     model = QEqRegressor().fit(X, y)
-    # The elements seen are those of all structures, so that of the weights only some compare.
+    # Structures without labels add elements, whose weights are zero.
     dropped = QEqRegressor().fit(X[::2], dipoles[::2])
     shared = np.isin(model.elements_, dropped.elements_)
     assert_allclose(model.coef_[shared], dropped.coef_, atol=1e-12)
@@ -204,7 +204,7 @@ def test_labels_are_left_alone(X, charges, dipoles):
 # ---- targets_from_atoms -------------------------------------------------------------------------
 
 
-def test_wherever_labels_are(X, charges, dipoles):
+def test_labels_in_calculators_info_and_arrays(X, charges, dipoles):
     X[0].calc = SinglePointCalculator(X[0], dipole=dipoles[0], charges=charges[0])
     X[1].info["REF_dipole"] = dipoles[1]
     X[1].arrays["REF_charges"] = charges[1]
@@ -275,14 +275,14 @@ def test_units():
     with pytest.raises(ValueError, match="structure 1: dipole is infinite"):
         targets_from_atoms(X, names, units={"dipole": 1e300})
     del X[1].info["mu"]
-    with pytest.raises(ValueError, match="units name energy"):
+    with pytest.raises(ValueError, match="units holds energy"):
         targets_from_atoms(X, names, units={"energy": 1.0})
     for unit in (0, -1.0, np.nan, "Debye", None, [1.0]):
         with pytest.raises(ValueError, match="unit of dipole must be a positive number"):
             targets_from_atoms(X, names, units={"dipole": unit})
     with pytest.raises(ValueError, match="the first structure has .*q, .*mu"):
         targets_from_atoms(X, {"dipole": "dft"})
-    with pytest.raises(ValueError, match="the first has nothing"):
+    with pytest.raises(ValueError, match="the first structure has nothing"):
         targets_from_atoms([], ["dipole"])
 
 
@@ -297,7 +297,7 @@ def test_structures_in_any_container(X, dipoles):
         targets_from_atoms(molecule("H2O"), "dipole")
 
 
-# ---- labels that are hardly meant ---------------------------------------------------------------
+# ---- implausible labels -------------------------------------------------------------------------
 
 
 def dipoles_of(X, charges):
@@ -314,12 +314,14 @@ def test_unit_and_sign_of_dipoles(molecules, factor, message):
     if message is None:
         Labels(y, structures)
         return
-    with pytest.warns(UserWarning, match=f"the dipoles {message} those of the charges; .*Debye"):
+    with pytest.warns(
+        UserWarning, match=f"the dipoles {message} those of the labels of charges; .*Debye"
+    ):
         Labels(y, structures)
     Labels(y[:4], structures[:4])  # too few to tell
 
 
-def test_charges_of_ions_that_are_said_to_be_neutral(molecules):
+def test_charges_of_ions_without_their_total_charge(molecules):
     charges = [helpers.invented_charges(atoms) for atoms in molecules]
     charges[2] = charges[2] + 1.0 / len(charges[2])
     charges[5] = np.full(len(charges[5]), np.nan)
