@@ -397,8 +397,8 @@ class BornEffectiveCharges(Target):
         return solution.born_effective_charges.ravel()
 
 
-# A new target also needs a parameter ``sigma_<name>`` in the estimators that predict it, and a name of
-# its components in `_component_name` of ``_cli/report.py``.
+# A new target also needs a parameter ``sigma_<name>`` in the estimators that predict it, and names
+# of its components in `_component_name` of ``_cli/report.py``.
 ALL = (
     Dipole(),
     Charges(),
