@@ -11,6 +11,8 @@ import skqeq
 
 from .public import function_of, public_members, public_objects
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[1]
 # Methods that users call by a syntax of their own.
 SPECIAL = ("__init__", "__call__", "__getitem__", "__iter__", "__len__", "__matmul__")

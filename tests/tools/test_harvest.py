@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.once
+
 pytest.importorskip("fcntl")  # not on Windows
 TOOLS = Path(__file__).parents[2] / "tools"
 JOBS = [{"id": f"{i:02d}", "value": i} for i in range(12)]
