@@ -71,6 +71,12 @@ def test_parts_make_the_whole(model, data):
         assert_allclose(parts.coef_, whole.coef_, rtol=0, atol=1e-8 * np.abs(whole.coef_).max())
         assert parts.fit_history_[0]["loss"] == pytest.approx(whole.fit_history_[0]["loss"])
         assert parts.targets_ == whole.targets_
+        names = ["dipole", "charges"]
+        stored = copy.deepcopy(model).set_params(store_triangles=True).fit(X, y, w)
+        found, expected = (m.predict_std(X[:3], names) for m in (parts, stored))
+        for name in names:
+            for one, other in zip(found[name], expected[name], strict=True):
+                assert_allclose(one, other, rtol=1e-6)
 
 
 def test_noise_and_amplitudes_can_change(model, data):
