@@ -3,21 +3,26 @@
     python benchmarks [--data molecules.xyz] [--all]
 
 The suite varies the number of molecules, the number of sparse points, the number of atoms of a
-structure, and the number of workers. It measures seconds, peak memory, and the ratio to a floor for
-each stage. Every case runs in a new process. The suite writes three files:
+structure, and the number of workers. For each stage it measures the time, the peak memory, and the
+ratio of the time to the floor. The floor is the time of the work that cannot be avoided. Every case
+runs in a new process. The suite writes three files:
 
-- ``results/suite/<commit>.json``: all figures, the machine, and the versions of the dependencies.
+- ``results/suite/<commit>.json``: all measurements, the machine, and the versions of the
+  dependencies.
 - ``results/suite.csv``: the stages of the largest fit.
-- ``docs/_static/scaling.png``: the picture.
+- ``docs/_static/scaling.png``: a plot of all measurements.
 
-With `--all` the other benchmarks of speed run afterwards; each writes a table.
+With `--all` the other benchmarks of speed run afterwards, and each writes a table.
 
-A fit has four stages. The floor of each is computed by ``floor.py``:
+A fit has four stages. ``floor.py`` computes the floor of each stage:
 
-- descriptors; floor: DScribe alone.
-- sparse set: select the sparse points from stored descriptors; floor: the kernel matrix K_MM.
-- rows: make the rows of the least-squares problem; floor: kernel K_nM and whitening.
-- solution: reduce the rows to a triangle and solve it; floor: the flops of the reduction.
+- descriptors. The floor is the time of DScribe alone.
+- sparse set: select the sparse points from stored descriptors. The floor is the time for the kernel
+  matrix K_MM.
+- rows: build the rows of the least-squares problem. The floor is the time for the kernel K_nM and
+  its whitening.
+- solution: reduce the rows to a triangle and solve it. The floor is the time for the flops of the
+  reduction.
 """
 
 import argparse
@@ -72,7 +77,7 @@ OTHERS = ("fit_predict", "forces", "ewald", "large", "cv_speed", "streaming")
 
 def measured(function):
     """Call a function; return its seconds and peak memory in GiB, and its result."""
-    Path("/proc/self/clear_refs").write_text("5")  # reset the peak of earlier calls
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak memory of earlier calls
     start = time.perf_counter()
     result = function()
     seconds = time.perf_counter() - start
@@ -112,8 +117,8 @@ def stages(case, data):
 
 
 def timed_solution(fit):
-    """Measure a fit; return the figures of making the rows, and of reducing and solving them."""
-    inside = 0.0  # seconds in the methods of `Triangle`
+    """Measure a fit; return the measurements for building the rows, and for solving them."""
+    inside = 0.0  # seconds that were spent in the methods of `Triangle`
     original = {name: getattr(Triangle, name) for name in ("update", "solve")}
 
     def timer(function):
@@ -137,7 +142,7 @@ def timed_solution(fit):
 
 
 def stage_floors(X, sparsifier, n_rows, rate):
-    """Seconds of the floor of each stage."""
+    """The floor of each stage, seconds."""
     numbers, counts = np.unique(sparsifier.component_numbers_, return_counts=True)
     points = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
     n_features = n_soap_features(len(points), len(DOUBLE), N_MAX, L_MAX)
@@ -155,7 +160,7 @@ def stage_floors(X, sparsifier, n_rows, rate):
 
 
 def precision(case, data):
-    """Compare kernels in single and in double precision: time, and change of the predictions."""
+    """Measure kernels in single and double precision, and how much the predictions differ."""
     n, m = case["molecules"], case["points"]
     X, D = molecules(data, n)
     set_memory_budget(LARGE_BUDGET)
@@ -178,7 +183,10 @@ def precision(case, data):
 
 
 def atoms(case, data):
-    """Measure energy and forces of one structure; floor: its descriptors, kernel and whitening."""
+    """Measure energy and forces of one structure.
+
+    The floor is the time for its descriptors, its kernel and the whitening.
+    """
     set_memory_budget(0)
     X = [zno_ball(200, seed=1 + seed) for seed in range(10)]
     Q = [np.where(a.symbols == "Zn", 1.0, -1.0) for a in X]
@@ -204,7 +212,7 @@ def atoms(case, data):
 
 
 def workers(case, data):
-    """Measure a fit by workers of one thread each, and compare its weights with a serial fit."""
+    """Measure a fit distributed over workers with one thread each; compare it with a serial fit."""
     from skqeq.datasets import open_structures
 
     n, m = case["molecules"], case["points"]
@@ -217,7 +225,7 @@ def workers(case, data):
         phi = CURSparsifier(n_points=m).fit_transform(features)
 
         def fit(n_jobs):
-            # Not timed: the first fit starts the workers, which import their modules.
+            # The first fit is not timed, because it starts the workers, which import their modules.
             KQEqRegressor(n_jobs=n_jobs).fit(phi[:500], D[:500])
             return measured(lambda: KQEqRegressor(n_jobs=n_jobs).fit(phi, D))
 
@@ -231,8 +239,8 @@ def workers(case, data):
             import dask
             from dask.distributed import Client, LocalCluster  # this import sets dask's defaults
 
-            # By default workers return freed memory at once. The system then has to clear new
-            # pages for the next block.
+            # By default workers return freed memory to the system immediately. The system then has
+            # to clear new pages for the next block.
             environment = dask.config.get("distributed.nanny.pre-spawn-environ")
             environment |= {"MALLOC_TRIM_THRESHOLD_": 2**32, "MALLOC_MMAP_THRESHOLD_": 2**32}
             with (
@@ -254,7 +262,7 @@ KINDS = {"molecules": stages, "points": stages} | {
 
 
 def commit():
-    """Short name of the commit; it ends with "-changed" if the package was edited since."""
+    """Short name of the commit, ending with "-changed" if the package was edited since then."""
     run = ["git", "-C", str(ROOT)]
     name = subprocess.run([*run, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     changed = subprocess.run([*run, "diff", "--quiet", "HEAD", "--", "skqeq"], check=False)
@@ -262,7 +270,7 @@ def commit():
 
 
 def picture(results, path):
-    """Plot seconds and ratios to the floor of all stages against every size."""
+    """Plot the time of all stages, and its ratio to the floor, against each of the sizes."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import LogLocator
 
@@ -293,7 +301,7 @@ def picture(results, path):
 
 
 def table(results):
-    """Yield rows: the largest fits, the largest structure, single precision, and the workers."""
+    """Yield rows for the largest fits, the largest structure, single precision, and workers."""
 
     def row(case, stage, figures):
         floor = figures.get("floor")

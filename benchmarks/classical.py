@@ -1,11 +1,11 @@
-"""Classical charge equilibration and lattice sums, compared with published numbers.
+"""Compare classical charge equilibration and lattice sums with published numbers.
 
     python benchmarks/classical.py
 
-The script computes the charges of the twenty alkali halides of Rappé and Goddard, J. Phys. Chem.
-95, 3358 (1991), table II: once with the Coulomb integrals of Slater functions, as in the paper, and
-once with the Gaussian charges of skqeq. It also computes Madelung constants of four crystals. It
-takes seconds, and writes ``benchmarks/results/halides.csv`` and ``madelung.csv``.
+The script computes the charges of the twenty alkali halides in table II of Rappé and Goddard,
+J. Phys. Chem. 95, 3358 (1991). It uses the Coulomb integrals of Slater functions, as in the paper,
+and then the Gaussian charges of skqeq. It also computes the Madelung constants of four crystals. It
+takes a few seconds, and writes ``benchmarks/results/halides.csv`` and ``madelung.csv``.
 """
 
 import csv
@@ -45,7 +45,7 @@ HALIDES = {
     "CsBr": (3.072, 0.767),
     "CsI": (3.315, 0.763),
 }
-# Idempotential J (eV), table I of the same paper, and quantum number n of the valence shell.
+# Idempotential J (eV) from table I of the same paper, and quantum number n of the valence shell.
 ELEMENTS = {
     "Li": (4.772, 2),
     "F": (14.948, 2),
@@ -57,7 +57,7 @@ ELEMENTS = {
     "I": (7.524, 5),
     "Cs": (3.422, 6),
 }
-# From the paper: zeta = lambda (2 n + 1) / (2 R). The mean radius is therefore R / lambda.
+# The paper has zeta = lambda (2 n + 1) / (2 R). The mean radius is therefore R / lambda.
 LAMBDA = 0.4913
 # The mean radius of a Gaussian charge is its width times sqrt(8 / pi).
 RADIUS_SCALE = np.sqrt(np.pi / 8) / LAMBDA
@@ -76,7 +76,7 @@ ACCURACIES = (1e-2, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)
 
 
 def slater_integral(first, second, distance):
-    """Coulomb energy of two ns Slater densities of charge 1 e at a distance, eV.
+    """Coulomb energy of two Slater ns densities with charge 1 e at a given distance, eV.
 
     The integral is computed in momentum space. The Fourier transform of the density of a shell is
     ``F(k) = (2 zeta)^(2n+1) sin(2 n t) / (2 n k ((2 zeta)^2 + k^2)^n)``, ``tan t = k / (2 zeta)``.
@@ -100,22 +100,22 @@ def halide(symbols):
 
 
 def slater_charge(symbols):
-    """Charge of the metal by equation 18 of the paper, e."""
+    """Charge of the metal from equation 18 of the paper, e."""
     atoms, chi, J = halide(symbols)
     return (chi[1] - chi[0]) / (J.sum() - 2 * slater_integral(*atoms.symbols, HALIDES[symbols][0]))
 
 
 def gaussian_charge(symbols):
-    """Charge of the metal with Gaussian charges of the same mean radius, e."""
+    """Charge of the metal for Gaussian charges with the same mean radius, e."""
     atoms, chi, J = halide(symbols)
     widths = RADIUS_SCALE * qeq_radii()[atoms.numbers]
-    # The idempotential includes the self-energy of the Gaussian.
+    # The idempotential includes the self-energy of the Gaussian, which is therefore subtracted.
     hardness = J - COULOMB / (np.sqrt(np.pi) * widths)
     return equilibrate(atoms, chi, widths, hardness)[0]
 
 
 def madelung_constant(name, accuracy):
-    """Madelung constant from Gaussians too narrow to overlap, without their self-energies."""
+    """Madelung constant from Gaussians that do not overlap, without their self-energies."""
     atoms, distance, _ = MADELUNG[name]
     q = np.array([CHARGES[symbol] for symbol in atoms.symbols], dtype=float)
     width = 0.2

@@ -1,14 +1,15 @@
-"""Time of choosing the noise by `KQEqRegressorCV`, relative to a single fit.
+"""Time that `KQEqRegressorCV` takes to choose the noise, relative to a single fit.
 
     python benchmarks/cv_speed.py [--data molecules.xyz]
 
-There are three searches: twenty values of the dipole noise by leaving out one structure at a time,
-the same twenty values with five folds by group, and a grid of four cutoffs and twenty values of the
-noise, by group. The pipelines run from structures to weights, with double SOAP, n_max 8, l_max 6.
-Each time is the fastest of two runs with an empty cache of descriptors. The script writes
-``results/cv_speed.csv``: seconds of a fit with one noise, and the ratio of each search to it. The
-reference of the grid is the mean time of such a fit over the four cutoffs. The process keeps memory
-that it has freed, see `floor.keep_memory`.
+There are three searches. The first tries twenty values of the dipole noise and leaves out one
+structure at a time. The second tries the same values with five folds by group. The third tries
+a grid of four cutoffs and twenty values of the noise, also in five folds by group. The pipelines
+run from structures to weights, with double SOAP, n_max 8, l_max 6. Each time is the shorter one of
+two runs with an empty cache of descriptors. The script writes ``results/cv_speed.csv``: the time of
+a fit with a single value of the noise, and the time of each search divided by it. The time of the
+grid is divided by the mean time of single fits with the four cutoffs. The process keeps memory that
+it has freed, see `floor.keep_memory`.
 """
 
 import argparse
@@ -30,18 +31,18 @@ CUTOFFS = [(1.5, 3.0), (1.7, 3.5), (2.0, 4.0), (2.0, 4.5)]
 
 
 def pipeline(last, n_points, r_cut=(1.7, 3.5)):
-    """Descriptor, sparse set, and the regressor `last`."""
+    """Make a pipeline of descriptor, sparse set, and the regressor `last`."""
     soap = SOAPFeaturizer(r_cut=r_cut, n_max=N_MAX, l_max=L_MAX)
     return make_pipeline(soap, CURSparsifier(n_points=n_points), last)
 
 
 def seconds(function, repeats=2):
-    """Least seconds of some runs, each with an empty cache of descriptors."""
+    """Shortest time of some runs with an empty cache of descriptors, seconds."""
     return best_of(repeats, function)
 
 
 def grid(X, D, groups, n_points):
-    """The best model of four cutoffs and twenty values of the noise."""
+    """The best model on a grid of four cutoffs and twenty values of the noise."""
     best = None
     for r_cut in CUTOFFS:
         search = KQEqRegressorCV(sigmas=SIGMAS, scoring="rmse")
@@ -52,7 +53,7 @@ def grid(X, D, groups, n_points):
 
 
 def measure(data, n, n_points):
-    """A row of the table: seconds of one fit, and the time of each search divided by it."""
+    """A row of the table: the time of one fit, and the time of each search divided by it."""
     X, D = molecules(data, n)
     groups = np.arange(n)
     each = KQEqRegressorCV(sigmas=SIGMAS, scoring="rmse")

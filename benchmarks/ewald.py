@@ -1,13 +1,14 @@
-"""Time of the dense hardness matrix of crystals and slabs, relative to a floor.
+"""Time to compute the dense hardness matrix of crystals and slabs, relative to the floor.
 
     python benchmarks/ewald.py [--accuracy 1e-8]
 
-The floor has two parts: the product of the N x 2 n_k structure factors with their transpose,
-``4 N^2 n_k`` flops at the rate of NumPy's matrix product, and 10 ns for every pair within the
-real-space cutoff. A pair consists of an atom and another atom or an image, and counts once. The
-floor is computed for the splitting at which it is lowest. Each time is the shortest of all runs
-within two seconds. It does not include the checks of the structure. If pymatgen is installed, its
-time is measured too. The table is printed and written to ``benchmarks/results/ewald.csv``.
+The floor is the time of the work that cannot be avoided. It has two parts. The first part is the
+product of the N x 2 n_k structure factors with their transpose, ``4 N^2 n_k`` flops at the rate of
+NumPy's matrix product. The second part is 10 ns for every pair within the real-space cutoff. A pair
+consists of an atom and either another atom or an image, and is counted once. The floor is computed
+for the splitting width at which it is lowest. Each time is the shortest of all runs within two
+seconds, without the checks of the structure. If pymatgen is installed, its time is measured, too.
+The table is printed and written to ``benchmarks/results/ewald.csv``.
 """
 
 import argparse
@@ -33,7 +34,7 @@ try:
 except ImportError:
     EwaldSummation = None
 
-PAIR = 10e-9  # seconds per pair in the floor
+PAIR = 10e-9  # time that the floor includes for each pair, seconds
 CHARGES = {"Zn": 2, "O": -2, "H": 1}
 LARGEST_FOR_PYMATGEN = 384
 RESULTS = Path(__file__).parent / "results"
@@ -48,7 +49,7 @@ def wurtzite(*repeats, pbc=True):
 
 
 def water(n, spacing=3.1):
-    """A box of n^3 randomly rotated molecules at the density of the liquid."""
+    """A box of n^3 randomly rotated molecules with the density of liquid water."""
     rng = np.random.default_rng(0)
     box = Atoms(cell=[n * spacing] * 3, pbc=True)
     for place in np.ndindex(n, n, n):
@@ -97,9 +98,9 @@ def measure(name, atoms, accuracy):
 
 
 def lowest_floor(structure, widths, accuracy, rate):
-    """Two floors in seconds, and the numbers of waves and of pairs that belong to the first.
+    """Two floors in seconds, and the numbers of plane waves and of pairs for the first floor.
 
-    The second floor counts only half of the product, which is symmetric.
+    The second floor counts only half of the flops of the product, because the product is symmetric.
     """
     floors = []
     volume = _ewald.EwaldSum(structure, widths, accuracy).volume
@@ -116,7 +117,7 @@ def lowest_floor(structure, widths, accuracy, rate):
 
 
 def best_of(function, seconds=2.0):
-    """Least seconds of all runs that start within a time limit."""
+    """Shortest time of all runs that start within a time limit, seconds."""
     best, begin = np.inf, time.perf_counter()
     while (start := time.perf_counter()) < begin + seconds:
         function()
@@ -125,7 +126,7 @@ def best_of(function, seconds=2.0):
 
 
 def pymatgen_seconds(atoms, accuracy):
-    """Seconds of pymatgen's matrix of point charges at the same accuracy."""
+    """Time of pymatgen for the matrix of point charges with the same accuracy, seconds."""
     structure = AseAtomsAdaptor.get_structure(atoms)
     structure.add_oxidation_state_by_element({s: CHARGES[s] for s in set(atoms.symbols)})
     digits = -np.log10(accuracy)

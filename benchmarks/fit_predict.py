@@ -1,10 +1,11 @@
-"""Time of fits and predictions relative to the floor, and their memory.
+"""Time of fits and predictions relative to the floor, and their peak memory.
 
     python benchmarks/fit_predict.py [--data molecules.xyz]
 
-Every case runs in a new process, so that the peak memory of the process is that of the case. Each
-time is the best of three runs with an empty cache of descriptors. Without `--data` the molecules
-are the bundled ones and rattled copies of them. The table is printed and written to
+The floor is the time of the work that cannot be avoided, see ``floor.py``. Every case runs in a new
+process, so that the peak memory of the process is that of the case. Each time is the shortest of
+three runs with an empty cache of descriptors. Without `--data` the molecules are the bundled ones
+and rattled copies of them. The table is printed and written to
 ``benchmarks/results/fit_predict.csv``.
 """
 
@@ -44,7 +45,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def molecules(path, n):
-    """The first n molecules of a file, or n bundled ones and rattled copies; and their dipoles."""
+    """The first n molecules of a file, or n bundled and rattled ones; and their dipoles."""
     if path is not None:
         X = ase.io.read(path, ":")
         order = np.random.default_rng(0).permutation(len(X))
@@ -62,7 +63,7 @@ def molecules(path, n):
 
 
 def run_case(name, path):
-    """Measure one case in this process; return a dict of figures."""
+    """Measure one case in this process; return a dict of measurements."""
     kind, n, n_points, r_cut, limit = CASES[name]
     X, D = molecules(path, n)
     soap = SOAPFeaturizer(r_cut=r_cut, n_max=N_MAX, l_max=L_MAX)
@@ -102,7 +103,7 @@ def run_case(name, path):
 
 
 def best_of(repeats, function):
-    """Least seconds of some runs, each with an empty cache of descriptors."""
+    """Shortest time of some runs with an empty cache of descriptors, seconds."""
     best = np.inf
     for _ in range(repeats):
         ROWS.clear()
@@ -113,9 +114,10 @@ def best_of(repeats, function):
 
 
 def selection_seconds(model, X):
-    """Seconds of selecting the sparse points, with all descriptors in the cache.
+    """Time to select the sparse points if all descriptors are in the cache, seconds.
 
-    The Cholesky factorisation of ``K_MM`` is not included: the floor counts it with the kernel.
+    The time does not include the Cholesky factorisation of ``K_MM``, which the floor includes in
+    the time of the kernel.
     """
     features = model[0].transform(X)
     spent = []

@@ -1,9 +1,9 @@
-"""The floor of a fit or a prediction: work that no implementation of the same method can avoid.
+"""The floor of a fit or a prediction: the time of the work that cannot be avoided.
 
-The floor is the time of DScribe's `create`, once per structure and cutoff with nothing else
-running, plus the flops of kernel, whitening and reduction at the rate of NumPy's matrix product.
-The floor is measured in the same run as the time that is compared with it, because machines differ
-and may be shared.
+The floor has two parts. The first part is the time of DScribe's `create`, called once per structure
+and cutoff while nothing else is running. The second part is the time for the flops of kernel,
+whitening and reduction at the rate of NumPy's matrix product. The floor is measured in the same run
+as the time that is compared with it, because machines differ and may be shared.
 """
 
 import os
@@ -16,7 +16,7 @@ from ase.data import chemical_symbols
 
 
 def gemm_rate(n=2048, repeats=5):
-    """Best rate of a square matrix product, flops per second."""
+    """Highest rate of some square matrix products, flops per second."""
     a = np.random.default_rng(0).normal(size=(n, n))
     a @ a
     best = np.inf
@@ -28,9 +28,10 @@ def gemm_rate(n=2048, repeats=5):
 
 
 def sustained_rate(seconds=10.0, n=2048):
-    """Mean rate of square matrix products over some seconds, flops per second.
+    """Mean rate of square matrix products during some seconds, flops per second.
 
-    It is lower than the best rate: processors lower their clock while all cores are busy.
+    It is lower than the highest rate, because processors reduce their clock rate while all cores
+    are busy.
     """
     a = np.random.default_rng(0).normal(size=(n, n))
     start, done = time.perf_counter(), 0
@@ -41,11 +42,11 @@ def sustained_rate(seconds=10.0, n=2048):
 
 
 def keep_memory(gibibytes=4):
-    """Restart this program with an allocator that keeps freed memory, and give it some memory.
+    """Restart this program with an allocator that keeps freed memory, and allocate some memory.
 
     A virtual machine may return free pages to its host. New pages then take 4 s per GiB, ten times
-    as long as on other machines. Without this function the case that runs first would be charged
-    for them.
+    as long as on other machines. Without this function, the time of the first case would include
+    the time for new pages.
     """
     settings = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
     if any(os.environ.get(name) != value for name, value in settings.items()):
@@ -54,10 +55,10 @@ def keep_memory(gibibytes=4):
 
 
 def soap_seconds(X, r_cut, n_max, l_max, restricted):
-    """Seconds of DScribe alone for all structures and cutoffs.
+    """Time of DScribe alone for all structures and cutoffs, seconds.
 
-    With `restricted`, DScribe is given only the elements of each structure, which is faster and is
-    how skqeq calls it. Otherwise it is given all elements of the data, which is the common use.
+    With `restricted`, DScribe gets only the elements of each structure. This is faster, and skqeq
+    calls DScribe in this way. Otherwise DScribe gets all elements of the data, as usual.
     """
     from dscribe.descriptors import SOAP
 
@@ -88,7 +89,7 @@ def n_soap_features(n_species, n_cutoffs, n_max, l_max):
 
 
 def flops(X, points, n_features, n_rows):
-    """Flops of each stage; `points` maps atomic number to the number of sparse points.
+    """Flops of each stage; `points` maps each atomic number to the number of its sparse points.
 
     ``n_rows=0`` means a prediction, which needs neither ``K_MM`` nor a reduction.
     """
@@ -99,7 +100,7 @@ def flops(X, points, n_features, n_rows):
         "whitening": sum(atoms[z] * m**2 for z, m in points.items()),
     }
     if n_rows:
-        # K_MM is symmetric: half of the flops of a product.
+        # K_MM is symmetric, which halves the flops of the product.
         stages["kernel K_MM"] = sum(m**2 * n_features for m in points.values())
         stages["reduction"] = 2 * min(n_rows * total**2, n_rows**2 * total)
     return stages

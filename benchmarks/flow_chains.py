@@ -1,12 +1,12 @@
-"""Dipoles of chains that are much longer than the molecules in training.
+"""Dipoles of chains that are much longer than the training molecules.
 
     python benchmarks/flow_chains.py QM9 CHAINS
 
 QM9 is the file of ``qm9_accuracy.py``, and CHAINS the file that ``tools/make_chains.py`` writes.
-Three models are trained on all molecules and predict the chains: charge equilibration,
-`ChargeFlow`, and reference charges alone. They have the same features and the settings of
-``qm9_accuracy.py cv``. The script writes ``results/flow_chains.csv``, with one line per chain, and
-``results/flow_chains_errors.csv``, with the errors of each kind of chain.
+Three models are trained on all QM9 molecules and predict the dipoles of the chains: charge
+equilibration, `ChargeFlow`, and reference charges alone. They have the same features, and the
+settings of ``qm9_accuracy.py cv``. The script writes ``results/flow_chains.csv`` with one line per
+chain, and ``results/flow_chains_errors.csv`` with the errors for each kind of chain.
 """
 
 import argparse

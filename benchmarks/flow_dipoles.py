@@ -1,12 +1,12 @@
-"""Effect of induced dipoles on errors of molecular dipoles and polarisabilities.
+"""Effect of induced dipoles on the errors of molecular dipoles and polarisabilities.
 
     python benchmarks/flow_dipoles.py
 
 `QEq` and `ChargeFlow` are trained with and without induced dipoles on the bundled molecules (PBE0
-dipoles), in five folds by group. For sixty molecules the polarisabilities are compared with those
-of GFN2-xTB (tblite): the mean of the three eigenvalues, and the smallest eigenvalue, which in a
-flat molecule belongs to the direction normal to its plane. The script writes
-``results/flow_dipoles.csv``.
+dipoles), in five folds by group. For sixty molecules, the polarisabilities are compared with those
+of GFN2-xTB (tblite). The script compares the mean of the three eigenvalues and the smallest
+eigenvalue; in a flat molecule the smallest one belongs to the direction normal to the plane. The
+script writes ``results/flow_dipoles.csv``.
 """
 
 import csv
@@ -26,8 +26,8 @@ from skqeq.metrics import dipole_errors
 from skqeq.parameters import COULOMB
 
 RESULTS = Path(__file__).parent / "results"
-# Polarisabilities of atoms in molecules, Angstrom^3. Models have a half or a third of them, because
-# the charges polarise as well.
+# Polarisabilities of atoms in molecules, Angstrom^3. The models use a half or a third of these
+# values, because the charges polarise as well.
 ATOMS = {"H": 0.39, "C": 1.0, "N": 0.8, "O": 0.6, "F": 0.45}
 HALF, THIRD = ({s: alpha / n for s, alpha in ATOMS.items()} for n in (2, 3))
 FLOW = ChargeFlow(softness=0.05, range=0.25, radius_scale=0.6)
@@ -44,7 +44,7 @@ MODELS = {
 
 
 def reference(atoms, step=0.01):
-    """Polarisability of GFN2-xTB by central differences in the field, Angstrom^3."""
+    """Polarisability of GFN2-xTB, from central differences in the external field, Angstrom^3."""
     from tblite.interface import Calculator
 
     columns = []

@@ -1,15 +1,16 @@
-"""Dynamics of ten water molecules in a strong field: with which response does the cluster break?
+"""Dynamics of ten water molecules in a strong external field, with two responses and GFN2-xTB.
 
     python benchmarks/flow_dynamics.py kQEq MODEL | ChargeFlow MODEL | GFN2-xTB [--picoseconds 50]
 
-A neutral cluster, elongated along z, moves at 300 K in a field of 0.2 V/Angstrom along z, between
-walls at 30 Angstrom. There is one run per seed, three by default. MODEL is a file with a fitted
-pipeline that ``gap_accuracy.py water`` stores; "GFN2-xTB" uses the reference method itself
-(tblite). The state of a run is stored in ``./flow_dynamics`` every half picosecond, and an
-interrupted run continues from there. The script writes two tables:
+The script tests with which method the cluster breaks apart. A neutral cluster, elongated along z,
+moves at 300 K in an external field of 0.2 V/Angstrom along z, between walls at z = +-30 Angstrom.
+There is one run for each seed; the default is three seeds. MODEL is a file with a fitted pipeline,
+which ``gap_accuracy.py water`` stores. "GFN2-xTB" is the reference method itself (tblite). The
+state of a run is stored in ``./flow_dynamics`` every half picosecond. An interrupted run continues
+from the stored state. The script writes two tables:
 
 - ``results/flow_dynamics.csv``: one line per seed, with the largest charge that any molecule
-  reached, and the time at which the cluster first fell into parts more than 5 Angstrom apart.
+  reached, and the time at which the cluster first split into parts more than 5 Angstrom apart.
 - ``results/flow_dynamics_series.csv``: one line per half picosecond.
 """
 
@@ -36,12 +37,12 @@ RESULTS = Path(__file__).parent / "results"
 STATES = Path("flow_dynamics")
 STRENGTH, WALL = 0.2, 30.0  # V/Angstrom, Angstrom
 STRETCH = 1.5
-SPLIT = 5.0  # Angstrom between atoms of two molecules
-STEP, PART = 1.0, 500  # time step, fs; steps after which the state is stored
+SPLIT = 5.0  # distance between atoms of two molecules above which a cluster is split, Angstrom
+STEP, PART = 1.0, 500  # time step, fs; number of steps after which the state is stored
 
 
 class GFN2(Calculator):
-    """GFN2-xTB in a uniform field; its energy is measured from the coordinate origin."""
+    """GFN2-xTB in a uniform external field; the energy refers to the coordinate origin."""
 
     implemented_properties = ["energy", "forces", "charges"]
 
@@ -63,7 +64,7 @@ class GFN2(Calculator):
 
 
 def elongated():
-    """A bundled cluster of ten molecules, with its long axis along z, stretched along z."""
+    """A bundled cluster of ten molecules with its long axis along z, stretched along z."""
     X, _ = load_water()
     atoms = next(
         a.copy()
@@ -75,7 +76,7 @@ def elongated():
     assert fragments.max() == 9
     atoms.positions -= atoms.get_center_of_mass()
     axes = np.linalg.eigh(np.cov(atoms.positions.T))[1]
-    axes *= np.linalg.det(axes)  # a rotation
+    axes *= np.linalg.det(axes)  # make it a rotation without a reflection
     atoms.positions = atoms.positions @ axes
     for f in range(10):
         members = fragments == f
@@ -92,12 +93,12 @@ def observe(atoms, fragments):
 
 
 def run(name, calculator, seed, picoseconds):
-    """One run; a line for every tenth of a picosecond."""
+    """Do one run; return a line for every tenth of a picosecond."""
     STATES.mkdir(exist_ok=True)
     path = STATES / f"{name}_{seed}.joblib"
     atoms = elongated()
     fragments = find_fragments(atoms)
-    planes = [(0, 0, sign, -WALL) for sign in (1, -1)]  # a spring pulls atoms back behind them
+    planes = [(0, 0, sign, -WALL) for sign in (1, -1)]  # beyond them a spring pulls atoms back
     atoms.set_constraint([Hookean(i, plane, 5.0) for i in range(len(atoms)) for plane in planes])
     rng, lines, done = np.random.default_rng(seed), [], 0
     MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=rng)
@@ -156,7 +157,7 @@ def main():
 
 
 def replace(name, head, model, seed, rows):
-    """Write the rows of a run to a table, in place of earlier rows of the same run."""
+    """Write the rows of a run to a table, and remove earlier rows of the same run."""
     path, table = RESULTS / name, []
     if path.exists():
         with open(path, newline="") as file:

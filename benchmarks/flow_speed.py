@@ -2,10 +2,11 @@
 
     python benchmarks/flow_speed.py
 
-The cases are fits to dipoles, fits to energies and forces, and steps of dynamics (energy and
-forces) of a cluster, of boxes of water and of a crystal. The two responses alternate, and the
-fastest of a few repetitions counts. Fits to energies take the same number of steps with both
-responses. The script writes ``results/flow_speed.csv``: seconds and their ratio.
+The cases are fits to dipoles, fits to energies and forces, and time steps of molecular dynamics
+(energy and forces) for a cluster, boxes of water and a crystal. The two responses alternate, and
+the shortest time of a few repetitions counts. Fits to energies take the same number of Gauss-Newton
+steps with both responses. The script writes ``results/flow_speed.csv`` with the times and their
+ratio.
 """
 
 import csv
@@ -46,7 +47,7 @@ def responses(**parameters):
 
 
 def fastest(functions, repeat):
-    """Least seconds of each function, called in alternation."""
+    """Shortest time of each function, seconds; the functions are called in alternation."""
     seconds = dict.fromkeys(functions, np.inf)
     for _ in range(repeat):
         for name, function in functions.items():
@@ -57,7 +58,7 @@ def fastest(functions, repeat):
 
 
 def dipoles(n_points):
-    """Fits to the dipoles of all bundled molecules, including their features."""
+    """Functions that compute features of all bundled molecules and fit models to their dipoles."""
     set_memory_budget(0)  # every fit computes the descriptors
     X, y = load_molecules()
     soap = SOAPFeaturizer(r_cut=(1.7, 3.5), n_max=8, l_max=6)
@@ -69,19 +70,19 @@ def dipoles(n_points):
 
 
 def half(r_cut, n_points, **options):
-    """Descriptor and sparse set of one field."""
+    """Descriptor and sparse set of one latent field."""
     soap = SOAPFeaturizer(r_cut=r_cut, cutoff_width=1.5, n_max=6, l_max=4)
     return make_pipeline(soap, CURSparsifier(n_points=n_points, **options))
 
 
 def blocks(n_points):
-    """Features of the fields of the charges, and of the local energy."""
+    """Features of the latent fields of the charges, and features of the local energy."""
     gap = half((3.0, 6.0), n_points, block_weights=(0.8, 0.2))
     return StructureBlocks([("chi", half((3.0, 6.0), n_points)), ("gap", gap)])
 
 
 def energies(n_structures, n_points):
-    """Two Gauss-Newton steps for energies, forces and dipoles of water clusters."""
+    """Functions that do two Gauss-Newton steps for energies, forces and dipoles of clusters."""
     X, y = load_water()
     sample = np.random.default_rng(0).permutation(len(X))[:n_structures]
     X, y = [X[i] for i in sample], y[["energy", "forces", "dipole"]][sample]
@@ -94,7 +95,7 @@ def energies(n_structures, n_points):
 
 
 def step(atoms, local=True):
-    """Energy and forces of moving atoms, by models that were fitted to charges of these atoms."""
+    """Functions that move atoms and compute energy and forces, with models fitted to charges."""
     X = [atoms.copy() for _ in range(1 if len(atoms) > 100 else 6)]
     for seed, copy in enumerate(X):
         copy.rattle(0.03, seed=seed)

@@ -4,12 +4,12 @@
 
 The structures are rattled balls and crystals of wurtzite ZnO. The models are fitted to made-up
 charges, because the time of a prediction depends on the number of sparse points and not on the
-labels. The floor is one pass over the features of the same structure: descriptors, kernel and
-whitening, with no descriptors in memory. Everything runs in one thread. Each time is the least
-processor time of several short repetitions, since a long run on a shared machine is always
-interrupted. The forces are also computed once from DScribe's array of derivatives; both results
-must agree. Peak memory is that of a process that loads a model and predicts. The tables are printed
-and written to ``benchmarks/results/forces*.csv``.
+labels. The floor is the time of the work that cannot be avoided: one computation of the features of
+the same structure (descriptors, kernel and whitening), with no descriptors in memory. All work is
+done in one thread. Each time is the shortest processor time of several short repetitions, because a
+long run on a shared machine is always interrupted. The forces are also computed once from DScribe's
+array of derivatives, and both results must agree. Peak memory is that of a process that loads a
+model and predicts. The tables are printed and written to ``benchmarks/results/forces*.csv``.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def fitted(r_cut, width, n_points):
 
 
 def least(*functions, repeats=REPEATS):
-    """Least processor time of each function, called in alternation; seconds."""
+    """Shortest processor time of each function, seconds; they are called in alternation."""
     seconds = np.full(len(functions), np.inf)
     for _ in range(repeats):
         for f, function in enumerate(functions):
@@ -98,14 +98,14 @@ def walk(model, atoms):
 
 
 def predict(model, atoms):
-    """Energy and forces, which are all that a step of dynamics needs."""
+    """Compute energy and forces, which are all that a time step of dynamics needs."""
     calculator = KQEqCalculator(model)
     calculator.calculate(atoms, ["energy", "forces"], all_changes)
     return calculator.results
 
 
 def short_range(model, atoms):
-    """Electronegativities and their contribution to the energy gradient, for charges of one."""
+    """Electronegativities, and their contribution to the energy gradient if all charges are 1 e."""
     [structure] = check_structures([atoms])
     features = model[:-1].transform([structure])
     dual = features.dual(model[-1].coef_[: features.n_features])
@@ -115,12 +115,12 @@ def short_range(model, atoms):
 
 
 def dense_derivatives(model, atoms):
-    """The result of `short_range` from DScribe's array of derivatives, for its hard cutoff."""
+    """The result of `short_range`, but from DScribe's array of derivatives; sharp cutoff only."""
     [structure] = check_structures([atoms])
     features = model[:-1].transform([structure])
     source = features.source
     dual = features.dual(model[-1].coef_[: features.n_features])
-    # The kernel is a sum over cutoffs, so only one array of derivatives is needed at a time.
+    # The kernel is a sum over cutoffs, so that one array of derivatives at a time is enough.
     gradient = np.zeros((len(atoms), 3))
     for b, spectrum in enumerate(source.parent.spectra):
         soap = spectrum._dscribe(structure.species, structure.periodic)
@@ -140,7 +140,7 @@ def dense_derivatives(model, atoms):
 
 
 def costs(models, memory):
-    """Yield the rows of the cases: ratios for `N_ATOMS` atoms, peak memory for `MEMORY_ATOMS`."""
+    """Yield a row per case: ratios for `N_ATOMS` atoms, and peak memory for `MEMORY_ATOMS`."""
     atoms = zno_ball(N_ATOMS)
     dense = {}
     for (r_cut, width, n_points), path in models.items():
@@ -167,7 +167,7 @@ def costs(models, memory):
 
 
 def sizes(models):
-    """Yield milliseconds per atom of the short-range part; the sizes alternate."""
+    """Yield the time of the short-range part per atom, ms; structures of all sizes alternate."""
     for (system, make), (case, path) in product(SYSTEMS.items(), models.items()):
         model = joblib.load(path)
         structures = [make(n) for n in SIZES]
@@ -191,7 +191,7 @@ def neighbors(model, atoms):
 
 
 def dynamics(models):
-    """Yield steps of molecular dynamics per second; the sizes alternate."""
+    """Yield time steps of molecular dynamics per second; structures of all sizes alternate."""
     for case, path in models.items():
         model, runs = joblib.load(path), []
         for n_atoms in DYNAMICS:
@@ -213,7 +213,7 @@ def edge(width):
 
 
 def write(name, rows):
-    """Print each row when it is computed, and write the table."""
+    """Print each row as soon as it is computed, and write the table."""
     table = []
     for row in rows:
         table.append(row)
@@ -249,7 +249,7 @@ def main():
         return
     with tempfile.TemporaryDirectory() as folder:
         models, memory = {}, {}
-        # Measured first: the peak memory of a new process is at least that of its parent.
+        # Memory is measured first, because a new process starts with the peak memory of its parent.
         for number, case in enumerate(CASES):
             models[case] = Path(folder) / f"{number}.joblib"
             run("--fit", number, models[case])

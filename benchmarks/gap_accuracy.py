@@ -1,4 +1,4 @@
-"""Accuracy of local energies (GAP), of charge models, and of their sum.
+"""Accuracy of local energies (GAP), of charge models, and of the sum of both.
 
     python benchmarks/gap_accuracy.py water | pbe0
     python benchmarks/gap_accuracy.py lih | carbon | mgo | zno | dipeptides DATA
@@ -6,14 +6,15 @@
 In the tables "kQEq" is charge equilibration, "ChargeFlow" is charge that flows between neighbours
 from learned reference charges, and "local charges" are the reference charges alone.
 
-``water`` uses the bundled clusters in three charge states, some of them in fields, with one split
-by trajectory. It computes a learning curve, compares the models, and predicts with the largest
-models the energies of clusters that are pulled apart and of clusters in fields. ``pbe0`` uses the
-bundled clusters with PBE0 labels, in three folds by trajectory. The other studies read an extended
-XYZ file with ``REF_energy``, ``REF_forces``, ``REF_charges``, ``REF_dipole`` and ``group``, and
-keep each group in one fold. The sparse set is selected from the training structures of each fold.
+``water`` uses the bundled clusters in three charge states, some of them in external fields, with
+one split by trajectory. It computes a learning curve and compares the models. The models with the
+largest training set then predict the energies of clusters that are pulled apart, and of clusters in
+external fields. ``pbe0`` uses the bundled clusters with PBE0 labels, in three folds by trajectory.
+The other studies read an extended XYZ file with ``REF_energy``, ``REF_forces``, ``REF_charges``,
+``REF_dipole`` and ``group``. All structures of a group are in the same fold. The sparse set is
+selected from the training structures of each fold.
 
-Predictions are stored in ``./gap_folds``; stored predictions are not computed again.
+Predictions are stored in ``./gap_folds``, and stored predictions are not computed again.
 """
 
 import argparse
@@ -48,12 +49,12 @@ from skqeq.validation import find_fragments, fragment_charges, fragment_distance
 
 RESULTS = Path(__file__).parent / "results"
 STORED = Path("gap_folds")
-# A few steps reduce the loss to within a part in a thousand of its minimum.
+# After a few steps, the loss is within 0.1 % of its minimum.
 ITERATION = {"max_iter": 12, "tol": 1e-2}
 
 
 def half(r_cut, n_points, n_max, l_max, block_weights=None, zeta=2, cutoff_width=1.5):
-    """Descriptor and sparse set of one field."""
+    """Descriptor and sparse set of one latent field."""
     return make_pipeline(
         SOAPFeaturizer(r_cut=r_cut, cutoff_width=cutoff_width, n_max=n_max, l_max=l_max),
         CURSparsifier(n_points=n_points, block_weights=block_weights, zeta=zeta),
@@ -74,9 +75,9 @@ FLOW = ChargeFlow(radius_scale=1.0)
 def models(chi, gap, charges, qeq=HARD, flow=FLOW, **options):
     """GAP alone, kQEq alone, and GAP with three responses; all with the same noise.
 
-    `chi` and `gap` make the features of the electronegativities and of the local energies,
-    `charges` are the training targets besides energies and forces, `qeq` and `flow` the responses,
-    and `options` parameters of the regressors.
+    `chi` and `gap` compute the features of the electronegativities and of the local energies.
+    `charges` are the training targets in addition to energies and forces. `qeq` and `flow` are the
+    responses, and `options` are parameters of the regressors.
     """
     local = {name: options[name] for name in LOCAL if name in options}
     electric = {name: value for name, value in options.items() if name != "amplitude_gap"}
@@ -108,7 +109,7 @@ def water_models(n_points=500):
         lambda: half(**cutoffs, n_max=4, l_max=3),
         lambda: half(**cutoffs, n_max=6, l_max=5, block_weights=(0.8, 0.2)),
         ("dipole",),
-        # Wide and hard charges: charge that leaves a molecule costs energy.
+        # With wide and hard charges, it costs energy to move charge between molecules.
         qeq=QEq(radius_scale=1.3, hardness=30.0),
         flow=ChargeFlow(softness=0.1, range=0.15, radius_scale=1.0),
         **AMPLITUDES,
@@ -122,9 +123,9 @@ def water_models(n_points=500):
 
 
 def predictions(path, pipeline, X, y, train, test, names):
-    """Fit to the training structures and predict the test structures; stored in a file.
+    """Fit to the training structures, predict the test structures, and store the result in a file.
 
-    Returns the predictions, the seconds of the fit, and the fitted pipeline.
+    Returns the predictions, the time of the fit in seconds, and the fitted pipeline.
     """
     path = STORED / path
     if not path.exists():
@@ -144,12 +145,12 @@ def predictions(path, pipeline, X, y, train, test, names):
 
 
 def predicts(pipeline, name):
-    """Whether a model predicts a target."""
+    """Whether a pipeline predicts a target."""
     return not isinstance(pipeline[-1], GAPRegressor) or name in ("energy", "forces", "stress")
 
 
 def errors(predicted, y, index, n_atoms):
-    """Errors of the test structures by target, in the units of the tables."""
+    """Errors for the test structures, by target, in the units of the tables."""
     result = {"energy": 1e3 * (predicted["energy"] - y["energy"][index]) / n_atoms[index]}
     for name in ("forces", "charges"):
         if name in predicted.dtype.names:
@@ -169,7 +170,7 @@ UNITS = {
 
 
 def rms(name, values):
-    """Root mean square of the components; for dipoles, of the length of the vector."""
+    """Root mean square of all components; for dipoles, of the lengths of the error vectors."""
     return float(np.sqrt((3 if name == "dipole" else 1) * np.mean(np.square(values))))
 
 
@@ -179,21 +180,22 @@ def row(name, error, targets):
 
 
 def write(name, table):
-    """Print a table and write it."""
+    """Print a table and write it to a file."""
     for line in table:
         print("  ".join(map(str, line)))
     (RESULTS / name).write_text("".join(",".join(map(str, line)) + "\n" for line in table))
 
 
 def grouped(X, groups, n_splits=5):
-    """Folds that do not divide groups."""
+    """Folds in which every group is complete."""
     return list(GroupKFold(n_splits, shuffle=True, random_state=0).split(X, groups=groups))
 
 
 def cross_validate(study, X, y, folds, models):
-    """Errors of models, pooled over folds.
+    """Errors of models in all folds together.
 
-    Returns the table, the errors by model and target, and the index of the structure of each error.
+    Returns the table, the errors by model and target, and for each error the index of its
+    structure.
     """
     n_atoms = np.array([len(atoms) for atoms in X])
     targets = [name for name in UNITS if name in y.dtype.names]
@@ -218,14 +220,14 @@ def cross_validate(study, X, y, folds, models):
 
 
 def water():
-    """Learning curve, comparison of the models, and energies along curves."""
+    """Compute the learning curve, compare the models, and predict energies along curves."""
     X, y, groups = load_water(return_groups=True)
     n_atoms = np.array([len(atoms) for atoms in X])
     charge = np.array([atoms.info["charge"] for atoms in X])
     expansion = np.array([atoms.info["expansion"] for atoms in X])
     field = np.array(["external_field" in atoms.info for atoms in X])
-    # Charge equilibration spreads the charge of an ion over distant molecules, which changes the
-    # dipole. The noise of these dipoles is therefore twice as large.
+    # Charge equilibration spreads the charge of an ion over distant molecules, which makes the
+    # dipole wrong. The noise of these dipoles is therefore set twice as large.
     relative = np.where((charge != 0) & (expansion > 1.1), 2.0, 1.0)
     columns = {name: y[name] for name in ("energy", "forces", "dipole", "charges")}
     y = make_targets(**columns, dipole_sigma=relative)
@@ -286,7 +288,7 @@ def far_fragments(X, y, names, folds):
 
 
 def pbe0():
-    """Small clusters with PBE0 labels, in three folds by trajectory."""
+    """Cross-validate models of small clusters with PBE0 labels, in three folds by trajectory."""
     X, y, groups = load_water("pbe0", return_groups=True)
     studied = {name: model for name, model in water_models(200).items() if name[:3] == "GAP"}
     folds = grouped(X, groups, 3)
@@ -317,7 +319,8 @@ def curves(fitted):
     head += [f"{name} energy" for name in columns]
     head += [f"{name} charges" for name in columns if "charges" in columns[name].dtype.names]
     table = [head]
-    # Fragments are those of the most expanded cluster; in a compact one a proton may be shared.
+    # Fragments are defined by the most expanded cluster, because molecules of a compact cluster may
+    # share a proton.
     expanded = [atoms for atoms in X if atoms.info["curve"] == "expansion"]
     fragments = {atoms.info["charge"]: find_fragments(atoms) for atoms in expanded}
     for i, atoms in enumerate(X):
@@ -342,7 +345,8 @@ def lih(X, y, groups):
         "sigma_energy": 0.0003,
         "sigma_charges": 1.0,
         "qeq": QEq(radius_scale=0.7, hardness=1.0),
-        # Ions exchange charge easily: with this softness the flow is close to charge equilibration.
+        # Ions exchange charge easily. With this softness, the result is close to that of charge
+        # equilibration.
         "flow": ChargeFlow(softness=1.0, range=0.3, radius_scale=0.7, hardness=1.0),
     }
 
@@ -351,10 +355,10 @@ def lih(X, y, groups):
         return lambda: clone(pipeline).set_params(soapfeaturizer__sigma_atom=sigma_atom)
 
     studied = models(features(3.0), features(2.7, 0.5), ("charges",), **options)
-    # There are no labels of forces.
+    # The data have no force labels.
     studied = {name: (model, names[:1] + names[2:]) for name, (model, names) in studied.items()}
-    # Two GAP models from a random search of 250 settings: the best one for all clusters, and the
-    # best one for clusters without dimers.
+    # Add the two best GAP models of a random search over 250 settings: the best one for all
+    # clusters, and the best one for all clusters except dimers.
     searched = {"a short cutoff": features(2.5, 0.6), "long cutoffs": features((2.5, 4.5))}
     for name, gap in searched.items():
         studied[f"GAP with {name}"] = models(gap, gap, (), **options)["GAP"][0], ("energy",)
@@ -368,7 +372,7 @@ def lih(X, y, groups):
 
 
 def carbon(X, y, groups):
-    """C10H2 and C10H3+, with and without labels of charges."""
+    """C10H2 and C10H3+, with and without charge labels."""
     studied = models(
         lambda: half(4.5, 300, 4, 3),
         lambda: half((2.5, 4.5), 300, 6, 5, block_weights=(0.8, 0.2)),
@@ -382,7 +386,7 @@ def carbon(X, y, groups):
 
 
 def mgo(X, y, groups):
-    """Au2 on MgO(001), with and without aluminium deep below the surface."""
+    """Au2 on MgO(001), with and without aluminium atoms deep below the surface."""
     cutoffs = {"r_cut": (3.0, 6.0), "cutoff_width": (2.8, 5.0), "n_max": 4, "l_max": 3}
     studied = models(
         lambda: half(**cutoffs, n_points=200),
@@ -395,7 +399,7 @@ def mgo(X, y, groups):
 
 
 def zno(X, y, groups):
-    """Particles of zinc oxide: 45 for training, 20 of other groups for the test."""
+    """Particles of zinc oxide: 45 for training, and 20 from other groups for the test."""
     cutoffs = {"r_cut": (3.0, 6.0), "cutoff_width": (1.5, 4.0), "n_max": 4, "l_max": 3}
     studied = models(
         lambda: half(**cutoffs, n_points=200),
@@ -413,8 +417,8 @@ def zno(X, y, groups):
 def dipeptides(X, y, groups):
     """Effect of each kind of label on the errors of the others.
 
-    The models are trained on 200 molecules and tested on molecules of another formula. The test
-    group contains arginine, and so does a homologue in the training data.
+    The models are trained on 200 molecules and tested on molecules with another chemical formula.
+    The test molecules contain arginine, and so does a similar molecule in the training data.
     """
     cutoffs = {"r_cut": (3.0, 5.0), "cutoff_width": (2.0, 4.0), "n_max": 4, "l_max": 3}
     studied = models(

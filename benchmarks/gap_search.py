@@ -1,10 +1,10 @@
-"""A search over cutoffs and noise, and dynamics with the best model in a new process.
+"""Search over cutoffs and noise, and run dynamics with the best model in a new process.
 
     python benchmarks/gap_search.py
 
-One call of `GridSearchCV` searches two cutoffs and three values of the noise in three folds by
-trajectory, on 300 bundled water clusters, and prints every fit. The best model is written to a
-joblib file. A new process loads it and runs a picosecond of dynamics.
+One call of `GridSearchCV` tries two cutoffs and three values of the noise, in three folds by
+trajectory. The data are 300 bundled water clusters. Every fit is printed. The best model is written
+to a joblib file. A new process loads this file and runs one picosecond of dynamics.
 """
 
 import subprocess
@@ -52,7 +52,7 @@ print(f"1 ps of {atoms.symbols} with charge +1: energy drifts by {drift:+.3f} me
 
 
 def half(r_cut):
-    """Descriptor and sparse set of one field."""
+    """Descriptor and sparse set of one latent field."""
     soap = SOAPFeaturizer(r_cut=r_cut, cutoff_width=1.5, n_max=4, l_max=3)
     return make_pipeline(soap, CURSparsifier(n_points=100))
 

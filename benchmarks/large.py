@@ -1,15 +1,16 @@
-"""Charges of large systems by the iterative solver: time, iterations and memory.
+"""Time, iterations and memory of the iterative solver for the charges of large systems.
 
     python benchmarks/large.py [--largest 100000]
 
 The systems are periodic water, periodic rattled zinc oxide, and a drop of water without a cell.
 Every case runs in a new process, so that the peak memory of the process is that of the case. The
-time includes everything from the structure to the charges; the faster of two runs counts. The floor
-is the time of the Fourier transforms: for each product with the matrix, two complex FFTs of the
-grid of waves, by SciPy on all cores, with every edge rounded up to a size for which FFTs are fast.
-For up to 3,000 atoms the charges are compared with those of the factorised matrix. The tables are
-printed and written to ``benchmarks/results/large.csv`` and ``large_slopes.csv``, the picture to
-``docs/_static/large_systems.png``.
+time includes all steps from the structure to the charges; the shorter time of two runs counts. The
+floor is the time of the work that cannot be avoided, here the time of the Fourier transforms.
+For each product with the matrix there are two complex FFTs on the grid of plane waves. They are
+timed with SciPy on all cores, with every edge of the grid rounded up to a size for which FFTs are
+fast. For up to 3,000 atoms, the charges are compared with those from a factorisation of the matrix.
+The tables are printed and written to ``benchmarks/results/large.csv`` and ``large_slopes.csv``; the
+figure is written to ``docs/_static/large_systems.png``.
 """
 
 import argparse
@@ -38,7 +39,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def case(name, n_atoms):
-    """Measure one system; return a dict of figures."""
+    """Measure one system; return a dict of measurements."""
     [structure] = check_structures([SYSTEMS[name](n_atoms)])
     chi = qeq_electronegativities()[structure.numbers]
     seconds = []
@@ -66,7 +67,7 @@ def case(name, n_atoms):
 
 
 def fft_seconds(shape):
-    """Least seconds of a complex FFT of a grid; zero for waves that are not on a grid."""
+    """Shortest time of a complex FFT on a grid, seconds; zero if the waves are not on a grid."""
     if len(shape) != 3:
         return 0.0
     grid = np.ones([scipy.fft.next_fast_len(n) for n in shape], complex)
@@ -94,7 +95,7 @@ def row(name, figures):
 
 
 def exponent(figures):
-    """Exponent of the time as a power of the number of atoms, by least squares."""
+    """Exponent b of a least-squares fit of the time by ``a n_atoms^b``."""
     atoms, seconds = (np.log([f[key] for f in figures]) for key in ("atoms", "seconds"))
     return np.polyfit(atoms, seconds, 1)[0]
 

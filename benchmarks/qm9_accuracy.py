@@ -1,12 +1,12 @@
-"""Accuracy on dipole moments of QM9 molecules: cross-validation, learning curve, multi-task.
+"""Accuracy of dipole moments of QM9 molecules: cross-validation, learning curve, several targets.
 
     python benchmarks/qm9_accuracy.py DATA cv | learning-curve | multitask | settings
 
 DATA is an extended XYZ file of QM9 molecules with ``REF_dipole`` (PBE0, e*Angstrom),
 ``REF_charges`` (Mulliken), ``REF_dipole_magnitude_b3lyp`` and ``group``. All molecules of a group
-are in the same fold. The sparse set is selected, and the noise is chosen, within the training
-molecules of each fold. Tables are written to ``benchmarks/results``, together with the results of
-finished folds, which are not computed again.
+are in the same fold. In each fold, the sparse set and the noise are chosen with the training
+molecules only. Tables are written to ``benchmarks/results``. The results of finished folds are
+stored there, too, and are not computed again.
 """
 
 import argparse
@@ -45,11 +45,11 @@ from skqeq.plotting import plot_learning_curve
 RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parents[1] / "docs" / "_static"
 N_POINTS = 1000
-# Chosen from the table of `settings`, which uses the same molecules.
+# The best values in the table that the study `settings` writes. That study uses the same molecules.
 SPARSIFIER = {"zeta": 1, "block_weights": (0.7, 0.3)}
 NARROW = QEq(radius_scale=0.1)
-# Parameters of the sparse set, and the response. The width of the charges was chosen for each
-# response by cross-validation.
+# For each model, the parameters of the sparse set, and the response. The width of the charges was
+# chosen by cross-validation for each response.
 SETTINGS = {
     "kQEq, defaults": ({}, QEq()),
     "kQEq": (SPARSIFIER, NARROW),
@@ -59,7 +59,7 @@ SETTINGS = {
 
 
 def pipeline(n_points=N_POINTS, sparsifier=SPARSIFIER, response=NARROW):
-    """The model of all studies: double SOAP, CUR, kernel charge equilibration."""
+    """The model of all studies: double SOAP, CUR, and kernel charge equilibration."""
     return make_pipeline(
         SOAPFeaturizer(r_cut=(1.7, 3.5), n_max=8, l_max=6),
         CURSparsifier(n_points=n_points, **sparsifier),
@@ -68,7 +68,7 @@ def pipeline(n_points=N_POINTS, sparsifier=SPARSIFIER, response=NARROW):
 
 
 def load(path):
-    """Molecules, labels and groups; the two levels of theory are different targets."""
+    """Read molecules, labels and groups; the two levels of theory are different targets."""
     X = ase.io.read(path, ":")
     y = targets_from_atoms(
         X,
@@ -82,14 +82,14 @@ def load(path):
 
 
 def search(model, grid, target):
-    """A search for the noise with the least MAE on one held-out fifth of the groups."""
+    """Make a search for the noise with the lowest MAE on one held-out fifth of the groups."""
     scorer = TargetScorer(target, "mae")
     split = GroupShuffleSplit(1, test_size=0.2, random_state=0)
     return GridSearchCV(model, grid, scoring=scorer, cv=split, error_score="raise")
 
 
 def folds(X, groups, n_splits=10):
-    """Folds that do not divide groups."""
+    """Folds in which every group is complete."""
     return GroupKFold(n_splits, shuffle=True, random_state=0).split(X, groups=groups)
 
 
@@ -107,7 +107,7 @@ class Store:
         self.data = json.loads(self.path.read_text()) if self.path.exists() else {}
 
     def get(self, key, compute):
-        """The stored result of a key; it is computed if there is none."""
+        """Return the result that is stored under `key`; compute and store it if there is none."""
         if key not in self.data:
             self.data[key] = compute()
             self.path.write_text(json.dumps(self.data))
@@ -115,7 +115,7 @@ class Store:
 
 
 def cross_validate(name, model, grid, X, y, groups, train_target, score_target):
-    """Prediction of `score_target` for every molecule by the model of the other folds."""
+    """Predict `score_target` for every molecule by the model that was trained on other folds."""
     store = Store(name)
     predicted = np.full((len(X), 3) if score_target == "dipole" else len(X), np.nan)
     chosen = []
@@ -145,7 +145,7 @@ SIGMAS = {"kqeqregressor__sigma_dipole": [0.00025, 0.0005, 0.001, 0.002]}
 
 
 def run_settings(X, y, groups):
-    """Change one setting of the defaults at a time; three of ten folds, 500 points."""
+    """Compare models in which one setting differs from the defaults; three folds, 500 points."""
     start = {"zeta": 2, "block_weights": None, "radius_scale": 0.2, "r_cut": (1.7, 3.5)}
     changes = [
         {}, {"radius_scale": 0.1}, {"radius_scale": 0.35}, {"zeta": 1}, {"zeta": 3},
@@ -182,7 +182,7 @@ def run_settings(X, y, groups):
 
 
 def run_cv(X, y, groups):
-    """Ten folds for every model and classical QEq; the ten molecules with the largest errors."""
+    """Cross-validate every model and classical QEq in ten folds; list the largest errors."""
     rows = []
     for name, (sparsifier, response) in SETTINGS.items():
         model = pipeline(sparsifier=sparsifier, response=response)
@@ -201,7 +201,7 @@ def run_cv(X, y, groups):
 
 
 def worst(X, truth, predicted, n=10):
-    """The molecules with the largest errors of the dipole vector, and their motifs."""
+    """List the molecules with the largest errors of the dipole vector, and their motifs."""
     error = DEBYE * np.linalg.norm(predicted - truth, axis=1)
     share = error**2 / np.sum(error**2)
     rows = []
@@ -221,7 +221,7 @@ def worst(X, truth, predicted, n=10):
 
 
 def motif(atoms):
-    """Motifs of a molecule: several fragments, nitro groups, groups with a formal charge."""
+    """Name the motifs of a molecule: several fragments, nitro groups, formally charged groups."""
     first, second = neighbor_list("ij", atoms, natural_cutoffs(atoms, mult=1.15))
     bonds = [second[first == i] for i in range(len(atoms))]
     graph = csr_matrix((np.ones(len(first)), (first, second)), shape=(len(atoms),) * 2)
@@ -237,7 +237,7 @@ def motif(atoms):
 
 
 def run_learning_curve(X, y, groups):
-    """MAE against the number of training molecules, on five of ten folds."""
+    """Compute the MAE for several numbers of training molecules, in five of ten folds."""
     rows, curve = [], []
     store = Store("learning_curve")
     for n in (100, 200, 400, 800, None):
@@ -268,7 +268,7 @@ def run_learning_curve(X, y, groups):
 
 
 def run_multitask(X, y, groups):
-    """Norms of dipoles with and without charges, and dipole vectors, in the same folds."""
+    """Train on dipole norms, with and without charges, and on dipole vectors, in the same folds."""
     magnitude = {"kqeqregressor__sigma_dipole_magnitude": [0.0005, 0.002]}
     charges = {"kqeqregressor__sigma_charges": [0.01, 0.03]}
     both = {"kqeqregressor__sigma_dipole_magnitude": [0.001], **charges}

@@ -3,10 +3,10 @@
     python benchmarks/repicked.py --data molecules.xyz
 
 The data are dipoles of molecules, in five folds by molecule, with double SOAP, n_max 8, l_max 6.
-The script compares two held-out errors: with one sparse set selected from all molecules, and with
-a sparse set selected from the training molecules of each fold. Each error is the least of all
-values of the noise. The table has geometric means over three random subsets of the molecules, and
-is written to ``results/repicked.csv``.
+The script compares two held-out errors. For the first, a single sparse set is selected from all
+molecules. For the second, a sparse set is selected from the training molecules of each fold. Each
+error is the lowest one over all values of the noise. The table has geometric means over three
+random subsets of the molecules, and is written to ``results/repicked.csv``.
 """
 
 import argparse
@@ -27,7 +27,7 @@ DRAWS = 3
 
 
 def errors(X, D, n_points):
-    """Least error and best noise with a sparse set of all molecules, and with one per fold."""
+    """Lowest error and best noise: for a sparse set from all molecules, and for one per fold."""
     options = {"sigmas": SIGMAS, "cv": KFold(5, shuffle=True, random_state=0), "scoring": "rmse"}
     soap = SOAPFeaturizer(r_cut=DOUBLE, n_max=N_MAX, l_max=L_MAX)
     sparse = CURSparsifier(n_points=n_points)

@@ -1,4 +1,4 @@
-"""A table of published numbers and of the numbers that skqeq reproduces.
+"""Write a table of published results and of the same results computed with skqeq.
 
     python benchmarks/reproductions.py
 
@@ -49,24 +49,24 @@ def madelung(accuracy):
 
 
 def learning_curve():
-    """Errors with the two largest training sets, and the numbers of molecules."""
+    """Errors for the two largest training sets, and their numbers of molecules."""
     return ", ".join(f"{r['mae']} ({r['molecules']})" for r in table("learning_curve")[-2:])
 
 
 def chains(model):
-    """Errors of the dipoles of each kind of chain, D."""
+    """Errors of the dipoles for each kind of chain, D."""
     errors = table("flow_chains_errors")
     return ", ".join(f"{float(r[f'{model} MAE']):.1f} ({r['chain']})" for r in errors[:-1])
 
 
 def water(model, *columns):
-    """Errors of a model of 1500 water clusters."""
+    """Errors of a model that was trained on 1500 water clusters."""
     errors = row("water", model=model, structures="1500")
     return ", ".join(errors[column] for column in columns)
 
 
 def field_errors(model):
-    """Root mean square error of the change of energy in a field, by charge state; meV."""
+    """RMS error of the energy change in an external field, for each charge state; meV."""
     rows = table("water_curves")
     parts = []
     for charge, state in STATES.items():
@@ -85,7 +85,7 @@ def field_errors(model):
 
 
 def multitask(*names):
-    """Errors of models with different training targets, D."""
+    """Errors of models that were trained on different targets, D."""
     return " → ".join(row("multitask", **{"trained on": name})["mae"] for name in names)
 
 

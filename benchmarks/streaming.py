@@ -1,4 +1,4 @@
-"""Fits to structures that are read from a file: time and memory against their number.
+"""Time and memory of fits to structures that are read from a file, against their number.
 
     python benchmarks/streaming.py [--data molecules.xyz] [--sizes 1000 5000 20000]
 
@@ -6,10 +6,11 @@ The molecules of `--data`, or the bundled ones, and rattled copies of them are w
 extended XYZ file. Molecules with fluorine are left out, because a thousand molecules have too few
 fluorine atoms for a thousand sparse points. The models are fitted to dipoles, with double SOAP,
 n_max 8, l_max 6, and 1000 points per element. Every size runs in a new process, so that the peak
-memory of the process is that of the fit. The floor is that of ``fit_predict.py``, measured on a
-sample of the structures; it does not include reading them. The column *sustained* is the ratio to a
-floor whose matrix products have the mean rate of ten seconds. The sparse set is selected from a
-limited number of environments. The table is printed and written to ``results/streaming.csv``.
+memory of the process is that of the fit. The floor is the time of the work that cannot be avoided,
+as in ``fit_predict.py``. It is measured for a sample of the structures, and does not include
+reading them. The column *sustained* is the ratio to another floor, for which the rate of matrix
+products is the mean over ten seconds. The sparse set is selected from a limited number of
+environments. The table is printed and written to ``results/streaming.csv``.
 """
 
 import argparse
@@ -55,7 +56,7 @@ def write(path, data, n):
 
 
 def fit(path, n, n_jobs):
-    """Fit to the first n structures of a file; return the figures of this process."""
+    """Fit to the first n structures of a file; return the measurements of this process."""
     X = open_structures(path)[:n]
     start = time.perf_counter()
     y = targets_from_atoms(X, ["dipole"])["dipole"]
@@ -76,10 +77,10 @@ def fit(path, n, n_jobs):
 
 
 def floor(path, n, points):
-    """Parts of the floor: seconds of the descriptors, flops, and two rates of matrix products.
+    """Parts of the floor: time of the descriptors, flops, and two rates of matrix products.
 
-    The descriptors are timed on a sample and scaled to all atoms. The rates, in flops per second,
-    are the best of a few products, and the mean of ten seconds.
+    The descriptors are timed for a sample, and the time is scaled to all atoms. The two rates, in
+    flops per second, are the highest rate of a few products and the mean rate over ten seconds.
     """
     X = open_structures(path)[:n]
     sample = list(X[np.random.default_rng(0).permutation(n)[:SAMPLE]])

@@ -1,10 +1,10 @@
-"""Structures of any size for benchmarks: water, two ionic crystals, a drop of water, a ball.
+"""Structures of any size for benchmarks: water, two ionic crystals, a drop of water, a ball of ZnO.
 
     python benchmarks/systems.py
 
-prints for each structure the requested and the actual number of atoms, the edges, the density and
-the shortest distances. The structures are not equilibrated. Their densities are those of the real
-substances, and their shortest distances are close to the real ones. The same arguments always give
+For each structure, the script prints the requested and the actual number of atoms, the edges, the
+density and the shortest distances. The structures are not equilibrated. Their densities are those
+of the real substances, and their shortest distances are realistic. The same arguments always give
 the same structure.
 """
 
@@ -22,7 +22,7 @@ SHORTEST_CONTACT = 1.6  # Angstrom, between atoms of different molecules
 
 
 def repeats(edges, atoms_per_cell, n_atoms):
-    """Numbers of repeats of a cell that give about `n_atoms` atoms in nearly a cube."""
+    """How often to repeat a cell along each axis to get about `n_atoms` atoms in nearly a cube."""
     edges = np.asarray(edges, float)
     edge = (n_atoms / atoms_per_cell * edges.prod()) ** (1 / 3)
     candidates = [range(max(1, int(edge / a) - 1), int(edge / a) + 3) for a in edges]
@@ -36,7 +36,7 @@ def repeats(edges, atoms_per_cell, n_atoms):
 
 
 def rattled_crystal(cell, n_atoms, seed):
-    """A supercell with normal displacements of 0.05 Angstrom along each axis."""
+    """A supercell with random normal displacements of 0.05 Angstrom along each axis."""
     atoms = cell * repeats(cell.cell.lengths(), len(cell), n_atoms)
     atoms.positions += np.random.default_rng(seed).normal(scale=0.05, size=(len(atoms), 3))
     return atoms
@@ -61,10 +61,10 @@ def zno(n_atoms, seed=0):
 
 
 def water(n_atoms, seed=0):
-    """Periodic water at 1 g/cm^3; the atoms of each molecule are contiguous (O, H, H) and whole.
+    """Periodic water at 1 g/cm^3; each molecule is whole, and its atoms are contiguous (O, H, H).
 
-    The molecules are placed near the points of a cubic lattice with random rotations. A molecule
-    that is too close to another one gets a new rotation, until there are no such contacts.
+    The molecules are placed near the points of a cubic lattice, with random rotations. If two
+    molecules are too close, one of them gets a new random rotation, until no two are too close.
     """
     rng = np.random.default_rng(seed)
     counts = np.array(repeats([WATER_SITE] * 3, 3, n_atoms))
@@ -84,7 +84,8 @@ def water(n_atoms, seed=0):
         pairs = pairs[pairs[:, 0] != pairs[:, 1]]
         if len(pairs) == 0:
             break
-        # Only one of the two, at random, so that no contact recurs with the same fixed molecule.
+        # Rotate one of the two molecules, chosen at random. If always the same one were rotated,
+        # some contacts could never be removed.
         turn = np.unique(np.where(rng.random(len(pairs)) < 0.5, pairs[:, 0], pairs[:, 1]))
     else:
         raise RuntimeError(f"{len(pairs)} pairs of molecules are still too close")
@@ -94,7 +95,8 @@ def water(n_atoms, seed=0):
 def droplet(n_atoms, seed=0):
     """The `n_atoms // 3` molecules of a box of water that are closest to its centre; no cell."""
     n_molecules = n_atoms // 3
-    # The cube around a sphere has 6 / pi times its volume. Add a layer of molecules on each side.
+    # The cube around a sphere has 6 / pi times the volume of the sphere. Add a layer of molecules
+    # on each side.
     n_box = ((6 / np.pi * n_molecules) ** (1 / 3) + 2) ** 3
     box = water(3 * int(n_box), seed)
     centre = box.cell.lengths() / 2
@@ -105,7 +107,7 @@ def droplet(n_atoms, seed=0):
 
 
 def zno_ball(n_atoms, seed=0):
-    """The `n_atoms // 2` atoms of each element of wurtzite closest to a point, without a cell."""
+    """The `n_atoms // 2` zinc and oxygen atoms of wurtzite that are closest to a point; no cell."""
     bulk = zno(3 * n_atoms + 200, seed)
     distance = np.linalg.norm(bulk.positions - bulk.cell.lengths() / 2, axis=1)
     nearest = [
@@ -135,7 +137,7 @@ def shortest(atoms, first, second):
 
 
 def describe(name, n_atoms):
-    """One line about a structure; distances in Angstrom, in water between different molecules."""
+    """One line about a structure; in water, distances are those between different molecules."""
     start = time.perf_counter()
     atoms = SYSTEMS[name](n_atoms)
     seconds = time.perf_counter() - start

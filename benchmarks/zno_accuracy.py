@@ -4,10 +4,10 @@
 
 DATA is an extended XYZ file of ZnO nanoparticles or crystals with ``REF_energy``, ``REF_forces``,
 ``REF_charges`` (Hirshfeld) and ``group``. The models are trained on energies and forces only. Their
-charges are compared with the Hirshfeld charges, which are not in training. All structures of a
-group are in the same fold, and the sparse set is selected from the training structures of each
-fold. The predictions of a fold are stored in ``./zno_folds`` and not computed again. With
-``--only`` several processes can compute different folds.
+charges are compared with the Hirshfeld charges, which are not used for training. All structures of
+a group are in the same fold, and the sparse set is selected from the training structures of each
+fold. The predictions of a fold are stored in ``./zno_folds``, and are not computed again. With
+``--only``, several processes can compute different folds.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def run_fold(X, y, train, test, path):
     """Fit to one fold, predict its test structures, and store the predictions."""
     start = time.perf_counter()
     with warnings.catch_warnings():
-        # A few steps reduce the loss to within a part in a thousand of its minimum.
+        # After a few steps, the loss is within 0.1 % of its minimum.
         warnings.filterwarnings("ignore", message="gauss_newton stopped")
         model = pipeline().fit([X[i] for i in train], y[["energy", "forces"]][train])
     seconds = time.perf_counter() - start
@@ -70,7 +70,7 @@ def run_fold(X, y, train, test, path):
 
 
 def errors(X, y, folds):
-    """Table of errors of all structures; and atomic numbers, labelled and predicted charges."""
+    """Return a table of errors, the atomic numbers, and the labelled and predicted charges."""
     rows, charges = [], []
     pooled = {"energy": [], "baseline": [], "forces": []}
     for k, (train, test) in enumerate(folds):

@@ -1,13 +1,13 @@
-"""Energy conservation of a trained model: ten picoseconds of a particle of zinc oxide.
+"""Energy conservation of trained models in ten picoseconds of dynamics of a zinc oxide particle.
 
     python benchmarks/zno_dynamics.py [--picoseconds 10]
 
-Two models are trained on energies and forces of clusters of 20 to 60 atoms in a potential of rigid
-ions. They differ in the cutoff of the descriptor: with DScribe's hard cutoff the weight of a
-neighbour jumps to zero, with ``cutoff_width`` it decreases smoothly. Each model then moves a
-particle of 200 atoms at constant energy, starting at 300 K. The runs are written to
-``benchmarks/results/zno_dynamics.csv``, the drifts and the errors of energies and forces to
-``zno_dynamics_drift.csv``.
+Two models are trained on energies and forces of clusters of 20 to 60 atoms. The labels come from a
+potential of rigid ions. The models differ in the cutoff of the descriptor. With DScribe's sharp
+cutoff the weight of a neighbour jumps to zero; with ``cutoff_width`` it decreases smoothly. With
+each model, a particle of 200 atoms then moves at constant energy, starting at 300 K. The runs are
+written to ``benchmarks/results/zno_dynamics.csv``. The energy drifts, and the errors of energies
+and forces, are written to ``zno_dynamics_drift.csv``.
 """
 
 import argparse
@@ -43,18 +43,19 @@ EDGES = {"DScribe's edge": None, "smooth edge": 1.5}  # name: cutoff_width, Angs
 # Number of pairs of ions, and length of the cluster along the c axis relative to its width.
 SHAPES = [(10, 1.0), (12, 1.5), (15, 0.7), (18, 1.0), (22, 1.5), (26, 0.7), (30, 1.0)]
 SAMPLES = 6  # snapshots of every shape
-# Weak labels of the charges. They decide the sign, and a fit that starts from them takes few steps.
+# Charge labels with a small weight. They determine which element is positive, and a fit that starts
+# from them takes few steps.
 BIAS = {"Zn": 1.0, "O": -1.0}  # e
 STEP = 2.0  # fs
 RESULTS = Path(__file__).parent / "results"
 
 
 class RigidIons(Calculator):
-    """Charges of 1 e and -1 e, and exponential repulsion of oxygen by both elements.
+    """Charges of 1 e and -1 e, and an exponential repulsion of Zn-O and O-O pairs.
 
-    ``E = sum_(i<j) k_e q_i q_j / r + A exp(-r / rho)``, without a cell. The parameters are made up.
-    They give bonds of 2 Angstrom, as in zinc oxide, and relaxed clusters in which most ions have
-    three or four neighbours, as in and near the surface of wurtzite.
+    The energy is ``E = sum_(i<j) k_e q_i q_j / r + A exp(-r / rho)``, for structures without a
+    cell. The parameters are made up. They give bonds of 2 Angstrom, as in zinc oxide. In relaxed
+    clusters most ions have three or four neighbours, as in wurtzite and at its surface.
     """
 
     implemented_properties = ["energy", "forces"]
@@ -79,9 +80,10 @@ class RigidIons(Calculator):
 
 
 def cluster(n_pairs, elongation):
-    """The pairs of ions of wurtzite closest to a point, relaxed in the potential.
+    """The pairs of ions in wurtzite that are closest to a point, relaxed in the potential.
 
-    A pair consists of two ions bonded along c, so that every cluster is neutral.
+    A pair consists of a zinc and an oxygen ion that are bonded along c, so that every cluster is
+    neutral.
     """
     crystal = bulk("ZnO", "wurtzite", a=3.25, c=5.21, u=0.382) * (12, 12, 8)
     first = crystal.positions[crystal.symbols == "Zn"]
@@ -104,7 +106,7 @@ def thermostat(atoms, temperature, seed):
 
 
 def samples(disable=False):
-    """Snapshots of clusters of all shapes at 600 K, 200 fs apart; with energies and forces."""
+    """Snapshots of clusters of all shapes at 600 K, every 200 fs, with energies and forces."""
     X = []
     for seed, shape in enumerate(tqdm(SHAPES, desc="clusters", disable=disable)):
         atoms = cluster(*shape)
@@ -121,7 +123,7 @@ def samples(disable=False):
 
 
 def particle():
-    """A particle of 200 atoms, with momenta, after 2 ps at 300 K."""
+    """A particle of 200 atoms with momenta, after 2 ps at 300 K."""
     atoms = cluster(100, 1.0)
     with thermostat(atoms, 300, seed=0) as run:
         run.run(1000)
@@ -153,7 +155,7 @@ def errors(model, X, y):
 
 
 def dynamics(model, atoms, picoseconds, disable=False):
-    """A run at constant energy, recorded every 10 fs.
+    """Run dynamics at constant energy, and return records every 10 fs.
 
     The columns are time (ps), change of the total energy (meV/atom), and temperature (K).
     """
@@ -176,7 +178,7 @@ def dynamics(model, atoms, picoseconds, disable=False):
 
 
 def drift(records):
-    """Change of the total energy over a run by a linear fit, and its scatter; meV/atom."""
+    """Energy drift over a run, from a linear fit, and scatter of the energy; meV/atom."""
     time, energy = records[:, 0], records[:, 1]
     line = np.polyfit(time, energy, 1)
     return line[0] * np.ptp(time), np.std(energy - np.polyval(line, time))
@@ -191,7 +193,7 @@ def write(path, rows):
 
 
 def read():
-    """The recorded runs: the arrays that `dynamics` returned, by cutoff."""
+    """Read the recorded runs: for each cutoff, the array that `dynamics` returned."""
     with open(RESULTS / "zno_dynamics.csv", newline="") as file:
         rows = list(csv.reader(file))[1:]
     return {
@@ -211,7 +213,7 @@ def main():
     run, summary = [], []
     for edge, width in EDGES.items():
         begin = time.perf_counter()
-        # The last snapshot of every shape is held out for the errors.
+        # The last snapshot of every shape is not used for training; it gives the errors.
         model = trained([X[i] for i in np.flatnonzero(~test)], y[~test], width)
         energy, forces = errors(model, [X[i] for i in np.flatnonzero(test)], y[test])
         print(f"{edge}: trained in {time.perf_counter() - begin:.0f} s", flush=True)

@@ -3,7 +3,7 @@ A water cluster in a strong field
 =================================
 
 This example runs dynamics of neutral clusters in a field of 0.2 V/Å along z, between walls 60 Å
-apart. In reality the molecules align with the field and hardly exchange charge. With charge
+apart. In reality the molecules align with the field and exchange almost no charge. With charge
 equilibration, charge flows through the cluster, and the field pulls the charged molecules away.
 With `skqeq.ChargeFlow` the charges of the molecules stay much smaller.
 """

@@ -62,8 +62,8 @@ axes[0].legend(frameon=False)
 # Charge moved by the field
 # -------------------------
 # The figure shows the change of the charge of each molecule between zero field and 0.2 V/Å. In the
-# reference, molecules polarise but exchange hardly any charge. In charge equilibration, charge
-# flows from one end of the cluster to the other, as through a piece of metal.
+# reference, molecules polarise but exchange almost no charge. In charge equilibration, charge flows
+# from one end of the cluster to the other, as through a piece of metal.
 fig, ax = plt.subplots(figsize=(4.8, 4.4), layout="constrained")
 for name, color in MODELS.items():
     truth, predicted = [], []

@@ -1,8 +1,8 @@
 """Kernel charge equilibration with scikit-learn estimators.
 
-A sparse Gaussian process predicts each atom's electronegativity from its surroundings; charges
-follow by minimising an electrostatic energy, so that they conserve the total charge, act over
-any distance and answer to a field.
+A sparse Gaussian process predicts the electronegativity of each atom from its neighbourhood. The
+charges minimise an electrostatic energy. They therefore conserve the total charge, interact over
+any distance, and respond to an electric field.
 
 Units: eV, Angstrom, e, V/Angstrom; dipoles in e*Angstrom.
 """

@@ -1,4 +1,4 @@
-"""An HTML page with a viewer of structures and a map of their properties. Needs chemiscope."""
+"""An HTML page with a viewer of structures and a map of their properties; needs chemiscope."""
 
 from __future__ import annotations
 
@@ -68,12 +68,16 @@ def explore(
 ) -> Path:
     """Write an HTML page with structures, coloured by charge, and a map of their properties.
 
-    The page works in any browser, without a network. The map has one point for each structure, by
-    default at the first two principal components of its mean features, so that structures which
-    are similar to the model are close together. Axes and colours can be changed on the page. They
-    can show size and total charge, the norm of the dipole of molecules, its error if all
-    structures carry a dipole, the energy per atom if the model was trained on energies, and
-    `properties`.
+    The page works in any browser, without a network. The map has one point for each structure. By
+    default the axes are the first two principal components of the mean features of a structure, so
+    that structures with similar features are close together. Axes and colours can be changed on the
+    page to show:
+
+    - the number of atoms and the total charge;
+    - the norm of the dipole, if all structures are molecules;
+    - the error of the dipole, if all structures also have a label of the dipole;
+    - the energy per atom, if the model was trained on energies;
+    - `properties`.
 
     Parameters
     ----------
@@ -84,7 +88,7 @@ def explore(
     path : str or path, default="explore.html"
         File of the page; an existing file is replaced.
     properties : dict of {str: array-like of shape (n,)}, default=None
-        Additional properties by name: one number or string per structure.
+        Additional properties: a dict from names to one number or string per structure.
     title : str, default="skqeq"
         Title of the page.
 
@@ -127,7 +131,7 @@ def explore(
         if len(values) != len(structures):
             raise ValueError(f"{len(values)} values of {name!r} for {len(structures)} structures")
         of_structures[name] = _property(values)
-    # White is zero: the scale is symmetric, and not empty if there are no charges.
+    # A symmetric scale, so that white is zero. It must not be empty if all charges are zero.
     largest = float(np.abs(of_atoms["charge"]["values"]).max()) or 1.0
     limits = {"min": -largest, "max": largest}
     colors = {"property": "charge", "palette": "bwr", "transform": "linear", **limits}
@@ -157,7 +161,7 @@ def explore(
 
 
 def _predicted(structures, checked, model):
-    """Predicted properties of structures and of atoms, in the format of chemiscope."""
+    """Predicted properties of structures and atoms, in the format of chemiscope."""
     transformer, last = unwrap(model)
     X = transformer(structures)
     sizes = np.array([len(s) for s in checked])
@@ -187,18 +191,19 @@ def _predicted(structures, checked, model):
 
 
 def _labels(structures):
-    """Reference dipoles (n, 3) if all structures carry one, else None."""
+    """Labels of dipoles (n, 3) if all structures have one, else None."""
     try:
         labels = targets_from_atoms(structures, ["dipole"])["dipole"]
-    except ValueError:  # no structure carries a dipole
+    except ValueError:  # no structure has a label
         return None
     return labels if np.isfinite(labels).all() else None
 
 
 def _principal(X, checked):
-    """First two principal components of the mean features, or of compositions without features.
+    """First two principal components of the mean features of every structure.
 
-    Shape (n_structures, 2), or (n_structures, 1) if there are fewer structures or features.
+    Models without features use compositions instead. The shape is (n_structures, 2), or
+    (n_structures, 1) if there are too few structures or features.
     """
     if isinstance(X, StructureFeatures):
         means = np.concatenate([_means(block) for _, block in X.blocks()])
@@ -210,7 +215,7 @@ def _principal(X, checked):
 
 
 def _means(block):
-    """Mean over the atoms of every structure: (n_structures, n_features)."""
+    """Mean features of the atoms of every structure: (n_structures, n_features)."""
     sizes = np.diff(block.offsets)
     return block.contract(np.repeat(np.diag(1.0 / sizes), sizes, axis=1))
 

@@ -1,9 +1,13 @@
-"""One budget for all memory that serves only to save recomputation.
+"""One budget for all results that are stored only to avoid computing them again.
 
-Several kinds of results are kept for later steps: descriptors of structures, structures that were
-read from a file, rows of a fit, and rows of a cross-validation. Together they must fit into one
-number of bytes per process. Rows and structures *claim* memory, and hold it until they release it.
-Descriptors fill the rest, and are dropped when more memory is claimed.
+Several kinds of results are stored for later steps: descriptors of structures, structures that were
+read from a file, rows of a fit, and rows of a cross-validation. Their total size must stay below
+one limit, in bytes, per process. Rows and structures *claim* memory until they release it.
+Descriptors use the remaining memory, and are deleted when more memory is claimed.
+
+Memory is claimed by ``structures/_collection.py``, ``models/_derivative_rows.py`` and
+``models/_cv_stream.py``; ``features/_cache.py`` stores descriptors in the rest, and
+``models/_workers.py`` divides the budget among worker processes.
 """
 
 from __future__ import annotations
@@ -22,19 +26,19 @@ VARIABLE = "SKQEQ_MEMORY"
 
 
 class MemoryBudget:
-    """A number of bytes that several owners of arrays share.
+    """A limit, in bytes, for the total size of arrays that different objects store.
 
     Parameters
     ----------
     limit : int
-        Bytes that all arrays together may take.
+        Largest total size of all arrays, bytes.
 
     Attributes
     ----------
     limit : int
-        As given, or as changed by `set_limit`.
+        The limit, which `set_limit` can change.
     claimed : int
-        Bytes that are claimed at present.
+        Number of bytes that are currently claimed.
     """
 
     def __init__(self, limit: int) -> None:
@@ -44,21 +48,22 @@ class MemoryBudget:
 
     @property
     def available(self) -> int:
-        """Bytes that are not claimed; descriptors may fill them."""
+        """Number of bytes that are not claimed; descriptors may use them."""
         return max(0, self.limit - self.claimed)
 
     def claim(self, n_bytes: int) -> bool:
-        """Claim memory if enough is available. Descriptors are dropped to make room.
+        """Claim memory if enough is available; descriptors that no longer fit are deleted.
 
         Parameters
         ----------
         n_bytes : int
-            Size of the arrays to be kept.
+            Size of the arrays that the caller wants to store.
 
         Returns
         -------
         granted : bool
-            True if the memory is claimed; `release` it later. False if there is not enough.
+            True if the memory was claimed; it must be released later. False if there was not
+            enough memory.
         """
         with self._lock:
             if n_bytes > self.available:
@@ -73,23 +78,23 @@ class MemoryBudget:
         Parameters
         ----------
         n_bytes : int
-            The number that was claimed.
+            Number of bytes that were claimed.
         """
         with self._lock:
             self.claimed -= n_bytes
 
     def reservation(self) -> Reservation:
-        """Claims that end with the life of their owner, see `Reservation`."""
+        """Make a `Reservation`, whose claims end when its owner is deleted."""
         return Reservation(self)
 
     def set_limit(self, limit: int) -> None:
-        """Change the limit. Descriptors that do not fit are dropped; claims remain valid."""
+        """Change the limit. Descriptors that no longer fit are deleted; claims remain valid."""
         self.limit = limit
         self._notify()
 
     @contextmanager
     def limited(self, limit: int) -> Iterator[None]:
-        """A context manager that sets another limit for a while."""
+        """A context manager that sets another limit temporarily."""
         before = self.limit
         self.set_limit(limit)
         try:
@@ -102,7 +107,7 @@ class MemoryBudget:
         return Share(self.available // n_jobs)
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Call `listener` whenever less may be available, for a store to shrink."""
+        """Call `listener` whenever less memory may be available, so that a cache can shrink."""
         self._listeners.append(listener)
 
     def _notify(self):
@@ -113,8 +118,8 @@ class MemoryBudget:
 class Reservation:
     """Claims of one owner, which are released when the owner is garbage-collected.
 
-    The owner of arrays makes a reservation and keeps it as an attribute. If a fit fails or is
-    interrupted, its memory is available again for the next one.
+    An object that stores arrays makes a reservation and holds it as an attribute. If a fit fails or
+    is interrupted, its memory is therefore available for the next fit.
 
     Parameters
     ----------
@@ -132,12 +137,13 @@ class Reservation:
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget, self._sizes = budget, [0]
-        # The list, not self: a finalizer that refers to its object would keep it alive.
+        # The finalizer gets the list and not self, because a reference to self would prevent
+        # garbage collection.
         self._finalizer = finalize(self, _release, budget, self._sizes)
 
     @property
     def n_bytes(self) -> int:
-        """Bytes that are claimed at present."""
+        """Number of bytes that are currently claimed."""
         return self._sizes[0]
 
     def claim(self, n_bytes: int) -> bool:
@@ -152,7 +158,7 @@ class Reservation:
         _release(self._budget, self._sizes)
 
     def __reduce__(self):
-        # A copy, for instance in another process, starts without claims.
+        # A copy, for example in another process, starts without claims.
         return _empty_reservation, ()
 
 
@@ -166,12 +172,12 @@ def _release(budget, sizes):
 
 
 class Share:
-    """The part of a budget that one worker process may use. It is sent to the worker with a task.
+    """The part of a budget that one worker process may use; it is sent to the worker with a task.
 
     Parameters
     ----------
     n_bytes : int
-        Bytes per worker.
+        Number of bytes per worker.
     """
 
     def __init__(self, n_bytes: int) -> None:
@@ -181,28 +187,28 @@ class Share:
     def apply(self) -> None:
         """Make this share the budget of the current process, if it is a worker on this machine.
 
-        A worker that is a thread uses the budget of its process. A worker on another machine keeps
-        its own budget, because it does not compete with the parent for memory.
+        A worker that is a thread of the parent process shares the parent's budget. The budget of a
+        worker on another machine does not change, because it does not share memory with the parent.
         """
         if platform.node() == self.machine and os.getpid() != self.process:
             BUDGET.set_limit(self.n_bytes)
 
 
 def set_memory_budget(n_bytes: float) -> None:
-    """Set how much memory this process may use to save recomputation.
+    """Set how much memory this process may use to avoid recomputation.
 
     The budget covers descriptors of structures, structures that were read from a file, rows of fits
-    and rows of cross-validation. The memory that a fit cannot do without, such as the sparse set
-    and one block of features, comes on top. A smaller budget never changes a result; it only takes
-    more time.
+    and rows of cross-validation. It does not include the memory that every fit needs, such as the
+    sparse set and one block of features. A smaller budget does not change any result, but
+    computations take longer.
 
     Parameters
     ----------
     n_bytes : float
-        Bytes, such as ``8e9``; with 0 nothing is kept. The default is 2 GiB, unless the environment
-        variable ``SKQEQ_MEMORY`` holds another number when skqeq is imported. Worker processes
-        of a fit divide what is available in their parent, if they run on the same machine. Each
-        worker process of a search by scikit-learn has the full default.
+        Number of bytes, such as ``8e9``; with 0 nothing is stored. The default is 2 GiB, unless the
+        environment variable ``SKQEQ_MEMORY`` holds another number when skqeq is imported. The
+        worker processes of a fit divide the available memory of their parent among them, if they
+        run on the same machine. Each worker process of a scikit-learn search has the full default.
 
     See Also
     --------
@@ -221,12 +227,12 @@ def set_memory_budget(n_bytes: float) -> None:
 
 
 def get_memory_budget() -> int:
-    """Return how much memory this process may use to save recomputation.
+    """Return how much memory this process may use to avoid recomputation.
 
     Returns
     -------
     n_bytes : int
-        Bytes.
+        Number of bytes.
 
     See Also
     --------
@@ -242,7 +248,7 @@ def get_memory_budget() -> int:
 
 
 def _n_bytes(value, name):
-    """A non-negative number of bytes as an int."""
+    """Check a number of bytes, and convert it to an int."""
     try:
         number = float(value)
     except (TypeError, ValueError):

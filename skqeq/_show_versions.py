@@ -19,7 +19,7 @@ _PACKAGES = (
 def show_versions() -> None:
     """Print the versions of Python, skqeq and its dependencies, and the kernels in use.
 
-    The versions come from the metadata of installed packages, which are not imported.
+    The versions are read from the metadata of the installed packages; no package is imported.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Everything private of scikit-learn that skqeq uses, in one place.
+"""All private names of scikit-learn that skqeq uses.
 
-These names are not part of scikit-learn's public interface and can change in any release. If they
-do, only this file must follow.
+These names are not part of scikit-learn's public interface and can change in any release. Only this
+file must then be adapted.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ __all__ = ["HasMethods", "Interval", "NamedUnion", "StrOptions"]
 
 
 class NamedUnion(FeatureUnion, auto_wrap_output_keys=None):  # type: ignore[call-arg]  # of a mixin without types
-    """A `FeatureUnion` that joins the results of its transformers with their names at hand."""
+    """A `FeatureUnion` that knows the names of its transformers when it joins their results."""
 
     @abstractmethod
     def _join(self, results: dict[str, Any]) -> Any:
-        """The result of the union from those of the transformers by name."""
+        """Join the results; the keys are the names of the transformers."""
 
     def _hstack(self, Xs):
-        # `transform` and `fit_transform` call it in scikit-learn 1.8 and 1.9. `np.hstack`, which it
-        # calls itself, would lose the names.
+        # `transform` and `fit_transform` of scikit-learn 1.8 and 1.9 call this method. The original
+        # method calls `np.hstack`, which would lose the names.
         return self._join(dict(zip([name for name, *_ in self._iter()], Xs)))

@@ -1,25 +1,26 @@
 """The policy for BLAS threads: one thread for small structures, no change for large ones.
 
-NumPy and SciPy each contain a BLAS library with a thread pool of its own. After a product, these
-threads wait actively for the next product, for about 20 ms. If small products alternate between
-both libraries, the waiting threads of one library block the cores for the other, and two threads
-take two to three times as long as one. Products of large structures are faster with all threads.
+NumPy and SciPy each contain a BLAS library with a separate thread pool. After a product, the
+threads wait actively for the next product for about 20 ms. If small products alternate between the
+two libraries, the waiting threads of one library occupy the cores that the other one needs: two
+threads take two to three times as long as one. Products for large structures are faster with all
+threads.
 
 The number of threads is a setting of the whole process. The OpenBLAS libraries of NumPy and SciPy
-cannot limit the threads of a single Python thread: ``openblas_set_num_threads_local`` exists, but
-changes the same global number in their builds. Other Python threads are therefore affected while
-the limit is active. The policy is as follows:
+cannot limit the BLAS threads of a single Python thread: ``openblas_set_num_threads_local`` exists,
+but changes the same global number in their builds. The limit therefore affects other Python threads
+as well. The policy is as follows:
 
-- The limit is active during the linear algebra of one small structure, never longer.
-- If a library already uses one thread, it is not touched. A program that runs skqeq in several
-  Python threads should itself limit BLAS to one thread, by ``OPENBLAS_NUM_THREADS=1`` or
-  `threadpoolctl.threadpool_limits`. Then skqeq changes nothing at all.
+- The limit is active only during the linear algebra of one small structure.
+- If a library already uses one thread, its setting is not changed. A program that runs skqeq in
+  several Python threads should therefore limit BLAS to one thread, with ``OPENBLAS_NUM_THREADS=1``
+  or `threadpoolctl.threadpool_limits`.
 - When the last Python thread leaves the context, the original numbers are restored, also after an
   exception.
-- A number that another Python thread has set in the meantime is not overwritten.
+- If another Python thread has set a number in the meantime, this number is not overwritten.
 
-One case remains: if another Python thread enters a `threadpool_limits` context while the limit is
-active, it takes one thread for the original number, and restores one thread at its end.
+One problem remains. If another Python thread enters a `threadpool_limits` context while the limit
+is active, that context saves one thread as the original number, and restores it at its end.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -33,12 +34,12 @@ SMALL_STRUCTURE = 100
 
 
 class OneBlasThread(AbstractContextManager):
-    """A context in which BLAS uses one thread. Several Python threads can be inside.
+    """A context in which BLAS uses one thread; several Python threads can be in it.
 
     Attributes
     ----------
     depth : int
-        Number of times that the context was entered, less the number of times that it was left.
+        Number of times that the context was entered, minus the number of times that it was left.
     """
 
     def __init__(self):
@@ -73,7 +74,7 @@ class OneBlasThread(AbstractContextManager):
         if self.depth == 0:
             while self._original:
                 library, n_threads = self._original.pop()
-                # Any other number was set by another Python thread, and is valid.
+                # Another Python thread has set any other number, which must not be overwritten.
                 if library.num_threads == 1:
                     library.set_num_threads(n_threads)
 
@@ -87,12 +88,12 @@ def blas_threads_for(structure):
     Parameters
     ----------
     structure : Structure
-        Its number of atoms decides whether BLAS is limited to one thread.
+        BLAS is limited to one thread if the structure is small.
 
     Returns
     -------
     context : context manager
-        It can be nested, and used by several Python threads at the same time.
+        The context can be nested, and several Python threads can use it at the same time.
     """
     return ONE_BLAS_THREAD if len(structure) <= SMALL_STRUCTURE else nullcontext()
 

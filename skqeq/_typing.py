@@ -1,7 +1,8 @@
 """Types of public functions, for type checkers; this module is not imported at run time.
 
-A type is Any where the type of a result depends on values: `predict` returns the form of the
-labels, and the values of a target form an array only if all structures have the same size.
+A type is Any if it depends on values of the arguments. For example, `predict` returns predictions
+in the form of the labels, and the values of a target are an array only if all structures have the
+same size.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ PathType: TypeAlias = str | PathLike[str]
 
 
 class Frame(Protocol):
-    """A Series or a DataFrame of pandas."""
+    """A pandas Series or DataFrame."""
 
     @property
     def iloc(self) -> Any: ...
@@ -42,11 +43,11 @@ class Model(Protocol):
     def predict(self, X: Any, /) -> Any: ...
 
 
-# Type of functions that return the model that they were given.
+# Used by functions that return the model that they were given.
 M = TypeVar("M", bound=Model)
 
-# Structures of a fit or a prediction, but not a single Atoms. `ase.io.read` is typed to return
-# either; ``list(ase.io.iread(path))`` is a list for type checkers as well.
+# Structures of a fit or a prediction; a single Atoms object is not allowed. According to its type,
+# `ase.io.read` may return either; type checkers accept ``list(ase.io.iread(path))``.
 StructureLike: TypeAlias = Atoms | Structure
 StructuresLike: TypeAlias = (
     Sequence[StructureLike] | StructureFeatures | Structures | StructureFile | Array | Frame
@@ -70,10 +71,10 @@ Algorithm: TypeAlias = Literal["gauss_newton", "fixed_point"]
 EnergyNoise: TypeAlias = Literal["per_atom", "per_structure", "sqrt_n"]
 AtomicEnergies: TypeAlias = Literal["fit"] | ByElement
 Metric: TypeAlias = Literal["rmse", "mae", "r2"]
-# Function that takes the values of the elements of a model from a table, and refuses missing ones.
+# Function that looks up the elements of a model in a table, and refuses missing entries.
 Lookup: TypeAlias = Callable[[Array, str], Array]
 
-# Function that returns energies and charges of structures, in place of a model.
+# Function that returns energies and charges of structures, used instead of a model.
 Reference: TypeAlias = Callable[[list[Atoms]], tuple[ArrayLike, Sequence[ArrayLike]]]
 # (X, y), or (X, y, groups) with ``return_groups=True``.
 DataSet: TypeAlias = tuple[Any, ...]

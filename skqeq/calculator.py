@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 __all__ = ["KQEqCalculator", "ProgressBar"]
 
-# Computed only when asked for, because they take several times as long as forces.
+# These are computed only on request, because they take several times as long as forces.
 RESPONSES = ("born_effective_charges", "polarizability")
-NO_CHARGES = "the model is a local energy without charges"
+NO_CHARGES = "the model has local energies, but no charges"
 NO_DIPOLE = (
-    "a dipole moment is not defined along periodic axes; molecules have one, and slabs along an "
-    "open axis that is x, y or z"
+    "a dipole moment is not defined along periodic axes; it is defined for molecules, and for "
+    "slabs along a normal that is x, y or z"
 )
 UNDEFINED = {
-    "stress": "a stress needs periodic axes, and three cell vectors for the volume; "
+    "stress": "a stress needs periodic axes, and three cell vectors that define the volume; "
     "atoms.center(vacuum=10, axis=2) adds the third vector of a slab",
     "charges": NO_CHARGES,
     "dipole": NO_DIPOLE,
@@ -48,12 +48,13 @@ UNDEFINED = {
 
 
 class KQEqCalculator(Calculator):
-    """ASE calculator of a fitted charge model.
+    """ASE calculator for a fitted charge model.
 
-    Energies, forces and stress equal those of `skqeq.predict_energy`, `skqeq.predict_forces` and
-    `skqeq.predict_stress`. Total charge and field are read from ``atoms.info``. Derivatives are
-    computed only if forces, stress, Born charges or the polarisability are requested. For large
-    structures, the iterative solver starts from the charges of the previous geometry.
+    Energies, forces and stress equal the results of `skqeq.predict_energy`, `skqeq.predict_forces`
+    and `skqeq.predict_stress`. The total charge and the electric field are read from
+    ``atoms.info``. Derivatives are computed only if forces, stress, Born charges or the
+    polarisability are requested. For large structures, the iterative solver starts from the charges
+    of the previous geometry.
 
     Parameters
     ----------
@@ -70,16 +71,16 @@ class KQEqCalculator(Calculator):
         - ``dipole`` about the centre of mass, shape (3,), e*Angstrom; NaN along the periodic
           axes of a slab
         - ``forces``, shape (n_atoms, 3), eV/Angstrom
-        - ``stress``, shape (6,), in the sign and order of ASE: xx, yy, zz, yz, xz, xy,
-          eV/Angstrom^3; for a slab, components out of its plane are zero
+        - ``stress``, shape (6,), in the sign convention and the order of ASE: xx, yy, zz, yz, xz,
+          xy, eV/Angstrom^3; for a slab, components out of its plane are zero
         - ``born_effective_charges``, shape (n_atoms, 3, 3), ``d mu_a / d r_jb`` at ``[j, a, b]``
           about the coordinate origin, e; NaN along the periodic axes of a slab
         - ``polarizability``, shape (3, 3), e*Angstrom per V/Angstrom; NaN along the periodic axes
           of a slab
 
-        The last two are there only if ``calc.get_property(name, atoms)`` asked for one of them.
-        ASE cannot write Born effective charges to extended XYZ: use
-        ``write(..., write_results=False)``, or a trajectory file.
+        Born effective charges and polarizability are computed only if
+        ``calc.get_property(name, atoms)`` requests one of them. ASE cannot write Born effective
+        charges to extended XYZ: use ``write(..., write_results=False)``, or a trajectory file.
 
     Notes
     -----
@@ -129,10 +130,10 @@ class KQEqCalculator(Calculator):
         return {"model": model}
 
     def reset(self) -> None:
-        """Forget the last geometry and its results."""
+        """Delete the last geometry and its results."""
         super().reset()
         self._compared: dict[str, Any] | None = None
-        self._last_charges: tuple[Any, Any] = None, None  # with the atomic numbers
+        self._last_charges: tuple[Any, Any] = None, None  # atomic numbers and charges
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """List the changes since the last calculation.
@@ -142,7 +143,7 @@ class KQEqCalculator(Calculator):
         atoms : ase.Atoms
             Structure to compare.
         tol : float, default=1e-15
-            Absolute difference that counts as a change.
+            Largest absolute difference that does not count as a change.
 
         Returns
         -------
@@ -156,10 +157,10 @@ class KQEqCalculator(Calculator):
         return changes
 
     def _state(self, atoms):
-        """Quantities that results depend on and that ASE does not compare."""
+        """Quantities on which results depend, but which ASE does not compare."""
         info = {key: atoms.info.get(key) for key in (*CHARGE_KEYS, "external_field")}
         coef = getattr(unwrap(self.model)[1], "coef_", None)
-        # Deep copies, because Atoms.copy shares the field, which users may change in place.
+        # Deep copies, because users may change the field in place, and Atoms.copy does not copy it.
         return {**deepcopy(info), "masses": atoms.get_masses(), "coef": coef}
 
     def calculate(
@@ -191,6 +192,7 @@ class KQEqCalculator(Calculator):
         gradients = responses or any(name in GRADIENTS for name in properties)
         numbers, charges = self._last_charges
         start = [charges] if np.array_equal(numbers, atoms.numbers) else None
+        # The energy is defined for every structure, so that no structure is refused.
         names = ["forces" if gradients else "energy"]
         [solution] = model.solutions(transformer([atoms]), names, start)
         super().calculate(atoms)
@@ -212,7 +214,7 @@ def _results(solution, gradients, responses):
     structure, energy = solution.structure, solution.energy
     results = {"energy": energy, "free_energy": energy}
     defined = TARGETS["dipole"].defined(structure)
-    # A response without latent fields is that of a local energy, whose charges are all zero.
+    # A response without latent fields belongs to a model of local energies; its charges are zero.
     charged = bool(solution.equilibrium.fields)
     if charged:
         results["charges"] = solution.charges
@@ -269,5 +271,5 @@ class ProgressBar:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        # `dynamics` keeps calling the bar in later runs, and a closed bar ignores updates.
+        # `dynamics` will call the bar in later runs, too; a closed bar ignores updates.
         self.bar.close()

@@ -17,11 +17,11 @@ from ._cli import RESPONSES
 from .targets import TARGETS
 
 TRUST = (
-    "Loading a model file that ends in .skqeq executes no code from it. Other model files are read "
-    "with joblib, which executes code: load only trusted ones."
+    "A model file that ends in .skqeq is safe to load: no code in it is executed. Other model "
+    "files are read with joblib, which can execute code: load only files that you trust."
 )
 STRUCTURES = "any file that ASE reads; FILE@:100 selects the first 100 structures"
-# A selection of names of ase.units, where for example A is the ampere.
+# Not all names of ase.units are allowed: there, for example, A is the ampere.
 UNITS = (
     "Debye", "Bohr", "Ang", "Angstrom", "nm", "eV", "Hartree", "Ha", "Rydberg", "Ry", "kcal", "kJ",
     "mol", "GPa", "C", "m",
@@ -60,16 +60,16 @@ EXAMPLES = {
 }
 LABELS = """\
 Labels are looked up by the name of the target, such as `dipole` or `REF_dipole`, in calculator
-results, columns of atoms and info; --key gives other names. Their units are e*Angstrom for dipole,
-e for charges, eV for energy, eV/Angstrom for forces, and eV/Angstrom^3 for stress; --unit gives
-other units. The total charge of a structure is `charge` or `total_charge` in info."""
+results, columns of atoms and info; use --key for other names. Their units are e*Angstrom for
+dipole, e for charges, eV for energy, eV/Angstrom for forces, and eV/Angstrom^3 for stress; use
+--unit for other units. The total charge of a structure is `charge` or `total_charge` in info."""
 
 RESULTS = """\
 The output is extended xyz with the order, info and cell of the input. Charges and dipoles are
 written as results (`charges`, `dipole`), and charges also as `initial_charges`, which the ASE GUI
 shows. Models that were trained on energies, forces or stress add `energy`, `forces` and, for
-periodic structures, `stress`. Results of the same names in the input are labels; they are renamed
-to `REF_charges` and so on."""
+periodic structures, `stress`. If the input has results with the same names, these are labels; they
+are renamed to `REF_charges` and so on."""
 
 
 def main(argv=None):
@@ -188,8 +188,8 @@ def _add_fit(commands):
     add(
         "--std",
         action="store_true",
-        help="store what `skqeq predict --std` needs for standard deviations; the model file "
-        "becomes larger",
+        help="store the data that `skqeq predict --std` needs for standard deviations; the model "
+        "file becomes larger",
     )
 
 
@@ -207,8 +207,8 @@ def _add_features(parser):
         "--cutoff-width",
         type=float,
         metavar="W",
-        help="width of the shell below the cutoff in which neighbours fade out, Angstrom; without "
-        "it, forces jump when an atom crosses the cutoff",
+        help="width of the shell below the cutoff in which the cutoff function decays, Angstrom; "
+        "without it, forces jump when an atom crosses the cutoff",
     )
     _add_count(parser, "--n-max", soap.n_max, "number of radial functions")
     _add_count(parser, "--l-max", soap.l_max, "largest angular momentum")
@@ -220,8 +220,9 @@ def _add_charge_model(parser):
         "--response",
         choices=list(RESPONSES),
         default="qeq",
-        help="how charges follow from the learned fields: qeq, charge equilibration of all atoms; "
-        "flow, charge flow between neighbours from learned reference charges (default: qeq)",
+        help="how the charges are computed from the learned fields: qeq, charge equilibration of "
+        "all atoms; flow, charge flow between neighbours from learned reference charges (default: "
+        "qeq)",
     )
     meaning = "hardness of all elements, eV/e^2"
     _add_response_number(parser, "--hardness", "hardness", "J", meaning)
@@ -260,8 +261,8 @@ def _add_search(parser):
     add(
         "--group",
         metavar="KEY",
-        help="info key of a group; structures of a group, such as copies of one molecule, are in "
-        "one fold of the search",
+        help="info key that holds the group of a structure; structures of a group, such as copies "
+        "of one molecule, are in one fold of the search",
     )
     add(
         "--folds",
@@ -320,7 +321,7 @@ def _add_evaluate(commands):
         type=int,
         default=10,
         metavar="N",
-        help="number of structures to list, those with the largest errors (default: 10)",
+        help="number of structures with the largest errors to list (default: 10)",
     )
     add("--plot", type=output_file, metavar="parity.png", help="draw a parity plot")
 
@@ -346,7 +347,8 @@ def _add_keys(parser):
         default=[],
         metavar="TARGET=UNIT",
         help="units of labels that are not in e, eV and Angstrom, such as dipole=Debye "
-        f"energy=Hartree forces=Hartree/Bohr; made of numbers and {', '.join(UNITS)}",
+        "energy=Hartree forces=Hartree/Bohr; a unit consists of numbers and "
+        f"{', '.join(UNITS)}",
     )
 
 
@@ -370,7 +372,7 @@ def number(text):
 
 
 def unit(text):
-    """Parse ``target=unit``; the unit becomes a number in e, eV and Angstrom."""
+    """Parse ``target=unit``, and convert the unit to a number in e, eV and Angstrom."""
     target, value = assignment(text)
     sizes = []
     for name in value.split("/"):
@@ -386,7 +388,7 @@ def unit(text):
 
 
 def output_file(text):
-    """Check that a path can be written before a long run starts, and is not a device."""
+    """Check, before a long run starts, that a path is writable and not a device."""
     path = Path(text)
     if path.exists() and not path.is_file():
         raise argparse.ArgumentTypeError(f"{text!r} is not a regular file")

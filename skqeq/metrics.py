@@ -1,4 +1,4 @@
-"""Errors of targets; labels may be missing, and dipole errors are in Debye."""
+"""Errors of predictions; labels may be missing, and errors of dipoles are in Debye."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["dipole_errors", "target_mae", "target_r2", "target_rmse"]
 
-# Relative errors of dipoles with a smaller norm (Debye) are relative to this norm.
+# If the norm of a dipole is smaller than this value (Debye), its error is divided by this value.
 RELATIVE_THRESHOLD = 1.0
 
 
@@ -35,8 +35,8 @@ def target_r2(y_true: Column, y_pred: Column, sample_weight: ArrayLike | None = 
     Returns
     -------
     r2 : float
-        ``1 - sum |error|^2 / sum |y - mean|^2``; NaN with an `UndefinedMetricWarning` for fewer
-        than two labelled structures.
+        ``1 - sum |error|^2 / sum |y - mean|^2``. For fewer than two labelled structures it is NaN,
+        with an `UndefinedMetricWarning`.
 
     Examples
     --------
@@ -124,9 +124,10 @@ def dipole_errors(y_true: ArrayLike, y_pred: ArrayLike) -> dict[str, float]:
     Returns
     -------
     errors : dict of {str: float}
-        ``mae``, ``median`` and ``rmse`` of the norm, in Debye; ``rrmse``, the root mean square of
-        the error of the norm divided by ``max(|mu|, 1 D)``; and for vectors ``vector_mae`` and
-        ``vector_rmse`` of the length of the error vector, in Debye.
+        - ``mae``, ``median`` and ``rmse``: errors of the norm, in Debye;
+        - ``rrmse``: root mean square of the error of the norm divided by ``max(|mu|, 1 D)``;
+        - ``vector_mae`` and ``vector_rmse``, for vectors only: mean and root mean square of the
+          length of the error vector, in Debye.
 
     References
     ----------
@@ -162,12 +163,12 @@ def dipole_errors(y_true: ArrayLike, y_pred: ArrayLike) -> dict[str, float]:
 
 
 def has_label(value):
-    """Whether the label of one structure holds any number: it is neither None nor all NaN."""
+    """Whether the label of one structure has at least one number: it is not None or all NaN."""
     return value is not None and not np.isnan(np.asarray(value, dtype=np.float64)).all()
 
 
 def _as_column(values):
-    """All numbers of arrays of any shape, as one column (n, 1)."""
+    """Concatenate all numbers of arrays of any shape to one column (n, 1)."""
     rows = [np.zeros(0), *(np.ravel(np.asarray(value, dtype=np.float64)) for value in values)]
     return np.concatenate(rows)[:, None]
 

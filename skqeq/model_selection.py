@@ -35,23 +35,23 @@ _METRICS = {"r2": (target_r2, 1.0), "mae": (target_mae, -1.0), "rmse": (target_r
 
 
 class TargetScorer:
-    """Score one target of a model that may predict several.
+    """A scorer for one target of a model that may predict several targets.
 
     Parameters
     ----------
     target : str
-        A column of `skqeq.make_targets` that y holds.
+        A column of y, see `skqeq.make_targets`.
     metric : {"rmse", "mae", "r2"}, default="rmse"
-        Metric in the unit of the target. Errors are negated, because scikit-learn maximises scores.
+        The metric; errors are in the unit of the target. Errors are negated, because scikit-learn
+        maximises scores.
     per_atom : bool, default=False
-        Whether to divide energies by the number of atoms. The R2 of total energies of different
-        compositions is close to 1 even for useless models.
+        Whether to divide energies by the number of atoms. Without the division, the R2 of energies
+        of different compositions is close to 1 even for useless models.
 
     Notes
     -----
-    The scorer raises a ValueError for a fold without any label of the target. `GridSearchCV` hides
-    this error unless it is called with ``error_score="raise"``; `LabelledKFold` makes folds that
-    all have labels.
+    The scorer raises a ValueError if a fold has no label of the target. `GridSearchCV` hides this
+    error unless ``error_score="raise"`` is set. `LabelledKFold` makes folds that all have labels.
 
     Examples
     --------
@@ -93,12 +93,13 @@ class TargetScorer:
         check_defined(labels, structures)
         if self.target not in labels.names:
             raise ValueError(
-                f"no structure of this fold has {self.target}; split with LabelledKFold, or use "
-                'fewer folds, and give the search error_score="raise"'
+                f"no structure of this fold has {self.target}: split with LabelledKFold, or use "
+                'fewer folds. With error_score="raise", a search reports this error'
             )
         function, sign = _METRICS[self.metric]
         weights = check_weights(sample_weight, len(labels.table))
-        # A crystal among molecules has no dipole; with the energy, it is not refused.
+        # The dipole of a crystal is undefined. With the energy among the targets, a crystal among
+        # molecules does not raise an error.
         predicted = predict_targets(estimator, X, with_energy([self.target]))[self.target]
         truth = labels.table[self.target]
         if self.per_atom:
@@ -108,12 +109,12 @@ class TargetScorer:
 
 
 class LabelledKFold(BaseCrossValidator):
-    """K folds with equal numbers of labelled structures, optionally by group.
+    """K folds with equal numbers of labelled structures; groups are not divided.
 
     Parameters
     ----------
     target : str
-        Column of y whose labels are distributed over the folds.
+        Column of y whose labels are distributed evenly over the folds.
     n_splits : int, default=5
         Number of folds.
     shuffle : bool, default=False
@@ -179,8 +180,8 @@ class LabelledKFold(BaseCrossValidator):
         Raises
         ------
         ValueError
-            If y has no column of the target, or if there are fewer labelled structures, or groups
-            with labels, than folds.
+            If y has no column of the target, or if there are more folds than labelled structures
+            (or than groups with labels).
         """
         table, _ = as_table(y)
         names = column_names(table)
@@ -196,7 +197,8 @@ class LabelledKFold(BaseCrossValidator):
         kind = StratifiedKFold if groups is None else StratifiedGroupKFold
         folds = kind(self.n_splits, shuffle=self.shuffle, random_state=self.random_state)
         with warnings.catch_warnings():
-            # scikit-learn warns if fewer structures than folds have no label, which is harmless.
+            # scikit-learn warns if there are fewer unlabelled structures than folds, which is
+            # harmless.
             warnings.filterwarnings("ignore", "The least populated class", UserWarning)
             folds = list(folds.split(np.zeros(len(labelled)), labelled, groups))
         yield from folds

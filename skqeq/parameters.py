@@ -1,6 +1,6 @@
 """Element tables and physical constants, each with its source.
 
-Units throughout the package: eV, Angstrom, e, V/Angstrom; dipoles in e*Angstrom.
+The units of the package are eV, Angstrom, e and V/Angstrom; dipoles are in e*Angstrom.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MAX_ATOMIC_NUMBER = len(chemical_symbols) - 1
 
 @cache
 def _qeq_table():
-    """Columns R (Angstrom) and chi (eV) by atomic number; NaN where QEq has no entry."""
+    """Radius (Angstrom) and chi (eV), indexed by atomic number; NaN for elements without entry."""
     path = files("skqeq") / "_data" / "qeq_parameters.csv"
     with path.open(encoding="utf-8") as lines:
         rows = np.loadtxt(lines, delimiter=",", skiprows=3, usecols=(0, 2, 3))
@@ -48,12 +48,12 @@ def _qeq_table():
 
 
 def qeq_radii() -> Array:
-    """QEq radii.
+    """Atomic radii of QEq.
 
     Returns
     -------
     radii : ndarray of shape (119,)
-        By atomic number, Angstrom; NaN where undefined.
+        Radii indexed by atomic number, Angstrom; NaN for elements without a radius.
 
     References
     ----------
@@ -75,7 +75,7 @@ def qeq_electronegativities() -> Array:
     Returns
     -------
     electronegativities : ndarray of shape (119,)
-        By atomic number, V (eV per elementary charge); NaN where undefined.
+        Indexed by atomic number, V (eV per elementary charge); NaN for elements without a value.
 
     Examples
     --------
@@ -92,7 +92,7 @@ def covalent_radii() -> Array:
     Returns
     -------
     radii : ndarray of shape (119,)
-        By atomic number, Angstrom; NaN where undefined.
+        Radii indexed by atomic number, Angstrom; NaN for elements without a radius.
 
     References
     ----------
@@ -105,18 +105,18 @@ def covalent_radii() -> Array:
     array([0.31, 0.76, 0.66])
     """
     radii = ase_covalent_radii.copy()
-    # The published table ends at curium; ASE fills the rest with a default.
+    # The published table ends at curium; ASE gives all heavier elements a default.
     radii[0] = radii[97:] = np.nan
     return radii
 
 
 def per_element(values: PerElement, name: str, lowest: float = 0.0) -> Array:
-    """Table over atomic numbers from one number, or from a dict by symbol or atomic number.
+    """Make a table indexed by atomic number from one number, or from a dict of elements.
 
     Parameters
     ----------
     values : float or dict of {str or int: float}
-        One number for all elements, or a dict of numbers by element.
+        One number for all elements, or a dict from symbols or atomic numbers to numbers.
     name : str
         Name of the values in error messages.
     lowest : float, default=0.0
@@ -125,12 +125,13 @@ def per_element(values: PerElement, name: str, lowest: float = 0.0) -> Array:
     Returns
     -------
     table : ndarray of shape (119,)
-        Values by atomic number; NaN for elements that are not in the dict.
+        Values indexed by atomic number; NaN for elements that are not in the dict.
 
     Raises
     ------
     ValueError
-        If a key is not an element, or a value is not finite or too small; the message names it.
+        If a key is not an element, or if a value is not finite or is too small. The message names
+        the element.
 
     Examples
     --------
@@ -159,12 +160,13 @@ def radii_table(radii: Radii) -> Array:
     Parameters
     ----------
     radii : {"qeq", "covalent"} or dict of {str or int: float}
-        Name of a table, `qeq_radii` or `covalent_radii`, or radii in Angstrom by element.
+        Name of a table (`qeq_radii` or `covalent_radii`), or a dict from elements to radii in
+        Angstrom.
 
     Returns
     -------
     radii : ndarray of shape (119,)
-        By atomic number, Angstrom; NaN where undefined.
+        Radii indexed by atomic number, Angstrom; NaN for elements without a radius.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Models on disk, in files that are safe to load, have a format number, and are written whole."""
+"""Model files that are safe to load, carry a format number, and are never half written."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ __all__ = ["TRUSTED_TYPES", "load", "save"]
 FORMAT = 6
 
 SUFFIX = ".skqeq"
-# Members of a file of `save`.
+# Names of the files in the zip archive that `save` writes.
 ABOUT, MODEL = "about.json", "model.skops"
-# Member of `MODEL` in which skops describes the object, by types and their content.
+# Name of the file in the skops archive that lists all types.
 SCHEMA = "schema.json"
 PACKAGES = ("skqeq", "numpy", "scipy", "scikit-learn", "dscribe", "ase")
 
-# Types of this package that fitted models contain. Keys are the names in files: they must never
-# change, or existing files could not be read. Values are the names for import. If a type is moved
-# or renamed, replace its value here.
+# Types of this package that fitted models contain. The keys are the names in model files; they must
+# never change, because existing files could then not be read. The values are the names from which
+# the types are imported. If a type is moved or renamed, change its value here.
 TYPES = {
     name: name
     for name in (
@@ -59,9 +59,9 @@ TRUSTED_TYPES = sorted(TYPES)
 
 
 class Persistent:
-    """Write a format version into pickles, and refuse those of another format.
+    """Write a format number into pickles, and refuse pickles with another format number.
 
-    scikit-learn writes its version into pickles of its own estimators only.
+    The version that scikit-learn writes into pickles covers only estimators of scikit-learn.
     """
 
     def __getstate__(self):
@@ -74,10 +74,10 @@ class Persistent:
 
 
 def save(model: Model, path: PathType) -> None:
-    """Write a fitted model to a file from which no code is executed when it is loaded.
+    """Write a fitted model to a file that is safe to load: no code in the file is executed.
 
     The file is a zip archive with the model in the format of skops, a checksum, and the versions of
-    the packages. It replaces an older file only when it is complete.
+    the packages. An existing file is replaced only when the new file is complete.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def save(model: Model, path: PathType) -> None:
     Raises
     ------
     TypeError
-        If the model contains objects of other packages, which `load` would refuse.
+        If the model contains objects of other packages, because `load` would refuse them.
 
     See Also
     --------
@@ -106,14 +106,14 @@ def save(model: Model, path: PathType) -> None:
     ...     skqeq.load(f"{folder}/model.skqeq")
     QEqRegressor()
     """
-    import skops.io  # takes half a second, which is only worth while for those who save models
+    import skops.io  # not at the top, because this import takes half a second
 
     data = _with_names(skops.io.dumps(model), _public_names().get)
     foreign = sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED_TYPES))
     if foreign:
         raise TypeError(
             f"a {type(model).__name__} that holds {', '.join(foreign)} cannot be saved in a way "
-            "that is safe to load; joblib.dump can save it, for readers who trust you"
+            "that is safe to load; joblib.dump can save it, but its files can execute code"
         )
     about = {
         "format": FORMAT,
@@ -126,7 +126,7 @@ def save(model: Model, path: PathType) -> None:
 
 
 def load(path: PathType) -> Any:
-    """Read a model from a file of `save`, without executing code from the file.
+    """Read a model from a file that `save` has written, without executing code from the file.
 
     Parameters
     ----------
@@ -136,8 +136,8 @@ def load(path: PathType) -> Any:
     Returns
     -------
     model : estimator
-        Its predictions are those of the saved model, to the last bit with the same versions of all
-        packages.
+        Its predictions equal those of the saved model; with the same versions of all packages, they
+        are identical to the last bit.
 
     Raises
     ------
@@ -173,20 +173,22 @@ def load(path: PathType) -> Any:
     except OSError:
         raise
     except Exception as error:  # a damaged archive can raise any error
-        raise ValueError(f"{path} is not a file of skqeq.save, or damaged: {error!r}") from error
+        raise ValueError(
+            f"{path} was not written by skqeq.save, or is damaged: {error!r}"
+        ) from error
     _check_format(written, f"the model in {path}")
     if hashlib.sha256(data).hexdigest() != checksum:
-        raise ValueError(f"{path} is damaged: its checksum is that of another model")
+        raise ValueError(f"{path} is damaged: its checksum does not match its content")
     try:
         return skops.io.loads(_with_names(data, TYPES.get), trusted=list(TYPES.values()))
     except UntrustedTypesFoundException as error:
-        raise ValueError(f"{path} was not made by skqeq.save: {error}") from error
+        raise ValueError(f"{path} was not written by skqeq.save: {error}") from error
     except Exception as error:  # a file that was edited by hand can raise any error
         raise ValueError(f"{path} holds no model: {error!r}") from error
 
 
 def _public_names():
-    """Names in files of the types in `TYPES`, by the names that the types have in memory."""
+    """A dict from the current module and name of every type to its name in model files."""
     names = {}
     for name, importable in TYPES.items():
         module, _, attribute = importable.rpartition(".")
@@ -196,10 +198,10 @@ def _public_names():
 
 
 def _with_names(data: bytes, renamed: Callable[[str], str | None]) -> bytes:
-    """A file of skops in which types are renamed, wherever `renamed` returns a new name.
+    """Rename types in a skops file; `renamed` returns the new name of a type, or None.
 
-    skops stores the module in which a type is defined. This module is private, and another one as
-    soon as the type is moved to another file.
+    skops stores the module in which a type is defined. The module is private, and its name changes
+    if the type is moved to another file.
     """
     result = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(result, "w") as target:
@@ -214,7 +216,7 @@ def _with_names(data: bytes, renamed: Callable[[str], str | None]) -> bytes:
 
 
 def _rename(node, renamed):
-    """Rename types in a node of the schema and in all nodes below it, in place."""
+    """Rename types in place, in a node of the schema and in all nodes below it."""
     nodes = [node]
     while nodes:
         node = nodes.pop()
@@ -226,7 +228,7 @@ def _rename(node, renamed):
 
 
 def _check_format(written, name):
-    """Refuse files and pickles of another format."""
+    """Refuse files and pickles with another format number."""
     if written < FORMAT:
         raise ValueError(
             f"{name} was saved in format {written} by an older skqeq, but the installed one reads "
@@ -242,18 +244,20 @@ def _check_format(written, name):
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A context that yields a temporary path, and moves that file to `path` at its end.
+    """A context manager that yields a temporary path, and moves that file to `path` at its end.
 
-    After an exception `path` is unchanged. A process that is killed leaves a hidden file in the
-    same folder, whose name starts with the number of the process.
+    After an exception, `path` is unchanged. A process that is killed leaves a hidden file in the
+    same folder; the name of this file starts with the number of the process.
     """
-    path = path.resolve()  # a symbolic link is kept, and the file that it points to is replaced
-    # The ending stays, because writers choose the format by it.
+    path = path.resolve()  # of a symbolic link, replace the file to which it points
+    # The temporary file has the same ending, because writers choose the format by the ending.
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         yield temporary
         with open(temporary, "r+b") as file:
-            os.fsync(file.fileno())  # or else a crash may leave the new name without the content
+            # The content must be on disk before the file is renamed. Otherwise a crash could lose
+            # both the old and the new file.
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Infrared spectra from the time derivative of the dipole along molecular dynamics."""
+"""Infrared spectra from the time derivative of the dipole in molecular dynamics."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ LIGHT = 2.99792458e-5
 def dipole_derivatives(model: Model, trajectory: StructuresLike) -> Array:
     """Time derivatives of the dipole along a trajectory, ``sum_j Z*_j v_j``.
 
-    Born effective charges Z* times velocities avoid finite differences of dipoles between frames,
-    and do not jump when a molecule is wrapped into the cell.
+    The product of Born effective charges Z* and velocities needs no finite differences of dipoles
+    between frames. It also does not jump when a molecule is wrapped into the cell.
 
     Parameters
     ----------
     model : fitted estimator
         A charge model, a pipeline that ends in one, or a search over either.
     trajectory : sequence of ase.Atoms
-        Frames of molecules or slabs, with velocities, as molecular dynamics of ASE writes them.
+        Frames of molecules or slabs with velocities, as written by ASE's molecular dynamics.
 
     Returns
     -------
     derivatives : ndarray of shape (n_frames, 3)
-        In e*Angstrom/fs; NaN along the periodic axes of a slab. For ions it includes the total
-        charge times the velocity of the centre of mass.
+        In e*Angstrom/fs; NaN along the periodic axes of a slab. For ions, the derivative includes
+        the total charge times the velocity of the centre of mass.
 
     Raises
     ------
     ValueError
-        If no frame has velocities, or a frame has no dipole.
+        If no frame has velocities, or if the dipole of a frame is undefined.
 
     Examples
     --------
@@ -72,19 +72,19 @@ def infrared_spectrum(
 ) -> tuple[Array, Array]:
     """Infrared spectrum: the power spectrum of the time derivative of the dipole.
 
-    In the classical limit the absorption of light is proportional to the Fourier transform of the
-    autocorrelation function of ``dmu/dt`` [1]_, and this is the power spectrum of ``dmu/dt``.
-    Welch's method averages it over segments of the trajectory.
+    In the classical limit, the absorption of light is proportional to the Fourier transform of the
+    autocorrelation function of ``dmu/dt`` [1]_. This Fourier transform is the power spectrum of
+    ``dmu/dt``. It is computed by Welch's method, which averages over segments of the trajectory.
 
     Parameters
     ----------
     derivatives : array-like of shape (n_frames, 3)
         From `dipole_derivatives`, e*Angstrom/fs. Columns of NaN are ignored.
     timestep : float
-        Time between frames, fs. It must be shorter than half of the shortest period: 4 fs are
-        enough for O-H bonds.
+        Time between frames, fs. It must be shorter than half the shortest vibrational period; 4 fs
+        are short enough for O-H bonds.
     resolution : float, default=10.0
-        Distance of two wavenumbers, 1/cm. Segments have a length of ``3.3e4 fs / resolution``.
+        Distance between wavenumbers, 1/cm. Segments have a length of ``3.3e4 fs / resolution``.
 
     Returns
     -------
@@ -96,8 +96,8 @@ def infrared_spectrum(
     Raises
     ------
     ValueError
-        If the trajectory is too short for the resolution, or a component of the derivatives is NaN
-        in some frames only.
+        If the trajectory is too short for the resolution, or if a component of the derivatives is
+        NaN in some frames but not in all.
 
     References
     ----------
@@ -123,13 +123,13 @@ def infrared_spectrum(
     defined = ~np.isnan(derivatives).all(axis=0)
     if not defined.any() or not np.isfinite(derivatives[:, defined]).all():
         raise ValueError("derivatives are NaN in some frames, or in all components")
-    # Sampling rate in frames per cm that light travels: frequencies come out as wavenumbers.
+    # The sampling rate in frames per cm of light path; frequencies are then wavenumbers.
     rate = 1.0 / (timestep * LIGHT)
     length = int(round(rate / resolution))
     if length < 8:
         raise ValueError(
-            f"a resolution of {resolution:g} 1/cm gives segments of {length} frames, and 8 are the "
-            "least: choose a smaller value"
+            f"a resolution of {resolution:g} 1/cm gives segments of {length} frames, but at least "
+            "8 are needed: choose a smaller value"
         )
     if length > len(derivatives):
         raise ValueError(

@@ -1,8 +1,8 @@
 """Physical tests of charge models: dissociation, electric fields, and polarisability.
 
-Most functions take a fitted model, or a function that stands for a reference calculation:
-``reference(structures)`` returns energies, an array of shape (n,) in eV, and charges, a list of n
-arrays in e.
+Most functions take a fitted model or a reference calculation. A reference calculation is a function
+``reference(structures)`` that returns energies and charges: an array of shape (n,) in eV, and a
+list of n arrays in e.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ class FieldResponse(NamedTuple):
     charges : ndarray of shape (n, n_fragments)
         Charges of the fragments, e.
     dipoles : ndarray of shape (n, 3)
-        ``sum_i q_i r_i`` about the coordinate origin, e*Angstrom. For a reference, this is the
-        dipole of its atomic charges, which differs from its true dipole.
+        ``sum_i q_i r_i`` about the coordinate origin, e*Angstrom. For a reference calculation, this
+        is the dipole of the atomic charges, which differs from the true dipole.
 
     Examples
     --------
@@ -109,7 +109,7 @@ class FieldResponse(NamedTuple):
 
 
 def find_fragments(atoms: Atoms, stretch: float = 1.3) -> Array:
-    """Find the fragment of every atom: the connected components of the graph of bonds.
+    """Find fragments: groups of atoms that are connected by bonds.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def fragment_distance(atoms: Atoms, fragments: Array) -> float:
     Returns
     -------
     distance : float
-        Distance, Angstrom; infinite if there is one fragment only.
+        Distance, Angstrom; infinite if there is only one fragment.
 
     Examples
     --------
@@ -228,8 +228,8 @@ def dissociation(
 ) -> Dissociation:
     """Energies and charges of fragments along a dissociation path.
 
-    Separated fragments should carry integer charges. With charge equilibration they do not, as
-    charge moves between distant atoms at no cost.
+    Separated fragments should have integer charges. With charge equilibration they do not, because
+    moving charge between distant atoms costs no energy.
 
     Parameters
     ----------
@@ -325,7 +325,7 @@ def field_response(
 def fragment_charge_error(
     model: Model | Reference, X: Sequence[Atoms], charges: Column, min_distance: float = 6.0
 ) -> float:
-    """Root mean square error of the charges of fragments that are far apart.
+    """Root mean square error of the total charges of fragments that are far apart.
 
     Parameters
     ----------
@@ -334,7 +334,7 @@ def fragment_charge_error(
     X : sequence of ase.Atoms
         Clusters. A cluster with two fragments closer than `min_distance` is left out.
     charges : sequence of array-like of shape (n_atoms,)
-        Reference charges of the atoms, e; None for a structure without.
+        Reference charges of the atoms, e; None for a structure without reference charges.
     min_distance : float, default=6.0
         Shortest distance between atoms of different fragments, Angstrom.
 
@@ -346,7 +346,7 @@ def fragment_charge_error(
     Raises
     ------
     ValueError
-        If the fragments of no structure are far enough apart.
+        If there is no structure whose fragments are far enough apart.
 
     Examples
     --------
@@ -365,7 +365,8 @@ def fragment_charge_error(
         if truth is None:
             continue
         fragments = find_fragments(atoms)
-        # The distance is infinite for one fragment, which has the total charge by construction.
+        # A structure with one fragment (infinite distance) is skipped: its fragment has the total
+        # charge by construction.
         if min_distance <= fragment_distance(atoms, fragments) < np.inf:
             separated.append((atoms, truth, fragments))
     if not separated:
@@ -382,8 +383,8 @@ def polarizability_per_fragment(model: Model, X: Sequence[Atoms]) -> Array:
     """Isotropic polarisability of clusters, divided by the number of fragments.
 
     The polarisability of a molecular cluster is nearly proportional to the number of molecules. The
-    polarisability of a metal is proportional to the cube of the diameter for a sphere, and grows
-    faster for a chain.
+    polarisability of a metallic sphere is proportional to its volume, and that of a metallic chain
+    grows faster than its length.
 
     Parameters
     ----------
@@ -412,7 +413,7 @@ def polarizability_per_fragment(model: Model, X: Sequence[Atoms]) -> Array:
 
 
 def _observe(model, X):
-    """Energies, shape (n,), and list of charges, from a model or a reference."""
+    """Compute energies, shape (n,), and a list of charges with a model or a reference."""
     check_structures(X)
     if hasattr(model, "fit"):
         table = predict_targets(model, X, ["energy", "charges"])

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -46,10 +47,12 @@ GATES = {
 ELEMENTS = [molecule("CH3OH"), molecule("CO2")]
 
 
+@cache
 def _fitted_soap():
     return SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=2).fit(ELEMENTS)
 
 
+@cache
 def _fitted_qeq():
     return QEqRegressor().fit(ELEMENTS, np.zeros((2, 3)))
 
@@ -172,11 +175,11 @@ UNUSABLE = {
     "enormous cell": (lambda: with_cell(1e8, True), r"a cell vector is 1e\+08 Angstrom long"),
     "roomy cell": (
         lambda: Atoms("H2", [[0, 0, 0], [0, 0, 1]], cell=[5e3, 5e3, 5e3], pbc=True),
-        r"takes a space of 5e\+03 x 5e\+03 x 5e\+03 Angstrom",
+        r"extends over 5e\+03 x 5e\+03 x 5e\+03 Angstrom",
     ),
     "enormous drop": (
         lambda: Atoms("H2", [[0, 0, 0], [2e3, 2e3, 2e3]]),
-        r"takes a space of 2e\+03 x 2e\+03 x 2e\+03 Angstrom",
+        r"extends over 2e\+03 x 2e\+03 x 2e\+03 Angstrom",
     ),
     "nan position": (lambda: with_position(np.nan), "atom 1 has position z = nan"),
     "inf position": (lambda: with_position(-np.inf), "atom 1 has position z = -inf"),
@@ -609,7 +612,7 @@ BAD_SOAP_ITEMS = {
     "cutoff text": ({"r_cut": (3.0, "far")}, "r_cut.*far"),
     "no cutoff": ({"r_cut": ()}, "r_cut"),
     "width negative": ({"r_cut": (3.0, 4.0), "sigma_atom": (0.4, -0.2)}, r"sigma_atom.*-0\.2"),
-    "widths": ({"r_cut": (3.0, 4.0), "sigma_atom": (0.4,)}, "1 values of sigma_atom for 2 of r_c"),
+    "widths": ({"r_cut": (3.0, 4.0), "sigma_atom": (0.4,)}, "1 values of sigma_atom for 2 cutoffs"),
     "edge negative": ({"r_cut": (3.0, 4.0), "cutoff_width": (1.0, -0.2)}, r"cutoff_width.*-0\.2"),
     "edge text": ({"r_cut": (3.0, 4.0), "cutoff_width": (1.0, "soft")}, "cutoff_width.*soft"),
     "edge too wide": (
@@ -618,7 +621,7 @@ BAD_SOAP_ITEMS = {
     ),
     "edges": (
         {"r_cut": 3.0, "cutoff_width": (1.0, 1.0)},
-        "2 values of cutoff_width for 1 of r_cut",
+        "2 values of cutoff_width for 1 cutoffs in r_cut",
     ),
     "no species": ({"species": []}, "species is empty"),
     "unknown species": ({"species": ["H", "Xy"]}, "species holds 'Xy', which is not an element"),
@@ -727,7 +730,7 @@ def test_bad_scorers(molecules, dipoles):
     model = QEqRegressor().fit(molecules, dipoles)
     with pytest.raises(ValueError, match="leaves stress undefined"):
         TargetScorer("stress")(model, molecules, make_targets(stress=np.zeros((12, 6))))
-    with pytest.raises(ValueError, match="no structure of this fold has charges; .*LabelledKFold"):
+    with pytest.raises(ValueError, match="no structure of this fold has charges: .*LabelledKFold"):
         TargetScorer("charges")(model, molecules, dipoles)
 
 

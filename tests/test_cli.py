@@ -26,7 +26,7 @@ def test_help_has_examples_and_a_warning(command, capsys):
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert f"skqeq {command}" in text.split("examples:")[1]
-    assert command == "demo" or "load only trusted ones" in text
+    assert command == "demo" or "load only files that you trust" in text
 
 
 def test_help_states_the_defaults_of_the_classes(capsys):

@@ -466,20 +466,19 @@ print(structures[0].digest.hex())
 """
 
 
-def test_hashes_are_the_same_in_every_process():
+def test_hashes_are_the_same_in_every_process(capsys):
     # Caches on disk are keyed by them.
-    outputs = set()
-    for seed in ("1", "2"):
-        ran = subprocess.run(
-            [sys.executable, "-P", "-c", HASHES],
-            env=os.environ | {"PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        outputs.add(ran.stdout)
-    [lines] = outputs
-    assert len(lines.split()) == 7
+    exec(HASHES, {})
+    printed = capsys.readouterr().out
+    ran = subprocess.run(
+        [sys.executable, "-P", "-c", HASHES],
+        env=os.environ | {"PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout == printed
+    assert len(printed.split()) == 7
 
 
 def test_hashes_survive_pickling(molecules):
@@ -634,18 +633,20 @@ def test_sigma_column(regressor, name, molecules, dipoles, charges, energies):
         "energy": energies["energy"],
         "forces": energies["forces"],
     }[name]
-    # Iterations stop near the minimum.
-    atol = 1e-9 if name in ("dipole", "charges", "dipole_magnitude") else 1e-5
+    # Iterations take long, and stop near the minimum.
+    iterates = name in ("energy", "forces")
+    X, values = (molecules[:6], values[:6]) if iterates else (molecules, values)
+    atol = 1e-5 if iterates else 1e-9
     last = "kqeqregressor__" if regressor.kind == "pipeline" else ""
-    relative = make_targets(**{name: values, f"{name}_sigma": np.full(12, 3.0)})
-    ones = make_targets(**{name: values, f"{name}_sigma": np.full(12, np.nan)})
+    relative = make_targets(**{name: values, f"{name}_sigma": np.full(len(X), 3.0)})
+    ones = make_targets(**{name: values, f"{name}_sigma": np.full(len(X), np.nan)})
     plain = make_targets(**{name: values})
     base = regressor.estimator.get_params()[f"{last}sigma_{name}"]
-    by_column = regressor.output(regressor.fit(molecules, relative), molecules)
-    default = regressor.output(regressor.fit(molecules, ones), molecules)
-    expected = regressor.output(regressor.fit(molecules, plain), molecules)
+    by_column = regressor.output(regressor.fit(X, relative), X)
+    default = regressor.output(regressor.fit(X, ones), X)
+    expected = regressor.output(regressor.fit(X, plain), X)
     regressor.estimator.set_params(**{f"{last}sigma_{name}": 3 * base})
-    by_scalar = regressor.output(regressor.fit(molecules, plain), molecules)
+    by_scalar = regressor.output(regressor.fit(X, plain), X)
     for one, two in ((by_column, by_scalar), (default, expected)):
         for a, b in zip(one, two):
             assert_allclose(a[name], b[name], rtol=1e-8, atol=atol)
@@ -663,21 +664,21 @@ def test_forms_of_y(regressor, names, molecules, dipoles, charges, energies):
     stress = 1e-3 * np.arange(72.0).reshape(12, 6)
     columns = {"dipole": dipoles, "charges": charges, "stress": stress}
     columns |= {name: energies[name] for name in energies.dtype.names}
-    columns = {name: list(columns[name]) for name in names}
+    X = molecules[:5]  # enough for scores
+    columns = {name: list(columns[name])[:5] for name in names}
     table = make_targets(**columns)
     last = "kqeqregressor__" if regressor.kind == "pipeline" else ""
     regressor.estimator.set_params(**{f"{last}max_iter": 2})
     forms = {
         "table": table,
         "dicts": [dict(zip(names, row)) for row in zip(*columns.values())],
-        "frame": pd.DataFrame(columns, index=range(50, 62)),
+        "frame": pd.DataFrame(columns, index=range(50, 55)),
     }
-    X = regressor.input(molecules)
     scores = set()
     for form, y in forms.items():
-        fitted = regressor.fit(molecules, y)
-        predicted = fitted.predict(X)
-        scores.add(fitted.score(X, y))
+        fitted = regressor.fit(X, y)
+        predicted = fitted.predict(regressor.input(X))
+        scores.add(fitted.score(regressor.input(X), y))
         if form == "dicts":
             assert isinstance(predicted, list)
             assert list(predicted[0]) == names
@@ -809,7 +810,7 @@ def test_features_behave_like_a_matrix_of_structures(molecules):
             X[bad]
     with pytest.raises(IndexError, match="structures only"):
         X[0, 0]
-    with pytest.raises(TypeError, match="ragged"):
+    with pytest.raises(TypeError, match="cannot be converted to an array"):
         np.asarray(X)
 
 

@@ -21,6 +21,8 @@ from skqeq import datasets
 
 from .public import PUBLIC, public_members, public_objects
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]

@@ -64,7 +64,7 @@ def test_the_integral_is_the_mean_square():
         (np.zeros((100, 2)), 1.0, 500.0, r"of shape \(n, 3\), got \(100, 2\)"),
         (np.zeros((100, 3)), 0.0, 500.0, "timestep must be a positive number of fs, got 0.0"),
         (np.zeros((100, 3)), 1.0, np.nan, "resolution must be a positive number of 1/cm, got nan"),
-        (np.zeros((100, 3)), 1.0, 2e4, "gives segments of 2 frames, and 8 are the least"),
+        (np.zeros((100, 3)), 1.0, 2e4, "gives segments of 2 frames, but at least 8"),
         (np.zeros((100, 3)), 1.0, 10.0, "segments of 3336 frames, but the trajectory has 100"),
         (np.full((100, 3), np.nan), 1.0, 500.0, "derivatives are NaN in"),
     ],

@@ -2,18 +2,19 @@
 Norms of dipoles with Mulliken charges: Colglazier et al. 2025
 ==============================================================
 
-Many data sets contain the norm of the dipole moment, but not its direction. The paper [C25]_ trains
-a neural network on norms and, with a small weight, on Mulliken charges. Mulliken charges are
-inexpensive and not accurate, but they show where in a molecule the charge is. They improve the
-norms by up to 30 %.
+Many data sets contain the norm of the dipole moment, but not its direction. In the paper [C25]_, a
+neural network is trained on norms and, with a small weight, on Mulliken charges. Mulliken charges
+are cheap and not accurate, but they show where in a molecule the charge is. They reduce the errors
+of the norms by up to 30 %.
 """
 
 # %%
 # Published and reproduced results
 # --------------------------------
-# The paper has a hundred times as many molecules of QM9, and a neural network (HIP-NN). The errors
-# therefore differ by an order of magnitude. The gain can be compared: a quarter in the paper, 9 %
-# in skqeq. :doc:`/accuracy` describes the folds, the labels and the noise of each label.
+# The paper uses a hundred times as many QM9 molecules, and a neural network (HIP-NN). The errors
+# therefore differ by an order of magnitude. The effect of the charges can be compared: they reduce
+# the error by a quarter in the paper, and by 9 % in skqeq. :doc:`/accuracy` describes the folds,
+# the labels and the noise of each label.
 import sys
 import warnings
 from pathlib import Path
@@ -48,12 +49,12 @@ print(f"errors decrease by {1 - 0.0098 / 0.0130:.0%} in the paper, by {gain:.0%}
 # %%
 # Short version
 # -------------
-# Three models of the bundled molecules are trained on norms, on norms and charges, and on vectors.
-# The first two models never see vectors. Dipoles and Mulliken charges have the same level of
-# theory, PBE0/def2-TZVP. Each label has one noise, which was not tuned. There are five folds by
-# molecule.
+# Three models are trained with the bundled molecules: the first on norms, the second on norms and
+# charges, the third on dipole vectors. The first two models never see dipole vectors. Dipoles and
+# Mulliken charges have the same level of theory, PBE0/def2-TZVP. Each kind of label has one noise,
+# which was not tuned. There are five folds by molecule.
 def angles(D, predicted):
-    """Angles between true and predicted dipoles, for true dipoles above 1 D; degrees."""
+    """Angles between true and predicted dipoles, degrees, for true dipoles above 1 D."""
     polar = np.linalg.norm(D, axis=1) * DEBYE > 1.0
     a, b = D[polar], predicted[polar]
     cosine = np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
@@ -103,8 +104,9 @@ for name in labels:
 # %%
 # Pictures
 # --------
-# Left: errors of the norm. Middle: angle between predicted and true dipoles, for dipoles above 1 D.
-# Right: charges of the last fold, by the two models of norms with the largest training set.
+# The left panel shows the errors of the norm. The middle panel shows the angle between predicted
+# and true dipoles, for dipoles above 1 D. The right panel shows charges in the last fold. They are
+# predicted by the two models that are trained on norms, with the largest training set.
 fig, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 4.3), layout="constrained")
 colors = dict(zip(labels, ("tab:orange", "tab:blue", "tab:green")))
 for name, color in colors.items():
@@ -126,7 +128,7 @@ right.plot([-limit, limit], [-limit, limit], color="grey", linewidth=1)
 _ = right.set(xlabel="Mulliken charge (e)", ylabel="predicted charge (e)", xlim=(-limit, limit))
 
 # %%
-# As in the full study, labels of charges lower the error of the norm. The effect is largest with
-# few molecules, and a few percent with hundreds of them. The vector is a better label than norm and
-# charges together, because it contains the direction of the dipole. The model that is not trained
-# on charges predicts charges that only roughly follow those of Mulliken.
+# As in the full study, charge labels reduce the error of the norm. The reduction is largest for few
+# training molecules, and a few percent for hundreds of them. The dipole vector is a better label
+# than norm and charges together, because it contains the direction of the dipole. The model that is
+# not trained on charges predicts charges that agree only roughly with Mulliken charges.

@@ -2,16 +2,17 @@
 Charges of alkali halides and Madelung constants: Rappé and Goddard 1991
 ========================================================================
 
-All models of skqeq are based on QEq [RG91]_. QEq has an electronegativity, an idempotential and a
-radius for every element, from atomic data alone. Table II of the paper lists the charges of the
-twenty alkali halides, between 0.65 and 0.94 e. This page computes them again. It also computes
-Madelung constants, which test the lattice sums of crystals.
+All models of skqeq are based on QEq [RG91]_. QEq has three parameters for every element: an
+electronegativity, an idempotential and a radius. They are derived from atomic data alone. Table II
+of the paper lists the charges of the twenty alkali halides, which are between 0.65 and 0.94 e. This
+page computes them again. It also computes Madelung constants, which test the lattice sums of
+crystals.
 """
 
 # %%
 # Published and reproduced results
 # --------------------------------
-# The benchmark takes seconds; this page runs all of it.
+# The benchmark takes a few seconds, so that this page runs all of it.
 import sys
 from pathlib import Path
 
@@ -28,13 +29,14 @@ reproductions.show("RG91")
 # Twenty molecules
 # ----------------
 # In a diatomic molecule the charge is
-# :math:`q = (\chi_X - \chi_M) / (J_M + J_X - 2 J_{MX})`. The charges of the paper are Slater
-# functions with the mean radius :math:`R / \lambda`, where :math:`\lambda = 0.4913`, and
-# :math:`J_{MX}` is an integral over two of them. With these integrals all charges agree with the
-# printed ones. This confirms the radii and electronegativities of `skqeq`.
+# :math:`q = (\chi_X - \chi_M) / (J_M + J_X - 2 J_{MX})`. In the paper, the charge densities are
+# Slater functions with the mean radius :math:`R / \lambda`, where :math:`\lambda = 0.4913`, and
+# :math:`J_{MX}` is an integral over two of these functions. With these integrals, all computed
+# charges agree with the published ones. This confirms the radii and electronegativities of `skqeq`.
 #
-# The charges of `skqeq` are Gaussians. One ``radius_scale`` gives the same mean radius for all
-# elements. The idempotential is the self-energy of the Gaussian plus a hardness.
+# In `skqeq`, the charge densities are Gaussians. With a single value of ``radius_scale``, their
+# mean radii equal those of the Slater functions for all elements. The idempotential is the
+# self-energy of the Gaussian plus a hardness.
 published = np.array([charge for _, charge in classical.HALIDES.values()])
 slater = np.array([classical.slater_charge(name) for name in classical.HALIDES])
 gaussian = np.array([classical.gaussian_charge(name) for name in classical.HALIDES])
@@ -44,21 +46,22 @@ for name, *charges in zip(classical.HALIDES, published, slater, gaussian):
     print(f"{name:6}" + "".join(f"{charge:10.3f}" for charge in charges))
 
 # %%
-# The charges with Gaussians differ by 0.012 e in the mean, and are too large for the large ions.
-# The shape of a charge thus has little effect. In kernel charge equilibration the
-# electronegativities are learned, and the width of the charges is chosen differently: the default
-# of ``radius_scale``, from cross-validation, is 0.2.
+# With Gaussians, the charges differ by 0.012 e on average, and are too large for large ions. The
+# shape of the charge density thus has little effect. In kernel charge equilibration, the
+# electronegativities are learned, and the width of the charges is chosen in another way: the
+# default of ``radius_scale`` is 0.2, from cross-validation.
 #
-# Compounds of hydrogen are left out. In the paper the idempotential of hydrogen depends on its
-# charge, which makes QEq nonlinear; `skqeq` does not support this. The printed charges are quoted
+# Compounds of hydrogen are left out. In the paper, the idempotential of hydrogen depends on its
+# charge. This makes QEq nonlinear, which `skqeq` does not support. The published charges are quoted
 # from the tests of another program (`cheq <https://docs.rs/crate/cheq>`_). The formula of the paper
-# gives all twenty, which confirms them.
+# reproduces all twenty of them, which confirms that they are quoted correctly.
 #
 # Lattice sums
 # ------------
-# Charges in a crystal need sums over all images. Gaussians that are too narrow to overlap interact
-# like point charges. Without their self-energies the energy of the crystal gives the Madelung
-# constant. The parameter ``accuracy`` determines all cutoffs.
+# The energy of charges in a crystal is a sum over all periodic images. Gaussians that are too
+# narrow to overlap interact like point charges. The energy of the crystal without the self-energies
+# of the Gaussians therefore gives the Madelung constant. The parameter ``accuracy`` determines all
+# cutoffs.
 errors = {
     name: [
         abs(classical.madelung_constant(name, accuracy) - constant)

@@ -2,17 +2,19 @@
 Dipoles of QM9 and of longer chains: Staacke et al. 2022
 ========================================================
 
-The paper [S22]_ introduced kernel charge equilibration. It learns electronegativities from dipole
-moments alone, describes the models as accurate and highly data-efficient, and applies them to
-molecules that are longer than any training molecule. This page has three figures: errors against
-the number of molecules, dipoles of larger molecules, and dipoles of chains.
+The paper [S22]_ introduced kernel charge equilibration. Its models learn electronegativities from
+dipole moments alone. The paper describes them as accurate and highly data-efficient, and applies
+them to molecules that are longer than any training molecule. The figure on this page has three
+panels: errors against the number of training molecules, dipoles of larger molecules, and dipoles of
+chains.
 """
 
 # %%
 # Published and reproduced results
 # --------------------------------
-# The molecules and their PBE0/def2-TZVP dipoles are a part of the data of the paper, split by
-# groups of near-duplicates. The paper has more molecules and other test sets.
+# The molecules and their PBE0/def2-TZVP dipoles are part of the data of the paper. They are split
+# so that nearly equal molecules are in the same fold. The paper uses more molecules and other test
+# sets.
 import sys
 import warnings
 from pathlib import Path
@@ -37,9 +39,10 @@ reproductions.show("S22")
 # %%
 # Short version
 # -------------
-# The short version uses the bundled molecules, which have up to eight heavy atoms and dipoles of
-# the same level of theory. It has training sets of growing size, and a model of small molecules
-# that predicts larger ones. The electronegativities of classical QEq depend only on the element.
+# The short version uses the bundled molecules, which have up to eight heavy atoms, with dipoles
+# from the same level of theory. First, models are trained on increasing numbers of molecules. Then
+# a model that is trained on small molecules predicts larger ones. For comparison, classical QEq has
+# electronegativities that depend only on the element.
 def models():
     """The models by name."""
     yield "QEq", QEqRegressor()
@@ -86,11 +89,12 @@ for name, (mae, _) in larger.items():
 # %%
 # Pictures
 # --------
-# Left: filled symbols are QM9 molecules of the full study, open symbols the bundled molecules.
-# Stars are results of [V23]_ for data of the same kind, the dashed line is the result of [S22]_ for
-# a few thousand molecules. Middle: molecules larger than any training molecule. Right: helices and
-# strands of up to twelve alanines, and amino aldehydes with up to twelve double bonds or 24
-# methylene groups, by the model of the full study.
+# In the left panel, filled symbols are QM9 molecules (full study), and open symbols are the bundled
+# molecules. Stars are results of [V23]_ for the same kind of data. The dashed line is the result of
+# [S22]_ for a few thousand molecules. The middle panel shows molecules that are larger than any
+# training molecule. The right panel shows predictions of the full study's model for chains: helices
+# and strands of up to twelve alanines, and amino aldehydes with up to twelve double bonds or 24
+# methylene groups.
 fig, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 4.4), layout="constrained")
 full = reproductions.table("learning_curve")
 n, mae, spread = (
@@ -125,9 +129,10 @@ right.set(xlim=(0, 60), ylim=(0, 40))
 _ = right.legend(frameon=False, loc="lower right")
 
 # %%
-# Both kinds of molecules have the same learning curve, and the published points agree with its
-# continuation. The model of small molecules predicts larger ones much better than element-wise
-# electronegativities. The chains show the limits of extrapolation: the dipole of a helix grows too
-# little. The dipole of saturated chains grows although it should not, because charge passes from
-# end to end at no cost (:ref:`sphx_glr_auto_examples_plot_charge_flow.py`). For short chains with
-# both methods, the dipoles of GFN2-xTB itself are 4 to 15 % larger than those of PBE0.
+# QM9 molecules and bundled molecules have the same learning curve, and the published points lie on
+# its continuation. For larger molecules, the model that is trained on small molecules is much
+# better than electronegativities that depend only on the element. The chains show the limits of
+# extrapolation. The predicted dipole of a helix grows too slowly with its length. The predicted
+# dipole of saturated chains grows although it should not, because charge moves from end to end at
+# no cost (:ref:`sphx_glr_auto_examples_plot_charge_flow.py`). The reference of the chains is
+# GFN2-xTB. For short chains, its dipoles are 4 to 15 % larger than those of PBE0.

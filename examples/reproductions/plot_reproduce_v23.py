@@ -2,19 +2,20 @@
 Zinc oxide from charge equilibration alone: Vondrák et al. 2023
 ===============================================================
 
-The paper of q-pac [V23]_ uses kernel charge equilibration as an interatomic potential: for energies
-of molecules, particles and crystals, with sparse models and with sums over periodic images. Its
-test is zinc oxide, where the electrostatic energy has to describe all interactions. The paper
-compares the charges of a model that is trained on energies with charges from a partition of the
-density (figure 6).
+The paper of q-pac [V23]_ uses kernel charge equilibration as an interatomic potential. It predicts
+energies of molecules, particles and crystals, with sparse models and sums over periodic images. The
+paper tests it on zinc oxide, where the electrostatic energy has to describe all interactions. In
+figure 6, the charges of a model that is trained on energies are compared with charges from a
+partition of the electron density.
 """
 
 # %%
 # Published and reproduced results
 # --------------------------------
-# The particles are from the data of the paper, but not selected by active learning: each particle
-# is predicted by a model that was trained on no similar one. [V23]_ also report 4.1 meV/atom for
-# crystals of zinc oxide and peroxide. The data at hand have too few of these for a comparison.
+# The particles are from the data of the paper. Unlike in the paper, the training data are not
+# selected by active learning, and each particle is predicted by a model that was not trained on any
+# similar particle. [V23]_ also report 4.1 meV/atom for crystals of zinc oxide and zinc peroxide.
+# The available data contain too few crystals for a comparison.
 import sys
 from pathlib import Path
 
@@ -37,12 +38,13 @@ reproductions.show("V23")
 # %%
 # Short version
 # -------------
-# The reference is not PBE but a potential of rigid ions: charges of exactly ±1 e, and exponential
-# repulsion. The model has the widths and the hardness of the paper (``radius_scale=0.7071``,
-# ``hardness=27.2``). It is trained on energies and forces of clusters of 20 to 52 atoms at 600 K.
-# The clusters of 60 atoms are the test. The model has no local energy, so that charges and
-# electronegativities must also describe the repulsion. Charges are not among the labels. The start
-# of the fit, the electronegativities of QEq, determines which element is positive.
+# Here the reference is not PBE, but a potential of rigid ions with charges of exactly ±1 e and an
+# exponential repulsion. The model has the widths and the hardness of the paper
+# (``radius_scale=0.7071``, ``hardness=27.2``). It is trained on energies and forces of clusters of
+# 20 to 52 atoms at 600 K, and tested on clusters of 60 atoms. The model has no local energy, so
+# that charges and electronegativities must also describe the repulsion. The model is not trained on
+# charges. The fit starts from the electronegativities of QEq, which determine which element is
+# positive.
 X, y = zno.samples(disable=True)
 largest = max(len(atoms) for atoms in X)
 train = [i for i, atoms in enumerate(X) if len(atoms) < largest]
@@ -81,9 +83,9 @@ print(f"one energy per atom: {constant:.0f} meV/atom")
 # %%
 # From clusters to the crystal
 # ----------------------------
-# The same model predicts the crystal, which was not in training: wurtzite, stretched and
-# compressed. The reference energy is an Ewald sum of the rigid ions, from the matrix of narrow
-# Gaussians, plus the repulsion of neighbours.
+# The same model predicts stretched and compressed wurtzite crystals, which were not in the training
+# data. The reference energy is an Ewald sum over the rigid ions plus the repulsion of neighbours.
+# The Ewald sum is computed with the hardness matrix of very narrow Gaussians.
 def wurtzite(scale):
     """Wurtzite with scaled lattice constants."""
     return bulk("ZnO", "wurtzite", a=3.25 * scale, c=5.21 * scale, u=0.382)
@@ -112,7 +114,8 @@ print(f"charge of zinc {predicted['charges'][0][0]:+.2f} e")
 # %%
 # Pictures
 # --------
-# Left: energies. Middle: charges in the test clusters. Right: energy of the crystal.
+# The left panel shows the energies, the middle panel the charges in the test clusters, and the
+# right panel the energy of the crystal.
 fig, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 4.2), layout="constrained")
 for name, color in {"train": "tab:grey", "test": "tab:blue"}.items():
     energies = predictions[name]["energy"] / n_atoms[name]
@@ -135,10 +138,10 @@ right.set(xlabel="lattice constant a (Å)", ylabel="energy of the crystal (eV pe
 _ = right.legend(frameon=False)
 
 # %%
-# As with PBE, charge equilibration alone predicts energies of larger test clusters within 1 or 2
-# meV/atom, and similar charges for all atoms of an element. The charges are 13 % too large, with a
-# spread of 0.02 e. With PBE they are a quarter larger than those of Hirshfeld (:doc:`/accuracy`).
-# The reason is that energies determine the interaction: wide charges must have other values than
-# point charges for the same interaction. The energy of the crystal is 20 meV/atom too low, and its
-# lattice constant is correct within 1 %. The lattice sums thus transfer a model of clusters to the
-# crystal.
+# As with PBE labels, charge equilibration alone predicts the energies of larger test clusters
+# within 1 or 2 meV/atom, and all atoms of an element have similar charges. The charges are 13 % too
+# large, with a spread of 0.02 e. With PBE labels, they are a quarter larger than Hirshfeld charges
+# (:doc:`/accuracy`). The reason is that energies determine the interaction, and not the charges.
+# Wide charges and point charges must have different values to give the same interaction. The energy
+# of the crystal is 20 meV/atom too low, and its lattice constant is correct within 1 %. With
+# lattice sums, a model that is trained on clusters can thus be applied to a crystal.

@@ -2,18 +2,19 @@
 Charge equilibration at its limits: Vondrák, Reuter and Margraf 2025
 ====================================================================
 
-The paper [V25]_ combines kernel charge equilibration with a local energy (GAP), and applies it to
-difficult cases: water clusters in three charge states, compact and expanded, in electric fields.
-The models are accurate in most situations, but they have two faults of charge equilibration: charge
-passes between distant molecules, and clusters polarise too much in a field.
+The paper [V25]_ combines kernel charge equilibration with a local energy (GAP). It applies the
+models to difficult cases: compact and expanded water clusters in three charge states, with and
+without external electric fields. The models are accurate in most situations, but they have two
+faults of charge equilibration: charge moves between distant molecules, and clusters polarise too
+much in an external field.
 """
 
 # %%
 # Published and reproduced results
 # --------------------------------
-# The clusters are made as in the paper. They are smaller, and their labels are those of GFN2-xTB
-# instead of PBE0. *GAP+ChargeFlow* is not part of the paper: charge flows between neighbours only
-# (:doc:`/guide/flow`), which removes both faults.
+# The clusters are made as in the paper, but they are smaller, and their labels are from GFN2-xTB
+# instead of PBE0. *GAP+ChargeFlow* is not part of the paper. In this model, charge flows between
+# neighbours only (:doc:`/guide/flow`), which removes both faults.
 import sys
 from pathlib import Path
 
@@ -43,17 +44,17 @@ reproductions.show("V25")
 # %%
 # Short version
 # -------------
-# Three models are trained on 110 bundled clusters of three to five molecules. They have the
+# Three models are trained on 110 bundled clusters of three to five molecules. The models have the
 # settings of the full study, but fewer and simpler features. The test clusters are from other
 # trajectories.
 def half(**options):
-    """Descriptor and sparse set of one field."""
+    """Descriptor and sparse set of one latent field."""
     soap = SOAPFeaturizer(r_cut=(3.0, 6.0), cutoff_width=(2.8, 5.0), n_max=4, l_max=3)
     return make_pipeline(soap, CURSparsifier(n_points=60, **options))
 
 
 def joint(response):
-    """A local energy together with the charges of a response."""
+    """A model of a local energy together with the charges of a response."""
     blocks = StructureBlocks([("chi", half()), ("gap", half(block_weights=(0.8, 0.2)))])
     regressor = GAPKQEqRegressor(
         amplitude_gap=10.0,
@@ -94,10 +95,11 @@ for name, model in models.items():
 # %%
 # Two faults
 # ----------
-# In the first test the molecules of a cluster with H₃O⁺ move apart. In the second test fields act
-# on a neutral cluster along its three axes. Both clusters have six molecules and were not in
-# training. The energy of polarisation is the mean energy in a field and in the opposite field,
-# minus the energy without field. The full study has the same clusters.
+# In the first test, the molecules of a cluster with H₃O⁺ move apart. In the second test, an
+# external field along each of three axes acts on a neutral cluster. Both clusters have six
+# molecules and were not in the training data. The polarisation energy is the mean of the energies
+# in a field and in the opposite field, minus the energy without a field. The full study has the
+# same clusters.
 curves, labels = load_water_curves()
 table = reproductions.table("water_curves")  # in the order of the structures
 
@@ -109,7 +111,7 @@ def path(charge, kind):
 
 
 def polarisation(energies):
-    """Energy of polarisation, mean over the axes, meV; from fields along x, y, and z."""
+    """Polarisation energy, meV: the mean over external fields along x, y, and z."""
     by_axis = np.reshape(energies, (3, -1))
     zero = by_axis.shape[1] // 2
     even = (by_axis + by_axis[:, ::-1]) / 2 - by_axis[:, zero : zero + 1]
@@ -142,9 +144,10 @@ for name in of_ion:
 # %%
 # Pictures
 # --------
-# Left: errors of the energy, in the short version and in the full study. Middle: charge of the ion
-# while the cluster expands. Right: energy of polarisation in a field. Solid lines are the full
-# study, dashed lines the short version.
+# The left panel shows the errors of the energy, in the short version and in the full study. The
+# middle panel shows the charge of the ion while the cluster expands. The right panel shows the
+# polarisation energy in an external field. Solid lines are the full study, and dashed lines the
+# short version.
 fig, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 4.2), layout="constrained")
 for k, (name, color) in enumerate(colors.items()):
     full = float(reproductions.row("water", model=name, structures="1500")["all energy"])
@@ -169,8 +172,9 @@ middle.legend(frameon=False)
 _ = right.set(xticks=strengths, xlabel="field (V/Å)", ylabel="energy of polarisation (meV)")
 
 # %%
-# A local energy cannot describe the charge state. Adding charge equilibration removes most of this
-# error. For distant molecules and in fields it shows both faults, and more data do not correct
-# them. Its polarisation is the same in the short version and in the full study, because it depends
-# only on geometry, widths and hardness, and on no learned quantity. With charge that flows between
-# neighbours the polarisation agrees with the reference, and the ion keeps its charge.
+# A local energy cannot describe different charge states. Adding charge equilibration removes most
+# of this error. However, charge equilibration shows both faults: for distant molecules and in
+# external fields. More training data do not correct them. Its polarisation energy is the same in
+# the short version and in the full study, because it depends only on geometry, widths and hardness,
+# and not on learned quantities. If charge flows between neighbours only, the polarisation energy
+# agrees with the reference, and the ion keeps its charge.

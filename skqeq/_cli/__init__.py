@@ -1,4 +1,7 @@
-"""Commands of `skqeq.cli`, one module each, which is imported when the command runs."""
+"""Commands of `skqeq.cli`, which defines their options.
+
+The module of a command is imported when the command runs.
+"""
 
 from ..response import ChargeFlow, QEq
 

@@ -1,4 +1,4 @@
-"""``skqeq demo``: train a model of dipole moments on bundled data, and draw figures."""
+"""``skqeq demo``: train a model for dipole moments on bundled data, and draw figures."""
 
 import sys
 import time
@@ -40,7 +40,7 @@ def run(args):
     print(f"train on {_count(groups[train])}, hold out {_count(groups[test])}")
 
     model = build_model()
-    # Expected: rare elements have fewer environments than n_points.
+    # This warning is expected: rare elements have fewer environments than n_points.
     warnings.filterwarnings("ignore", message="n_points=")
     model.set_params(**{SIGMA: choose_sigma(model, *train_data, args.quiet)})
     fit_with_bar(model, *train_data[:2], quiet=args.quiet)
@@ -55,7 +55,8 @@ def run(args):
     print("\nwritten:")
     for path in paths:
         print(f"  {path}")
-    # The program as it was called, because its environment may not be active.
+    # Print the path with which the program was called, because its virtual environment may not be
+    # active.
     program = sys.argv[0] if Path(sys.argv[0]).stem == "skqeq" else "skqeq"
     print(
         f"\nnext, for example:\n  {program} evaluate {paths[0]} {paths[1]}\n"
@@ -105,7 +106,10 @@ def _print_row(name, errors):
 
 
 def print_conservation(model):
-    """Print how well the charges of ions, which are not in the training data, add up."""
+    """Print how closely the charges of ions sum to their total charges.
+
+    No ions are in the training data.
+    """
     ions, _ = datasets.load_ions()
     totals = np.array([atoms.info["charge"] for atoms in ions])
     sums = np.array([charges.sum() for charges in predict_charges(model, ions)])
@@ -121,7 +125,7 @@ def print_learning_curve(model, X, D, groups, quiet):
     with tqdm(total=3 * len(FRACTIONS), desc="learning curve", unit="fit", disable=quiet) as bar:
 
         def score(estimator, X, D):
-            bar.update(0.5)  # called for the training and the test structures
+            bar.update(0.5)  # called twice per fit: for the training and for the test structures
             return score_mae(estimator, X, D)
 
         sizes, _, scores = learning_curve(
@@ -157,7 +161,7 @@ def write_files(folder, model, X, D):
 
 
 def draw(folder, model, X, D, predictions, errors):
-    """Draw a parity plot, a learning curve and the most polar molecule, if matplotlib exists."""
+    """Draw a parity plot, a learning curve and the most polar molecule, if matplotlib is there."""
     try:
         import_matplotlib()
     except ImportError as error:

@@ -21,7 +21,8 @@ def run(args):
     labelled = read_structures(args.structures)
     y = labels(labelled, args.targets, args.key, dict(args.unit), predictable_targets(model))
     X = strip(labelled)
-    # A crystal among molecules has no dipole; with the energy, it is not refused.
+    # The dipole of a crystal is undefined. With the energy among the targets, a crystal among
+    # molecules does not raise an error.
     predicted = predict_targets(model, X, with_energy(y.dtype.names))
     y = defined_labels(y, predicted)
     print(f"{len(X)} structures of {args.structures}\n")
@@ -37,16 +38,16 @@ def run(args):
 
 
 def predictable_targets(model):
-    """Names of targets that have a meaning for a model.
+    """Names of the targets that a model can predict.
 
-    Energies, forces and stress are among them only if the model was trained on one of them.
+    Energies, forces and stress are included only if the model was trained on one of these.
     """
     trained_on_energies = not set(ENERGIES).isdisjoint(unwrap(model)[1].targets_)
     return [name for name in TARGETS if trained_on_energies or name not in ENERGIES]
 
 
 def labels(X, targets, keys, units, predictable):
-    """Labels of the given targets, or of all predictable targets that the structures carry."""
+    """Labels of the given targets, or of all predictable targets that have labels."""
     if targets is not None:
         return targets_from_atoms(X, chosen_keys(targets, keys), units=units)
     columns = []
@@ -60,16 +61,16 @@ def labels(X, targets, keys, units, predictable):
     if not columns:
         raise ValueError(
             f"no structure has labels; looked for {', '.join(predictable)}, also with REF_; the "
-            f"first structure has {label_keys(X)}, and --key TARGET=KEY gives other names"
+            f"first structure has {label_keys(X)}; use --key TARGET=KEY for other names"
         )
     missing = set(units) - {y.dtype.names[0] for y in columns}
     if missing:
-        raise ValueError(f"--unit names {', '.join(sorted(missing))}, of which there are no labels")
+        raise ValueError(f"--unit names {', '.join(sorted(missing))}, but there are no such labels")
     return make_targets(**{y.dtype.names[0]: y[y.dtype.names[0]] for y in columns})
 
 
 def defined_labels(y, predicted):
-    """Labels without components that a structure cannot have.
+    """Replace the components of labels that are undefined for a structure by NaN.
 
     Some programs write a stress for molecules, or all components of the stress for slabs.
     """
@@ -79,5 +80,5 @@ def defined_labels(y, predicted):
             y[name][np.isnan(predicted[name])] = np.nan
     names = [name for name in y.dtype.names if any(has_label(value) for value in y[name])]
     if not names:
-        raise ValueError(f"no structure can have the labels {', '.join(y.dtype.names)}")
+        raise ValueError(f"{', '.join(y.dtype.names)}: undefined for all structures with labels")
     return y[names]

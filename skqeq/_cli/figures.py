@@ -13,7 +13,7 @@ def import_matplotlib():
 
 
 def save_figure(path, plot, *args, figsize=(5.0, 4.6), title=None, **options):
-    """Write a figure of a function of `skqeq.plotting`."""
+    """Draw a figure with a function of `skqeq.plotting`, and write it to a file."""
     figure = import_matplotlib()(figsize=figsize, layout="constrained")
     ax = plot(*args, ax=figure.subplots(), **options)
     if title is not None:

@@ -1,4 +1,4 @@
-"""Reading and writing of structures and models; output files appear complete or not at all."""
+"""Read and write structures and models; an output file is never left half written."""
 
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,7 @@ def iterate_structures(path):
     while True:
         try:
             atoms = next(structures, None)
-        except Exception as error:  # readers of ASE raise exceptions of many types
+        except Exception as error:  # ASE's readers raise exceptions of many types
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             progress = f" after {n} structures" if n else ""
             raise ValueError(f"cannot read {path}{progress}: {reason}") from error
@@ -40,7 +40,7 @@ def read_structures(path):
 
 
 def blocks(iterable, size):
-    """Yield lists of `size` items; the last may be shorter."""
+    """Yield lists of `size` items; the last list may be shorter."""
     iterator = iter(iterable)
     while block := list(islice(iterator, size)):
         yield block
@@ -58,7 +58,7 @@ def save_model(model, path):
 def load_model(path):
     """Read a fitted charge model.
 
-    Reading a file of joblib executes code from it: it must come from a trusted source.
+    A joblib file can execute code when it is loaded: load only files from a trusted source.
     """
     try:
         model = load(path) if Path(path).suffix == SUFFIX else joblib.load(path)

@@ -1,4 +1,4 @@
-"""``skqeq fit``: from labelled structures to a model file."""
+"""``skqeq fit``: train a model on labelled structures, and write it to a file."""
 
 import time
 
@@ -13,7 +13,7 @@ from .search import search
 
 
 def run(args):
-    """Fit and save."""
+    """Read structures, fit a model, and save it."""
     labelled = read_structures(args.structures)
     keys = chosen_keys(args.targets, args.key)
     y = targets_from_atoms(labelled, keys, units=dict(args.unit))
@@ -37,29 +37,29 @@ def run(args):
 
 
 def chosen_keys(targets, keys):
-    """Key of every target in the file; None means the name of the target."""
+    """The key of every target in the file; None means the name of the target."""
     keys = dict(keys)
     extra = set(keys) - set(targets)
     if extra:
-        raise ValueError(f"--key names {', '.join(sorted(extra))}, which --targets does not")
+        raise ValueError(f"--key names {', '.join(sorted(extra))}, which is not among --targets")
     return {name: keys.get(name) for name in targets}
 
 
 def group_ids(X, key):
-    """Number of the group of every structure: (n,)."""
+    """The number of the group of every structure, shape (n,)."""
     missing = [i for i, atoms in enumerate(X) if key not in atoms.info]
     if missing:
-        raise ValueError(f"structure {missing[0]} has no info[{key!r}], the --group")
+        raise ValueError(f"structure {missing[0]} has no info[{key!r}], which --group names")
     return np.unique([str(atoms.info[key]) for atoms in X], return_inverse=True)[1]
 
 
 def build_model(args):
-    """Pipeline with the parameters of the command line."""
+    """Build a pipeline with the parameters of the command line."""
     sigmas = {f"sigma_{name}": value for name, value in args.sigma}
     extra = {name for name, _ in args.sigma} - set(args.targets)
     if extra:
-        raise ValueError(f"--sigma names {', '.join(sorted(extra))}, which --targets does not")
-    # Parameters that were not given keep the defaults of the response.
+        raise ValueError(f"--sigma names {', '.join(sorted(extra))}, which is not among --targets")
+    # Options that were not given must not override the defaults of the response.
     given = {"hardness": args.hardness, "radius_scale": args.radius_scale}
     given = {name: value for name, value in given.items() if value is not None}
     return make_pipeline(
@@ -75,6 +75,6 @@ def build_model(args):
 
 
 def fit_with_bar(model, X, y, *, quiet):
-    """Fit a pipeline with a progress bar; the fitted model itself stays silent."""
+    """Fit a pipeline with a progress bar; the fitted model shows no bars when it predicts."""
     model.set_params(kqeqregressor__verbose=0 if quiet else 1)
     return model.fit(X, y).set_params(kqeqregressor__verbose=0)

@@ -1,4 +1,4 @@
-"""``skqeq predict``: structures with predicted charges and other targets."""
+"""``skqeq predict``: write structures with predicted charges and other targets."""
 
 import re
 
@@ -20,12 +20,12 @@ BLOCK = 256  # structures in memory at a time
 
 
 def run(args):
-    """Predict and write block by block, so that files of any size fit into memory."""
+    """Predict and write block by block, because a file may be larger than the memory."""
     model = load_model(args.model)
     names = predicted_names(model)
     n = 0
     with (
-        BUDGET.limited(0),  # every structure is seen once, so nothing is worth keeping
+        BUDGET.limited(0),  # every structure is predicted once, so caching would not help
         replacing(args.output) as temporary,
         tqdm(desc="predict", unit=" structures", disable=args.quiet) as bar,
     ):
@@ -46,13 +46,13 @@ def predicted_names(model):
 
 
 def label_block(model, X, names, first, *, std):
-    """Attach predictions to a block of structures, of which the first is number `first`."""
+    """Attach predictions to a block of structures; `first` is the number of its first structure."""
     try:
         predicted = predict_targets(model, X, names)
         deviations = predict_std(model, X, names) if std else [None] * len(X)
     except ValueError as error:
-        # Messages count structures from the beginning of the block; users count from that of the
-        # file.
+        # The message counts structures from the beginning of the block, and users count from the
+        # beginning of the file.
         number = re.compile(r"\bstructure (\d+)")
         message = number.sub(lambda match: f"structure {int(match[1]) + first}", str(error))
         raise ValueError(message) from error
@@ -76,7 +76,7 @@ def attach_std(atoms, deviations):
 
 
 def attach(atoms, results):
-    """Set results and initial charges; rename labels of the same names to ``REF_<name>``."""
+    """Set results and initial charges; rename labels with the same names to ``REF_<name>``."""
     labels = {} if atoms.calc is None else atoms.calc.results
     labels = {name: value for name, value in labels.items() if name in all_properties}
     for name in labels.keys() & results.keys():
@@ -86,7 +86,8 @@ def attach(atoms, results):
             atoms.set_array(f"REF_{name}", labels[name])
     others = {name: value for name, value in labels.items() if name not in results}
     if "energy" in results:
-        others.pop("free_energy", None)  # ASE would mix it with the predicted energy
+        # The free energy of the input does not belong to the predicted energy.
+        others.pop("free_energy", None)
     # Some results are undefined: the dipole of a crystal, the stress of a molecule.
     defined = {name: value for name, value in results.items() if not np.isnan(value).all()}
     atoms.set_initial_charges(results["charges"])

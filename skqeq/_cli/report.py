@@ -7,7 +7,7 @@ from ..parameters import DEBYE
 from ..structures import collect
 from ..targets import TARGETS, VOIGT
 
-# Printed unit, and factor to it, for targets that are not printed in their own unit.
+# Printed unit and conversion factor, for targets that are not printed in the unit of their labels.
 PRINTED_UNITS = {
     "e*Angstrom": ("D", DEBYE),
     "eV": ("meV/atom", 1e3),
@@ -18,12 +18,12 @@ AXES = "xyz"
 
 
 def printed_unit(name):
-    """Unit in which a target is printed, and the factor to it."""
+    """The unit in which a target is printed, and the conversion factor."""
     return PRINTED_UNITS.get(TARGETS[name].unit, (TARGETS[name].unit, 1.0))
 
 
 def in_printed_unit(name, values, X):
-    """Printed unit of a target, and its values in this unit; energies are per atom."""
+    """The printed unit of a target, and its values in this unit; energies are per atom."""
     unit, factor = printed_unit(name)
     values = TARGETS[name].comparable(values, collect(X))
     if values.dtype == object:
@@ -32,12 +32,12 @@ def in_printed_unit(name, values, X):
 
 
 def quantities(y, predicted, X):
-    """Yield the quantities to compare: a target is one quantity, and a dipole two.
+    """Yield the quantities to compare: the norm and the components of dipoles, and other targets.
 
     Parameters
     ----------
     y, predicted : ndarray of shape (n,)
-        Labels and predictions, as from `skqeq.make_targets`.
+        Labels and predictions, in the form of `skqeq.make_targets`.
     X : sequence of n ase.Atoms
         Structures.
 
@@ -46,7 +46,7 @@ def quantities(y, predicted, X):
     name, unit : str
         Name of the quantity and its printed unit.
     truth, prediction : sequence of n values
-        In this unit.
+        Labels and predictions in this unit.
     """
     for name in y.dtype.names:
         unit, truth = in_printed_unit(name, y[name], X)
@@ -109,7 +109,7 @@ def print_worst(name, X, truth, predicted, n):
 
 
 def _largest_error(name, truth, predicted):
-    """Error, index of the component, reference and prediction."""
+    """The largest error of one structure, its component, and the reference and predicted value."""
     if name == "dipole":
         norms = (float(np.linalg.norm(values)) for values in (truth, predicted))
         return float(np.linalg.norm(predicted - truth)), 0, *norms
@@ -120,7 +120,7 @@ def _largest_error(name, truth, predicted):
 
 
 def _component_name(name, atoms, component):
-    """Atom, axes or point of a component of a target."""
+    """The atom, the axes or the point to which a component of a target belongs."""
     if name == "forces":
         atom, axis = divmod(component, 3)
         return f"  atom {atom} ({atoms.symbols[atom]}), {AXES[axis]}"

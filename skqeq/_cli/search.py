@@ -1,4 +1,4 @@
-"""``skqeq fit --search``: the noise of the labels, and cutoffs, by cross-validation."""
+"""``skqeq fit --search``: choose the noise of the labels, and cutoffs, by cross-validation."""
 
 import warnings
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from ..model_selection import LabelledKFold
 from ..targets import TARGETS
 from .report import print_errors, printed_unit, quantities
 
-# Candidates in units of --sigma and --r-cut.
+# Candidates are these factors times --sigma and --r-cut.
 SIGMAS = (0.3, 1.0, 3.0)
 CUTOFFS = (0.8, 1.0, 1.25)
 MODEL, R_CUT = "kqeqregressor__", "soapfeaturizer__r_cut"
@@ -28,9 +28,9 @@ class Candidate(NamedTuple):
     params : dict of {str: float or tuple of float}
         Parameters of the pipeline.
     score : float
-        Mean R2 over the folds, and over the targets.
+        R2, averaged over the folds and the targets.
     columns : dict of {str: str}
-        The scores as text, by the title of their column.
+        From the title of each printed column to the score as text.
     """
 
     params: dict[str, Any]
@@ -39,7 +39,10 @@ class Candidate(NamedTuple):
 
 
 def search(model, X, y, groups, args):
-    """Sigmas, and cutoffs with --search-r-cut, of the best cross-validated R2, as parameters."""
+    """Find the parameters with the best cross-validated R2.
+
+    These are the sigmas and, with --search-r-cut, the cutoffs.
+    """
     defaults = model.get_params()
     grid = {
         f"{MODEL}sigma_{name}": [factor * defaults[f"{MODEL}sigma_{name}"] for factor in SIGMAS]
@@ -48,7 +51,7 @@ def search(model, X, y, groups, args):
     if args.search_r_cut:
         grid[R_CUT] = [tuple(factor * r for r in defaults[R_CUT]) for factor in CUTOFFS]
     folds = LabelledKFold(y.dtype.names[0], args.folds, shuffle=True, random_state=0)
-    # KQEqRegressorCV tries all sigmas at the cost of one; it is for labels linear in the charges.
+    # KQEqRegressorCV tries all sigmas at the cost of one, but needs labels linear in the charges.
     linear = all(TARGETS[name].linear for name in y.dtype.names)
     method = search_linear if linear else search_grid
     candidates, left_out = method(model, grid, folds, X, y, groups=groups, quiet=args.quiet)
@@ -56,7 +59,7 @@ def search(model, X, y, groups, args):
     print(f"\n{args.folds}-fold cross-validation{' by group' * (groups is not None)}")
     print_candidates(candidates, best)
     if left_out is not None:
-        print("\nerrors on structures that were left out, with the best R2")
+        print("\nerrors on held-out structures, for the best R2")
         print_errors(y, left_out, X)
         print()
     print_advice(candidates[best].params, grid)
@@ -64,7 +67,10 @@ def search(model, X, y, groups, args):
 
 
 def search_linear(model, grid, folds, X, y, *, groups, quiet):
-    """Candidates by `KQEqRegressorCV`, for every cutoff, and the predictions of the best one."""
+    """Score candidates with one `KQEqRegressorCV` per cutoff.
+
+    Returns the candidates, and the held-out predictions of the best one.
+    """
     sigmas = {name.removeprefix(MODEL): values for name, values in grid.items() if name != R_CUT}
     cutoffs = grid.get(R_CUT, [model.get_params()[R_CUT]])
     candidates, best = [], None
@@ -72,8 +78,8 @@ def search_linear(model, grid, folds, X, y, *, groups, quiet):
         estimator = clone(model).set_params(**{R_CUT: r_cut})
         trial = KQEqRegressorCV(estimator, sigmas, cv=folds, verbose=0 if quiet else 1)
         with warnings.catch_warnings():
-            # The final fit has the same warnings of the sparse set, and `print_advice` names the
-            # option to widen the range.
+            # The final fit gives the same warnings about the sparse set, and `print_advice` names
+            # the option that widens the range.
             warnings.filterwarnings("ignore", message="n_points=")
             warnings.filterwarnings("ignore", message="the best .* is at the end of sigmas")
             trial.fit(X, y, groups=groups)
@@ -85,7 +91,7 @@ def search_linear(model, grid, folds, X, y, *, groups, quiet):
 
 
 def _candidates_of(trial, cutoff, names):
-    """Candidates of a fitted `KQEqRegressorCV`."""
+    """Yield the candidates of a fitted `KQEqRegressorCV`."""
     results = trial.cv_results_
     for i, sigmas in enumerate(results["params"]):
         r2 = {
@@ -106,7 +112,7 @@ def _candidates_of(trial, cutoff, names):
 
 
 def search_grid(model, grid, folds, X, y, *, groups, quiet):
-    """Candidates by a fit of each in every fold, for labels that are not linear in the charges."""
+    """Score candidates by fits in every fold, for labels that are not linear in the charges."""
     results = grid_results(model, grid, folds, errors_of_fold, X, y, groups=groups, quiet=quiet)
     maes = [name for name in results if name.startswith("mean_test_") and name != "mean_test_r2"]
     candidates = []
@@ -120,7 +126,7 @@ def search_grid(model, grid, folds, X, y, *, groups, quiet):
 
 
 def grid_results(model, grid, folds, score, X, y, *, groups, quiet):
-    """`cv_results_` of a GridSearchCV with a progress bar that advances with every fit."""
+    """Run a GridSearchCV with a progress bar that advances with every fit."""
     n_fits = folds.get_n_splits() * len(ParameterGrid(grid))
     with tqdm(total=n_fits, desc="search", unit="fit", disable=quiet) as bar:
 
@@ -133,12 +139,13 @@ def grid_results(model, grid, folds, score, X, y, *, groups, quiet):
             model, grid, cv=folds, scoring=score_and_advance, refit=False, error_score="raise"
         )
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="n_points=")  # the final fit has it too
+            # The final fit gives the same warning about the sparse set.
+            warnings.filterwarnings("ignore", message="n_points=")
             return trial.fit(X, y, groups=groups).cv_results_
 
 
 def errors_of_fold(estimator, X, y):
-    """R2 over all targets, and the MAE of every quantity; NaN without labels."""
+    """R2 over all targets, and the MAE of every quantity; NaN if the fold has no labels of it."""
     scores = {"r2": estimator.score(X, y)}
     for name, unit, truth, predicted in quantities(y, estimator.predict(X), X):
         labelled = any(has_label(value) for value in truth)
@@ -147,7 +154,7 @@ def errors_of_fold(estimator, X, y):
 
 
 def print_candidates(candidates, best):
-    """Print a line per candidate: its parameters and scores."""
+    """Print the parameters and scores of every candidate in one line."""
     names = [name.split("__")[1] for name in candidates[0].params]
     titles = [*names, *candidates[0].columns]
     widths = [max(len(title), 16) + 2 for title in titles]
@@ -160,7 +167,7 @@ def print_candidates(candidates, best):
 
 
 def print_advice(params, grid):
-    """Say which of the best parameters are at an end of what was tried."""
+    """Print which of the best parameters are at an end of their range."""
     for name, values in grid.items():
         if params[name] in (values[0], values[-1]):
             target = name.removeprefix(f"{MODEL}sigma_")
@@ -174,5 +181,5 @@ def print_advice(params, grid):
 
 
 def as_text(value):
-    """One number, or several, with three digits."""
+    """Format one or several numbers with three digits."""
     return " ".join(f"{number:.3g}" for number in np.atleast_1d(value))

@@ -1,56 +1,66 @@
 """Every compiled loop of the package, each with a vectorised NumPy twin.
 
-`_x.py` holds loops in the part of Python that Pythran compiles to the extension module `_x` in the
-same folder, where it takes precedence; `_x_numpy.py` holds functions of the same names and results.
-The compiled module is used if there is one, else the twin: as plain Python the loops would be a
-hundred times slower. The environment variable ``SKQEQ_KERNELS`` overrides: ``numpy`` takes the
-twins, ``compiled`` fails where the compiled modules are missing.
+`_x.py` holds loops in the subset of Python that Pythran can compile. The result is an extension
+module `_x` in the same folder, which Python imports instead of `_x.py`. `_x_numpy.py`, its twin,
+holds functions with the same names and results. If a compiled module is missing, the twin is used,
+because the loops as plain Python would be a hundred times slower. The environment variable
+``SKQEQ_KERNELS`` overrides this choice: ``numpy`` selects the twins, and ``compiled`` raises an
+error if a compiled module is missing.
 
-Callers pass C-contiguous float64 arrays (int64 for integers); kernels check nothing and never write
-into arguments.
+The functions do not check their arguments and never write to them. Callers must pass C-contiguous
+arrays of type float64, or int64 where integers are asked for.
 
 Functions
 ---------
 gaussian_coulomb(ra, wa, rb, wb)
-    (na, nb), 1/Angstrom. Interaction ``erf(r / (sqrt(2) g)) / r``, ``g^2 = wa^2 + wb^2``, of unit
-    Gaussian charges at `ra` (na, 3) and `rb` (nb, 3), Angstrom, with widths `wa` (na,) and
-    `wb` (nb,), Angstrom. A width of zero is a point charge; ``r = 0`` gives the limit
-    ``sqrt(2 / pi) / g``, which is infinite for two points.
+    Returns (na, nb), 1/Angstrom: the interaction ``erf(r / (sqrt(2) g)) / r`` of unit Gaussian
+    charges, with ``g^2 = wa^2 + wb^2``. The charges are at `ra` (na, 3) and `rb` (nb, 3), Angstrom,
+    and have the widths `wa` (na,) and `wb` (nb,), Angstrom. A width of zero makes a point charge.
+    At ``r = 0`` the result is the limit ``sqrt(2 / pi) / g``, infinite for two point charges.
 gaussian_coulomb_gradient(positions, widths)
-    (n, 3, n), 1/Angstrom^2. With C the matrix of `gaussian_coulomb` between `positions` and
-    themselves, ``d C[i, j] / d positions[i]`` at ``[i, :, j]``; no two may be at one place.
+    Returns (n, 3, n), 1/Angstrom^2: ``d C[i, j] / d positions[i]`` at ``[i, :, j]``, where C is the
+    matrix of `gaussian_coulomb` between all `positions`. No two positions may be equal.
 ewald_pair_matrix(fractions, cell, images, widths, cutoff, kappa, smooth)
-    (n, n), 1/Angstrom. ``smooth[i] + smooth[j]`` and the sum of
-    ``(erf(r / (sqrt(2) g)) - erf(kappa r / sqrt(2))) / r``, ``g^2 = widths[i]^2 + widths[j]^2``,
-    over the distances r <= `cutoff`, Angstrom, of atom i from atom j and its images, an atom and
-    itself among them. `fractions` (n, 3) are coordinates in [0, 1] of the `cell` (3, 3); along
-    each axis the nearest `images` (3,), int64, are looked at.
+    Returns (n, n), 1/Angstrom: ``smooth[i] + smooth[j]`` plus the sum of
+    ``(erf(r / (sqrt(2) g)) - erf(kappa r / sqrt(2))) / r``, where
+    ``g^2 = widths[i]^2 + widths[j]^2``. The sum runs over the distances r <= `cutoff` (Angstrom)
+    between atom j and the periodic images of atom i; the case i = j, r = 0 is included.
+    `fractions` (n, 3) are fractional coordinates in [0, 1], and `cell` (3, 3) has the cell vectors
+    as rows. Along axis a the nearest ``images[a]`` images are considered; `images` (3,) is int64.
 ewald_matrix_gradient(fractions, cell, images, widths, cutoff, kappa, q)
-    (n, 3, n) and (n, 3, 3). With M the sum in `ewald_pair_matrix`, ``d M[i, j] / d r_i`` at
-    ``[i, :, j]``, and the derivatives of ``M q`` with respect to a strain.
+    Returns (n, 3, n) and (n, 3, 3): ``d M[i, j] / d r_i`` at ``[i, :, j]``, where M is the sum in
+    `ewald_pair_matrix`, and the derivatives of ``M q`` with respect to a strain.
 ewald_pair_gradient(i, j, D, widths, q, p, kappa)
-    (n, 3) and (3, 3). With M the sum in `ewald_pair_matrix`, the derivatives of ``q M p`` with
-    respect to the positions and to a strain, from half of its pairs `i`, `j` (int64) with the
-    vectors `D` from i to j.
+    Returns (n, 3) and (3, 3): the derivatives of ``q M p`` with respect to the positions and to a
+    strain, where M is the sum in `ewald_pair_matrix`. `i` and `j` (int64) are the atoms of the
+    pairs, each pair in one order only, and `D` are the vectors from i to j.
 ewald_pair_values(i, j, D, widths, kappa)
-    (n_pairs,), 1/Angstrom. The summands of `ewald_pair_matrix`, one for each of the pairs.
+    Returns (n_pairs,), 1/Angstrom: the term of the sum in `ewald_pair_matrix` for each pair.
 structure_factors(phases, n, weights)
-    (n_atoms, 2 n_waves). ``weights cos(phases . n)``, then ``weights sin(phases . n)``, for
-    `phases` (n_atoms, 3) and small integers `n` (n_waves, 3), int64.
+    Returns (n_atoms, 2 n_waves): ``weights cos(phases . n)``, then ``weights sin(phases . n)``.
+    A wave is a plane wave with a reciprocal-space vector; `n` (n_waves, 3), int64, holds the small
+    integer coefficients of these vectors. `phases` (n_atoms, 3) are ``2 pi`` times the fractional
+    coordinates.
 soap_spectrum(pairs, offsets, exponents, contraction, runs)
-    (n_centers, n_features). SOAP features from sums over neighbours: in `pairs` (n_pairs, 5) are
-    the vectors D from centres, Angstrom, weights w, and ``dw / dr / r``, which matters to
-    derivatives only. Centre i and channel z own the pairs
-    ``offsets[i, z]`` to ``offsets[i, z + 1]`` of `offsets` (n_centers, n_channels + 1), int64.
-    ``c[z n, l m] = sum_pairs w sum_k contraction[l, k, n] exp(-exponents[l, k] r^2) r^l Y_lm(D)``
-    with real spherical harmonics, and a row (l, a, b, first, length) of `runs` (n_runs, 5),
-    int64, makes the features ``p[first + t] = sum_m c[a, l m] c[b + t, l m]``, t < length.
+    Returns the SOAP features (n_centers, n_features). A pair is a centre and one of its neighbours.
+    The columns of `pairs` (n_pairs, 5) are the vector D from the centre to the neighbour, Angstrom,
+    the weight w of the neighbour, and ``dw / dr / r``, which only derivatives use. A channel z is
+    the density of one element, or of all. The pairs of centre i in channel z are
+    ``offsets[i, z]`` to ``offsets[i, z + 1] - 1``; `offsets` (n_centers, n_channels + 1) is int64.
+    With real spherical harmonics Y, the density coefficients of a centre are::
+
+        c[z n, l m] =
+            sum_pairs w sum_k contraction[l, k, n] exp(-exponents[l, k] r^2) r^l Y_lm(D)
+
+    Every row (l, a, b, first, length) of `runs` (n_runs, 5), int64, defines `length` features:
+    ``p[first + t] = sum_m c[a, l m] c[b + t, l m]`` for t < length.
 soap_pull_back(pairs, offsets, exponents, contraction, runs, cotangents)
-    (n_pairs, 3). Derivatives of ``sum cotangents * p`` with respect to D, for `cotangents`
+    Returns (n_pairs, 3): the derivatives of ``sum cotangents * p`` with respect to D. A cotangent
+    is the derivative of some number with respect to a feature; `cotangents` is
     (n_centers, n_features).
 soap_jacobian(pairs, offsets, exponents, contraction, runs, channel)
-    (n, 3, n_features). Derivatives of the features of its centre with respect to D, of every pair
-    in one channel.
+    Returns (n, 3, n_features): for each of the n pairs in one channel, the derivatives of the
+    features of the centre with respect to D.
 """
 
 import os
@@ -66,7 +76,7 @@ def _is_compiled(module):
 
 
 def _load(name):
-    """Return the compiled module `name` or its twin."""
+    """Return the compiled module `name`, or its twin if the module is not compiled."""
     if _choice != "numpy":
         module = import_module(f".{name}", __name__)
         if _is_compiled(module):
@@ -74,7 +84,7 @@ def _load(name):
         if _choice == "compiled":
             raise ImportError(
                 f"SKQEQ_KERNELS=compiled, but {module.__file__} is not compiled: install skqeq "
-                "where a C++ compiler is found, and do not import it from its source folder"
+                "on a machine with a C++ compiler, and do not import it from its source folder"
             )
     return import_module(f".{name}_numpy", __name__)
 

@@ -1,4 +1,4 @@
-"""Coulomb interaction of Gaussian charges, in loops for Pythran; the twin is `_coulomb_numpy`."""
+"""Coulomb interaction of Gaussian charges, as loops for Pythran; the twin is `_coulomb_numpy`."""
 
 import math
 
@@ -20,7 +20,8 @@ def gaussian_coulomb(ra, wa, rb, wb):
             elif r > 1e-8 * g:
                 out[i, j] = math.erf(r / (math.sqrt(2.0) * g)) / r
             else:
-                # The next term of the series, r^2 / (6 g^2), is below rounding.
+                # The limit r = 0: the next term of the series, relative size r^2 / (6 g^2), is
+                # below machine precision.
                 out[i, j] = math.sqrt(2.0 / math.pi) / g
     return out
 
@@ -29,6 +30,7 @@ def gaussian_coulomb(ra, wa, rb, wb):
 def gaussian_coulomb_gradient(positions, widths):
     n = widths.shape[0]
     out = np.zeros((n, 3, n))
+    # Each pair once: the derivatives with respect to its two atoms differ in sign only.
     for i in range(n):
         for j in range(i):
             x = positions[i, 0] - positions[j, 0]
@@ -37,7 +39,7 @@ def gaussian_coulomb_gradient(positions, widths):
             r = math.sqrt(x * x + y * y + z * z)
             a = 1.0 / math.sqrt(2.0 * (widths[i] * widths[i] + widths[j] * widths[j]))
             slope = -1.0 / (r * r * r)
-            # Beyond 6 they are points, to all digits.
+            # For a r >= 6 Gaussian charges interact like point charges, to machine precision.
             if a * r < 6.0:
                 gaussian = 2.0 / math.sqrt(math.pi) * a * math.exp(-a * a * r * r)
                 slope = (gaussian - math.erf(a * r) / r) / (r * r)

@@ -8,14 +8,16 @@ from scipy.special import erf
 def gaussian_coulomb(ra, wa, rb, wb):
     r = cdist(ra, rb)
     g = np.hypot.outer(wa, wb)
-    # IEEE arithmetic gives the limits: erf(r / 0) = 1 is a pair of points, 1 / 0 two at one place.
+    # A division by zero gives the right limits: erf(r / 0) = 1 for two point charges, and
+    # 1 / 0 = inf for two point charges at the same place.
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(r > 1e-8 * g, erf(r / (np.sqrt(2.0) * g)) / r, np.sqrt(2.0 / np.pi) / g)
 
 
 def gaussian_coulomb_gradient(positions, widths):
     r = cdist(positions, positions)
-    # Of an atom and itself the vector is zero, and so is the result.
+    # The distance of an atom from itself may be any positive number: it is multiplied by a vector
+    # of zero.
     np.fill_diagonal(r, 1.0)
     a = np.sqrt(0.5) / np.hypot.outer(widths, widths)
     slope = (2.0 / np.sqrt(np.pi) * a * np.exp(-((a * r) ** 2)) - erf(a * r) / r) / r**2

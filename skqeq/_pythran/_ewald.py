@@ -1,4 +1,4 @@
-"""The sums of an Ewald summation, in loops for Pythran; the twin is `_ewald_numpy`."""
+"""The sums of an Ewald summation, as loops for Pythran; the twin is `_ewald_numpy`."""
 
 import math
 
@@ -8,7 +8,7 @@ import numpy as np
 def complement_table():
     """Taylor coefficients of erfc about the multiples of 1/32 from 0 to 6.
 
-    ``y'' = -2 x y'`` gives each from the two before it.
+    The differential equation ``y'' = -2 x y'`` gives each coefficient from the two before it.
     """
     table = np.empty((193, 8))
     for m in range(193):
@@ -22,8 +22,8 @@ def complement_table():
 
 
 def complement(table, x):
-    """Erfc to 3e-16 in a quarter of the time of `math.erfc`."""
-    # Beyond 6 it is below the rounding of one.
+    """``erfc(x)`` with an error of 3e-16, in a quarter of the time of `math.erfc`."""
+    # For x >= 6, erfc(x) is below machine precision.
     if x >= 6.0:
         return 0.0
     m = int(32.0 * x + 0.5)
@@ -35,18 +35,18 @@ def complement(table, x):
 
 
 def pair_slope(table, r2, a, b):
-    """Derivative of ``(erfc(b r) - erfc(a r)) / r`` with respect to r, over r."""
+    """Derivative of ``(erfc(b r) - erfc(a r)) / r`` with respect to r, divided by r."""
     r = math.sqrt(r2)
     value = complement(table, b * r) - complement(table, a * r)
     slope = -b * math.exp(-b * b * r2)
-    # Beyond 6 the complement is below the rounding of one.
+    # For a r >= 6 the Gaussian is below machine precision.
     if a * r < 6.0:
         slope += a * math.exp(-a * a * r2)
     return (2.0 / math.sqrt(math.pi) * slope - value / r) / r2
 
 
 def image_shifts(cell, images):
-    """Vectors (3, n_images) from the lowest image of an atom to all that are looked at."""
+    """Vectors (3, n_images) from the first image of an atom, see `lowest_image`, to its others."""
     shifts = np.empty((3, images[0] * images[1] * images[2]))
     for m in range(shifts.shape[1]):
         for v in range(3):
@@ -59,13 +59,16 @@ def image_shifts(cell, images):
 
 
 def lowest_step(f, images):
-    """The fraction f moved to [-images / 2, 1 - images / 2)."""
-    # f > -1, so that int rounds down.
+    """Shift the fraction f by an integer to the interval [-images / 2, 1 - images / 2)."""
+    # The argument of int is positive because f > -1; int therefore rounds down.
     return f - (int(f + 0.5 * images + 1.0) - 1)
 
 
 def lowest_image(fractions, cell, images, i, j):
-    """Vector from atom j to the lowest image of atom i."""
+    """Vector from atom j to the first of the images of atom i that are considered.
+
+    Along each axis this image has the lowest cell index of all that are considered.
+    """
     u = lowest_step(fractions[i, 0] - fractions[j, 0], images[0])
     v = lowest_step(fractions[i, 1] - fractions[j, 1], images[1])
     w = lowest_step(fractions[i, 2] - fractions[j, 2], images[2])
@@ -87,7 +90,8 @@ def ewald_pair_matrix(fractions, cell, images, widths, cutoff, kappa, smooth):
     r2 = np.empty(n_images)
     near = np.empty(n_images)
     out = np.empty((n, n))
-    # Eight columns at a time, so that the rows of the upper triangle are written without gaps.
+    # The matrix is filled eight columns j at a time. The elements out[j, i] of the upper triangle
+    # then fill eight rows from left to right, and not one column with a long stride.
     for first in range(0, n, 8):
         for i in range(first, n):
             for j in range(first, min(first + 8, i + 1)):
@@ -97,7 +101,8 @@ def ewald_pair_matrix(fractions, cell, images, widths, cutoff, kappa, smooth):
                     y = dy + shifts[1, m]
                     z = dz + shifts[2, m]
                     r2[m] = x * x + y * y + z * z
-                # Which are near is unpredictable; this has no branch.
+                # A branch would be mispredicted often. Without one, every value is stored, and the
+                # next value overwrites it unless it is near.
                 n_near = 0
                 for m in range(n_images):
                     near[n_near] = r2[m]
@@ -105,6 +110,7 @@ def ewald_pair_matrix(fractions, cell, images, widths, cutoff, kappa, smooth):
                 a = 1.0 / math.sqrt(2.0 * (widths[i] * widths[i] + widths[j] * widths[j]))
                 total = smooth[i] + smooth[j]
                 for m in range(n_near):
+                    # The limit r = 0 belongs to an atom and itself.
                     if near[m] > 1e-16:
                         r = math.sqrt(near[m])
                         total += (complement(table, b * r) - complement(table, a * r)) / r
@@ -129,7 +135,7 @@ def ewald_matrix_gradient(fractions, cell, images, widths, cutoff, kappa, q):
     virial = np.zeros((n, 3, 3))
     step = np.empty(3)
     strain = np.empty((3, 3))
-    # Blocks of columns, and the search without a branch, as in `ewald_pair_matrix`.
+    # Columns in groups of eight, and no branch in the search, as in `ewald_pair_matrix`.
     for first in range(0, n, 8):
         for i in range(first, n):
             for j in range(first, min(first + 8, i + 1)):
@@ -148,7 +154,7 @@ def ewald_matrix_gradient(fractions, cell, images, widths, cutoff, kappa, q):
                 strain[:] = 0.0
                 for k in range(n_near):
                     m = near[k]
-                    # An atom and itself are at one place whatever moves.
+                    # The distance of an atom from itself is always zero and has no derivative.
                     if r2[m] > 1e-16:
                         slope = pair_slope(table, r2[m], a, b)
                         x = dx + shifts[0, m]
@@ -170,6 +176,7 @@ def ewald_matrix_gradient(fractions, cell, images, widths, cutoff, kappa, q):
                         virial[i, u, v] += q[j] * strain[u, v]
                         if i != j:
                             virial[j, u, v] += q[i] * strain[u, v]
+    # The derivatives with respect to a strain are symmetric; only the lower triangle was summed.
     for i in range(n):
         for u in range(3):
             for v in range(u):
@@ -184,6 +191,7 @@ def ewald_pair_gradient(i, j, D, widths, q, p, kappa):
     virial = np.zeros((3, 3))
     table = complement_table()
     b = kappa / math.sqrt(2.0)
+    # Each pair stands for (i, j) and (j, i), hence the factor q_i p_j + q_j p_i.
     for pair in range(i.shape[0]):
         ip = i[pair]
         jp = j[pair]
@@ -213,6 +221,8 @@ def structure_factors(phases, n, weights):
     out = np.empty((n_atoms, 2 * n_waves))
     cosines = np.empty((3, 2 * top + 1))
     sines = np.empty((3, 2 * top + 1))
+    # A phase factor is a product of one factor per axis. Tables of these factors replace a cosine
+    # and a sine per wave by a few multiplications.
     for atom in range(n_atoms):
         for axis in range(3):
             for m in range(top + 1):

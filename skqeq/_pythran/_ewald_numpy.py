@@ -10,7 +10,8 @@ def ewald_pair_matrix(fractions, cell, images, widths, cutoff, kappa, smooth):
     a, b = np.sqrt(0.5) / np.hypot(widths[i], widths[j]), kappa / np.sqrt(2.0)
     values = smooth[i] + smooth[j]
     for block, pair, D in near_pairs(fractions, cell, images, cutoff):
-        # Of an atom and itself the limit, to all digits: erf is linear there.
+        # For an atom with itself this is the limit r = 0, exact to machine precision, because erf
+        # is linear at so small r.
         r = np.maximum(np.linalg.norm(D, axis=1), 1e-8)
         f = (erf(a[block][pair] * r) - erf(b * r)) / r
         values[block] += np.bincount(pair, f, minlength=len(values[block]))
@@ -20,12 +21,14 @@ def ewald_pair_matrix(fractions, cell, images, widths, cutoff, kappa, smooth):
 
 
 def near_pairs(fractions, cell, images, cutoff):
-    """Yield blocks of the pairs of atoms i >= j, as slices, with the images of i within the cutoff:
-    which pair of the block each belongs to, and its vector from j.
+    """Yield the pairs of atoms i >= j in blocks, with the images of i within the cutoff from j.
+
+    A block is a slice of the pairs of atoms. With it come two arrays with one entry per image: the
+    index of its pair in the block, and the vector from j to the image.
     """
     shifts = np.indices(images).reshape(3, -1).T @ cell
     i, j = np.tril_indices(len(fractions))
-    # A block of pairs of atoms and all of their images stay in the cache.
+    # The arrays of one block, with an entry for every pair and image, fit into the CPU cache.
     step = max(1, 2**15 // len(shifts))
     for start in range(0, len(i), step):
         block = slice(start, start + step)
@@ -43,7 +46,7 @@ def ewald_matrix_gradient(fractions, cell, images, widths, cutoff, kappa, q):
     gradient, virial = np.empty((n, 3, n)), np.zeros((n, 3, 3))
     for block, pair, D in near_pairs(fractions, cell, images, cutoff):
         r = np.linalg.norm(D, axis=1)
-        # An atom and itself are at one place whatever moves.
+        # The distance of an atom from itself is always zero and has no derivative.
         pair, D, r = (x[r > 1e-8] for x in (pair, D, r))
         at, to = i[block], j[block]
         step = pair_slope(r, a[block][pair], b) * D.T
@@ -58,7 +61,7 @@ def ewald_matrix_gradient(fractions, cell, images, widths, cutoff, kappa, q):
 
 
 def pair_slope(r, a, b):
-    """Derivative of ``(erfc(b r) - erfc(a r)) / r`` with respect to r, over r."""
+    """Derivative of ``(erfc(b r) - erfc(a r)) / r`` with respect to r, divided by r."""
     slope = a * np.exp(-((a * r) ** 2)) - b * np.exp(-((b * r) ** 2))
     return (2.0 / np.sqrt(np.pi) * slope - (erfc(b * r) - erfc(a * r)) / r) / r**2
 
@@ -71,7 +74,7 @@ def ewald_pair_gradient(i, j, D, widths, q, p, kappa):
         np.bincount(j, s, minlength=len(widths)) - np.bincount(i, s, minlength=len(widths))
         for s in step.T
     ]
-    # Of no pairs bincount makes integers.
+    # Without any pairs, bincount returns integers.
     return np.stack(gradient, axis=1).astype(np.float64), step.T @ D
 
 

@@ -1,8 +1,9 @@
-"""Power spectra and their derivatives, in loops for Pythran; the twin is `_soap_numpy`.
+"""Power spectra and their derivatives, as loops for Pythran; the twin is `_soap_numpy`.
 
-Of `c` and what is like it, rows are (l, m) and columns channel and n, so that the innermost loops
-run over neighbouring numbers. Functions return new arrays for the neighbours of one centre; with
-arguments that are written to, the types that Pythran derives take g++ minutes.
+Arrays of density coefficients, such as `c`, have rows (l, m) and columns (channel, n), so that the
+innermost loops run over contiguous memory. The helper functions work on the neighbours of one
+centre and return new arrays. If they wrote to their arguments, Pythran would derive types that take
+g++ minutes to compile.
 """
 
 import math
@@ -11,7 +12,7 @@ import numpy as np
 
 
 def normalizations(l_max):
-    """What makes `solid_harmonics` real spherical harmonics times r^l."""
+    """Factors that turn `solid_harmonics` into r^l times real spherical harmonics."""
     norms = np.empty((l_max + 1) * (l_max + 1))
     for l in range(l_max + 1):
         for m in range(l + 1):
@@ -23,10 +24,11 @@ def normalizations(l_max):
 
 
 def solid_harmonics(pairs, first, last, l_max):
-    """``r^l P_lm exp(i m phi) / (l + m)!``: real at l^2 + l + m, imaginary at l^2 + l - m.
+    """``r^l P_lm exp(i m phi) / (l + m)!`` for neighbours `first` to `last`.
 
-    Scaled like this their recursions and derivatives have the simplest coefficients: Helgaker,
-    Jorgensen, Olsen, Molecular Electronic-Structure Theory (2000), section 6.4.
+    The real part is stored in column l^2 + l + m, the imaginary part in column l^2 + l - m. With
+    this scaling, recursions and derivatives have the simplest coefficients: Helgaker, Jorgensen,
+    Olsen, Molecular Electronic-Structure Theory (2000), section 6.4.
     """
     R = np.empty((last - first, (l_max + 1) * (l_max + 1)))
     for p in range(last - first):
@@ -44,6 +46,7 @@ def solid_harmonics(pairs, first, last, l_max):
                 if abs(m) < l - 1:
                     value -= r2 * R[p, lowest + m]
                 R[p, here + m] = value / (l * l - m * m)
+            # For l = 1, the harmonic of degree l - 1 has m = 0 and no imaginary part.
             real = R[p, below + l - 1]
             imaginary = R[p, below - l + 1] if l > 1 else 0.0
             R[p, here + l] = -(x * real - y * imaginary) / (2.0 * l)
@@ -52,9 +55,10 @@ def solid_harmonics(pairs, first, last, l_max):
 
 
 def harmonic_slopes(R, l_max):
-    """Derivatives (n_neighbors, 3, n_harmonics) of solid harmonics, which are such of l - 1.
+    """Derivatives (n_neighbors, 3, n_harmonics) of solid harmonics with respect to x, y, z.
 
-    With ``R_m`` for ``r^(l-1) P exp(i m phi) / (l - 1 + m)!``, ``R_-m = (-1)^m R_m*``:
+    The derivatives of a harmonic of degree l are harmonics of degree l - 1. Let ``R_m`` stand for
+    ``r^(l-1) P exp(i m phi) / (l - 1 + m)!``, with ``R_-m = (-1)^m R_m*``. Then
     ``d/dz = R_m``, ``d/dx + i d/dy = R_(m+1)``, ``d/dx - i d/dy = -R_(m-1)``.
     """
     dR = np.zeros((R.shape[0], 3, R.shape[1]))
@@ -82,7 +86,7 @@ def harmonic_slopes(R, l_max):
 
 
 def gaussians(pairs, first, last, exponents):
-    """Gaussians (n_neighbors, l_max + 1, n_max)."""
+    """Gaussians of neighbours `first` to `last`, (n_neighbors, l_max + 1, n_max)."""
     G = np.empty((last - first, exponents.shape[0], exponents.shape[1]))
     for p in range(last - first):
         x = pairs[first + p, 0]
@@ -108,7 +112,8 @@ def coefficients(i, pairs, offsets, R, G, contraction, norms):
                     value = pairs[p, 3] * R[p - offsets[i, 0], m]
                     for k in range(n_max):
                         u[m, k] += value * G[p - offsets[i, 0], l, k]
-        # Orthogonal radial functions only now: once per channel and not per neighbour.
+        # Contract the Gaussians to orthogonal radial functions here, after the sum over the
+        # neighbours: once per channel instead of once per neighbour.
         for l in range(G.shape[1]):
             for m in range(l * l, (l + 1) * (l + 1)):
                 for k in range(n_max):
@@ -157,7 +162,8 @@ def soap_pull_back(pairs, offsets, exponents, contraction, runs, cotangents):
     width = (offsets.shape[1] - 1) * n_max
     dc = np.empty((norms.shape[0], width))
     du = np.empty((norms.shape[0], n_max))
-    # With the cotangents of an l in a symmetric matrix, dc = c T has long innermost loops.
+    # T[l] is the symmetric matrix of the cotangents of degree l. As a product, dc = c T has long
+    # innermost loops, which the compiler can vectorise.
     T = np.zeros((l_max + 1, width, width))
     for i in range(offsets.shape[0]):
         first = offsets[i, 0]
@@ -175,6 +181,7 @@ def soap_pull_back(pairs, offsets, exponents, contraction, runs, cotangents):
             for t in range(runs[run, 4]):
                 T[l, a, b + t] = cotangents[i, feature + t]
                 T[l, b + t, a] = cotangents[i, feature + t]
+            # The feature c[a]^2 has the derivative 2 c[a].
             if a >= b and a < b + runs[run, 4]:
                 T[l, a, a] *= 2.0
         for l in range(l_max + 1):
@@ -191,6 +198,8 @@ def soap_pull_back(pairs, offsets, exponents, contraction, runs, cotangents):
                             total += contraction[l, k, n] * dc[m, channel * n_max + n]
                         du[m, k] = norms[m] * total
             for p in range(offsets[i, channel], offsets[i, channel + 1]):
+                # A vector D changes a neighbour's radial function and its harmonics. `radial` sums
+                # the derivatives of radial functions, which have the direction of D.
                 radial = 0.0
                 for l in range(l_max + 1):
                     for m in range(l * l, (l + 1) * (l + 1)):
@@ -210,7 +219,10 @@ def soap_pull_back(pairs, offsets, exponents, contraction, runs, cotangents):
 
 
 def radial_functions(pairs, p, G, exponents, contraction):
-    """Of neighbour p, whose Gaussians are G; and their derivatives with respect to r, over r."""
+    """Radial functions of neighbour p, and their derivatives with respect to r, divided by r.
+
+    G are the Gaussians of the neighbour.
+    """
     f = np.zeros((2, G.shape[0], G.shape[1]))
     for l in range(G.shape[0]):
         for k in range(G.shape[1]):
@@ -223,7 +235,7 @@ def radial_functions(pairs, p, G, exponents, contraction):
 
 
 def overlaps(c, R, norms, l_max):
-    """Sums over m, for every l and column of c, of c times the harmonics of one neighbour."""
+    """``sum_m c * R`` with the harmonics R of one neighbour, for every l and column of c."""
     out = np.zeros((l_max + 1, c.shape[1]))
     for l in range(l_max + 1):
         for m in range(l * l, (l + 1) * (l + 1)):
@@ -253,7 +265,8 @@ def soap_jacobian(pairs, offsets, exponents, contraction, runs, channel):
         G = gaussians(pairs, first, last, exponents)
         c = coefficients(i, pairs, offsets, R, G, contraction, norms)
         for p in range(offsets[i, channel], offsets[i, channel + 1]):
-            # The step of c is a radial function times a harmonic; the sum over m comes first.
+            # The derivative of c is a product of a radial function and a harmonic. The sum over m
+            # concerns the harmonic only, and is done once for all radial functions.
             f = radial_functions(pairs, p, G[p - first], exponents, contraction)
             cR = overlaps(c, R[p - first], norms, l_max)
             for axis in range(3):
@@ -263,6 +276,8 @@ def soap_jacobian(pairs, offsets, exponents, contraction, runs, channel):
                     a = runs[run, 1]
                     b = runs[run, 2]
                     feature = runs[run, 3]
+                    # Product rule: the neighbour changes the factor a of a feature, the factor b,
+                    # or both.
                     if own <= a and a < own + n_max:
                         value = f[0, l, a - own]
                         slope = f[1, l, a - own] * pairs[p, axis]

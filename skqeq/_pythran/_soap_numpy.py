@@ -6,7 +6,7 @@ from math import factorial, pi, sqrt
 import numpy as np
 from scipy.sparse import csr_array
 
-# The arrays of so many pairs with neighbours are held at a time.
+# Number of pairs of a centre and a neighbour that are processed at a time, to limit the memory.
 BLOCK = 1000
 
 
@@ -22,7 +22,10 @@ def normalizations(l_max):
 
 
 def solid_harmonics(D, l_max):
-    """``r^l P_lm exp(i m phi) / (l + m)!``: real at l^2 + l + m, imaginary at l^2 + l - m."""
+    """``r^l P_lm exp(i m phi) / (l + m)!`` for the vectors D, see `_soap.solid_harmonics`.
+
+    The real part is stored in column l^2 + l + m, the imaginary part in column l^2 + l - m.
+    """
     x, y, z = D.T
     r2 = x * x + y * y + z * z
     R = np.empty(((l_max + 1) ** 2, len(D)))
@@ -42,7 +45,10 @@ def solid_harmonics(D, l_max):
 
 @cache
 def harmonic_slopes(l_max):
-    """The matrices that make derivatives with respect to x, y, z of solid harmonics."""
+    """Matrices that turn solid harmonics into their derivatives with respect to x, y, z.
+
+    The formulas are those of `_soap.harmonic_slopes`.
+    """
     slopes = np.zeros((3, (l_max + 1) ** 2, (l_max + 1) ** 2))
     for l in range(1, l_max + 1):
         here, below = l * l + l, l * l - l
@@ -72,7 +78,7 @@ class Expansion:
         self.R = solid_harmonics(self.D, self.l_max)
         r2 = np.einsum("pa,pa->p", self.D, self.D)
         gaussians = np.exp(-r2[:, None, None] * exponents)
-        # With weights, and the derivatives with respect to r, over r.
+        # Gaussians times the weights, and their derivatives with respect to r, divided by r.
         self.G, self.dG = w * gaussians, (dw - 2 * w * exponents) * gaussians
         ends = np.append(offsets[:, :-1].ravel(), offsets[-1, -1])
         ends -= ends[0]
@@ -81,19 +87,22 @@ class Expansion:
         u = (members @ terms.reshape(len(pairs), len(self.l) * self.n_max)).reshape(
             len(offsets), -1, len(self.l), self.n_max
         )
-        # (n_harmonics, k, n)
+        # Shape (n_harmonics, k, n). Contract after the sum over neighbours, where it is cheaper.
         self.contraction = normalizations(self.l_max)[:, None, None] * contraction[self.l]
         self.c = np.einsum("izmk,mkn->imzn", u, self.contraction, optimize=True)
         self.c = self.c.reshape(len(offsets), len(self.l), -1)
         self.groups = np.repeat(np.arange(len(ends) - 1), np.diff(ends))
 
     def slopes(self):
-        """Derivatives (3, n_pairs, n_harmonics) of the harmonics."""
+        """Derivatives (3, n_pairs, n_harmonics) of the harmonics with respect to D."""
         return self.R @ harmonic_slopes(self.l_max)
 
 
 def _blocks(offsets):
-    """Ranges of centres that have few pairs, and their pairs."""
+    """Yield ranges of centres with at most `BLOCK` pairs in total, and the ranges of their pairs.
+
+    A centre with more than `BLOCK` pairs forms a range by itself.
+    """
     start = 0
     while start < len(offsets):
         stop = np.searchsorted(offsets[:, -1], offsets[start, 0] + BLOCK, side="right")
@@ -103,7 +112,7 @@ def _blocks(offsets):
 
 
 def _features(runs):
-    """For every l: features, and the columns of c that they are the products of."""
+    """For every l, yield its features, and the two columns of c whose product each feature is."""
     length = runs[:, 4]
     t = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
     l, a, b, first = np.repeat(runs[:, :4], length, axis=0).T
@@ -130,6 +139,7 @@ def soap_pull_back(pairs, offsets, exponents, contraction, runs, cotangents):
         for l, features, a, b in _features(runs):
             T = np.zeros((len(dc), dc.shape[2], dc.shape[2]))
             T[:, a, b] = cotangents[centers, features]
+            # T + T^T, because a feature depends on both coefficients of the product.
             dc[:, l] = e.c[:, l] @ (T + T.transpose(0, 2, 1))
         dc = dc.reshape(len(dc), len(e.l), -1, e.n_max)
         du = np.einsum("imzn,mkn->izmk", dc, e.contraction, optimize=True)

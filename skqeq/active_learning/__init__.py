@@ -1,4 +1,4 @@
-"""Active learning: the model explores structures, a reference calculation labels the new ones."""
+"""Active learning: the model explores structures, and a reference calculation labels new ones."""
 
 from ._exploration import LangevinDynamics, ModelBreakdownError
 from ._learner import ActiveLearner

@@ -1,8 +1,8 @@
-"""Trajectories on a model: how structures are explored, and where a trajectory ends.
+"""Trajectories driven by a model: how structures are explored, and when a trajectory ends.
 
-A trajectory ends early for one of three reasons: two atoms come too close, the model is too
-uncertain, or the model breaks down on a structure. Any other error is an error of the function
-that explores and is passed on to the caller.
+A trajectory ends early for one of three reasons: two atoms are too close, the model is too
+uncertain, or the model cannot be evaluated on a structure. Any other exception comes from the
+exploring function; it is passed on to the caller.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 class ModelBreakdownError(ValueError):
     """A model cannot be evaluated on a structure.
 
-    The calculator of an exploration raises it, for example for atoms on top of each other, for
-    positions that are not finite, and where the charges do not converge. It ends the trajectory,
-    and its message becomes ``info["stopped"]`` of the last structure. A function that explores may
-    raise it itself to end a trajectory with a reason.
+    The calculator of an exploration raises this error, for example if atoms are on top of each
+    other, if positions are not finite, or if the charges do not converge. The error ends the
+    trajectory, and its message becomes ``info["stopped"]`` of the last structure. An exploring
+    function may also raise it, to end a trajectory and to give the reason.
 
     Examples
     --------
@@ -50,19 +50,19 @@ class ModelBreakdownError(ValueError):
 
 @contextmanager
 def breakdowns():
-    """Turn errors of a model that is evaluated inside into `ModelBreakdownError`."""
+    """A context manager that turns errors of a model into `ModelBreakdownError`."""
     try:
         yield
     except (ValueError, ArithmeticError, RuntimeError) as error:
-        # Conjugate gradients that do not converge raise a RuntimeError itself. Its subclasses are
-        # no breakdowns: a property that the model does not have, a worker process that died.
+        # Conjugate gradients that do not converge raise exactly a RuntimeError. Its subclasses have
+        # other causes, such as a property that the model does not have, or a killed worker process.
         if isinstance(error, RuntimeError) and type(error) is not RuntimeError:
             raise
         raise ModelBreakdownError(one_line(error)) from error
 
 
 class ExplorationCalculator(KQEqCalculator):
-    """A calculator that tells errors of the model apart from those of its user."""
+    """A calculator that turns errors of the model into `ModelBreakdownError`."""
 
     def calculate(
         self,
@@ -70,7 +70,7 @@ class ExplorationCalculator(KQEqCalculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        """Fill `results`; raise ModelBreakdownError where the model cannot be evaluated."""
+        """Fill `results`, or raise ModelBreakdownError if the model cannot be evaluated."""
         with breakdowns():
             super().calculate(atoms, properties, system_changes)
 
@@ -91,22 +91,23 @@ def run_trajectory(
     explore : callable
         ``explore(atoms, rng)`` yields structures.
     model : fitted estimator
-        Pipeline whose last features come from `skqeq.CURSparsifier`.
+        Pipeline whose last transformer is `skqeq.CURSparsifier`.
     start : ase.Atoms
         First structure.
     rng : numpy.random.Generator
-        Given to `explore`.
+        Random number generator that is passed to `explore`.
     min_distance : float
-        Shortest distance of two atoms, in units of the sum of their covalent radii.
+        Shortest allowed distance between two atoms, in units of the sum of their covalent radii.
     max_uncertainty : float
-        Largest `uncertainty`; the first structure above it is the last one of the trajectory.
+        Largest allowed `uncertainty`; the first structure above it is the last one of the
+        trajectory.
 
     Returns
     -------
     structures : list of ase.Atoms
         `start` and the explored structures, with ``info["uncertainty"]``.
     stopped : str or None
-        Why the trajectory ended early; None if the exploration came to its end.
+        Reason why the trajectory ended early; None if the exploration was completed.
     """
     transformer, _ = unwrap(model)
     atoms = start.copy()
@@ -137,7 +138,7 @@ class LangevinDynamics:
     Parameters
     ----------
     temperature : float, default=300.0
-        Temperature of the thermostat and of the first velocities, K.
+        Temperature of the thermostat and of the initial velocities, K.
     timestep : float, default=1.0
         Time step, fs.
     friction : float, default=0.01
@@ -172,14 +173,14 @@ class LangevinDynamics:
         Parameters
         ----------
         atoms : ase.Atoms
-            First structure, with a calculator; its positions and velocities change.
+            First structure, with a calculator; positions and velocities are changed in place.
         rng : numpy.random.Generator
-            Source of the first velocities and of the noise of the thermostat.
+            Source of the initial velocities and of the noise of the thermostat.
 
         Yields
         ------
         atoms : ase.Atoms
-            The same object, at later times.
+            The same object at later times.
         """
         speed = np.sqrt(units.kB * self.temperature / atoms.get_masses())[:, None]
         atoms.set_velocities(speed * rng.standard_normal((len(atoms), 3)))
@@ -188,7 +189,9 @@ class LangevinDynamics:
             self.timestep * units.fs,
             temperature_K=self.temperature,
             friction=self.friction / units.fs,
-            fixcm=False,  # ASE will drop it, because it spoils the temperature of small systems
+            # ASE is going to remove this option. It must be off, because a fixed centre of mass
+            # makes the temperature of small systems wrong.
+            fixcm=False,
             rng=rng,
         )
         for _ in range(self.n_steps // self.interval):
@@ -197,5 +200,5 @@ class LangevinDynamics:
 
 
 def one_line(error):
-    """Type and message of an exception in one line."""
+    """The type and the message of an exception in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())

@@ -30,58 +30,58 @@ if TYPE_CHECKING:
     from .._typing import Model, PathType
 
 
-# The name of the package, by which users configure its messages.
+# The public name, with which users configure log messages; this module is private.
 LOGGER = logging.getLogger("skqeq.active_learning")
 # Labels with a value for every atom.
 PER_ATOM = ("charges", "forces")
 
 
 class ActiveLearner(BaseEstimator):
-    """Add structures to a data set where the model is uncertain, and fit the model again.
+    """Extend a data set with structures on which the model is uncertain, and fit the model again.
 
-    Every round explores with the model of the previous round, by default by molecular dynamics,
-    selects structures from the trajectories, labels them by a reference calculation, and fits a
-    new model to all data [1]_.
+    Every round has four steps [1]_. The model of the previous round explores structures, by default
+    by molecular dynamics. Some structures are selected from the trajectories. A reference
+    calculation labels them. A new model is fitted to all data.
 
-    The state of a run is in its directory: one file for every trajectory, reference calculation
-    and model, which appears complete or not at all. To resume a run that was killed, start it
-    again with the same arguments. At most one of these steps is repeated, and the final data are
-    identical, bit for bit, to the data of an uninterrupted run.
+    The state of a run is stored in its directory, with one file for every trajectory, reference
+    calculation and model; a file is never left half written. To resume a run that was killed, start
+    it again with the same arguments. At most one trajectory, calculation or fit is repeated, and
+    the final data are identical, bit for bit, to the data of an uninterrupted run.
 
     Parameters
     ----------
     model : estimator
         Pipeline of `SOAPFeaturizer`, `CURSparsifier` and a charge model; every round fits a clone
-        of it.
+        of the pipeline.
     reference : ase calculator or callable
         Source of labels. A callable ``reference(atoms)`` returns a dict with a value for each of
-        `targets`, in the units of `skqeq.make_targets`. A structure for which it raises an
-        exception is left out.
+        `targets`, in the units of `skqeq.make_targets`. If the reference raises an exception for a
+        structure, this structure is left out.
     directory : str or path
         Directory of the run. Two processes cannot work in one directory.
     targets : sequence of str, default=("energy", "forces")
-        Targets that the model is fitted to.
+        Targets to which the model is fitted.
     explore : callable, default=None
         ``explore(atoms, rng)`` yields structures, such as snapshots of a trajectory. `atoms` is
         the first structure, with the model as its calculator; `rng` is a `numpy.random.Generator`
         and must be the only source of randomness. None means `LangevinDynamics` with its defaults.
-        Its exceptions reach the caller of `run`, except `ModelBreakdownError`, which ends the
-        trajectory and which the calculator raises where the model cannot be evaluated.
+        The calculator raises `ModelBreakdownError` if the model cannot be evaluated; this ends the
+        trajectory. All other exceptions are passed on to the caller of `run`.
     method : {"variance", "cur"}, default="variance"
-        How structures are selected: by `select_uncertain` or by `select_novel`.
+        Function that selects structures: `select_uncertain` ("variance") or `select_novel` ("cur").
     n_select : int, default=10
         Number of structures that a round labels.
     n_trajectories : int, default=5
         Number of trajectories in a round. Each starts from a random structure of the data.
     max_uncertainty : float, default=0.5
-        A trajectory ends with the first structure whose `uncertainty` is larger.
+        A trajectory ends with the first structure whose `uncertainty` is larger than this value.
     min_distance : float, default=0.6
-        A trajectory ends before the first structure with two atoms closer than this, in units of
-        the sum of their covalent radii.
+        A trajectory ends before the first structure in which two atoms are closer than this
+        distance, in units of the sum of their covalent radii.
     random_state : int, default=0
-        Seed.
+        Seed of the random numbers.
     verbose : int, default=1
-        Progress bars are shown for values above 0.
+        If above 0, progress bars are shown.
 
     Attributes
     ----------
@@ -167,15 +167,15 @@ class ActiveLearner(BaseEstimator):
         Parameters
         ----------
         X : sequence of ase.Atoms
-            First structures. A structure that carries all targets, as `skqeq.targets_from_atoms`
-            finds them, keeps these labels; the others are labelled by the reference.
+            Initial structures. If a structure has labels of all targets (see
+            `skqeq.targets_from_atoms`), they are used; otherwise the reference labels it.
         n_rounds : int
             Number of rounds, counted from the beginning of the run.
 
         Returns
         -------
         self : ActiveLearner
-            With the attributes `model_` and `data_`.
+            The same object, with the attributes `model_` and `data_`.
 
         Raises
         ------
@@ -204,27 +204,27 @@ class ActiveLearner(BaseEstimator):
         Parameters
         ----------
         r : int
-            Round; 0 for the model that was fitted to the first structures.
+            Number of the round; 0 is the model that was fitted to the initial structures.
 
         Returns
         -------
         model : fitted estimator
-            Fitted to the data of round r and of all rounds before.
+            Fitted to the data of round r and of all earlier rounds.
         """
         return self._files.load_model(r)
 
-    # The steps of a round call each other backwards: the labels of a round ask for its selected
-    # structures, and these for its trajectories. Only steps whose files are missing are run.
+    # The steps of a round call each other in reverse order: labelling calls the selection of
+    # structures, and the selection calls the exploration. Only steps whose files are missing run.
 
     def _fit(self, r, data):
-        """Fit the model of round r to all data so far."""
+        """Fit the model of round r to all data collected so far."""
         if not self._files.has_model(r):
             y = targets_from_atoms(data, list(self.targets))
             self._files.save_model(r, clone(self.model).fit(data, y))
             LOGGER.info("round %d: fitted to %d structures", r, len(data))
 
     def _label(self, r, data):
-        """Label the selected structures of round r, and leave out those that fail."""
+        """Label the selected structures of round r, and leave out structures that fail."""
         selected = self._files.structures(r, "selected.xyz", self._select, r, data)
         results = []
         for i, atoms in enumerate(self._progress(selected, f"round {r}: reference")):
@@ -242,18 +242,18 @@ class ActiveLearner(BaseEstimator):
         return labelled
 
     def _calculate(self, atoms):
-        """Label one structure by the reference, or store why that failed."""
+        """Label one structure with the reference; if this fails, store the reason in ``info``."""
         atoms = atoms.copy()
         try:
             labels = self._reference_labels(strip([atoms])[0])
-        except Exception as error:  # programs of electronic structure fail in many ways
+        except Exception as error:  # electronic-structure programs fail in many ways
             atoms.info["failed"] = one_line(error)
             LOGGER.warning("a reference calculation failed: %s", atoms.info["failed"])
             return [atoms]
         return [with_labels(atoms, labels)]
 
     def _reference_labels(self, atoms):
-        """Labels of one structure as a dict, checked."""
+        """Compute and check the labels of one structure."""
         if hasattr(self.reference, "get_property"):
             labels = {name: self.reference.get_property(name, atoms) for name in self.targets}
         else:
@@ -262,7 +262,7 @@ class ActiveLearner(BaseEstimator):
         for name in self.targets:
             if y[name][0] is None or not np.isfinite(y[name][0]).all():
                 raise ValueError(f"{name} = {labels[name]}")
-        Labels(y, collect([atoms]))  # refuses labels for another number of atoms
+        Labels(y, collect([atoms]))  # raises an error if the number of atoms differs
         return {name: y[name][0] for name in self.targets}
 
     def _select(self, r, data):
@@ -271,12 +271,13 @@ class ActiveLearner(BaseEstimator):
         for k in self._progress(range(self.n_trajectories), f"round {r}: dynamics"):
             name = f"trajectory_{k:03}.xyz"
             trajectory = self._files.structures(r, name, self._run_trajectory, r, k, data)
-            candidates += trajectory[1:]  # the first structure is in the data already
+            candidates += trajectory[1:]  # the first structure is already in the data
             reasons.append(trajectory[-1].info.get("stopped", "an exploration that yields nothing"))
         if not candidates:
             raise RuntimeError(
-                f"no trajectory of round {r} has a usable structure; the first was stopped because "
-                f"of {reasons[0]}; explore more gently, or begin with more structures"
+                f"no trajectory of round {r} has a usable structure; the first trajectory was "
+                f"stopped because of {reasons[0]}; explore closer to the known structures, such as "
+                "at a lower temperature, or begin with more structures"
             )
         transformer, _ = unwrap(self.load_model(r - 1))
         select = {"variance": select_uncertain, "cur": select_novel}[self.method]
@@ -287,7 +288,7 @@ class ActiveLearner(BaseEstimator):
         return [candidates[i] for i in picked]
 
     def _run_trajectory(self, r, k, data):
-        """Structures of trajectory k of round r, the first of them from the data."""
+        """Run trajectory k of round r, which starts from a random structure of the data."""
         rng = self._rng(r, 1 + k)
         [start] = strip([data[rng.integers(len(data))]])
         try:
@@ -300,7 +301,8 @@ class ActiveLearner(BaseEstimator):
                 max_uncertainty=self.max_uncertainty,
             )
         except Exception as error:
-            # A note keeps type, attributes and traceback of the error of the user's function.
+            # The error comes from the user's function. Unlike a new exception, a note preserves its
+            # type, attributes and traceback.
             error.add_note(f"raised by trajectory {k} of round {r} of the run in {self.directory}")
             raise
         if stopped:
@@ -309,7 +311,7 @@ class ActiveLearner(BaseEstimator):
         return structures
 
     def _first_structures(self, X):
-        """The first structures, with their labels if they carry all of them."""
+        """The initial structures; a structure keeps its labels if it has labels of all targets."""
         structures = []
         for atoms, stripped in zip(X, strip(X), strict=True):
             stripped.info["round"] = 0
@@ -331,11 +333,11 @@ class ActiveLearner(BaseEstimator):
 
     @staticmethod
     def _digest(X):
-        """Hash of the first structures, by which a resumed run recognises them."""
+        """Hash of the initial structures, which must not change when a run is resumed."""
         return joblib.hash([(s.digest, s.charge, s.field) for s in check_structures(X)])
 
     def _rng(self, *key):
-        """Random numbers that depend on the seed and the step only, so that steps can resume."""
+        """A generator that depends only on the seed and the step, so that runs can be resumed."""
         return np.random.default_rng([self.random_state, *key])
 
     def _progress(self, items, description):
@@ -343,7 +345,7 @@ class ActiveLearner(BaseEstimator):
 
 
 def with_labels(atoms, labels):
-    """Attach labels under keys that no reader of ASE takes for results of a calculator."""
+    """Attach labels under keys that ASE's readers do not mistake for results of a calculator."""
     for name, value in labels.items():
         labelled = atoms.arrays if name in PER_ATOM else atoms.info
         labelled[f"REF_{name}"] = value

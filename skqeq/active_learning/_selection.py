@@ -1,4 +1,4 @@
-"""Which structures are worth a reference calculation: their uncertainty, and two ways to pick."""
+"""Selection of structures for reference calculations: the uncertainty, and two ways to select."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ if TYPE_CHECKING:
 def uncertainty(phi: StructureFeatures) -> Array:
     """Uncertainty of the most uncertain atom of every structure.
 
-    A fit with any number of labels leaves the electronegativity of an atom with at least the
-    variance ``amplitude_chi^2 (1 - |phi_i|^2)``: this part of the prior lies outside of the span of
-    the sparse set.
+    The posterior variance of the electronegativity of an atom is at least ``amplitude_chi^2 (1 -
+    |phi_i|^2)``, for any number of labels. This is the part of the prior variance that the sparse
+    set does not describe.
 
     Parameters
     ----------
     phi : StructureFeatures
-        Features from `skqeq.CURSparsifier`, or from `skqeq.StructureBlocks` of several.
+        Features from one `skqeq.CURSparsifier`, or from `skqeq.StructureBlocks` with several of
+        them.
 
     Returns
     -------
     uncertainty : ndarray of shape (n,)
-        ``max_i sqrt(1 - |phi_i|^2)``, a standard deviation in units of `amplitude_chi`: 0 for a
-        structure whose environments are all in the sparse set, 1 for one with an environment that
-        resembles none of them. For several blocks, the largest of their uncertainties, each in
-        units of the amplitude of its block.
+        ``max_i sqrt(1 - |phi_i|^2)``, a standard deviation in units of `amplitude_chi`. It is 0 if
+        all environments of a structure are in the sparse set, and 1 if an environment is similar to
+        none in the sparse set. For several blocks, it is the largest uncertainty of all blocks,
+        each in units of the amplitude of the block.
 
     Raises
     ------
@@ -57,7 +58,7 @@ def uncertainty(phi: StructureFeatures) -> Array:
 
 def _block_uncertainty(phi):
     """`uncertainty` for the features of one sparse set."""
-    smallest = []  # squared norm of the least represented atom of every structure
+    smallest = []  # smallest squared norm of the atoms of every structure
     for _, block in phi.blocks():
         smallest.append(np.minimum.reduceat(block.squared_norms(), block.offsets[:-1]))
     return np.sqrt(np.maximum(0.0, 1.0 - np.concatenate(smallest)))
@@ -68,13 +69,13 @@ def select_uncertain(
 ) -> list[int]:
     """Pick the most uncertain structure, add it to the sparse set, and repeat.
 
-    As the environments of a picked structure join the sparse set, similar structures are no longer
-    uncertain and are not picked after it.
+    The environments of a picked structure are added to the sparse set. Similar structures are then
+    no longer uncertain and are not picked.
 
     Parameters
     ----------
     data : StructureFeatures
-        Not used: `candidates` have the sparse set that represents the data.
+        Not used, because the sparse set of `candidates` represents the data.
     candidates : StructureFeatures
         Structures to pick from; features from `skqeq.CURSparsifier`.
     n : int
@@ -85,7 +86,7 @@ def select_uncertain(
     Returns
     -------
     picked : list of int
-        Indices of candidates, the most uncertain first.
+        Indices of candidates, with the most uncertain candidate first.
 
     Examples
     --------
@@ -103,8 +104,8 @@ def select_uncertain(
     """
     picked: list[int] = []
     phi = candidates
-    # A larger sparse set can only lower an uncertainty. An uncertainty of an earlier step is thus
-    # an upper bound, and only the candidate with the largest bound must be computed again.
+    # A larger sparse set can only lower an uncertainty. The uncertainty of an earlier step is
+    # therefore an upper bound, and only the candidate with the largest bound is computed again.
     bounds, computed_at = uncertainty(phi), np.zeros(len(phi), dtype=int)
     while len(picked) < min(n, len(phi)):
         best = int(np.argmax(bounds))
@@ -123,8 +124,9 @@ def select_novel(
 ) -> list[int]:
     """Pick the structure with the largest CUR leverage, project it out of the others, and repeat.
 
-    A structure is represented by the mean of the descriptors of its atoms. The dominant directions
-    of the data are projected out first, so that only directions which are new have a leverage.
+    A structure is represented by the mean of the descriptors of its atoms. First, the dominant
+    directions of the data are projected out, so that only new directions contribute to the
+    leverage.
 
     Parameters
     ----------
@@ -140,7 +142,7 @@ def select_novel(
     Returns
     -------
     picked : list of int
-        Indices of candidates; fewer than `n` if the remaining candidates hold no new direction.
+        Indices of candidates; fewer than `n` if the remaining candidates have no new direction.
 
     References
     ----------
@@ -167,7 +169,8 @@ def select_novel(
     )
     means = np.add.reduceat(atoms, offsets[:-1]) / np.diff(offsets)[:, None]
     labelled, rest = np.split(means, [len(data)])
-    # Half of the directions: the last ones of a sketch are mixtures of many.
+    # Only the first half of the directions is used. The last directions of a random projection are
+    # mixtures of many directions of the data.
     dominant = np.linalg.svd(labelled, full_matrices=False)[2][: max(1, min(labelled.shape) // 2)]
     rest = rest - rest @ dominant.T @ dominant
     picked: list[int] = []
@@ -183,7 +186,7 @@ def select_novel(
 def sparse_blocks(phi):
     """Features of every sparse set, as a list of StructureFeatures.
 
-    Raises TypeError for features that do not come from a CURSparsifier.
+    Raises a TypeError if the features do not come from a CURSparsifier.
     """
     sources = phi.source.sources if isinstance(phi, StructureFeatures) else [None]
     if not all(isinstance(source, SparseSource) for source in sources):
@@ -192,6 +195,6 @@ def sparse_blocks(phi):
 
 
 def _with_environments(phi, structure):
-    """Features whose sparse sets also hold the environments of a structure."""
+    """Features after the environments of a structure are added to the sparse sets."""
     sources = [source.with_environments(structure) for source in phi.source.sources]
     return StructureFeatures(phi.structures, StackedSource(sources, phi.source.names))

@@ -1,4 +1,4 @@
-"""The directory of a run: files of structures and models, parameters, and a lock."""
+"""The directory of a run: files with structures, models and parameters, and a lock."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ LEFTOVERS = (".*-parameters.json", "round_*/.*-*.xyz", "round_*/.*-model.joblib"
 
 
 class RunDirectory:
-    """Files of an active learning run.
+    """The files of an active learning run.
 
-    Every file appears complete or not at all. A step whose file exists is not repeated, which is
-    how a run is resumed.
+    A file is never left half written. A resumed run skips the steps whose files exist.
 
     Parameters
     ----------
@@ -48,15 +47,15 @@ class RunDirectory:
         return self.path / f"round_{r:03}" / name
 
     def structures(self, r, name, compute, *args):
-        """Structures in a file of round r; the file is computed and written if it is missing.
+        """Read structures from a file of round r; compute and write them first if it is missing.
 
-        Structures are always read from the file, whose numbers have finitely many digits: a
-        resumed run, which did not compute them, must continue with exactly the same values.
+        New structures are also read back from the file, which holds rounded numbers. Otherwise an
+        uninterrupted run and a resumed run, which only reads the file, would have different values.
 
         Parameters
         ----------
         r : int
-            Round.
+            Number of the round.
         name : str
             File name.
         compute : callable
@@ -78,7 +77,7 @@ class RunDirectory:
         return read(path, ":", format="extxyz")
 
     def has_model(self, r):
-        """Whether the model of round r was fitted already."""
+        """Whether the model of round r has already been fitted."""
         return self.round_path(r, "model.joblib").exists()
 
     def save_model(self, r, model):
@@ -91,13 +90,13 @@ class RunDirectory:
         return joblib.load(self.round_path(r, "model.joblib"))
 
     def check_parameters(self, parameters):
-        """Record the parameters of a new run, or compare them with those of an existing one.
+        """Record the parameters of a new run, or compare them with those of an existing run.
 
         Parameters
         ----------
         parameters : dict of {str: object}
-            All parameters, nested ones with double underscores; those in `IGNORED_PARAMETERS` are
-            dropped.
+            All parameters; names of nested parameters have double underscores. Parameters in
+            `IGNORED_PARAMETERS` are not compared.
 
         Raises
         ------
@@ -119,7 +118,7 @@ class RunDirectory:
             if recorded.get(name) != given.get(name):
                 raise ValueError(
                     f"{self.path} holds a run with {name} = {recorded.get(name)!r}, but now it "
-                    f"is {given.get(name)!r}; go on with the old value, or take another directory"
+                    f"is {given.get(name)!r}; continue with the old value, or use another directory"
                 )
 
 
@@ -127,8 +126,8 @@ class RunDirectory:
 def locked(directory):
     """Lock a directory against other processes.
 
-    The operating system releases the lock of a process that died, so a run that was killed can be
-    resumed at once.
+    The operating system releases the lock when a process ends, so a run that was killed can be
+    resumed immediately.
 
     Parameters
     ----------
@@ -138,7 +137,7 @@ def locked(directory):
     Raises
     ------
     RuntimeError
-        If the directory is locked already.
+        If another process has locked the directory.
     """
     with open(directory / "lock", "a") as handle:
         try:
@@ -151,15 +150,15 @@ def locked(directory):
             else:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            raise RuntimeError(f"another process is at work in {directory}") from None
+            raise RuntimeError(f"another process is running in {directory}") from None
         yield
 
 
 def as_json(value):
-    """Represent a parameter in JSON, the same in every process.
+    """Represent a parameter in JSON, in a form that is the same in every process.
 
-    Functions and estimators are represented by their names only: their parameters, if any, are
-    listed on their own.
+    Functions and estimators are represented by their names only, because the parameters of an
+    estimator are compared separately.
     """
     if hasattr(value, "tolist"):
         return value.tolist()

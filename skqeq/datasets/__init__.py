@@ -1,4 +1,4 @@
-"""Reference data for molecules, ions and water clusters, and files of any size."""
+"""Reference data for molecules, ions and water clusters, and readers for files of any size."""
 
 from ._base import load_ions, load_molecules, load_water, load_water_curves
 from ._fetch import fetch_water

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .._typing import Array, DataSet
 
 
-# Types of values in ``info``.
+# Types to which values in ``info`` are converted.
 INFO_TYPES = (("charge", int), ("group", int), ("n_molecules", int), ("expansion", float))
 WATER_TARGETS = ("energy", "forces", "dipole", "charges")
 
@@ -24,27 +24,28 @@ WATER_TARGETS = ("energy", "forces", "dipole", "charges")
 def load_molecules(*, return_groups: bool = False) -> DataSet:
     """Load neutral organic molecules with their dipoles and charges.
 
-    507 molecules of H, C, N, O and F with up to 8 heavy atoms: hydrocarbons, alcohols, ethers,
-    amines, amides, nitriles, acids, esters, ketones, aldehydes, aromatics, fluorides, nitro
-    compounds, small amino acids. Molecules with up to three heavy atoms occur twice: with optimised
-    and with rattled coordinates. The order is random, so any slice is a representative sample.
+    The set has 507 molecules of H, C, N, O and F with up to 8 heavy atoms: hydrocarbons, alcohols,
+    ethers, amines, amides, nitriles, acids, esters, ketones, aldehydes, aromatics, fluorides, nitro
+    compounds and small amino acids. Molecules with up to three heavy atoms occur twice: with
+    optimised and with rattled coordinates. The order is random, so any slice is a representative
+    sample.
 
     Parameters
     ----------
     return_groups : bool, default=False
-        Whether to return groups as well. They keep both copies of a molecule in one fold of a
-        cross-validation.
+        Whether to return groups as well. With groups, a cross-validation keeps both copies of a
+        molecule in one fold.
 
     Returns
     -------
     X : list of 574 ase.Atoms
-        Structures, the centre of mass at the origin. ``info`` holds ``charge`` (total charge, e),
-        ``group``, ``smiles`` and ``level`` (the level of theory).
+        Structures, with the centre of mass at the origin. ``info`` holds ``charge`` (total charge,
+        e), ``group``, ``smiles`` and ``level`` (the level of theory).
     y : ndarray of shape (574,)
-        Structured array as from `make_targets`, with ``dipole``, the dipole vectors
+        Structured array in the form of `make_targets`, with ``dipole``, the dipole vectors
         (e*Angstrom), and ``charges``, the Mulliken charges (e).
     groups : ndarray of shape (574,)
-        Number of the molecule, unique in this set and `load_ions`. Only with `return_groups`.
+        Number of the molecule; no number occurs also in `load_ions`. Only with `return_groups`.
 
     See Also
     --------
@@ -70,27 +71,27 @@ def load_molecules(*, return_groups: bool = False) -> DataSet:
 def load_ions(*, return_groups: bool = False) -> DataSet:
     """Load small molecular ions with their dipoles and charges.
 
-    86 closed-shell species of H, C, N, O and F with total charges from -2 to 2: ammonium and
-    oxonium ions, carbocations, alkoxides, carboxylates, other anions, dications and dianions.
-    Ions with up to three heavy atoms occur twice: with optimised and with rattled coordinates. The
-    order is random, so any slice is a representative sample.
+    The set has 86 closed-shell species of H, C, N, O and F with total charges from -2 to 2:
+    ammonium and oxonium ions, carbocations, alkoxides, carboxylates, other anions, dications and
+    dianions. Ions with up to three heavy atoms occur twice: with optimised and with rattled
+    coordinates. The order is random, so any slice is a representative sample.
 
     Parameters
     ----------
     return_groups : bool, default=False
-        Whether to return groups as well. They keep both copies of an ion in one fold of a
-        cross-validation.
+        Whether to return groups as well. With groups, a cross-validation keeps both copies of an
+        ion in one fold.
 
     Returns
     -------
     X : list of 119 ase.Atoms
-        Structures, the centre of mass at the origin. ``info`` holds ``charge`` (total charge, e),
-        ``group``, ``smiles`` and ``level`` (the level of theory).
+        Structures, with the centre of mass at the origin. ``info`` holds ``charge`` (total charge,
+        e), ``group``, ``smiles`` and ``level`` (the level of theory).
     y : ndarray of shape (119,)
-        Structured array as from `make_targets`, with ``dipole``, the dipole vectors about the
-        centre of mass (e*Angstrom), and ``charges``, the Mulliken charges (e).
+        Structured array in the form of `make_targets`, with ``dipole``, the dipole vectors about
+        the centre of mass (e*Angstrom), and ``charges``, the Mulliken charges (e).
     groups : ndarray of shape (119,)
-        Number of the ion, unique in this set and `load_molecules`. Only with `return_groups`.
+        Number of the ion; no number occurs also in `load_molecules`. Only with `return_groups`.
 
     See Also
     --------
@@ -98,9 +99,9 @@ def load_ions(*, return_groups: bool = False) -> DataSet:
 
     Notes
     -----
-    Computed as described in `load_molecules`. The basis has no diffuse functions. It thus confines
-    the outermost electrons of the anions, and dianions are bound that would not be stable in
-    vacuum.
+    Computed as described in `load_molecules`. The basis has no diffuse functions and therefore
+    confines the outermost electrons of the anions. Dianions are bound in this basis, although they
+    would not be stable in vacuum.
 
     Examples
     --------
@@ -115,12 +116,12 @@ def load_ions(*, return_groups: bool = False) -> DataSet:
 
 
 def load_water(level: Literal["gfn2", "pbe0"] = "gfn2", *, return_groups: bool = False) -> DataSet:
-    """Load water clusters, neutral, charged and in electric fields, with energies and forces.
+    """Load neutral and charged water clusters, some in electric fields, with energies and forces.
 
-    Snapshots of molecular dynamics at 300 to 350 K: neutral clusters, clusters with H3O+ and
-    clusters with OH-. A quarter of the structures is expanded: rigid molecules were moved apart by
-    a factor of up to 5. A quarter, compact or expanded, is in a uniform electric field. The order
-    is random, so any slice is a representative sample.
+    The structures are snapshots of molecular dynamics at 300 to 350 K: neutral clusters, clusters
+    with H3O+ and clusters with OH-. A quarter of the structures is expanded: rigid molecules were
+    moved apart by a factor of up to 5. A quarter of all structures, compact or expanded, is in a
+    uniform electric field. The order is random, so any slice is a representative sample.
 
     Parameters
     ----------
@@ -128,21 +129,24 @@ def load_water(level: Literal["gfn2", "pbe0"] = "gfn2", *, return_groups: bool =
         Level of theory of the labels. ``"gfn2"``: GFN2-xTB, 3 to 10 molecules, 2401 structures.
         ``"pbe0"``: PBE0/def2-SVPD, 2 to 4 molecules, 282 structures, none of them in ``"gfn2"``.
     return_groups : bool, default=False
-        Whether to return groups as well. They keep the structures of a trajectory in one fold of a
-        cross-validation.
+        Whether to return groups as well. With groups, a cross-validation keeps the structures of a
+        trajectory in one fold.
 
     Returns
     -------
     X : list of n ase.Atoms
-        Structures, the centre of mass at the origin. ``info`` holds ``charge`` (total charge, e),
-        ``external_field`` (V/Angstrom, only if there is one), ``n_molecules``, ``expansion`` (the
-        factor, 1 for compact clusters), ``group`` and ``level`` (the level of theory).
+        Structures, with the centre of mass at the origin. ``info`` holds ``charge`` (total charge,
+        e), ``external_field`` (V/Angstrom, only if there is a field), ``n_molecules``,
+        ``expansion`` (the factor, 1 for compact clusters), ``group`` and ``level`` (the level of
+        theory).
     y : ndarray of shape (n,)
-        Structured array as from `make_targets`, with ``energy`` (eV, in the field), ``forces``
-        (eV/Angstrom), ``dipole``, the dipole vectors about the centre of mass (e*Angstrom), and
-        ``charges`` (e): Mulliken charges of GFN2-xTB, Hirshfeld charges of PBE0.
+        Structured array in the form of `make_targets`, with ``energy`` (eV, including the
+        interaction with the field), ``forces`` (eV/Angstrom), ``dipole``, the dipole vectors about
+        the centre of mass (e*Angstrom), and ``charges`` (e): Mulliken charges for GFN2-xTB,
+        Hirshfeld charges for PBE0.
     groups : ndarray of shape (n,)
-        Number of the trajectory, unique in the sets of both levels. Only with `return_groups`.
+        Number of the trajectory; no number occurs in the sets of both levels of theory. Only with
+        `return_groups`.
 
     See Also
     --------
@@ -154,9 +158,10 @@ def load_water(level: Literal["gfn2", "pbe0"] = "gfn2", *, return_groups: bool =
     Reuter and Margraf, "Pushing charge equilibration-based machine learning potentials to their
     limits", npj Comput. Mater. (2025). License: BSD-3-Clause.
 
-    The energy of an ion in a field depends on the origin of the potential ``-r . F``, here the
-    centre of mass. The forces on an ion sum to the charge times the field. Energies are total
-    energies, which are much larger than differences between structures of the same composition.
+    The energy of an ion in a field depends on the origin of the potential ``-r . F``; here the
+    origin is the centre of mass. The forces on an ion sum to its charge times the field. Energies
+    are total energies, which are much larger than the energy differences between structures of the
+    same composition.
 
     Examples
     --------
@@ -178,10 +183,10 @@ def load_water(level: Literal["gfn2", "pbe0"] = "gfn2", *, return_groups: bool =
 def load_water_curves() -> tuple[list[Atoms], Array]:
     """Load dissociation curves and field scans of clusters of six water molecules.
 
-    One cluster of each charge state: neutral, with H3O+ and with OH-. Rigid molecules are moved
-    apart by factors of 0.9 to 5, and the compact cluster is in fields of -0.2 to 0.2 V/Angstrom
-    along x, y and z. The curves are for `skqeq.validation`; none of the structures is in
-    `load_water`.
+    There is one cluster of each kind: neutral, with H3O+ and with OH-. On the dissociation curves,
+    rigid molecules are moved apart by factors of 0.9 to 5. In the field scans, the compact cluster
+    is in fields of -0.2 to 0.2 V/Angstrom along x, y and z. The curves serve for tests with
+    `skqeq.validation`; none of the structures is in `load_water`.
 
     Returns
     -------
@@ -215,11 +220,12 @@ def _bundled(name, targets, return_groups):
 
 def read_labelled(packed, targets, return_groups):
     """Read compressed extended XYZ as (X, y) or (X, y, groups), with all labels in y."""
-    # Imported here, because `targets` imports the electrostatics, and reading files needs neither.
+    # Imported here, because `targets` imports the electrostatics, which reading files does not
+    # need.
     from ..targets import make_targets
 
-    # Decompressed as a whole, because ASE's reader seeks, and every seek backwards in a compressed
-    # file would decompress it from the beginning.
+    # Decompress the whole file, because ASE's reader moves backwards in the file; in a compressed
+    # file, each such move would decompress it again from the beginning.
     lines = StringIO(gzip.decompress(packed.read()).decode())
     X = read(lines, index=":", format="extxyz")
     columns = {name: [] for name in WATER_TARGETS}

@@ -28,14 +28,14 @@ def fetch_water(
 ) -> DataSet:
     """Load a larger set of water clusters, and download it first if necessary.
 
-    3198 clusters of 3 to 10 molecules labelled with GFN2-xTB, computed like `load_water`, whose
-    clusters are a part of this set.
+    The set has 3198 clusters of 3 to 10 molecules with labels of GFN2-xTB, computed in the same way
+    as for `load_water`. The GFN2-xTB clusters of `load_water` are a part of this set.
 
     Parameters
     ----------
     data_home : path-like, default=None
-        Folder of downloaded files; None means the user's cache folder of pooch. A file that exists
-        there is used without network access.
+        Folder of downloaded files; None means the user's cache folder of pooch. If the file already
+        exists there, it is used without network access.
     base_url : str, default=None
         URL of the folder that holds ``water_large.xyz.gz``; None means the value of the environment
         variable ``SKQEQ_DATA_URL``.
@@ -47,7 +47,7 @@ def fetch_water(
     Returns
     -------
     X : list of ase.Atoms
-        Structures, as from `load_water`.
+        Structures, as in `load_water`.
     y : ndarray of shape (n,)
         Structured array with ``energy``, ``forces``, ``dipole`` and ``charges``.
     groups : ndarray of shape (n,)
@@ -58,8 +58,8 @@ def fetch_water(
     ImportError
         If pooch is not installed.
     ValueError
-        If there is no URL, or if the checksum of the downloaded file is wrong; the file is then
-        deleted.
+        If there is no URL, or if the checksum of the downloaded file is wrong. In the second case
+        the file is deleted.
     OSError
         If the file cannot be downloaded.
 
@@ -70,8 +70,8 @@ def fetch_water(
     Notes
     -----
     The file has no public URL yet; ``tools/make_water.py`` in the repository computes it in about
-    half an hour. With other versions of the programs it uses, the file has another checksum: read
-    it with `ase.io.read`.
+    half an hour. With other versions of the programs that it runs, the resulting file has another
+    checksum; read such a file with `ase.io.read`.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def fetch_water(
 
 
 def _path(name, data_home, base_url, progressbar):
-    """Path of a file, which is downloaded if necessary."""
+    """Path of a file; the file is downloaded if necessary."""
     try:
         import pooch
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Sequences of structures in files, which are read one by one when they are indexed."""
+"""Sequences of structures in files; a structure is read from its file when it is indexed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def open_structures(*paths: PathType) -> StructureFile:
     Returns
     -------
     structures : StructureFile
-        Sequence of `ase.Atoms` of any length, for `fit` and `predict`. An item is read from its
+        Sequence of `ase.Atoms` of any length, for `fit` and `predict`. A structure is read from its
         file every time it is indexed.
 
     Raises
@@ -46,8 +46,8 @@ def open_structures(*paths: PathType) -> StructureFile:
 
     Notes
     -----
-    Key-value pairs and data of a database become part of ``atoms.info``, where labels and total
-    charges are looked up.
+    Key-value pairs and data of a database are copied to ``atoms.info``, because labels and total
+    charges are looked up there.
 
     Examples
     --------
@@ -66,7 +66,7 @@ def open_structures(*paths: PathType) -> StructureFile:
     for path in map(Path, paths):
         kind = {".xyz": XYZFile, ".extxyz": XYZFile, ".traj": TrajectoryFile}
         if path.suffix in (".gz", ".bz2", ".xz", ".zip"):
-            raise ValueError(f"{path} is compressed: unpack it, to read structures in any order")
+            raise ValueError(f"{path} is compressed: unpack it to read structures in any order")
         if not path.is_file():
             raise ValueError(f"cannot read {path}: {'not a' if path.exists() else 'no such'} file")
         files.append(kind.get(path.suffix, DatabaseFile)(path))
@@ -76,9 +76,9 @@ def open_structures(*paths: PathType) -> StructureFile:
 class StructureFile:
     """A sequence of structures that are read from files when they are indexed.
 
-    scikit-learn treats it as an array of shape (n,). Slices, masks and arrays of indices select
-    structures without reading them. It stores paths and positions in the files only, so it is
-    cheap to pickle.
+    scikit-learn treats the object as an array of shape (n,). Slices, masks and arrays of indices
+    select structures without reading them. Only paths and positions in the files are stored, so the
+    object is cheap to pickle.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ class StructureFile:
 
     @property
     def shape(self) -> tuple[int]:
-        """Shape (n,), as of an array of n structures."""
+        """Shape (n,), like that of an array of n structures."""
         return (len(self),)
 
     ndim = 1
@@ -128,7 +128,7 @@ class StructureFile:
 
     def __getitem__(self, key: Any) -> Atoms | StructureFile:
         if isinstance(key, tuple):
-            # sklearn.utils._safe_indexing asks for X[key, ...].
+            # sklearn.utils._safe_indexing indexes with X[key, ...].
             if len(key) != 2 or key[1] is not Ellipsis:
                 raise IndexError("structures can be indexed along one axis only")
             key = key[0]
@@ -142,7 +142,7 @@ class StructureFile:
         file, place = self.files[f], i - int(self._ends[f]) + len(self.files[f])
         try:
             return file.read(place)
-        except Exception as error:  # readers of ASE raise exceptions of many types
+        except Exception as error:  # ASE's readers raise exceptions of many types
             reason = str(error) or type(error).__name__
             raise ValueError(f"structure {place} of {file.path}: {reason}") from error
 
@@ -154,7 +154,7 @@ class StructureFile:
 
 
 class XYZFile:
-    """A file of extended XYZ, with the position of every structure in it."""
+    """An extended XYZ file, and the position of every structure in the file."""
 
     def __init__(self, path):
         self.path = path
@@ -171,8 +171,8 @@ class XYZFile:
                     )
                 n_atoms = int(first[:20])
                 places.append(place)
-                # A frame has at least one byte per atom. The limit protects islice from a damaged
-                # number of atoms.
+                # The number of atoms may be damaged and huge. A frame has at least one byte per
+                # atom, so its number of lines is limited by the size of the file.
                 frame = list(islice(file, min(n_atoms, size) + 1))
                 if len(frame) != n_atoms + 1:
                     raise ValueError(
@@ -194,8 +194,8 @@ class XYZFile:
         with open(self.path, "rb") as file:
             file.seek(begin)
             text = file.read(end - begin)
-        # ASE allocates a name for every column before it reads the lines, so a damaged number of
-        # columns would take all memory.
+        # The number of columns may be damaged and huge. ASE allocates a name for every column
+        # before it reads the lines, which would take all memory.
         comment = text.split(b"\n", 2)[1]
         for properties in re.findall(rb"properties\s*=\S*", comment, re.IGNORECASE):
             for columns in re.findall(rb":(\d+)", properties):
@@ -205,7 +205,7 @@ class XYZFile:
 
 
 class TrajectoryFile:
-    """A trajectory file of ASE."""
+    """An ASE trajectory file."""
 
     def __init__(self, path):
         self.path = path
@@ -230,7 +230,7 @@ class TrajectoryFile:
 
 
 class DatabaseFile:
-    """A database of ASE, with the ids of its rows."""
+    """An ASE database, and the ids of its rows."""
 
     def __init__(self, path):
         self.path = path
@@ -256,6 +256,6 @@ class DatabaseFile:
 
 
 def _connected(path):
-    """Context of a database, which closes it if its format can be closed."""
+    """Open a database as a context manager, which closes it if the database can be closed."""
     database = connect(os.fspath(path))
     return database if hasattr(database, "__exit__") else nullcontext(database)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 DEFAULT_RADIUS_SCALE = 0.2
-# Angstrom. Broader Gaussians in a small cell overlap so many images that the sum takes hours.
+# Largest width in a periodic structure, Angstrom. Wider Gaussians in a small cell overlap with so
+# many images that the sum would take hours.
 MAX_WIDTH = 10.0
 
 
@@ -32,12 +33,12 @@ def gaussian_widths(
     radii : {"qeq", "covalent"} or dict, default="qeq"
         See `skqeq.parameters.radii_table`.
     radius_scale : float, default=0.2
-        Factor on the radii.
+        Factor that multiplies the radii.
 
     Returns
     -------
     widths : ndarray of shape (n_atoms,)
-        Angstrom.
+        Widths of the Gaussian charges, Angstrom.
 
     Raises
     ------
@@ -54,16 +55,16 @@ def gaussian_widths(
 
 
 def lookup(table, numbers, name):
-    """Entries of a per-element table; a missing entry is an error that names the element.
+    """Look up the values of elements in a table; the error for a missing value names the element.
 
     Parameters
     ----------
     table : ndarray of shape (119,)
-        By atomic number; NaN where there is no value.
+        Values indexed by atomic number; NaN means that an element has no value.
     numbers : ndarray of shape (n,)
         Atomic numbers.
     name : str
-        Name of the values in the error message.
+        Name of the quantity in the error message.
 
     Returns
     -------
@@ -78,7 +79,7 @@ def lookup(table, numbers, name):
 
 
 def check_arguments(atoms, widths, accuracy):
-    """Check a structure, the widths of its charges and an accuracy; return the first two."""
+    """Check a structure, its widths and an accuracy; return the structure and the widths."""
     [structure] = [atoms] if isinstance(atoms, Structure) else check_structures([atoms])
     check_accuracy(accuracy)
     if widths is None:
@@ -96,7 +97,10 @@ def check_arguments(atoms, widths, accuracy):
 
 
 def check_hardness(hardness, structure):
-    """One number, or one per atom, from a number, an array or a dict by element; eV/e^2."""
+    """Return hardness as one number or one number per atom, eV/e^2.
+
+    It may be given as a number, an array, or a dict with element symbols as keys.
+    """
     if isinstance(hardness, dict):
         return lookup(per_element(hardness, "hardness"), structure.numbers, "hardness")
     values = np.asarray(hardness)
@@ -107,7 +111,7 @@ def check_hardness(hardness, structure):
 
 
 def check_charges(name, charges, n_atoms):
-    """One finite charge per atom, as a contiguous array."""
+    """Return charges as a contiguous array; raise an error unless all atoms have a finite one."""
     charges = np.ascontiguousarray(charges, dtype=np.float64)
     if charges.shape != (n_atoms,) or not np.isfinite(charges).all():
         raise ValueError(f"{name} must be {n_atoms} finite charges: {charges!r}")

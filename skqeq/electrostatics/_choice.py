@@ -1,23 +1,23 @@
-"""Which form of the hardness matrix a solver takes: the one that is estimated to be faster."""
+"""The choice between a stored hardness matrix and an operator: the one estimated to be faster."""
 
 from ._hardness import DenseHardness, HardnessOperator
 from ._levels import has_finufft
 
 SOLVERS = ("auto", "dense", "iterative")
-# Costs in ns, measured. A multiply-add of the factorisation:
+# Measured times in ns. FACTOR is the time of one multiply-add in the factorisation.
 FACTOR = 0.005
-# For molecules and for periodic structures: assembly of a matrix element; set-up of the operator
-# per atom; one solution with the operator per atom.
+# Each pair of times is for molecules and for periodic structures. ASSEMBLY is per matrix element;
+# SETUP of the operator and one SOLUTION with it are per atom.
 ASSEMBLY, SETUP, SOLUTION = (15.0, 60.0), (100e3, 30e3), (150e3, 50e3)
-# Largest matrix that is stored, bytes. Up to three of its size are in memory at the same time. This
-# is a choice of the algorithm, and no cache.
+# Size of the largest matrix that is stored, bytes. Up to three matrices of this size are in memory
+# at the same time. This limit decides between algorithms; it is not the size of a cache.
 MAX_DENSE_BYTES = 2**31
 
 
 def make_hardness(
     structure, widths, hardness, accuracy, solver="auto", n_solutions=1, factorisations=1.0
 ):
-    """The hardness matrix in the form that a solver takes.
+    """Make the hardness matrix in the form that a solver needs.
 
     Parameters
     ----------
@@ -26,11 +26,11 @@ def make_hardness(
     widths, hardness, accuracy
         As in `hardness_matrix`.
     solver : {"auto", "dense", "iterative"}, default="auto"
-        Factorisation, or conjugate gradients; "auto" takes what is estimated to be faster.
+        Factorisation, or conjugate gradients; "auto" chooses the one estimated to be faster.
     n_solutions : int, default=1
         Number of right-hand sides that will be solved.
     factorisations : float, default=1.0
-        Cost of a direct solution, in Cholesky factorisations of the matrix.
+        Cost of a direct solution, in units of a Cholesky factorisation of the matrix.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def make_hardness(
 
 
 def is_iterative(structure, n_solutions, factorisations=1.0):
-    """Whether iterations are faster than a factorisation, or the matrix is too large to store."""
+    """Whether to iterate: if that is faster than a factorisation, or A is too large to store."""
     n, kind = len(structure), int(structure.periodic)
     dense = ASSEMBLY[kind] * n**2 + FACTOR * n**2 * (factorisations * n + 3 * n_solutions)
     iterative = n * (SETUP[kind] + SOLUTION[kind] * n_solutions)

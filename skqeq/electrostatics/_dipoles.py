@@ -1,28 +1,30 @@
 """The interaction of Gaussian charges with Gaussian dipoles, and of dipoles with one another.
 
-A charge has the density ``q (2 pi a^2)^(-3/2) exp(-r^2 / (2 a^2))``, and a dipole ``-d . grad`` of
-such a Gaussian of width b. Their interactions are derivatives of the interaction of charges,
-``C(u; g) = k_e erf(u / (sqrt(2) g)) / u``, with ``u = r_i - r_j`` and subscripts for components::
+A charge of width a has the density ``q (2 pi a^2)^(-3/2) exp(-r^2 / (2 a^2))``. The density of a
+dipole is ``-d . grad`` of such a Gaussian with width b. The interactions are therefore derivatives
+of the interaction of charges, ``C(u; g) = k_e erf(u / (sqrt(2) g)) / u``. With ``u = r_i - r_j``
+and subscripts of C for derivatives with respect to Cartesian components::
 
     q_i . T_ij . d_j    T_ij,a  = -C_a(u; g),     g^2 = a_i^2 + b_j^2,
     d_i . D_ij . d_j    D_ij,ac = -C_ac(u; g),    g^2 = b_i^2 + b_j^2.
 
-From ``c_0 = C`` and ``c_m+1 = c_m' / u`` follow::
+With the radial functions ``c_0 = C`` and ``c_m+1 = c_m' / u``, the derivatives are::
 
     C_a   = c_1 u_a,
     C_ac  = c_1 delta_ac + c_2 u_a u_c,
     C_ace = c_2 (delta_ac u_e + delta_ce u_a + delta_ea u_c) + c_3 u_a u_c u_e.
 
 The interaction of a dipole with itself is ``D_ii = -c_1(0) = k_e sqrt(2 / pi) / (3 g^3)`` with
-``g = sqrt(2) b``. The width b is chosen so that its energy ``d^2 D_ii / 2`` is the one of a
-polarisable atom, ``d^2 / (2 alpha)``. All interactions are Coulomb energies of charge densities, so
-that the matrix ``[[A, T], [T^T, D]]`` with the charge-charge block A is positive definite where A
-is.
+``g = sqrt(2) b``. The width b is chosen so that the self-energy ``d^2 D_ii / 2`` equals the energy
+``d^2 / (2 alpha)`` of a polarisable atom. All interactions are Coulomb energies of charge
+densities. The matrix ``[[A, T], [T^T, D]]`` is therefore positive definite if the matrix A of the
+charges is.
 
-In a periodic structure T and D are the same derivatives of the Ewald sums in `_ewald`: of the sum
-over pairs of images, of the sum over waves, and for a slab of ``-(2 pi / V) (z_i - z_j)^2``. Terms
-that do not depend on the positions, such as the background of a charged crystal, do not act on
-dipoles. The factors of a wave are::
+In a periodic structure T and D are the corresponding derivatives of the Ewald sums in `_ewald`.
+These are the sum over pairs of atoms and images, the sum over plane waves with the reciprocal-space
+vectors k, and for a slab ``-(2 pi / V) (z_i - z_j)^2``. Terms that do not depend on the positions,
+such as the background of a charged crystal, do not act on dipoles. In the sum over plane waves, the
+structure factors of a charge and of a dipole are::
 
     charge: (cos(k . r), sin(k . r)),    dipole: (d . k) (-sin(k . r), cos(k . r)).
 
@@ -36,17 +38,17 @@ from vesin import NeighborList
 
 from ..parameters import COULOMB
 from ._ewald import EwaldSum
-from ._plane import project_strain
+from ._strain import project_strain
 
-# The highest derivative: c_3.
+# Highest order m of the radial functions c_m: gradients of T and D need c_3.
 ORDER = 3
-# The cheapest sigma in units of the cheapest one of charges, measured: pairs of dipoles cost more
-# than pairs of charges, so that there should be fewer of them.
+# Measured ratio of the fastest splitting width sigma for dipoles to the fastest one for charges. A
+# pair of dipoles costs more than a pair of charges, so that fewer pairs are better.
 NARROWER = 0.85
 
 
 def dipole_widths(alpha):
-    """Widths of dipoles with the self-energy of polarisable atoms, ``d^2 / (2 alpha)``.
+    """Widths for which Gaussian dipoles have the self-energy ``d^2 / (2 alpha)``.
 
     Parameters
     ----------
@@ -56,7 +58,7 @@ def dipole_widths(alpha):
     Returns
     -------
     widths : ndarray of shape (n_atoms,)
-        Angstrom.
+        Widths of the dipoles, Angstrom.
 
     Raises
     ------
@@ -70,18 +72,18 @@ def dipole_widths(alpha):
 
 
 def radial_derivatives(r2, g):
-    """``c_0`` to ``c_3`` of the interaction of Gaussians, at any distance.
+    """Radial functions ``c_0`` to ``c_3`` of the interaction of Gaussians.
 
-    They are ``c_m = (2 x / sqrt(pi)) (-2 x^2)^m F_m(x^2 r^2)`` with ``x = 1 / (sqrt(2) g)`` and the
-    Boys functions ``F_m(t)``, the integrals of ``s^(2m) exp(-t s^2)`` from 0 to 1. The recursion
-    from the highest order down is stable for every t.
+    They are ``c_m = (2 x / sqrt(pi)) (-2 x^2)^m F_m(x^2 r^2)``, where ``x = 1 / (sqrt(2) g)``. The
+    Boys function ``F_m(t)`` is the integral of ``s^(2m) exp(-t s^2)`` over s from 0 to 1. The
+    recursion starts at the highest order, because downwards it is stable for every t.
 
     Parameters
     ----------
     r2 : ndarray
         Squared distances, Angstrom^2.
     g : ndarray
-        Widths, Angstrom; an infinite one gives zero.
+        Widths, Angstrom; an infinite width gives zero.
 
     Returns
     -------
@@ -89,7 +91,7 @@ def radial_derivatives(r2, g):
         ``c_m`` in Angstrom^-(2m + 1), without the factor k_e.
     """
     x2 = 0.5 / np.square(g)
-    # At r = 0 the lower bound gives the limit, where t = 0 would divide zero by zero.
+    # At r = 0 the lower bound 1e-30 gives the limit; t = 0 would divide zero by zero.
     t = np.maximum(x2 * r2, 1e-30)
     decay, half = np.exp(-t), ORDER + 0.5
     c = np.empty((ORDER + 1, *t.shape))
@@ -104,7 +106,7 @@ def radial_derivatives(r2, g):
 class DipoleSum:
     """The Coulomb interaction of the Gaussian charges and dipoles of one structure.
 
-    It does not include the interaction of charges with charges, which is `hardness_matrix`.
+    The interaction of charges with charges is not included; it is the `hardness_matrix`.
 
     Parameters
     ----------
@@ -115,16 +117,16 @@ class DipoleSum:
     dipole_widths : ndarray of shape (n_atoms,)
         Widths of the dipoles, Angstrom.
     accuracy : float, default=1e-8
-        Bound of the error of every element of a periodic sum, in units of k_e and powers of
-        Angstrom.
+        Upper bound on the error of every element of a periodic sum, without the factor k_e and with
+        lengths in Angstrom.
 
     Attributes
     ----------
     coupling : ndarray of shape (n_atoms, n_atoms, 3)
-        ``T``, the energy of a charge on i and a dipole on j along a at ``[i, j, a]``;
-        eV/(e^2*Angstrom).
+        ``T``: at ``[i, j, a]``, the energy of a unit charge on i and a unit dipole on j along axis
+        a; eV/(e^2*Angstrom).
     dipolar : ndarray of shape (n_atoms, 3, n_atoms, 3)
-        ``D``, symmetric, with the self-interaction of the dipoles; eV/(e*Angstrom)^2.
+        ``D``, symmetric, including the self-interaction of the dipoles; eV/(e*Angstrom)^2.
     """
 
     def __init__(self, structure, widths, dipole_widths, accuracy=1e-8):
@@ -156,17 +158,17 @@ class DipoleSum:
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3)
-            With respect to the positions, eV/Angstrom.
+            Derivatives with respect to the positions, eV/Angstrom.
         virial : ndarray of shape (3, 3)
-            With respect to a symmetric strain of positions and cell at fixed dipoles, eV. A slab
-            has strains in its plane only; all other components are zero.
+            Derivatives with respect to a symmetric strain of positions and cell at fixed dipoles,
+            eV. A slab has strains in its plane only; all other components are zero.
         """
         potential, field, potential_strain, field_strain = self.potential_gradient(q, d)
         gradient = potential @ p + np.tensordot(field, e, axes=2)
         return gradient, potential_strain @ p + np.tensordot(field_strain, e, axes=2)
 
     def potential_gradient(self, q, d):
-        """Derivatives of the potentials ``T d`` and the negative fields ``T^T q + D d``.
+        """Derivatives of the potentials ``T d`` and the negative electric fields ``T^T q + D d``.
 
         Parameters
         ----------
@@ -178,22 +180,24 @@ class DipoleSum:
         Returns
         -------
         potential : ndarray of shape (n_atoms, 3, n_atoms)
-            With respect to the position of atom k, of the potential on the charge of i, at
-            ``[k, :, i]``; V/Angstrom.
+            At ``[k, :, i]``, the derivative of the potential on the charge of atom i with respect
+            to the position of atom k; V/Angstrom.
         field : ndarray of shape (n_atoms, 3, n_atoms, 3)
-            With respect to the position of atom k, of the negative field on the dipole of j along
-            a, at ``[k, :, j, a]``; V/Angstrom^2.
+            At ``[k, :, j, a]``, the derivative of the negative electric field along axis a on the
+            dipole of atom j with respect to the position of atom k; V/Angstrom^2.
         potential_strain : ndarray of shape (3, 3, n_atoms)
-            With respect to a strain as in `gradient`, V.
+            Derivatives of the potentials with respect to a strain as in `gradient`, V.
         field_strain : ndarray of shape (3, 3, n_atoms, 3)
-            V/Angstrom.
+            Derivatives of the negative fields with respect to a strain, V/Angstrom.
         """
+        # All results are linear in (q, d), so that one factor k_e in the sources is enough.
         q, d = COULOMB * np.asarray(q), COULOMB * np.asarray(d)
         totals = [sum(parts) for parts in zip(*(part.derivatives(q, d) for part in self._parts))]
         k = np.arange(len(q))
         for gradient in totals[:2]:
-            # The parts move sources only. A displacement of all atoms changes nothing, which gives
-            # the derivative with respect to the atom whose potential it is.
+            # The parts have the derivatives with respect to the sources of the potential only. A
+            # displacement of all atoms changes no potential, so that the derivative with respect to
+            # the atom that feels the potential is minus the sum of the others.
             gradient[k, :, k] -= np.moveaxis(gradient.sum(axis=0), 1, 0)
         strains = [
             project_strain(0.5 * (strain + strain.swapaxes(0, 1)), self._normal)
@@ -203,22 +207,23 @@ class DipoleSum:
 
 
 class _Pairs:
-    """The sum over pairs: Gaussians, less Gaussians of width sigma, which are left to the waves.
+    """The sum over pairs: the interaction of Gaussians minus that of Gaussians of width sigma.
 
-    This class, `_Waves` and `_Sheets` have the same two methods. `matrices` returns T and D in
-    units of k_e. `derivatives` returns the arrays of `DipoleSum.potential_gradient`, but with
-    respect to the positions of sources only, and to a strain that need not be symmetric.
+    `_Waves` sums the subtracted part over plane waves. This class, `_Waves` and `_Sheets` have the
+    same two methods. `matrices` returns T and D in units of k_e. `derivatives` returns the arrays
+    of `DipoleSum.potential_gradient`, with two differences: the positions are those of the sources
+    of a potential only, and the strain need not be symmetric.
 
     Parameters
     ----------
     i, j : ndarray of shape (n_pairs,)
-        All ordered pairs, except for an atom and itself.
+        All ordered pairs, without the pairs of an atom with itself.
     u : ndarray of shape (n_pairs, 3)
         Vectors from j to i, Angstrom.
     widths, dipole_widths : ndarray of shape (n_atoms,)
-        Angstrom.
+        Widths of the charges and of the dipoles, Angstrom.
     sigma : float
-        Angstrom; infinite to subtract nothing.
+        Width of the subtracted Gaussians, Angstrom; if infinite, nothing is subtracted.
     """
 
     def __init__(self, i, j, u, widths, dipole_widths, sigma):
@@ -230,10 +235,12 @@ class _Pairs:
         r2 = np.einsum("pa,pa->p", u, u)
         self.to_charge = short_ranged(r2, np.hypot(widths[i], dipole_widths[j]))
         self.to_dipole = short_ranged(r2, np.hypot(dipole_widths[i], dipole_widths[j]))
+        # The short-ranged part of D_ii = -c_1(0). It is isotropic: one number per atom is enough.
         self.diagonal = -short_ranged(np.zeros(self.n), np.sqrt(2) * dipole_widths)[1]
 
     def _gather(self, values, index, *shape):
-        """Sums over pairs with the same index, a position in an array of this shape."""
+        """Sum the values of pairs that have the same flat index into an array of this shape."""
+        # A product with a sparse matrix of ones is much faster than np.add.at.
         ones, pairs, components = np.ones(len(index)), np.arange(len(index)), values.shape[1:]
         add = csr_array((ones, (index, pairs)), shape=(np.prod(shape), len(index)))
         sums = add @ values.reshape(len(index), np.prod(components))
@@ -266,7 +273,7 @@ class _Pairs:
 
 
 class _Waves:
-    """The sum over waves, of Gaussians of width sigma; methods as in `_Pairs`."""
+    """The interaction of Gaussians of width sigma, summed over plane waves; see `_Pairs`."""
 
     def __init__(self, lattice):
         charges, k = lattice._make_waves()
@@ -287,10 +294,11 @@ class _Waves:
         shifted = _shift(dipoles)
         for a in range(3):
             potential[:, a] = (shifted * k[:, a]) @ self.charges.T
+            # Symmetric in a and c, because these are second derivatives.
             for c in range(a + 1):
                 field[:, a, :, c] = (sources * (k[:, a] * k[:, c])) @ self.charges.T
                 field[:, c, :, a] = field[:, a, :, c]
-        # A strain changes the weights of the waves, and d . k.
+        # A strain changes the weights of the plane waves, and the factor d . k.
         squares = k.T[:, None] * k.T
         weights = (self.sigma**2 + 2 / np.trace(squares)) * squares - np.eye(3)[:, :, None]
         of_projections = -(d.T @ self.shifted)[:, None] * k.T
@@ -302,7 +310,7 @@ class _Waves:
 
 
 class _Sheets:
-    """The subtraction that turns a crystal of slabs into one slab; methods as in `_Pairs`."""
+    """The term that turns the sums for a crystal of slabs into those for one slab; see `_Pairs`."""
 
     def __init__(self, lattice):
         self.z, self.normal = lattice.z, lattice.normal
@@ -318,7 +326,7 @@ class _Sheets:
         n, square, (coupling, dipolar) = len(q), self._square(), self.matrices()
         potential = np.broadcast_to(-(d @ square)[:, :, None], (n, 3, n))
         field = np.broadcast_to(np.multiply.outer(q, square)[:, :, None], (n, 3, n, 3))
-        # Proportional to 1 / V.
+        # The term is proportional to 1 / V, and so is its derivative with respect to a strain.
         on_charges = np.tensordot(coupling, d, axes=2)
         on_dipoles = np.tensordot(q, coupling, axes=1) + np.tensordot(dipolar, d, axes=2)
         strains = (-np.multiply.outer(np.eye(3), x) for x in (on_charges, on_dipoles))
@@ -329,10 +337,10 @@ class _Sheets:
 
 
 def _lattice(structure, widths, accuracy):
-    """An Ewald sum of charges whose second derivatives have the accuracy that is asked for.
+    """Make an Ewald sum of charges whose second derivatives have the required accuracy.
 
-    A second derivative multiplies the error of the waves at the cutoff by ``k^2``, and the error of
-    the pairs by about as much.
+    At the cutoff, a second derivative multiplies the error of the sum over plane waves by ``k^2``,
+    and the error of the sum over pairs by about as much.
     """
     cutoffs = EwaldSum(structure, widths, accuracy).cutoffs
     sigma = max(NARROWER * cutoffs.sigma, np.sqrt(2) * widths.max())
@@ -341,7 +349,7 @@ def _lattice(structure, widths, accuracy):
 
 
 def _images(lattice):
-    """Ordered pairs within the cutoff, with images, and the vectors from j to i."""
+    """All ordered pairs i, j within the cutoff, including images, and the vectors from j to i."""
     neighbors = NeighborList(cutoff=lattice.cutoffs.real, full_list=True)
     positions = lattice.fractions @ lattice.cell
     i, j, D = neighbors.compute(positions, lattice.cell, True, "ijD", copy=False)
@@ -363,6 +371,6 @@ def _third(c, u, d):
 
 
 def _shift(waves):
-    """Cosines and sines with their phase advanced by a quarter period."""
+    """Cosines and sines with a phase increased by pi / 2."""
     cosines, sines = np.split(waves, 2, axis=-1)
     return np.concatenate([-sines, cosines], axis=-1)

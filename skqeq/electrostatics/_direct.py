@@ -8,7 +8,7 @@ from .._pythran import gaussian_coulomb, gaussian_coulomb_gradient
 class DirectSum:
     """The Coulomb interaction of the Gaussian charges of one molecule.
 
-    It has the methods of `EwaldSum`, and no accuracy: nothing is cut off.
+    It has the methods of `EwaldSum`. There is no accuracy to choose, because the sum has no cutoff.
 
     Parameters
     ----------
@@ -36,10 +36,10 @@ class DirectSum:
         return self._with_virial(contract(U, q))
 
     def _with_virial(self, gradient):
-        """The derivatives with respect to the positions, and to a strain: ``sum_i r_i d / d r_i``.
+        """Add the derivatives with respect to a strain, which are ``sum_i r_i d / d r_i``.
 
-        The sum of the first is zero, so that any origin gives the same; the centre of the molecule
-        loses the fewest digits.
+        The derivatives with respect to the positions sum to zero, so that the origin of the
+        positions is arbitrary. The centre of the molecule gives the smallest rounding errors.
         """
         centred = self.positions - self.positions.mean(axis=0)
         return gradient, np.tensordot(centred.T, gradient, axes=1)
@@ -61,8 +61,8 @@ def contract(U, q):
         ``d (C q)_i / d r_j`` at ``[j, :, i]``.
     """
     atoms, diagonal = np.arange(len(q)), U @ q
-    # ``d C_ij / d r_j = d C_ji / d r_j`` for i != j, which stands at [j, :, i] of U; the atom's
-    # own displacement changes its distance to all others.
+    # For i != j, ``d C_ij / d r_j = d C_ji / d r_j``, which is U[j, :, i]. The derivative of
+    # (C q)_i with respect to r_i itself is a sum over all other atoms.
     U *= q[:, None, None]
     U[atoms, :, atoms] += diagonal
     return U

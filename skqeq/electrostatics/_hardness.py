@@ -9,8 +9,12 @@ A charge ``q_i`` of width ``alpha_i`` has the density
 (Vondrak, Reuter, Margraf, J. Chem. Phys. 159, 054109 (2023), eqs. 9-11). Staacke et al. (2022)
 write ``erf(r / sqrt(a_i^2 + a_j^2))``; their ``a`` is ``sqrt(2) alpha``.
 
-A has two forms with the same methods: `DenseHardness` stores it and factorises it,
-`HardnessOperator` only multiplies with it. Users of A need not know which form they have.
+The matrix ``A`` has two forms with the same methods. `DenseHardness` stores the matrix and
+factorises it. `HardnessOperator` only computes products with it. The code that uses ``A`` need not
+know which form it has.
+
+The sums are in `_direct` for molecules and in `_ewald` for crystals and slabs, as matrices, and in
+`_operator` for all of them as operators.
 """
 
 from __future__ import annotations
@@ -39,17 +43,19 @@ if TYPE_CHECKING:
     from .._typing import Array, PerElement, StructureLike
 
 
-# Number of atoms, without and with periodic axes, above which the operator computes the gradient
-# faster than the sum over all pairs, or in much less memory (measured).
+# Numbers of atoms, for molecules and for periodic structures, above which gradients are computed
+# with the operator. Measurements showed that it is then faster than the sum over all pairs, or
+# needs much less memory.
 MAX_DENSE_GRADIENT = 2000, 800
 
 
 class Hardness(ABC):
     """The hardness matrix A of one structure: a molecule, a slab or a crystal.
 
-    Whatever its form, it multiplies from both sides (``A @ q`` and ``rows @ A``), has derivatives
-    with respect to the geometry, and makes the solvers that minimise ``q . A q / 2 - V . q``. The
-    sum over pairs or the Ewald sum behind it is set up once, when it is first needed.
+    Both forms of A compute products from both sides (``A @ q`` and ``rows @ A``), compute
+    derivatives with respect to the geometry, and make solvers that minimise
+    ``q . A q / 2 - V . q``. The sum over pairs or the Ewald sum is set up once, when it is first
+    needed.
 
     Parameters
     ----------
@@ -65,18 +71,18 @@ class Hardness(ABC):
     Attributes
     ----------
     structure : Structure
-        The structure, with its total charge and field.
+        The structure, with its total charge and external field.
     widths : ndarray of shape (n_atoms,)
         Widths of the Gaussian charges, Angstrom.
     hardness : ndarray of shape () or (n_atoms,)
         Values added to the diagonal, eV/e^2.
     accuracy : float
-        Bound of the error of every element, in units of ``k_e / Angstrom``.
+        Upper bound on the error of every matrix element, in units of ``k_e / Angstrom``.
 
     See Also
     --------
     DenseHardness : Stores the matrix.
-    HardnessOperator : Multiplies with it, and stores nothing of its size.
+    HardnessOperator : Computes products with the matrix, without storing it.
 
     Examples
     --------
@@ -89,7 +95,7 @@ class Hardness(ABC):
     (2, 2) [ 44.07 -44.07] [[69.56 69.56]]
     """
 
-    # NumPy then leaves ``rows @ A`` to `__rmatmul__`.
+    # Makes NumPy call `__rmatmul__` for ``rows @ A``, instead of treating A as an array.
     __array_ufunc__ = None
 
     def __init__(
@@ -133,9 +139,9 @@ class Hardness(ABC):
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3)
-            With respect to the positions, eV/Angstrom.
+            Derivatives with respect to the positions, eV/Angstrom.
         virial : ndarray of shape (3, 3)
-            With respect to a symmetric strain, eV, see `hardness_gradient`.
+            Derivatives with respect to a symmetric strain, eV, see `hardness_gradient`.
         """
 
     def potential_gradient(self, q: ArrayLike) -> tuple[Array, Array]:
@@ -149,10 +155,11 @@ class Hardness(ABC):
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3, n_atoms)
-            With respect to the position of atom j, of the potential on atom i, at ``[j, :, i]``;
-            V/Angstrom. A new array, which the caller may change.
+            At ``[j, :, i]``, the derivative of the potential on atom i with respect to the position
+            of atom j; V/Angstrom. This is a new array, which the caller may change.
         virial : ndarray of shape (3, 3, n_atoms)
-            With respect to a symmetric strain, V, see `potential_gradient`.
+            Derivatives with respect to a symmetric strain, V; see the function
+            `skqeq.electrostatics.potential_gradient`.
         """
         q = check_charges("q", q, len(self.widths))
         return self._sum.potential_gradient(COULOMB * q)
@@ -164,57 +171,58 @@ class Hardness(ABC):
         Parameters
         ----------
         name : str
-            The structure in error messages.
+            Name of the structure in error messages.
 
         Returns
         -------
         solver : object
             ``minimise(V, total=0.0, start=None)`` returns the charges, e, for V of shape
-            (n_atoms,) or (n_atoms, k); ``n_iterations`` counts the products with A that it took.
+            (n_atoms,) or (n_atoms, k). ``n_iterations`` is the number of products with A in the
+            last call.
         """
 
     @abstractmethod
     def flow_solver(self, laplacian: csr_array, name: str) -> Any:
-        """A solver for charges that flow at a cost, see `skqeq.response.FlowEquilibrium`.
+        """A solver for charges that flow at an energy cost, see `skqeq.response.FlowEquilibrium`.
 
         Parameters
         ----------
         laplacian : sparse array of shape (n_atoms, n_atoms)
             ``X = F F^T``, the Laplacian of the softness, e/V.
         name : str
-            The structure in error messages.
+            Name of the structure in error messages.
 
         Returns
         -------
         solver : object
-            ``project(V, start=None)`` returns ``F (1 + F^T A F)^-1 F^T V``, e;
-            ``n_iterations`` counts the products with A that it took.
+            ``project(V, start=None)`` returns ``F (1 + F^T A F)^-1 F^T V``, e. ``n_iterations`` is
+            the number of products with A in the last call.
         """
 
     def screened(self, screening: Array) -> Hardness:
-        """A hardness matrix less the screening by polarisable atoms.
+        """Subtract the screening by polarisable atoms from the hardness matrix.
 
         Parameters
         ----------
         screening : ndarray of shape (n_atoms, n_atoms)
-            The interaction through polarisable dipoles, to be subtracted from A; eV/e^2.
+            The interaction of charges through induced dipoles, to be subtracted from A; eV/e^2.
 
         Returns
         -------
         hardness : Hardness
-            It multiplies with and solves with ``A - screening``; its derivatives with respect to
+            The matrix ``A - screening`` for products and solvers. The derivatives with respect to
             the geometry remain those of A.
 
         Raises
         ------
         TypeError
-            If the form stores no matrix.
+            If this form of the hardness matrix does not store it.
         """
         raise TypeError(f"{type(self).__name__} stores no matrix from which to subtract another")
 
     @cached_property
     def _sum(self):
-        """The sum over all pairs for the boundary conditions of the structure, without k_e."""
+        """The direct sum of a molecule, or the Ewald sum of a periodic structure; without k_e."""
         if self.structure.periodic:
             return EwaldSum(self.structure, self.widths, self.accuracy)
         return DirectSum(self.structure, self.widths)
@@ -275,10 +283,10 @@ class DenseHardness(Hardness):
     def solver(self, name: str) -> Cholesky:
         A, pbc = self.matrix, self.structure.pbc
         if any(pbc) and not all(pbc):
-            # Between the charged sheets of a slab the potential falls without end, so that A need
-            # not be positive definite. A constant c added to all of its elements adds c Q^2 / 2 to
-            # the energy, which changes no charges; this c leaves no element below the largest one
-            # of A.
+            # The potential of a charged sheet decreases without limit with the distance, so that A
+            # of a slab may be indefinite. A constant c added to all elements of A adds c Q^2 / 2 to
+            # the energy. It changes no charges, because Q is fixed. With this c, every element is
+            # at least as large as the largest one of A was.
             A = A + (np.abs(A).max() - min(A.min(), 0.0))
         return Cholesky(A, name)
 
@@ -287,16 +295,16 @@ class DenseHardness(Hardness):
 
     @cached_property
     def _operator(self):
-        """The other form of A, for the gradient of a large structure."""
+        """A as an operator, for the gradient of a large structure."""
         return HardnessOperator(self.structure, self.widths, accuracy=self.accuracy)
 
 
 class HardnessOperator(Hardness):
-    """The hardness matrix as a linear operator, which stores nothing of its size.
+    """The hardness matrix as a linear operator, without storing an array of its size.
 
-    The part of close pairs is a sparse matrix; the rest acts through sums over waves, by structure
-    factors or, where finufft is installed and faster, by non-uniform FFTs, so that the cost of
-    large systems is nearly proportional to the number of atoms.
+    The interaction of close pairs is a sparse matrix. The rest is a sum over plane waves, computed
+    by structure factors, or by non-uniform FFTs if finufft is installed and faster. For large
+    systems the cost is therefore nearly proportional to the number of atoms.
 
     Parameters
     ----------
@@ -312,12 +320,12 @@ class HardnessOperator(Hardness):
     Attributes
     ----------
     accuracy : float
-        Bound of the error of every element, in units of ``k_e / Angstrom``.
+        Upper bound on the error of every matrix element, in units of ``k_e / Angstrom``.
 
     Raises
     ------
     ValueError
-        If the structure or an argument is unusable.
+        If the structure or an argument is invalid.
 
     Examples
     --------
@@ -344,7 +352,7 @@ class HardnessOperator(Hardness):
         return COULOMB * (self._coulomb @ q) + self.hardness * q
 
     def __rmatmul__(self, rows: ArrayLike) -> Array:
-        # A is symmetric.
+        # Products from the left and from the right are equal because A is symmetric.
         return np.stack([self @ row for row in np.asarray(rows)])
 
     def gradient(self, q: ArrayLike, p: ArrayLike) -> tuple[Array, Array]:
@@ -359,7 +367,7 @@ class HardnessOperator(Hardness):
         Returns
         -------
         function : callable
-            Takes a vector of shape (n_atoms,), V, and returns one, e.
+            Takes a vector of shape (n_atoms,), V, and returns a vector of the same shape, e.
         """
         return Screening(self._coulomb, self.diagonal)
 

@@ -1,30 +1,31 @@
-"""How the Coulomb interaction of a large system is divided so that every part is cheap.
+"""How the Coulomb interaction of a large system is divided into parts that are cheap to compute.
 
-It has three parts, of short, medium and long range::
+The interaction has three parts, of short, medium and long range. The short part is summed over
+pairs. The other two are levels: sums over the plane waves (reciprocal-space vectors) of a cell::
 
     1 / r = short(r) + band(r) + smooth(r)
           = erfc(r / (sqrt(2) s)) / r                                    pairs of neighbours
           + (erf(r / (sqrt(2) s)) - erf(r / (sqrt(2) S))) / r            waves of a narrow cell
           + erf(r / (sqrt(2) S)) / r                                     few waves of a wide cell
 
-A crystal needs no band: ``S = s``, and its own cell holds the waves of the smooth part. A slab or a
-molecule needs empty space around it in the cell of the waves, and the wider the cell, the more
-waves there are. The band contains the short waves, and vanishes beyond some 6 S, so that it needs
-little space; the smooth part needs much space, but has long waves only.
+A crystal needs no band: ``S = s``, and the waves of the smooth part are those of the crystal's
+cell. For a slab or a molecule, the cell of the waves must include empty space, and a wider cell has
+more waves. The band contains short wavelengths. It vanishes beyond a distance of about 6 S, so that
+it needs little empty space. The smooth part needs much empty space, but has long wavelengths only.
 
-The smooth part of a molecule of diameter D is cut off at a radius R beyond the farthest pair. Its
-transform is then ``(4 pi / k^2) (1 - cos k R) exp(-S^2 k^2 / 2)``, which has no singularity, and in
-a cell wider than D + R it gives the exact potential of an isolated molecule (Vico, Greengard,
-Ferrando, J. Comput. Phys. 323, 191 (2016)). The smooth part of a slab is treated as in `EwaldSum`.
-The division into parts of different range is Greengard and Jiang's dual-space multilevel kernel
-splitting (2023).
+The smooth part of a molecule of diameter D is cut off at a radius R, which exceeds the distance of
+the farthest pair. Its Fourier transform ``(4 pi / k^2) (1 - cos k R) exp(-S^2 k^2 / 2)`` has no
+singularity. In a cell wider than D + R it gives the exact potential of an isolated molecule (Vico,
+Greengard, Ferrando, J. Comput. Phys. 323, 191 (2016)). The smooth part of a slab is treated as in
+`EwaldSum`. The division into parts of different range is the dual-space multilevel kernel splitting
+of Greengard and Jiang (2023).
 
-The cost of about a dozen products with the matrix of n atoms, with n_p pairs and m waves in each
-level, is::
+Let n be the number of atoms, n_p the number of pairs, and m the number of waves in a level. About a
+dozen products with the matrix cost::
 
     t_pair n_p + sum over levels of min(t_direct n m, t_atom n + t_mode m)
 
-The widths s and S of least cost are used.
+The widths s and S with the lowest cost are used.
 """
 
 from dataclasses import dataclass
@@ -36,10 +37,11 @@ import numpy as np
 from ._splitting import real_cutoff
 from ._waves import DirectTransform, FastTransform, wave_indices
 
-# Costs of a dozen products in ns, measured: a pair, found and stored; an atom times a wave by
-# structure factors; an atom, a wave, and the overhead of a non-uniform FFT.
+# Measured times of a dozen products, ns. PAIR_COST: find and store a pair. DIRECT_COST: one atom
+# and one wave, by structure factors. The last three are for a non-uniform FFT: per atom, per wave,
+# and its overhead.
 PAIR_COST, DIRECT_COST, ATOM_COST, MODE_COST, PLAN_COST = 350.0, 40.0, 6000.0, 1500.0, 2e7
-# A molecule with fewer atoms is a sum over all pairs, without waves.
+# In a molecule with fewer atoms, the interaction is summed over all pairs, without waves.
 SMALL_MOLECULE = 800
 # Number of widths s that are tried.
 N_WIDTHS = 14
@@ -55,20 +57,21 @@ def has_finufft():
 
 @dataclass(frozen=True)
 class Level:
-    """A part of the interaction that is summed over the waves of a cell.
+    """A part of the interaction that is summed over the plane waves of a cell.
 
     Attributes
     ----------
     cell : ndarray of shape (3, 3)
-        Angstrom.
+        Cell vectors in rows, Angstrom.
     sigma : float
-        Width below which the part is smooth, Angstrom.
+        The width s, Angstrom: this part is the interaction of Gaussians of this width.
     k_max : float
         Cutoff of the waves, 1/Angstrom.
     top : float
-        Width above which another level takes over, Angstrom; infinite if there is none.
+        The width S, Angstrom: the interaction of Gaussians of this width is subtracted, because
+        another level contains it. Infinite if nothing is subtracted.
     radius : float
-        Distance up to which the interaction is needed, Angstrom; infinite for periodic systems.
+        Distance at which the interaction is cut off, Angstrom; infinite for periodic systems.
     """
 
     cell: np.ndarray
@@ -79,11 +82,11 @@ class Level:
 
     @cached_property
     def volume(self):
-        """Angstrom^3."""
+        """Volume of the cell, Angstrom^3."""
         return abs(np.linalg.det(self.cell))
 
     def weights(self, k2):
-        """Weight g of waves of squared length k2, 1/Angstrom, and its derivative by k2."""
+        """Weights g of waves with squared lengths k2, 1/Angstrom, and the derivatives dg / dk2."""
         inner = np.maximum(k2, 1e-30)
         g = np.exp(-0.5 * self.sigma**2 * k2)
         dg = -0.5 * self.sigma**2 * g
@@ -102,8 +105,9 @@ class Level:
         return factor * g, factor * (dg - g) / inner
 
     def cost(self, n_atoms):
-        """Cost of the cheaper transform, ns, and whether that is the non-uniform FFT."""
-        # The FFT has all waves in a box; structure factors need half of the ball in it, pi / 12.
+        """Time of the faster transform, ns, and whether that is the non-uniform FFT."""
+        # The FFT uses all waves in a box. Structure factors use half of the waves in the ball that
+        # fits into the box, a fraction pi / 12.
         modes = np.prod(2.0 * wave_indices(self.cell, self.k_max) + 1)
         direct = DIRECT_COST * n_atoms * np.pi / 12 * modes
         fast = ATOM_COST * n_atoms + MODE_COST * modes + PLAN_COST
@@ -112,17 +116,17 @@ class Level:
         return fast, True
 
     def _total(self):
-        """Bound of twice the sum of all weights.
+        """Upper bound on twice the sum of all weights.
 
-        Errors of the transforms enter the matrix multiplied by it. The sum of the weights is the
-        potential in the centre of a Gaussian of width sigma. A long cell adds the waves along it,
-        which make the potential in a crystal of sheets.
+        The error of the matrix is the relative error of the transforms times this sum. The sum of
+        the weights is the potential at the centre of a Gaussian of width sigma. In a long cell, the
+        waves along the long vector are added; they make the potential of a crystal of sheets.
         """
         length2 = np.einsum("va,va->v", self.cell, self.cell).max()
         return 2 * (0.8 / self.sigma + np.pi * length2 / (3 * self.volume))
 
     def transform(self, positions, tolerance):
-        """The cheaper of the two transforms between atoms at these positions and the waves."""
+        """The faster of the two transforms between atoms at these positions and the waves."""
         fractions = positions @ np.linalg.inv(self.cell)
         if self.cost(len(positions))[1]:
             return FastTransform(fractions, self.cell, self.k_max, tolerance / self._total())
@@ -131,16 +135,16 @@ class Level:
 
 @dataclass(frozen=True)
 class Division:
-    """Widths, cutoffs and cells of all parts.
+    """Widths, cutoffs and cells of all parts of the interaction.
 
     Attributes
     ----------
     sigma : float
-        Width that divides pairs from waves, Angstrom; infinite if there are no waves.
+        The width s that separates pairs from waves, Angstrom; infinite if there are no waves.
     real : float
         Cutoff of the pairs, Angstrom.
     levels : tuple of Level
-        The waves, the smooth part last.
+        The parts that are summed over waves; the smooth part is the last.
     """
 
     sigma: float
@@ -158,7 +162,7 @@ class Division:
         width : float
             Largest ``gamma_ij``, Angstrom.
         accuracy : float
-            Bound of the error of any element, 1/Angstrom.
+            Upper bound on the error of any matrix element, 1/Angstrom.
 
         Returns
         -------
@@ -175,8 +179,8 @@ class Division:
         sigmas = np.maximum(width, np.geomspace(0.2 * spacing, widest, N_WIDTHS))
         reals = real_cutoff(sigmas, width, geometry.vectors, tolerance)
         for sigma, real in zip(sigmas.tolist(), reals.tolist()):
-            # The density within the cutoff; in a nearly empty cell at most all other atoms of the
-            # cell, plus their distant images.
+            # Estimate the number of pairs from the density of the atoms. In a nearly empty cell it
+            # is limited to all pairs in the cell, plus pairs with distant images.
             ball = 2 * np.pi / 3 * real**3
             pairs = PAIR_COST * n * min(ball / spacing**3, n / 2 + n * ball / geometry.volume)
             for levels in geometry.levels(sigma, tolerance):

@@ -25,8 +25,9 @@ def hardness_matrix(
 ) -> Array:
     """Hardness matrix of one structure: a molecule, a slab or a crystal.
 
-    A uniform background neutralises a charged crystal. The result does not depend on the choice of
-    the cell vectors, nor on the vector that leaves a slab, which may be absent.
+    A uniform background neutralises a charged crystal. The result depends only on the lattice and
+    not on the choice of its cell vectors. For a slab, the cell vector out of the plane is ignored
+    and may be zero.
 
     Parameters
     ----------
@@ -37,19 +38,19 @@ def hardness_matrix(
     hardness : float, array-like of shape (n_atoms,) or dict, default=0.0
         Added to the diagonal, eV/e^2; a dict gives a value per element.
     accuracy : float, default=1e-8
-        Bound of the error of every element of a periodic A, in units of
-        ``k_e / Angstrom = 14.4 eV/e^2``; from 1e-12 to 1e-2. All cutoffs follow from it.
+        Upper bound on the error of every element of a periodic matrix A, in units of
+        ``k_e / Angstrom = 14.4 eV/e^2``; from 1e-12 to 1e-2. It determines all cutoffs.
 
     Returns
     -------
     A : ndarray of shape (n_atoms, n_atoms)
-        Symmetric, eV/e^2. With non-negative hardness it is positive definite; for a slab, only
-        among charges that sum to zero.
+        The symmetric hardness matrix, eV/e^2. With non-negative hardness it is positive definite;
+        for a slab, only for charges that sum to zero.
 
     Raises
     ------
     ValueError
-        If the structure or an argument is unusable.
+        If the structure or an argument is invalid.
 
     Examples
     --------
@@ -71,7 +72,7 @@ def hardness_gradient(
 ) -> tuple[Array, Array]:
     """Derivatives of ``q^T A p`` with respect to the geometry.
 
-    With ``p = q``, half of it is the derivative of the Coulomb energy at fixed charges.
+    With ``p = q``, half of the result is the derivative of the Coulomb energy at fixed charges.
 
     Parameters
     ----------
@@ -87,15 +88,15 @@ def hardness_gradient(
     Returns
     -------
     gradient : ndarray of shape (n_atoms, 3)
-        With respect to the positions, eV/Angstrom.
+        Derivatives with respect to the positions, eV/Angstrom.
     virial : ndarray of shape (3, 3)
-        With respect to a symmetric strain of positions and cell, eV. A slab has strains in its
-        plane only; all other components are zero.
+        Derivatives with respect to a symmetric strain of positions and cell, eV. A slab has strains
+        in its plane only; all other components are zero.
 
     Raises
     ------
     ValueError
-        If the structure or an argument is unusable.
+        If the structure or an argument is invalid.
 
     Examples
     --------
@@ -113,9 +114,9 @@ def potential_gradient(
 ) -> tuple[Array, Array]:
     """Derivatives of the potential ``A q`` at fixed charges with respect to the geometry.
 
-    Their product with charges y is the `hardness_gradient` of y and q. The arrays returned here
-    serve any number of such y, and cost a few times as much as `hardness_matrix`. The hardness
-    does not enter.
+    The product of these derivatives with charges y is the `hardness_gradient` of y and q. The
+    returned arrays can be used for any number of such y. They cost a few times as much as
+    `hardness_matrix`. They do not depend on the hardness.
 
     Parameters
     ----------
@@ -131,16 +132,16 @@ def potential_gradient(
     Returns
     -------
     gradient : ndarray of shape (n_atoms, 3, n_atoms)
-        With respect to the position of atom j, of the potential on atom i, at ``[j, :, i]``;
-        V/Angstrom.
+        At ``[j, :, i]``, the derivative of the potential on atom i with respect to the position of
+        atom j; V/Angstrom.
     virial : ndarray of shape (3, 3, n_atoms)
-        With respect to a symmetric strain of positions and cell, V. A slab has strains in its
-        plane only; all other components are zero.
+        Derivatives with respect to a symmetric strain of positions and cell, V. A slab has strains
+        in its plane only; all other components are zero.
 
     Raises
     ------
     ValueError
-        If the structure or an argument is unusable.
+        If the structure or an argument is invalid.
 
     Examples
     --------
@@ -155,12 +156,12 @@ def potential_gradient(
 
 
 def potential_matrix(points: ArrayLike, structure: Structure, widths: Array) -> Array:
-    """Potential at points per unit of each Gaussian charge.
+    """Electrostatic potential at points, per unit of each Gaussian charge.
 
     Parameters
     ----------
     points : ndarray of shape (n_points, 3)
-        Angstrom.
+        Positions of the points, Angstrom.
     structure : Structure
         A molecule.
     widths : ndarray of shape (n_atoms,)
@@ -169,7 +170,7 @@ def potential_matrix(points: ArrayLike, structure: Structure, widths: Array) -> 
     Returns
     -------
     V : ndarray of shape (n_points, n_atoms)
-        V/e.
+        Potential of a unit charge on each atom, V/e.
 
     Raises
     ------
@@ -188,8 +189,8 @@ def potential_matrix(points: ArrayLike, structure: Structure, widths: Array) -> 
     """
     if structure.periodic:
         raise ValueError(
-            f"{structure.symbols} has pbc = {structure.pbc}; only molecules have a potential at "
-            "points"
+            f"{structure.symbols} has pbc = {structure.pbc}; the potential at points is defined "
+            "for molecules only"
         )
     points = np.ascontiguousarray(points, dtype=np.float64)
     return COULOMB * gaussian_coulomb(points, np.zeros(len(points)), structure.positions, widths)

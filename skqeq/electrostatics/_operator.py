@@ -1,8 +1,9 @@
 """The Coulomb interaction of Gaussian charges as a linear operator, for systems of any size.
 
-`_levels` describes how the interaction is divided. Nothing of size ``n_atoms^2`` is stored: pairs
-of neighbours form a sparse matrix, and the waves act through two transforms. Products of the matrix
-with charges and derivatives of ``q C p`` come from the same parts.
+The interaction is divided into parts, see `_levels`. No array of size ``n_atoms^2`` is stored:
+pairs of neighbours form a sparse matrix, and the sums over plane waves are computed by two
+transforms, see `_waves`. Products of the matrix with charges, and derivatives of ``q C p``, are
+computed from the same parts.
 """
 
 from functools import cached_property
@@ -14,17 +15,18 @@ from vesin import NeighborList
 from .._pythran import ewald_pair_gradient, ewald_pair_values
 from ..structures import reduced_cell
 from ._levels import Division, Level
-from ._plane import project_strain
 from ._splitting import real_cutoff, slab_gap, wave_cutoff
+from ._strain import project_strain
 
-# Widths of the smooth part that are tried, in units of the width that divides pairs from waves.
+# Widths S of the smooth part that are tried, in units of the width s that separates pairs from
+# waves.
 BANDS = (1.0, 2.0, 3.0, 5.0, 8.0)
-# Edge of the bins that are counted to estimate the volume where atoms are, Angstrom.
+# Edge length of the cubic bins for an estimate of the volume that atoms occupy, Angstrom.
 BIN = 4.0
 
 
 def coulomb_operator(structure, widths, accuracy):
-    """The operator for the boundary conditions of a structure.
+    """Make the operator for the boundary conditions of a structure.
 
     Parameters
     ----------
@@ -33,7 +35,7 @@ def coulomb_operator(structure, widths, accuracy):
     widths : ndarray of shape (n_atoms,)
         Widths ``alpha`` of the charges, Angstrom.
     accuracy : float
-        Bound of the error of every element of the matrix, 1/Angstrom.
+        Upper bound on the error of every matrix element, 1/Angstrom.
 
     Returns
     -------
@@ -47,10 +49,10 @@ def coulomb_operator(structure, widths, accuracy):
 
 
 class CoulombOperator:
-    """C, in units of ``k_e / Angstrom``, acting on charges.
+    """The Coulomb matrix C as a linear operator, in units of ``k_e / Angstrom``.
 
-    There is a subclass for each kind of boundary conditions; it places the atoms, offers cells for
-    the waves, and knows the terms at k = 0 and the strains that are possible.
+    There is a subclass for each kind of boundary conditions. It defines the positions of the atoms,
+    the possible cells for the plane waves, the terms at k = 0, and the possible strains.
 
     Parameters
     ----------
@@ -59,20 +61,20 @@ class CoulombOperator:
     widths : ndarray of shape (n_atoms,)
         Widths ``alpha`` of the charges, Angstrom.
     accuracy : float
-        Bound of the error of every element of the matrix, 1/Angstrom.
+        Upper bound on the error of every matrix element, 1/Angstrom.
 
     Attributes
     ----------
     vectors : ndarray of shape (n_periodic, 3)
         Reduced periodic vectors, Angstrom.
     positions : ndarray of shape (n_atoms, 3)
-        Angstrom.
+        Positions of the atoms, which may be wrapped or shifted; Angstrom.
     volume : float
         Volume of the cell, or of the box around the atoms, Angstrom^3.
     occupied : float
-        The part of it where atoms are, which gives their density; Angstrom^3.
+        The part of the volume that contains atoms, Angstrom^3. It gives the density of the atoms.
     division : Division
-        Widths, cutoffs and cells.
+        Widths, cutoffs and cells of the parts of the interaction.
     pairs : tuple of ndarray
         Indices i and j of the pairs of neighbours, and the vectors from i to j.
     """
@@ -97,14 +99,14 @@ class CoulombOperator:
         raise TypeError(f"{type(self).__name__} does not place its atoms")
 
     def levels(self, sigma, tolerance):
-        """Yield alternative ways to sum the waves of Gaussians wider than sigma.
+        """Yield alternative sets of levels for the interaction of Gaussians of width sigma.
 
         Parameters
         ----------
         sigma : float
-            Width that divides pairs from waves, Angstrom.
+            The width s that separates pairs from waves, Angstrom.
         tolerance : float
-            Bound of the error of each level, 1/Angstrom.
+            Upper bound on the error of each level, 1/Angstrom.
 
         Yields
         ------
@@ -113,11 +115,11 @@ class CoulombOperator:
         raise TypeError(f"{type(self).__name__} has no levels")
 
     def _box(self, cutoff):
-        """Cell for the search of neighbours, and whether it is periodic."""
+        """Cell for the neighbour search, and whether the cell is periodic."""
         return self.vectors, True
 
     def _mean(self, q):
-        """The part of ``C q`` from the wave k = 0."""
+        """The contribution of the wave k = 0 to ``C q``."""
         return 0.0
 
     def _mean_gradient(self, q, p):
@@ -125,13 +127,14 @@ class CoulombOperator:
         return 0.0, 0.0
 
     def _strain(self, virial, gradient):
-        """The virial, reduced to strains that the structure can have."""
+        """The derivatives with respect to those strains that the structure can have."""
         return virial
 
     # ---- the sums ---------------------------------------------------------------------------
 
     def __matmul__(self, q):
         """``C q`` for charges q of shape (n_atoms,)."""
+        # The matrix of pairs is symmetric; storing its upper triangle halves the memory.
         upper, diagonal = self._short
         phi = upper @ q + upper.T @ q + diagonal * q + self._mean(q)
         for _, transform, g in self._waves:
@@ -141,8 +144,8 @@ class CoulombOperator:
     def gradient(self, q, p):
         """Derivatives of ``q C p`` with respect to the positions and to a strain.
 
-        A strain e moves ``r -> (1 + e) r``, hence k by ``-e k`` and V by ``V trace(e)``, and leaves
-        the phases ``k . r`` alone.
+        A strain e moves the atoms to ``(1 + e) r``. It therefore changes k by ``-e k`` and V by
+        ``V trace(e)``, and does not change the phases ``k . r``.
 
         Parameters
         ----------
@@ -152,15 +155,17 @@ class CoulombOperator:
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3)
-            e^2/Angstrom^2 if q and p are in e.
+            Derivatives with respect to the positions, e^2/Angstrom^2 if q and p are in e.
         virial : ndarray of shape (3, 3)
-            Symmetric, e^2/Angstrom; for a slab zero outside the plane.
+            Derivatives with respect to a strain, symmetric, e^2/Angstrom. For a slab, components
+            out of the plane are zero.
         """
         kappa, same = 1.0 / self.division.sigma, np.array_equal(q, p)
         gradient, virial = ewald_pair_gradient(*self.pairs, self.widths, q, p, kappa)
         for level, transform, g in self._waves:
             S_q = S_p = transform.forward(q)
-            # Charges, and the structure factor of the charges whose potential they are in.
+            # Each term is a set of charges, and the structure factors of the charges whose
+            # potential acts on them.
             terms = [(2 * q, S_p)]
             if not same:
                 S_p = transform.forward(p)
@@ -179,7 +184,7 @@ class CoulombOperator:
         return gradient, self._strain(virial + mean_virial, gradient)
 
     def _find_pairs(self):
-        """Half of all pairs within the cutoff, including those of an atom with its own images."""
+        """Half of all pairs within the cutoff, including pairs of an atom with its images."""
         if np.isinf(self.division.real):
             i, j = np.triu_indices(self.n_atoms, 1)
             return i, j, self.positions[j] - self.positions[i]
@@ -190,7 +195,7 @@ class CoulombOperator:
 
     @cached_property
     def _short(self):
-        """The sum over pairs: upper triangle of its matrix, and the diagonal."""
+        """The sum over pairs: the strict upper triangle of its sparse matrix, and the diagonal."""
         i, j, D = self.pairs
         values = ewald_pair_values(i, j, D, self.widths, 1.0 / self.division.sigma)
         upper = csr_array((values, (i, j)), shape=(self.n_atoms, self.n_atoms))
@@ -199,7 +204,7 @@ class CoulombOperator:
 
 
 class CrystalOperator(CoulombOperator):
-    """C of a crystal: one level of waves, in the cell itself."""
+    """C of a crystal: one level, with the plane waves of the crystal's cell."""
 
     def _place(self, structure):
         self.vectors, _ = reduced_cell(structure)
@@ -216,12 +221,12 @@ class CrystalOperator(CoulombOperator):
         return -(2 * np.pi / self.volume) * smooth
 
     def _mean_gradient(self, q, p):
-        # Proportional to 1 / V.
+        # The term is proportional to 1 / V.
         return 0.0, -(q @ self._mean(p)) * np.eye(3)
 
 
 class SlabOperator(CoulombOperator):
-    """C of a slab: waves in a crystal of slabs, less the interaction between the slabs."""
+    """C of a slab: plane waves in a crystal of slabs, minus the interaction between the slabs."""
 
     def _place(self, structure):
         cell, _ = reduced_cell(structure)
@@ -249,12 +254,13 @@ class SlabOperator(CoulombOperator):
         return Level(cell, sigma, wave_cutoff(sigma, cell, tolerance), top)
 
     def _box(self, cutoff):
-        # With an open axis beside periodic ones the search would take quadratic time. The gap is
-        # wider than the cutoff, so that no pair crosses it.
+        # If some axes are periodic and others are not, the neighbour search takes quadratic time.
+        # All axes are therefore made periodic; no pair crosses the gap, which is wider than the
+        # cutoff.
         return np.stack([*self.vectors, (self.thickness + 1.1 * cutoff) * self.normal]), True
 
     def _smooth(self):
-        """``2 pi / V`` and ``sigma^2 + L^2 / 6`` of the cell of the smooth part."""
+        """``2 pi / V`` and ``sigma^2 + L^2 / 6`` for the cell of the smooth part."""
         level = self.division.levels[-1]
         length = np.linalg.norm(level.cell[2])
         return 2 * np.pi / level.volume, level.sigma**2 + length**2 / 6
@@ -268,7 +274,7 @@ class SlabOperator(CoulombOperator):
         factor, _ = self._smooth()
         z, Q, P = self.z, q.sum(), p.sum()
         along_z = q * (P * z - p @ z) + p * (Q * z - q @ z)
-        # The distance of the slabs is no property of the structure, and is not strained.
+        # The period L of the slabs is not a property of the structure, and is not strained.
         return -2 * factor * np.outer(along_z, self.normal), -(q @ self._mean(p)) * np.eye(3)
 
     def _strain(self, virial, gradient):
@@ -276,7 +282,10 @@ class SlabOperator(CoulombOperator):
 
 
 class MoleculeOperator(CoulombOperator):
-    """C of a molecule: all pairs if it is small, else waves of a truncated interaction."""
+    """C of a molecule: a sum over all pairs if it is small, otherwise plane waves.
+
+    The smooth part of the interaction is truncated at a radius, see `_levels`.
+    """
 
     def _place(self, structure):
         low, high = structure.positions.min(axis=0), structure.positions.max(axis=0)
@@ -289,8 +298,9 @@ class MoleculeOperator(CoulombOperator):
         for factor in BANDS:
             top = factor * sigma
             reach = real_cutoff(top, 0.0, self.vectors, tolerance)
-            # The potential is cut off at the radius. A Gaussian smears this edge, and inside the
-            # radius its tail is not divided by the distance, as it is in `real_cutoff`.
+            # The potential is cut off at the radius, and a Gaussian smears this edge. Inside the
+            # radius, the tail of the smeared edge must be below the tolerance. Unlike in
+            # `real_cutoff`, the tail is not divided by the distance.
             tail = np.sqrt(max(4.0, 2 * np.log(np.sqrt(2 / np.pi) / (top * tolerance))))
             radius = self.diameter + max(reach, top * tail)
             smooth = self._level(radius + reach, top, tolerance / 2, radius=radius)
@@ -307,12 +317,13 @@ class MoleculeOperator(CoulombOperator):
         return Level(cell, sigma, wave_cutoff(sigma, cell, tolerance), **limits)
 
     def _strain(self, virial, gradient):
-        # The cells of the waves are no property of a molecule: its virial follows from the forces.
+        # A strain moves the atoms of a molecule only: its virial follows from the forces. The cells
+        # of the waves are an auxiliary quantity, and are not strained.
         return gradient.T @ self.positions
 
 
 def occupied_volume(positions):
-    """Volume of the bins that hold atoms, Angstrom^3."""
+    """Volume of the bins that contain atoms, Angstrom^3."""
     bins = np.floor(positions / BIN).astype(np.int64)
     return BIN**3 * len(np.unique(bins, axis=0))
 

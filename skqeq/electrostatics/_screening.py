@@ -1,26 +1,29 @@
 """An approximate inverse of the hardness matrix of a large system, for conjugate gradients.
 
-Charge that moves freely screens itself. In a uniform medium with ``n = sum_i 1 / d_i`` per volume,
-where d is the diagonal of A, the Woodbury formula gives for ``A = D + C``::
+Charge that moves freely screens other charges. Let ``A = D + C`` with the diagonal D of A, whose
+elements are d_i, and let n be ``sum_i 1 / d_i`` per volume. In a uniform medium, the Woodbury
+formula gives::
 
     A^-1 = D^-1 - D^-1 W D^-1,    W_k = 4 pi k_e / (k^2 + kappa^2),    kappa^2 = 4 pi k_e n
 
-This is the inverse for a metal: W is the potential ``k_e exp(-kappa r) / r`` with a screening
-length ``1 / kappa`` of an Angstrom or two. Without this preconditioner the number of iterations
-grows with the longest wave of the system, hence with its diameter. (Self-consistent electronic
-structure has the same problem and remedy: Kerker, Phys. Rev. B 23, 3082 (1981).)
+This is the inverse for a metal. W is the screened potential ``k_e exp(-kappa r) / r``, with a
+screening length ``1 / kappa`` of one or two Angstrom. Without this preconditioner, the number of
+iterations grows with the longest wavelength in the system, and thus with its diameter.
+(Self-consistent electronic structure has the same problem and remedy: Kerker, Phys. Rev. B 23, 3082
+(1981).)
 
-Real systems are not uniform: they have surfaces, and atoms are not evenly spread. Weights c_i
-correct for that::
+Real systems are not uniform: they have surfaces, and the density of atoms varies. Weights c_i
+correct for this::
 
     M = D^-1 - theta c D^-1 W D^-1 c,    with    c W D^-1 c 1 = 1
 
-They are found by iterating ``c <- sqrt(c / (W D^-1 c))``, as in the balancing of a matrix. In units
-of D^-1 the second term then has row sums theta. Since W is positive, none of its eigenvalues
-exceeds theta, and M is positive definite for any structure if theta is below one. For a small
-fragment far from others theta must not be close to one, or hardly any charge would move between
-fragments: no metal screens it there. Atoms of such fragments have large weights, which are
-therefore cut off. W acts between neighbours only.
+The weights are found by iterating ``c <- sqrt(c / (W D^-1 c))``, as in the balancing of a matrix.
+In units of D^-1, the row sums of the second term are then theta. All elements of this term are
+positive, so that its eigenvalues do not exceed theta. If theta is below one, M is positive definite
+for any structure. For small fragments far from others, the screening must be weaker. Otherwise
+hardly any charge would move between fragments, although there is no metal between them. Atoms of
+such fragments have large weights, which are therefore limited to a maximum. W is computed for
+pairs of neighbours only.
 """
 
 import numpy as np
@@ -29,11 +32,12 @@ from scipy.sparse import csr_array
 from ..parameters import COULOMB
 
 THETA = 0.999
-# Typical values of c are 1.1 to 1.4 inside a dense system, and up to 2 on its surface.
+# Maximum of the weights c. They are typically 1.1 to 1.4 inside a dense system, and up to 2 on its
+# surface.
 LARGEST_WEIGHT = 1.5
-# Width over which W smears the charges, Angstrom.
+# Length s by which W is smeared at short distances, see `screened`; Angstrom.
 SMEARING = 1.0
-# Factor on kappa^2: atoms are where the density is larger than its mean.
+# Factor that multiplies kappa^2: the density around atoms is larger than the mean density.
 CONCENTRATION = 1.5
 BALANCING_STEPS = 8
 
@@ -46,7 +50,7 @@ class Screening:
     operator : CoulombOperator
         Provides the pairs of neighbours and the occupied volume.
     diagonal : ndarray of shape (n_atoms,)
-        Diagonal of A of an isolated atom, eV/e^2.
+        Diagonal elements of A for isolated atoms, eV/e^2.
     """
 
     def __init__(self, operator, diagonal):
@@ -60,7 +64,7 @@ class Screening:
         for _ in range(BALANCING_STEPS):
             c = np.sqrt(c / self._screen(c * self._inverse))
         self._weighted = np.minimum(c, LARGEST_WEIGHT) * self._inverse
-        # Cut-off weights change the row sums; theta keeps them below one.
+        # The maximum of the weights changes the row sums; theta keeps them below one.
         row_sums = self._screen(self._weighted) * self._weighted * diagonal
         self._theta = THETA / max(1.0, row_sums.max())
 
@@ -73,6 +77,6 @@ class Screening:
 
 
 def screened(r2, kappa):
-    """``k_e exp(-kappa rho) / rho`` with ``rho^2 = r^2 + s^2``, s the smearing; eV/e^2."""
+    """``k_e exp(-kappa rho) / rho``, where ``rho^2 = r^2 + s^2`` with the smearing s; eV/e^2."""
     rho = np.sqrt(r2 + SMEARING**2)
     return COULOMB * np.exp(-kappa * rho) / rho

@@ -1,9 +1,9 @@
-"""Charges of least energy, by factorisation or by conjugate gradients.
+"""Charges with the lowest energy, by factorisation or by conjugate gradients.
 
-Two problems are solved, each in both ways. Charge equilibration minimises ``q . A q / 2 - V . q``
-over charges of a given sum. Charge flow adds a cost of the flow; its charges are ``p = P V`` with
-``P = F (1 + F^T A F)^-1 F^T``, where ``X = F F^T`` is the Laplacian of the softness, see
-`skqeq.response.FlowEquilibrium`.
+Two problems are solved, each by both methods. Charge equilibration minimises
+``q . A q / 2 - V . q`` over charges of a given sum. Charge flow adds the cost of the flow. Its
+charges are ``p = P V``, where ``P = F (1 + F^T A F)^-1 F^T`` and ``X = F F^T`` is the Laplacian of
+the softness, see `skqeq.response.FlowEquilibrium`.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from ..parameters import COULOMB
 
 MAX_ITERATIONS = 300
-# Number of Chebyshev terms per square root of the condition number, and the largest number.
+# Number of Chebyshev terms per square root of the condition number, and its maximum.
 SERIES, MAX_TERMS = 1.5, 100
 
 
@@ -28,13 +28,13 @@ class Cholesky:
     A : ndarray of shape (n_atoms, n_atoms)
         Hardness matrix, eV/e^2; positive definite.
     name : str
-        The structure in error messages.
+        Name of the structure in error messages.
     """
 
     n_iterations = 0
 
     def __init__(self, A, name):
-        # The transpose of the C-ordered symmetric matrix is Fortran-ordered, as LAPACK wants it,
+        # LAPACK needs Fortran order. The transpose of the symmetric C-ordered matrix has this order
         # without a copy.
         self._chol, info = dpotrf(A.T, lower=1)
         if info:
@@ -48,7 +48,7 @@ class Cholesky:
         Parameters
         ----------
         V : ndarray of shape (n_atoms,) or (n_atoms, k)
-            Potentials, V; each column is a problem of its own.
+            Potentials, V; each column is a separate problem.
         total : float, default=0.0
             Sum of the charges, e.
         start : ndarray of shape (n_atoms,), default=None
@@ -60,7 +60,8 @@ class Cholesky:
             Charges, e.
         """
         q = dpotrs(self._chol, V, lower=1)[0].reshape(V.shape)
-        # The first pass sets the sum; the second removes the rounding error of the first.
+        # The first pass gives the charges the required sum. The second removes the rounding error
+        # of the sum.
         for _ in range(2):
             q = q + np.multiply.outer(self._u, total - q.sum(axis=0))
         return q
@@ -69,9 +70,10 @@ class Cholesky:
 class FlowCholesky:
     """``P = F (1 + F^T A F)^-1 F^T`` by factorisation, where ``F F^T = X``.
 
-    F comes from a pivoted Cholesky factorisation and has as many columns as X has rank, so that no
-    search for connected parts is needed. The matrix in brackets is positive definite for any
-    softness; the equal expression ``X (1 + A X)^-1`` loses digits where the softness is large.
+    F comes from a pivoted Cholesky factorisation of X. The number of its columns is the rank of X,
+    so that the connected parts of the graph need not be found. The matrix in parentheses is
+    positive definite for any softness. The expression ``X (1 + A X)^-1`` is equal, but has large
+    rounding errors if the softness is large.
 
     Parameters
     ----------
@@ -80,7 +82,7 @@ class FlowCholesky:
     X : ndarray of shape (n_atoms, n_atoms)
         Laplacian of the softness, e/V.
     name : str
-        The structure in error messages.
+        Name of the structure in error messages.
     """
 
     n_iterations = 0
@@ -89,8 +91,8 @@ class FlowCholesky:
         chol, pivots, rank, _ = dpstrf(X, lower=1)
         F = np.zeros((len(A), rank))
         F[pivots - 1] = np.tril(chol)[:, :rank]
-        # A flow only moves charge: the columns of F sum to zero, but for rounding errors, which
-        # would create charge.
+        # Flows conserve charge, so that the columns of F sum to zero, apart from rounding errors.
+        # These errors would create charge, and are subtracted.
         self._F = F - F.mean(axis=0)
         self._chol, info = dpotrf(np.eye(rank) + self._F.T @ (A @ self._F), lower=1)
         if info:
@@ -105,25 +107,26 @@ class FlowCholesky:
 
 
 class _Iteration(ABC):
-    """Preconditioned conjugate gradients, with the steps that differ between the two problems.
+    """Preconditioned conjugate gradients, the base class for the two problems.
 
-    `_precondition` proposes a search direction for a residual potential. `_product` returns the
-    charges that a search direction moves, and the change of the residual.
+    A subclass defines two methods. `_precondition` returns a search direction for a residual
+    potential. `_product` returns the charges that belong to a search direction, and how they change
+    the residual.
 
     Parameters
     ----------
     A : HardnessOperator
         Hardness matrix, eV/e^2; positive definite for charges that sum to zero.
     name : str
-        The structure in error messages.
+        Name of the structure in error messages.
 
     Attributes
     ----------
     n_iterations : int
-        Products with A in the last call.
+        Number of products with A in the last call.
     """
 
-    advice = "use solver='dense', or ask for less accuracy"
+    advice = "use solver='dense', or raise the value of accuracy"
 
     def __init__(self, A, name):
         self._A, self._name = A, name
@@ -133,14 +136,14 @@ class _Iteration(ABC):
 
     @abstractmethod
     def _precondition(self, residual):
-        """A search direction, the charges that it moves, and the size of the residual, V."""
+        """Return a search direction, the charges that it moves, and the size of the residual, V."""
 
     @abstractmethod
     def _product(self, direction):
-        """The search direction, the charges that it moves, and the residual that they remove."""
+        """Return the direction, the charges that it moves, and the residual that they remove."""
 
     def _iterate(self, q, residual, tolerance):
-        """Improve the charges q until the residual potential is as small as the tolerance."""
+        """Iterate until the residual potential is below the tolerance; return the charges."""
         direction, size = 0.0, 1.0
         for _ in range(MAX_ITERATIONS):
             preconditioned, charges, error = self._precondition(residual)
@@ -149,6 +152,7 @@ class _Iteration(ABC):
             previous, size = size, residual @ charges
             direction, step, change = self._product(preconditioned + size / previous * direction)
             self.n_iterations += 1
+            # A negative curvature means that the energy has no minimum.
             curvature = step @ change
             if curvature <= 0:
                 raise ValueError(_not_positive(self._name))
@@ -156,25 +160,25 @@ class _Iteration(ABC):
             residual = residual - size / curvature * change
         raise RuntimeError(
             f"{self._name}: charges did not converge in {MAX_ITERATIONS} iterations (residual "
-            f"{self._precondition(residual)[2]:.1e} V, wanted {tolerance:.1e} V): {self.advice}"
+            f"{self._precondition(residual)[2]:.1e} V, tolerance {tolerance:.1e} V): {self.advice}"
         )
 
 
 class ConjugateGradients(_Iteration):
     """Minimise ``q . A q / 2 - V . q`` at a given sum of q, by conjugate gradients.
 
-    The iteration stops when the potential is constant to within the accuracy of A times
-    ``k_e / Angstrom`` times the size of the charges.
+    The iteration stops when the potential is the same for all atoms, within a tolerance. The
+    tolerance is the accuracy of A times ``k_e / Angstrom`` times the size of the charges.
 
     Parameters
     ----------
     A : HardnessOperator
         Hardness matrix, eV/e^2; positive definite for charges that sum to zero.
     name : str
-        The structure in error messages.
+        Name of the structure in error messages.
     """
 
-    advice = "use solver='dense', raise hardness, lower radius_scale, or ask for less accuracy"
+    advice = "use solver='dense', raise hardness, lower radius_scale, or raise the accuracy value"
 
     def __init__(self, A, name):
         super().__init__(A, name)
@@ -186,11 +190,11 @@ class ConjugateGradients(_Iteration):
         Parameters
         ----------
         V : ndarray of shape (n_atoms,) or (n_atoms, k)
-            Potentials, V; each column is a problem of its own.
+            Potentials, V; each column is a separate problem.
         total : float, default=0.0
             Sum of the charges, e.
         start : ndarray of shape (n_atoms,), default=None
-            Charges to start from, e, of any sum; used if V has one column.
+            Charges to start from, e, which may have any sum; used only if V has one column.
 
         Returns
         -------
@@ -203,7 +207,7 @@ class ConjugateGradients(_Iteration):
         return self._minimise(V, total, start)
 
     def _minimise(self, V, total, start):
-        # The charge that each atom would take on its own estimates the size of the charges.
+        # Estimate the size of the charges by the charges of atoms that do not interact.
         scale = np.abs((V - V.mean()) / self._A.diagonal).max() + abs(total) / len(V)
         tolerance = self._A.accuracy * COULOMB * scale
         q = np.zeros(len(V)) if start is None else start
@@ -222,18 +226,20 @@ class ConjugateGradients(_Iteration):
 class FlowConjugateGradients(_Iteration):
     """``P V`` by conjugate gradients, with products with A and X alone.
 
-    ``p = P V`` solves ``X^+ p + A p = V`` among the charges ``p = X v`` that flows can make; the
-    iteration keeps v beside p, so that it never needs ``X^+``. The preconditioner is the response
-    of atoms that do not feel each other's charges, with D the diagonal of A::
+    Flows can make charges of the form ``p = X v``. Among these, ``p = P V`` solves
+    ``X^+ p + A p = V``, where ``X^+`` is the pseudo-inverse of X. The iteration updates v together
+    with p, and therefore never needs ``X^+``. The preconditioner replaces A by its diagonal D, as
+    if the charges of different atoms did not interact::
 
         (X^+ + D)^-1 = X D^(1/2) (1 + Y)^-1 D^(-1/2),    Y = D^(1/2) X D^(1/2).
 
-    A Chebyshev series approximates the inverse of ``1 + Y``. It needs products with the sparse Y
-    only, which together cost much less than one product with A.
+    A Chebyshev series approximates the inverse of ``1 + Y``. It needs products with the sparse
+    matrix Y only. Together they cost much less than one product with A.
 
-    The iteration stops when the charges that the preconditioner would still move have a potential
-    below the accuracy of A times ``k_e / Angstrom`` times the size of the charges. Differences of
-    the potential between parts that only minute flows connect may remain larger.
+    The iteration stops when the next step of the preconditioner would move only small charges:
+    their potential is below the accuracy of A times ``k_e / Angstrom`` times the size of the
+    charges. If two parts of a structure exchange almost no charge, the difference of their
+    potentials may be larger.
 
     Parameters
     ----------
@@ -242,10 +248,10 @@ class FlowConjugateGradients(_Iteration):
     X : sparse array of shape (n_atoms, n_atoms)
         Laplacian of the softness, e/V.
     name : str
-        The structure in error messages.
+        Name of the structure in error messages.
     """
 
-    advice = "use solver='dense', lower the softness, or ask for less accuracy"
+    advice = "use solver='dense', lower the softness, or raise the value of accuracy"
 
     def __init__(self, A, X, name):
         super().__init__(A, name)
@@ -254,15 +260,16 @@ class FlowConjugateGradients(_Iteration):
         self._sizes = np.bincount(self._parts, minlength=n_parts)
         self._root = np.sqrt(A.diagonal)
         self._Y = X.multiply(self._root[:, None]).multiply(self._root).tocsr()
-        # A bound of the eigenvalues of Y (Gershgorin).
+        # Gershgorin's upper bound on the eigenvalues of Y.
         self._largest = 2.0 * self._Y.diagonal().max()
+        # The error of the series decays as exp(-2 n_terms / sqrt(condition number)).
         n_terms = int(np.ceil(SERIES * np.sqrt(1.0 + self._largest)))
         self._series = _inverse_series(self._largest, min(n_terms, MAX_TERMS))
 
     def project(self, V, start=None):
         """``P V`` for V of shape (n_atoms,) or (n_atoms, k); e.
 
-        `start` is a potential v of shape (n_atoms,) to start from, V; used if V has one column.
+        `start` is a potential v (n_atoms,) to start from, V; it is used only if V has one column.
         """
         self.n_iterations = 0
         if V.ndim == 2:
@@ -271,7 +278,7 @@ class FlowConjugateGradients(_Iteration):
 
     def _project(self, V, start):
         V = self._balanced(V)
-        # The charge that each atom would take on its own estimates the size of the charges.
+        # Estimate the size of the charges by the charges of atoms that do not interact.
         tolerance = self._A.accuracy * COULOMB * np.abs(V / self._A.diagonal).max()
         p, residual = np.zeros_like(V), V
         if start is not None:
@@ -287,21 +294,22 @@ class FlowConjugateGradients(_Iteration):
     def _product(self, direction):
         direction = self._balanced(direction)
         step = self._X @ direction
+        # X^+ step is the direction itself, so that the pseudo-inverse is never computed.
         return direction, step, self._balanced(direction + self._A @ _neutral(step))
 
     def _balanced(self, v):
-        """Take off the mean of each connected part: it drives no flow."""
+        """Subtract from v its mean over each connected part of the graph, which drives no flow."""
         return v - (np.bincount(self._parts, v) / self._sizes)[self._parts]
 
     def _inverse(self, x):
-        """``(1 + Y)^-1 x`` by the recurrence of Clenshaw."""
+        """``(1 + Y)^-1 x`` by Clenshaw's recurrence for Chebyshev series."""
         first, second = 0.0, 0.0
         for coefficient in self._series[:0:-1]:
             first, second = coefficient * x + 2.0 * self._shifted(first) - second, first
         return self._series[0] * x + self._shifted(first) - second
 
     def _shifted(self, x):
-        """Product with Y, whose eigenvalues are mapped to between -1 and 1."""
+        """Product with Y, scaled and shifted so that its eigenvalues are between -1 and 1."""
         return x if np.isscalar(x) else 2.0 / self._largest * (self._Y @ x) - x
 
 

@@ -1,22 +1,26 @@
 """How an Ewald sum is divided between real and reciprocal space, for a given accuracy.
 
-Both truncation errors are bounded rather than estimated. A lattice of cell volume V has at most::
+The cutoffs follow from upper bounds on both truncation errors, not from estimates. In a lattice
+with cell volume V, the number of points in any ball of radius R is at most::
 
-    N(R) = (4 pi / 3) (R + d)^3 / V,    d half the longest diagonal of the cell,
+    N(R) = (4 pi / 3) (R + d)^3 / V,    d half the longest diagonal of the cell
 
-points in any ball of radius R (in the plane, ``pi (R + d)^2 / S``). Summation by parts bounds the
-sum of a falling function f beyond the cutoff R by ``N(R + h) f(R) + N(R + 2 h) f(R + h) + ...``.
-Only the first term is used: with each step h, f falls by a factor exp(-4) at the loosest accuracy,
-and faster at any other. The omitted terms are more than compensated because the bound ignores that
-terms of the sum cancel: the errors of 5,600 random cells were all below a tenth of it. In real
-space ``f(r) = erfc(r / (sqrt(2) sigma)) / r`` and ``h = sigma``; in reciprocal space
+In the plane of a slab it is ``pi (R + d)^2 / S``. Let f be a decreasing function. By summation by
+parts, the sum of f over lattice points beyond the cutoff R is at most
+``N(R + h) f(R) + N(R + 2 h) f(R + h) + ...`` for any h > 0. Only the first term is used. From one
+term to the next, f falls at least by a factor exp(-4), and faster if the accuracy is better than
+the loosest one. The omitted terms do not matter, because the bound ignores that terms of the sum
+cancel: for 5,600 random cells, all errors were below a tenth of the bound. In real space
+``f(r) = erfc(r / (sqrt(2) sigma)) / r`` and ``h = sigma``; in reciprocal space
 ``f(k) = (4 pi / V) exp(-sigma^2 k^2 / 2) / k^2`` and ``h = 1 / sigma``.
 
-The matrix of n atoms takes half of the pairs and half of the wave vectors k, and costs::
+The matrix of n atoms needs half of the pairs and half of the wave vectors k. Its cost is::
 
     n^2 (t_pair (2 pi / 3) r_c^3 / V + t_wave V k_c^3 / (12 pi^2))
 
 Both parts grow as n^2, so that the best sigma is proportional to V^(1/3) and independent of n.
+
+The division of large systems, which are never stored as a matrix, is in `_levels`.
 """
 
 from dataclasses import dataclass
@@ -24,10 +28,10 @@ from numbers import Real
 
 import numpy as np
 
-# Costs in ns, measured: a pair within the cutoff; a wave vector, per element of F F^T.
+# Measured times in ns: for a pair within the cutoff, and for a wave vector and an element of F F^T.
 PAIR_COST = 11.0
 WAVE_COST = 0.03
-# The smallest and the largest accuracy that can be asked for.
+# The smallest and the largest allowed value of the accuracy.
 ACCURACIES = (1e-12, 1e-2)
 # The equations of the cutoffs are solved by fixed-point iteration, which converges quickly because
 # the right-hand side is the root of a logarithm.
@@ -54,18 +58,18 @@ class EwaldCutoffs:
 
     @classmethod
     def choose(cls, cell, width, accuracy, sigma=None):
-        """The cheapest splitting with the required accuracy.
+        """Choose the splitting width with the lowest cost for the required accuracy.
 
         Parameters
         ----------
         cell : ndarray of shape (3, 3)
             Reduced cell vectors in rows, Angstrom.
         width : float
-            Largest ``gamma_ij``, Angstrom: a sigma below it would not shorten the real-space sum.
+            Largest ``gamma_ij``, Angstrom. A smaller sigma would not shorten the real-space sum.
         accuracy : float
-            Bound of the sum of both truncation errors of any element, 1/Angstrom.
+            Upper bound on the sum of both truncation errors of any matrix element, 1/Angstrom.
         sigma : float, default=None
-            Splitting width to use instead of the cheapest one.
+            Splitting width, Angstrom; None means the width with the lowest cost.
 
         Returns
         -------
@@ -75,7 +79,7 @@ class EwaldCutoffs:
         sigmas = np.maximum(width, volume ** (1 / 3) * np.geomspace(0.04, 0.5, 64))
         if sigma is not None:
             sigmas = np.array([sigma])
-        # Each of the two sums may have half of the error.
+        # Each of the two sums is allowed half of the error.
         real = real_cutoff(sigmas, width, cell, accuracy / 2)
         reciprocal = wave_cutoff(sigmas, cell, accuracy / 2)
         pairs = 2 * np.pi / 3 * real**3 / volume
@@ -85,7 +89,7 @@ class EwaldCutoffs:
 
 
 def real_cutoff(sigma, width, vectors, tolerance):
-    """Distance beyond which the pairs add less than the tolerance to any element.
+    """Distance beyond which all pairs together add less than the tolerance to a matrix element.
 
     Parameters
     ----------
@@ -96,15 +100,15 @@ def real_cutoff(sigma, width, vectors, tolerance):
     vectors : ndarray of shape (n_periodic, 3)
         Reduced periodic vectors, Angstrom.
     tolerance : float
-        1/Angstrom.
+        Upper bound on the truncation error of any matrix element, 1/Angstrom.
 
     Returns
     -------
     cutoff : float or ndarray
-        Angstrom.
+        Cutoff of the distance, Angstrom.
     """
-    # A pair adds the difference of two error functions. At the cutoff the narrower one has
-    # converged to 1, so that the wider one decides.
+    # A pair adds the difference of two error functions. At the cutoff, the one with the smaller
+    # width has converged to 1, so that the larger width determines the cutoff.
     reach = np.maximum(sigma, width)
     points, x = lattice_points(vectors), 6.0
     for _ in range(FIXED_POINT_STEPS):
@@ -113,7 +117,7 @@ def real_cutoff(sigma, width, vectors, tolerance):
 
 
 def wave_cutoff(sigma, cell, tolerance):
-    """Length beyond which the waves add less than the tolerance to any element; 1/Angstrom.
+    """Length of k beyond which plane waves add less than the tolerance to any matrix element.
 
     Parameters
     ----------
@@ -125,7 +129,7 @@ def wave_cutoff(sigma, cell, tolerance):
     Returns
     -------
     cutoff : float or ndarray
-        1/Angstrom.
+        Cutoff of the wave vectors, 1/Angstrom.
     """
     volume, reciprocal = abs(np.linalg.det(cell)), 2 * np.pi * np.linalg.inv(cell).T
     points, x = lattice_points(reciprocal), 6.0
@@ -135,9 +139,10 @@ def wave_cutoff(sigma, cell, tolerance):
 
 
 def lattice_points(vectors):
-    """A function of a radius that bounds the number of lattice points in a ball.
+    """Return the function N(R), an upper bound on the number of lattice points in a ball.
 
-    The cells around these points fit into a ball whose radius is larger by half a diagonal.
+    The cells around the points in a ball of radius R all fit into a ball of radius R + d, where d
+    is half the longest diagonal of the cell.
     """
     n = len(vectors)
     if n == 0:
@@ -149,12 +154,13 @@ def lattice_points(vectors):
 
 
 def slab_gap(vectors, width, accuracy):
-    """Empty space between slabs beyond which they interact by net charges and dipoles only.
+    """Smallest gap between slabs for which they interact by net charges and dipoles only.
 
-    The wave of in-plane vector k adds at most ``(4 pi / (S k)) exp(-k gap)``. A circle of radius k
-    contains no more than ``pi (k + d)^2 S / (4 pi^2)`` waves, where d is half a diagonal of the
-    reciprocal cell, and beyond the shortest vector they fall as ``exp(-k gap)``. The gap must also
-    be so wide that the Gaussians of two slabs do not overlap.
+    A plane wave with the in-plane vector k adds at most ``(4 pi / (S k)) exp(-k gap)``. A circle of
+    radius k contains at most ``pi (k + d)^2 S / (4 pi^2)`` wave vectors, where d is half a diagonal
+    of the reciprocal cell. Waves with vectors longer than the shortest one decay as
+    ``exp(-k gap)``. The gap must also be so wide that Gaussians of neighbouring slabs do not
+    overlap.
 
     Parameters
     ----------
@@ -163,12 +169,12 @@ def slab_gap(vectors, width, accuracy):
     width : float
         Largest ``gamma_ij``, Angstrom.
     accuracy : float
-        Bound of the error of an element, 1/Angstrom.
+        Upper bound on the error of an matrix element, 1/Angstrom.
 
     Returns
     -------
     gap : float
-        Angstrom.
+        Width of the empty space, Angstrom.
     """
     area = np.linalg.norm(np.cross(*vectors))
     k = 2 * np.pi * np.linalg.pinv(vectors).T
@@ -184,7 +190,7 @@ def slab_gap(vectors, width, accuracy):
 
 
 def check_accuracy(accuracy):
-    """Refuse an accuracy beyond double precision, and one that is too loose to be useful."""
+    """Raise an error for an accuracy beyond double precision, or too loose to be useful."""
     low, high = ACCURACIES
     if not (isinstance(accuracy, Real) and low <= accuracy <= high):
         raise ValueError(f"accuracy must be between {low:g} and {high:g}, got {accuracy!r}")

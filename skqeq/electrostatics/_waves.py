@@ -1,49 +1,51 @@
-"""Sums over plane waves at the positions of atoms: directly, or by a non-uniform FFT.
+"""Sums over plane waves at the positions of atoms, directly or by a non-uniform FFT.
 
-A smooth kernel that is periodic in a cell of vectors ``a`` is a sum over waves
-``k = 2 pi n a^-1`` with integer n, ``g(r) = sum_k g_k exp(i k . r)`` and ``g_k`` real and even. Its
-sum over charges needs two transforms, each a linear map between the atoms and the waves::
+A smooth function of the distance that is periodic with the cell vectors ``a`` is a sum over plane
+waves, ``g(r) = sum_k g_k exp(i k . r)``, where ``k = 2 pi n a^-1`` with integer n. The weights
+``g_k`` are real and even. The potential ``phi`` of charges needs two transforms, which are linear
+maps between the atoms and the waves::
 
     S_k = sum_j q_j exp(-i k . r_j),    phi_j = sum_k c_k exp(i k . r_j),    c_k = g_k S_k
 
-`DirectTransform` does them with ``n_atoms x n_waves`` operations, `FastTransform` by finufft
-(Barnett, Magland, af Klinteberg, SIAM J. Sci. Comput. 41, C479 (2019)) with a number of operations
-nearly proportional to ``n_atoms + n_waves``.
+`DirectTransform` needs ``n_atoms x n_waves`` operations. `FastTransform` uses finufft (Barnett,
+Magland, af Klinteberg, SIAM J. Sci. Comput. 41, C479 (2019)), and needs a number of operations that
+is nearly proportional to ``n_atoms + n_waves``.
 """
 
 import numpy as np
 
 from .._pythran import structure_factors
 
-# Structure factors up to this size are stored; larger ones are computed for every transform.
+# Structure factors are stored if they need no more memory than this. Otherwise they are computed
+# again for every transform, for blocks of atoms of BLOCK_BYTES each.
 KEEP_BYTES = 2**28
 BLOCK_BYTES = 2**24
-# With fewer atoms plus waves than this, one thread is as fast as several.
+# If the number of atoms plus waves is smaller, one thread is as fast as several.
 SMALL_TRANSFORM = 50_000
 
 
 def wave_indices(cell, k_max):
-    """Largest index of the waves below a cutoff, for each of the cell vectors."""
-    # An index n_a is k . a / (2 pi), which the cutoff bounds.
+    """Largest integer n of waves below a cutoff, for each of the cell vectors."""
+    # n_a = k . a / (2 pi) is at most k_max |a| / (2 pi).
     return (k_max * np.linalg.norm(cell, axis=1) / (2 * np.pi)).astype(int)
 
 
 def half_sphere(cell, k_max):
-    """Waves below a cutoff, one of each pair n and -n, the constant wave first.
+    """List the waves below a cutoff: one of each pair n and -n, and the constant wave first.
 
     Parameters
     ----------
     cell : ndarray of shape (3, 3)
         Cell vectors in rows, Angstrom.
     k_max : float
-        Cutoff, 1/Angstrom.
+        Cutoff of the wave vectors, 1/Angstrom.
 
     Returns
     -------
     n : ndarray of shape (n_waves, 3)
-        Integers; the first index that is not zero is positive.
+        Integer coefficients of the waves; the first one that is not zero is positive.
     k : ndarray of shape (n_waves, 3)
-        1/Angstrom.
+        Wave vectors, 1/Angstrom.
     """
     a, b, c = wave_indices(cell, k_max)
     n = np.stack(
@@ -70,15 +72,16 @@ class DirectTransform:
     Attributes
     ----------
     k : tuple of three ndarray
-        Cartesian components of the waves, which broadcast to the shape of ``S``; 1/Angstrom.
+        Cartesian components of the wave vectors, which broadcast to the shape of ``S``; 1/Angstrom.
     """
 
     def __init__(self, fractions, cell, k_max):
         n, k = half_sphere(cell, k_max)
         self.k = tuple(k.T)
-        # Each wave also stands for its negative, except the constant one.
+        # Each wave in the list stands also for the wave -k, except the constant one.
         self._n, self._multiplicity = n, np.where(n.any(axis=1), 2.0, 1.0)
         phases = 2 * np.pi * fractions
+        # A wave and an atom need two floats, 16 bytes.
         n_blocks = -(-16 * len(n) * len(phases) // BLOCK_BYTES)
         self._phases = np.array_split(phases, min(n_blocks, len(phases)))
         self._stored = None
@@ -89,7 +92,7 @@ class DirectTransform:
         return structure_factors(phases, self._n, np.ones(len(self._n)))
 
     def _blocks(self):
-        """Structure factors, cosines and then sines, for a part of the atoms at a time."""
+        """Yield structure factors (cosines, then sines) for one block of atoms at a time."""
         return self._stored or map(self._factors, self._phases)
 
     def forward(self, q):
@@ -129,13 +132,14 @@ class FastTransform:
         self._shape = tuple(2 * top + 1)
         n = np.ogrid[tuple(slice(-t, t + 1) for t in top)]
         reciprocal = 2 * np.pi * np.linalg.inv(cell).T
-        # In a rectangular cell each component of k depends on one index only, and stays a
-        # one-dimensional array if the zero terms are left out.
+        # In a rectangular cell each component of k depends on one integer only. Without the terms
+        # that are zero, the component stays a one-dimensional array, which saves memory.
         nonzero = np.abs(reciprocal) > 1e-14 * np.abs(reciprocal).max()
         self.k = tuple(
             sum(n[a] * reciprocal[a, b] for a in range(3) if nonzero[a, b]) for b in range(3)
         )
-        # Small transforms gain nothing from threads, and nine digits need no fine oversampling.
+        # Small transforms are not faster with threads. Fine oversampling is needed only for
+        # tolerances below about 4e-10.
         small = len(fractions) + np.prod(self._shape) < SMALL_TRANSFORM
         options = {"nthreads": 1 if small else 0, "upsampfac": 1.25 if tolerance > 4e-10 else 2.0}
         points = np.ascontiguousarray(2 * np.pi * (fractions.T - np.floor(fractions.T)))
@@ -146,7 +150,7 @@ class FastTransform:
             self._plans.append(plan)
 
     def __reduce__(self):
-        # A plan of finufft is a pointer, which cannot be pickled.
+        # A finufft plan is a pointer, which cannot be pickled. A copy makes new plans.
         return FastTransform, self._arguments
 
     def forward(self, q):

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class StructureBlocks(NamedUnion, auto_wrap_output_keys=None):  # type: ignore[call-arg]  # of a mixin without types
     """Several transformers of the same structures, whose features keep the transformers' names.
 
-    It is a `FeatureUnion` that records which columns came from which transformer. A model can then
-    use each block of columns for a purpose of its own: `skqeq.GAPKQEqRegressor` predicts
+    It is a `FeatureUnion` that records which transformer computed which columns. A model can then
+    use each block of columns for a different latent field: `skqeq.GAPKQEqRegressor` predicts
     electronegativities from the block ``"chi"`` and local energies from the block ``"gap"``.
 
     Parameters
@@ -24,17 +24,18 @@ class StructureBlocks(NamedUnion, auto_wrap_output_keys=None):  # type: ignore[c
         Name and transformer of each block. A transformer is usually a pipeline of
         `SOAPFeaturizer` and `CURSparsifier`.
     n_jobs : int, default=None
-        Number of processes to fit the transformers in.
+        Number of processes in which the transformers are fitted.
     transformer_weights : None
-        Weights are refused. The amplitudes of the model say how large each field can become.
+        Other values raise an error. The amplitudes of the model set the prior standard deviation of
+        each latent field instead.
     verbose : bool, default=False
         Whether to print the time that each transformer took to fit.
     verbose_feature_names_out : bool, default=True
-        Parameter of `FeatureUnion` without effect, since features of atoms have no names.
+        A parameter of `FeatureUnion` that has no effect, since features of atoms have no names.
 
     See Also
     --------
-    sklearn.pipeline.FeatureUnion : Parameters of the transformers have the same names there.
+    sklearn.pipeline.FeatureUnion : The base class, which names the parameters of transformers.
 
     Examples
     --------
@@ -66,7 +67,7 @@ class StructureBlocks(NamedUnion, auto_wrap_output_keys=None):  # type: ignore[c
         Returns
         -------
         self : StructureBlocks
-            Fitted.
+            The fitted transformers.
         """
         self._refuse_weights()
         return super().fit(X, y, **fit_params)
@@ -113,8 +114,8 @@ class StructureBlocks(NamedUnion, auto_wrap_output_keys=None):  # type: ignore[c
     def _refuse_weights(self):
         if self.transformer_weights:
             raise ValueError(
-                "features of structures have no transformer_weights; set the amplitudes of the "
-                "model, or block_weights of CURSparsifier"
+                "transformer_weights do not apply to features of structures; set the amplitudes of "
+                "the model, or block_weights of CURSparsifier"
             )
 
     def _join(self, results):

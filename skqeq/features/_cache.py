@@ -1,4 +1,4 @@
-"""The store of descriptor rows of a process, in the part of the memory budget that is free."""
+"""The store of descriptor rows, which may use the unclaimed part of the memory budget."""
 
 import random
 import threading
@@ -9,14 +9,15 @@ from .._memory import BUDGET
 class RowCache:
     """Keep arrays by key until the memory budget is full, then drop some of them.
 
-    The last item of a key identifies the structure, and all items before it the descriptor. Rows of
-    the least recently used descriptor are dropped first: a search over cutoffs no longer needs the
-    rows of earlier cutoffs.
+    The last item of a key identifies the structure, and the other items identify the descriptor.
+    Rows of the least recently used descriptor are dropped first, because a search over cutoffs does
+    not return to earlier cutoffs.
 
-    Among the rows of one descriptor, a random row is dropped. A fit walks over the same structures
-    several times, always from first to last. If not all rows fit, the least recently used row is
-    the one that will be needed next; dropping it each time would find no row at all. With random
-    rows, as large a share is found as fits.
+    Within a descriptor, random rows are dropped. A fit reads the rows of the same structures
+    several times, always in the same order. Suppose that not all rows fit into memory. Then the
+    least recently used row is the one that will be needed next. A store that dropped this row would
+    never contain the row that is needed. If random rows are dropped, the share of rows that are
+    found equals the share of rows that fit.
 
     Parameters
     ----------
@@ -52,8 +53,8 @@ class RowCache:
     def put(self, key, array):
         """Store an array, and drop others to make room for it."""
         with self._lock:
-            # Read inside the lock: another thread that claims memory lowers this number first, and
-            # calls `shrink` afterwards, which waits for the lock.
+            # Read the limit inside the lock. Another thread that claims memory first lowers the
+            # limit and then calls `shrink`, which waits for the lock: no new row can be missed.
             limit = self._budget.available
             if key in self._rows or array.nbytes > limit:
                 return
@@ -87,7 +88,7 @@ class RowCache:
     def _drop(self, descriptor):
         keys = self._keys[descriptor]
         i = self._random.randrange(len(keys))
-        # Removing the last item of a list is fast, removing one in the middle is not.
+        # Swap with the last item, because only the end of a list can be removed quickly.
         keys[i], keys[-1] = keys[-1], keys[i]
         self._bytes -= self._rows.pop(keys.pop()).nbytes
 

@@ -1,4 +1,4 @@
-"""DScribe's SOAP descriptors, each made once."""
+"""SOAP objects of DScribe, which are stored because it takes long to make them."""
 
 from functools import lru_cache
 
@@ -7,24 +7,26 @@ from ase.data import chemical_symbols
 
 @lru_cache(maxsize=256)
 def dscribe_soap(species, r_cut, n_max, l_max, sigma, compression, weights, periodic):
-    """A `dscribe.descriptors.SOAP` with GTO basis; all arguments can be hashed.
+    """Make a `dscribe.descriptors.SOAP` with GTO basis, or return a stored one.
 
     Parameters
     ----------
     species : tuple of int
         Atomic numbers, ascending.
     r_cut, n_max, l_max, sigma, compression
-        As of `skqeq.SOAPFeaturizer`; one number each.
+        Parameters of `skqeq.SOAPFeaturizer`, for one cutoff.
     weights : tuple of (int, float) or None
         Weight of each element.
     periodic : bool
-        Whether structures have periodic images.
+        Whether atoms have periodic images.
 
     Returns
     -------
     soap : dscribe.descriptors.SOAP
+        The SOAP object; equal arguments give the same object.
     """
-    from dscribe.descriptors import SOAP  # takes 3 s to import, most of it for numba
+    # Imported here because it takes 3 s, most of them for numba.
+    from dscribe.descriptors import SOAP
 
     if weights is not None:
         weights = {chemical_symbols[z]: weight for z, weight in weights}

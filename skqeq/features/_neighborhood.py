@@ -1,6 +1,6 @@
 """The power spectrum from neighbours, and its derivatives with respect to positions and strain.
 
-In DScribe's basis of Gaussian-type orbitals the density coefficients of centre i are
+In DScribe's basis of Gaussian-type orbitals, the density coefficients of centre i are
 
     c[z, n, l, m] = sum_j w_j sum_k B_lkn exp(-a_lk r_ij^2) r_ij^l Y_lm(r_ij),
     a_lk = eta alpha_lk / (eta + alpha_lk),   eta = 1 / (2 sigma^2),
@@ -11,13 +11,13 @@ of the element of j, times the cutoff function ``f(r_ij)`` if the cutoff is smoo
 
     p[z z', l, n n'] = pi sqrt(8 / (2 l + 1)) sum_m c[z, n, l, m] c[z', n', l, m].
 
-Let t be the derivatives of some L with respect to p. The chain rule runs backwards in three steps:
-from p to c, from c to the sums over j, and from these to the vectors, ``g_ij = dL / dr_ij``. Then
+Derivatives of a function L are propagated backwards by the chain rule: from p to c, from c to the
+sums over j, and from these sums to the vectors, ``g_ij = dL / dr_ij``. Then
 
     dL / dr_j = sum_i g_ij - sum_i g_ji,      dL / dstrain = sum_ij g_ij r_ij^T.
 
-Arrays have one entry per pair of neighbours, never one per pair of atoms. An image in another cell
-is one more neighbour, so molecules, slabs and crystals share the code.
+Arrays have one entry per pair of neighbours; no array has one entry per pair of atoms. Periodic
+images count as neighbours, so that molecules, slabs and crystals are treated by the same code.
 """
 
 from functools import lru_cache
@@ -27,6 +27,7 @@ from scipy.sparse import csr_array
 
 from .._pythran import soap_jacobian, soap_pull_back, soap_spectrum
 from ..structures import Neighborhood, neighbor_pairs
+from ._cutoff import cutoff_factors
 from ._dscribe import dscribe_soap
 
 
@@ -61,6 +62,7 @@ class SOAPNeighborhood(Neighborhood):
             i, j, D = np.tile(i, 2), np.tile(j, 2), np.tile(D, (2, 1))
             n_channels += 1
         group = i * n_channels + channel
+        # A stable sort keeps the order of the neighbours, so that rounding errors do not vary.
         order = np.argsort(group, kind="stable")
         self.i, self.j, self.D = i[order], j[order], D[order]
         # offsets[i, z]:offsets[i, z + 1] are the pairs of centre i and channel z.
@@ -69,15 +71,15 @@ class SOAPNeighborhood(Neighborhood):
         offsets[:, 1:] = ends.reshape(self.n_atoms, n_channels)
         offsets[0, 0], offsets[1:, 0] = 0, offsets[:-1, -1]
         weights = spectrum.element_weights(structure.species)
-        factors = _cutoff_factors(self.D, r_cut, spectrum.cutoff_width) * weights[element[self.j]]
-        # The compiled loops take nothing but C-contiguous arrays.
+        factors = cutoff_factors(self.D, r_cut, spectrum.cutoff_width) * weights[element[self.j]]
+        # The compiled loops accept C-contiguous arrays only.
         pairs = np.ascontiguousarray(np.column_stack([self.D, *factors]))
         self._arguments = (pairs, offsets, exponents, contraction)
         self._order = (n_max, l_max, compression, len(structure.species))
         self._runs = _runs(*self._order)
 
     def rows(self):
-        """Power spectrum of every atom, in the columns of the elements of the structure."""
+        """Power spectrum of every atom; columns of elements that do not occur are left out."""
         return soap_spectrum(*self._arguments, self._runs)
 
     def pull_back(self, cotangents):
@@ -88,8 +90,8 @@ class SOAPNeighborhood(Neighborhood):
     def jacobians(self, max_bytes=2**25):
         """Derivatives of the rows with respect to `D`, see `Neighborhood`.
 
-        A neighbour changes only features of its own channel. Every piece belongs to one channel,
-        and contains only the columns of that channel.
+        The features that depend on a neighbour are those of the neighbour's channel. Every piece
+        belongs to one channel, and contains only the columns of that channel.
 
         Parameters
         ----------
@@ -123,7 +125,8 @@ class SOAPNeighborhood(Neighborhood):
             pairs = slice(*part[0, channel : channel + 2])
             j, D = self.j[pairs], self.D[pairs]
             dp = dp.reshape(len(j), 3 * len(columns))
-            # The sums of gather_pairs for all columns: +1 for the neighbour, -1 for the centre.
+            # The sum over pairs for all columns, as in gather_pairs: each pair counts +1 for the
+            # neighbour and -1 for the centre.
             atoms = np.concatenate([j, np.full_like(j, i)])
             ends = atoms, np.tile(np.arange(len(j)), 2)
             gradient = csr_array((np.repeat([1.0, -1.0], len(j)), ends), (n, len(j))) @ dp
@@ -134,29 +137,19 @@ class SOAPNeighborhood(Neighborhood):
 
 
 def _pairs(structure, reach):
-    """Centres, neighbours, and the vectors to them. Every atom is also its own neighbour."""
+    """Centres, neighbours, and the vectors between them; every atom is also its own neighbour."""
+    # As in DScribe, the density around an atom includes the atom itself.
     i, j, D = neighbor_pairs(structure, reach)
     atoms = np.arange(len(structure))
     D = np.concatenate([np.zeros((len(atoms), 3)), D])
     return np.concatenate([atoms, i]), np.concatenate([atoms, j]), D
 
 
-def _cutoff_factors(D, r_cut, width):
-    """Cutoff function f(r) of every pair, and f'(r) / r."""
-    if width is None:
-        return np.stack([np.ones(len(D)), np.zeros(len(D))])
-    r = np.sqrt(np.einsum("pa,pa->p", D, D))
-    y = np.clip((r_cut - r) / width, 0.0, 1.0)
-    derivative = -30 * y**2 * (1 - y) ** 2 / width
-    # At r = 0, the atom itself, f' is zero.
-    return np.stack([y**3 * (10 - 15 * y + 6 * y**2), derivative / np.where(r > 0, r, 1.0)])
-
-
 @lru_cache(maxsize=64)
 def _radial(r_cut, n_max, l_max, sigma):
     """The radius up to which DScribe counts neighbours, the exponents ``a``, and ``B``.
 
-    ``B`` includes the prefactor of p: its square root goes into each of the two factors c.
+    ``B`` includes the square root of the prefactor of p, because p is a product of two c.
     """
     soap = dscribe_soap((1,), r_cut, n_max, l_max, sigma, "off", None, False)
     alphas, betas = soap.get_basis_gto(r_cut, n_max, l_max)
@@ -171,10 +164,12 @@ def _radial(r_cut, n_max, l_max, sigma):
 
 @lru_cache(maxsize=256)
 def _runs(n_max, l_max, compression, n_species):
-    """The products ``p[z z', l, n n']`` in DScribe's order, one row for all n'.
+    """The pairs of coefficients whose products are the features, in DScribe's order.
 
-    A row holds l, the index of (z, n), that of (z', first n'), the first feature, and the number of
-    features. For z = z' only n' >= n is stored.
+    A row (l, a, b, first, length) defines the features ``first + t`` for t < length. Feature
+    ``first + t`` is the product of the coefficients a and ``b + t`` of degree l, summed over m.
+    Here a is the index of (z, n), and b is the index of (z', n') with the smallest n'. If z = z',
+    only features with n' >= n are stored.
     """
     elements = range(1 if compression == "mu2" else n_species)
     pairs = [(z, other) for z in elements for other in elements if other >= z]
@@ -195,7 +190,10 @@ def _runs(n_max, l_max, compression, n_species):
 
 @lru_cache(maxsize=256)
 def _channel_runs(n_max, l_max, compression, n_species, channel):
-    """The rows of `_runs` that contain a channel, renumbered, and the columns of their features."""
+    """The rows of `_runs` with features of one channel, and the columns of these features.
+
+    In the rows, the features are numbered consecutively.
+    """
     runs = _runs(n_max, l_max, compression, n_species)
     runs = runs[(runs[:, 1:3] // n_max == channel).any(axis=1)]
     columns = np.concatenate([first + np.arange(n) for first, n in runs[:, 3:]])

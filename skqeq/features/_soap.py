@@ -1,4 +1,4 @@
-"""SOAP: from structures to the power spectrum of every atom's neighbourhood."""
+"""SOAP, a descriptor of the neighbourhood of every atom."""
 
 from __future__ import annotations
 
@@ -38,32 +38,32 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
     Parameters
     ----------
     r_cut : float or tuple of float, default=(1.7, 3.5)
-        Cutoff radius, Angstrom (above 1). Several cutoffs ('double SOAP') give one column block
-        each, and the kernels of the blocks add.
+        Cutoff radius, Angstrom (above 1). If there are several cutoffs ("double SOAP"), each has a
+        column block, and the kernels of the blocks are added.
     n_max : int, default=8
         Number of radial functions.
     l_max : int, default=6
         Largest angular momentum.
     sigma_atom : float, tuple of float or None, default=None
-        Width of the Gaussian on each neighbour, Angstrom; None means ``r_cut / 8``, a tuple one
-        width per cutoff.
+        Width of the Gaussian on each neighbour, Angstrom. A tuple has one width for each cutoff.
+        None means ``r_cut / 8``.
     cutoff_width : float, tuple of float or None, default=None
-        Width of the shell, Angstrom (at most `r_cut`), in which the weight of a neighbour falls
-        from one, at ``r_cut - cutoff_width``, to zero, at `r_cut`. A tuple is one width per
+        Width of the shell, Angstrom (at most `r_cut`), in which the weight of a neighbour decreases
+        from one at ``r_cut - cutoff_width`` to zero at `r_cut`. A tuple has one width for each
         cutoff. None means DScribe's sharp cutoff. See Notes.
     species : sequence of str or int, default=None
-        Elements that can occur. None means those that occur in `fit`.
+        Elements that can occur. None means the elements of the structures in `fit`.
     compression : {"off", "mu2", "mu1nu1", "crossover"}, default="off"
         Compression of the element channels [3]_.
     species_weighting : dict of {str: float}, default=None
-        Weight of each element's density. With ``compression="mu2"`` weights are the only
-        difference between elements.
+        Weight of each element's density. With ``compression="mu2"``, elements differ by these
+        weights only.
     n_jobs : int, default=None
         Number of processes that compute descriptors; None means 1.
     verbose : int, default=0
         If above 0, a progress bar is shown whenever a later step computes features.
     memory : str, path or joblib.Memory, default=None
-        Folder in which rows are kept on disk. None keeps them in memory only.
+        Folder in which computed rows are stored on disk. None stores them in memory only.
 
     Attributes
     ----------
@@ -80,17 +80,18 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
     Computed rows stay in memory, within the budget of `skqeq.set_memory_budget`, and all
     featurizers of a process share them. A structure is then described only once per cutoff, however
     many clones, folds and candidates of a search need it. Rows of structures that are read from a
-    file on demand, see `skqeq.datasets.open_structures`, are not kept.
+    file on demand, see `skqeq.datasets.open_structures`, are not stored.
 
-    With ``cutoff_width=None`` neighbours count up to the distance beyond `r_cut` where a Gaussian
-    at `r_cut` has fallen to 1e-3, and the features jump when an atom crosses it. With a width d
-    the density of a neighbour at distance r is multiplied by a cutoff function as in [1]_,
+    With ``cutoff_width=None``, neighbours count up to a distance somewhat larger than `r_cut`, at
+    which a Gaussian centred at `r_cut` has decreased to 1e-3. The features change abruptly when an
+    atom crosses this distance. With a width d, the density of a neighbour at distance r is
+    multiplied by a cutoff function as in [1]_,
 
     ``f(r) = y^3 (10 - 15 y + 6 y^2)``, ``y = (r_cut - r) / d`` clipped to [0, 1],
 
-    which has two continuous derivatives. The features then have two continuous derivatives too, and
-    molecular dynamics on energies that are made of them conserves the total energy. A smooth cutoff
-    also leaves fewer neighbours, so that features take less time.
+    which has two continuous derivatives. The features then also have two continuous derivatives,
+    and molecular dynamics with models of these features conserves the total energy. With a smooth
+    cutoff there are also fewer neighbours, so that features take less time.
 
     References
     ----------
@@ -148,19 +149,19 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         self.memory = memory
 
     def fit(self, X: StructuresLike, y: object = None) -> Self:
-        """Find out which elements occur.
+        """Store which elements occur.
 
         Parameters
         ----------
         X : sequence of ase.Atoms
             Structures, see `skqeq.check_structures`.
         y : ignored
-            For the scikit-learn API.
+            Exists for compatibility with scikit-learn.
 
         Returns
         -------
         self : SOAPFeaturizer
-            Fitted.
+            The fitted featurizer.
         """
         self._fit(collect(X, bool(self.verbose)))
         return self
@@ -210,7 +211,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         ]
 
     def transform(self, X: StructuresLike) -> StructureFeatures:
-        """Describe structures. Features are computed when a later step needs them.
+        """Return the features of structures, which are computed when a later step needs them.
 
         Parameters
         ----------
@@ -226,14 +227,14 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         return self._transform(collect(X, bool(self.verbose)))
 
     def fit_transform(self, X: StructuresLike, y: object = None) -> StructureFeatures:
-        """Fit and describe the same structures, which are checked only once.
+        """Fit, and return the features of the same structures, which are checked only once.
 
         Parameters
         ----------
         X : sequence of ase.Atoms
             Structures, see `skqeq.check_structures`.
         y : ignored
-            For the scikit-learn API.
+            Exists for compatibility with scikit-learn.
 
         Returns
         -------
@@ -247,7 +248,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
     def _transform(self, structures):
         species = ", ".join(chemical_symbols[z] for z in self.species_)
         structures.check_elements(
-            self.species_, f"; known species: {species}; train on structures that hold it, too"
+            self.species_, f"; known species: {species}; add structures with it to the training set"
         )
         source = SOAPSource(
             self.spectra_,
@@ -281,7 +282,7 @@ def _per_cutoff(value, name, cutoffs):
     """One value for every cutoff."""
     values = value if isinstance(value, (tuple, list)) else [value] * len(cutoffs)
     if len(values) != len(cutoffs) or not cutoffs:
-        raise ValueError(f"{len(values)} values of {name} for {len(cutoffs)} of r_cut")
+        raise ValueError(f"{len(values)} values of {name} for {len(cutoffs)} cutoffs in r_cut")
     return values
 
 

@@ -1,4 +1,4 @@
-"""SOAP features of structures, computed once as far as memory and disk allow."""
+"""The source of SOAP features, which keeps computed rows in memory and on disk."""
 
 from functools import cache, partial
 from importlib.metadata import version
@@ -12,26 +12,26 @@ from ..structures import FeatureSource, Tile
 from ._cache import ROWS
 from ._neighborhood import SOAPNeighborhood
 
-# Packages whose code computes rows. After an upgrade of one, rows on disk are computed again.
+# Packages whose code computes rows. If one of them is upgraded, rows on disk are computed again.
 ROW_PACKAGES = ("skqeq", "dscribe", "numpy", "vesin")
 
 
 class SOAPSource(FeatureSource):
-    """The rows of several power spectra, side by side.
+    """The rows of several power spectra, with their columns side by side.
 
     Parameters
     ----------
     spectra : sequence of PowerSpectrum
-        One for each column block.
+        One power spectrum for each column block.
     n_jobs : int or None
         Number of processes that compute rows.
     verbose : bool
-        Whether walks show their progress.
+        Whether a progress bar is shown while features are computed.
     memory : str, path, joblib.Memory or None
-        Folder in which rows are kept on disk.
+        Folder in which rows are stored on disk.
     keeps_rows : bool
-        Whether rows are kept in memory. This is not worth while for structures that do not fit
-        into memory themselves: their rows would be dropped before they are needed again.
+        Whether rows are stored in memory. If the structures themselves do not fit into memory,
+        storing their rows is useless: they would be dropped before they are needed again.
     """
 
     has_neighborhoods = True
@@ -47,9 +47,10 @@ class SOAPSource(FeatureSource):
         self.signature = tuple(s.signature for s in spectra)
 
     def tiles(self, structures):
-        """One tile per power spectrum and element, for all structures of the same composition."""
+        """One tile per power spectrum and element, for all structures with the same elements."""
         numbers = np.concatenate([s.numbers for s in structures])
         offsets = np.concatenate([[0], np.cumsum([len(s) for s in structures])])
+        # Structures with the same elements have the same columns, and can share tiles.
         groups = {}
         for s, structure in enumerate(structures):
             groups.setdefault(structure.species, []).append(s)
@@ -74,7 +75,7 @@ class SOAPSource(FeatureSource):
 
     def tiles_of(self, structure, atoms):
         """The tiles of some atoms of a structure, see `FeatureSource.tiles_of`."""
-        # If rows are kept, those of the other atoms are computed too: a fit needs them later.
+        # If rows are stored, compute those of the other atoms, too: a fit needs them later.
         if (self.keeps_rows and BUDGET.available > 0) or self.memory is not None:
             return super().tiles_of(structure, atoms)
         present = structure.species
@@ -88,7 +89,7 @@ class SOAPSource(FeatureSource):
         return [SOAPNeighborhood(spectrum, structure) for spectrum in self.spectra]
 
     def _rows(self, structures):
-        """Yield, for every structure, a list of its rows by every power spectrum."""
+        """Yield, for every structure, a list with its rows for every power spectrum."""
         compute = self._function(structures)
         for structure in structures:
             rows = []
@@ -97,7 +98,7 @@ class SOAPSource(FeatureSource):
                 array = ROWS.get(key)
                 if array is None:
                     array = compute(spectrum, structure, key)
-                    # All callers get the same array.
+                    # Read-only, because all callers get the same array.
                     array.setflags(write=False)
                     if self.keeps_rows:
                         ROWS.put(key, array)
@@ -105,7 +106,7 @@ class SOAPSource(FeatureSource):
             yield rows
 
     def _function(self, structures):
-        """A function like `describe`, which may take rows from disk or from worker processes."""
+        """Make a function like `describe` that may read rows from disk or use worker processes."""
         function = _from_disk(self.memory) if self.memory is not None else describe
         # None means 1, even inside joblib.parallel_config(n_jobs=...): on a cluster, sending rows
         # takes longer than computing them.
@@ -116,7 +117,7 @@ class SOAPSource(FeatureSource):
         tasks = {key: task for key, task in tasks.items() if ROWS.get(key) is None}
         if len(tasks) < 2 * n_jobs:
             return function
-        # A task is a fraction of a millisecond; batches keep the overhead of processes small.
+        # A task takes less time than its transfer, so tasks are sent in batches.
         calls = (delayed(function)(*task, key) for key, task in tasks.items())
         rows = dict(zip(tasks, Parallel(n_jobs=n_jobs, batch_size=32)(calls), strict=True))
         # Rows that were in the store when the tasks were listed may have been dropped since.
@@ -126,9 +127,9 @@ class SOAPSource(FeatureSource):
 def _stacked(rows, places):
     """Copy the rows of structures into one array per power spectrum.
 
-    `rows` yields a list of arrays per structure. It is consumed one structure at a time, so that
-    rows that are not kept need no memory besides the result. `places` holds the row of the result
-    for every atom.
+    `rows` yields the arrays of one structure after the other. Rows that are not stored elsewhere
+    therefore exist for one structure at a time only. `places` is the row of the result for every
+    atom.
     """
     arrays, start = None, 0
     for parts in rows:
@@ -142,12 +143,12 @@ def _stacked(rows, places):
 
 
 def describe(spectrum, structure, key, versions=None):
-    """Rows of one structure. On disk they are found by `key` and `versions`."""
+    """Compute the rows of one structure; on disk, `key` and `versions` identify them."""
     return spectrum.rows(structure)
 
 
 def _from_disk(memory):
-    """A function like `describe` that reads rows from disk, or computes and writes them."""
+    """Make a function like `describe` that reads rows from disk, or computes and writes them."""
     memory = memory if isinstance(memory, Memory) else Memory(memory, verbose=0)
     stored = memory.cache(describe, ignore=["spectrum", "structure"])
     return partial(stored, versions=_versions())

@@ -13,15 +13,15 @@ from ._neighborhood import SOAPNeighborhood
 class PowerSpectrum:
     """The SOAP power spectrum for one cutoff and a set of elements.
 
-    Columns of elements that a structure lacks are zero. `rows` leaves them out, and `columns` tells
-    which columns remain.
+    Columns of elements that a structure lacks are zero. `rows` omits them, and `columns` returns
+    the indices of the columns that remain.
 
     Parameters
     ----------
     species : tuple of int
         Atomic numbers that can occur, ascending.
     r_cut, n_max, l_max, sigma, cutoff_width, compression
-        As of `skqeq.SOAPFeaturizer`; one number each. Lengths in Angstrom.
+        Parameters of `skqeq.SOAPFeaturizer`, for one cutoff; lengths in Angstrom.
     weighting : dict of {int: float} or None
         Weight of the density of each element.
     """
@@ -34,7 +34,7 @@ class PowerSpectrum:
         self.n_features = self._dscribe(species, False).get_number_of_features()
 
     def _weights(self, species):
-        """The weights of some elements as a tuple, which can be compared and hashed."""
+        """The weights of some elements, as a tuple that can be compared and hashed."""
         if self.weighting is None:
             return None
         return tuple((z, self.weighting[z]) for z in species)
@@ -50,14 +50,14 @@ class PowerSpectrum:
 
     @property
     def signature(self):
-        """What the columns mean: nested tuples that can be compared and stored."""
+        """Meaning of the columns, as nested tuples that can be compared and stored."""
         return (self.species, self.options, self.cutoff_width, self._weights(self.species))
 
     def key(self, structure):
-        """Key of the rows of a structure in stores: the options, then the digest of the structure.
+        """Key under which rows are stored: the options, then the digest of the structure.
 
-        It does not contain the elements of other structures. A fold of a cross-validation in which
-        an element is missing therefore finds rows that another fold has computed.
+        The key does not contain the elements of other structures. If a fold of a cross-validation
+        lacks an element, it can therefore still use rows that another fold has computed.
         """
         present = structure.species
         return (self.options, self.cutoff_width, self._weights(present), structure.digest)
@@ -68,6 +68,7 @@ class PowerSpectrum:
 
     def rows(self, structure, centers=None):
         """Power spectra of the atoms `centers` (None for all), shape (n_centers, n_columns)."""
+        # DScribe has no smooth cutoff function.
         if self.cutoff_width is not None:
             rows = SOAPNeighborhood(self, structure).rows()
             return rows if centers is None else rows[centers]
@@ -78,19 +79,19 @@ class PowerSpectrum:
 
 @lru_cache(maxsize=8)
 def _atoms_for_dscribe(structure):
-    """The `ase.Atoms` of a structure for DScribe, which does not change it."""
+    """The `ase.Atoms` of a structure for DScribe; stored, because DScribe does not change it."""
     atoms = structure.to_atoms()
     if structure.periodic:
         atoms.cell, atoms.pbc = reduced_cell(structure)
-        # DScribe repeats the cell as often as atoms inside it need. Atoms outside would miss
-        # neighbours.
+        # DScribe repeats the cell so often that atoms inside the cell have all their neighbours.
+        # Atoms outside the cell would lack some.
         atoms.wrap()
     return atoms
 
 
 @lru_cache(maxsize=4096)
 def _columns(species, options, weights, present, first):
-    """See `PowerSpectrum.columns`. Adjacent slices are merged: products of few slices are fast."""
+    """See `PowerSpectrum.columns`. Adjacent slices are merged, which saves matrix products."""
     soap = dscribe_soap(species, *options, weights, False)
     compression = options[-1]
     if compression == "mu2":

@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 
 class ElementTable(NamedTuple):
-    """A number for every element.
+    """A table with one number for every element.
 
     Parameters
     ----------
     values : ndarray of shape (n_numbers,)
-        By atomic number; NaN where an element has none.
+        Indexed by atomic number; NaN for elements without a value.
     name : str
-        The name of the quantity in error messages.
+        Name of the quantity in error messages.
 
     Examples
     --------
@@ -34,7 +34,7 @@ class ElementTable(NamedTuple):
 
 @dataclass(frozen=True)
 class Field:
-    """A latent number of every atom, linear in weights with normal priors.
+    """A latent quantity: one number per atom, linear in weights with normal priors.
 
     The value of the field on atom i is::
 
@@ -49,18 +49,19 @@ class Field:
     name : str
         Name of the field.
     enters : str
-        Where the field enters: the name of a field of the response, such as ``"chi"``, or
-        ``"energy"`` for a local energy. Fields that enter at the same place are added.
+        The quantity to which the field contributes: the name of a field of the response, such as
+        ``"chi"``, or ``"energy"`` for a local energy. Fields that contribute to the same quantity
+        are added.
     blocks : tuple of str, default=()
-        Names of the feature blocks that can describe the field; the first one that is present is
-        used. Empty for a field without features, which is one constant per element.
+        Names of the feature blocks that can describe the field; the first block that is present is
+        used. A field without features, which is one constant per element, has an empty tuple.
     amplitude : float, default=0.0
         Prior standard deviation of the weights, in the unit of the field.
     baseline : float or None, default=None
         Prior standard deviation of the constants, in the unit of the field. None means that the
-        field has no constants; zero keeps them at zero.
+        field has no constants; with zero, the constants exist but are always zero.
     mean : ElementTable, default=None
-        Prior mean of every element. None means zero.
+        Prior mean for every element. None means zero.
 
     Examples
     --------

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class FieldLayout:
-    """Where the weights of several fields stand in one vector, and their priors.
+    """Positions of the weights of several fields in one vector, and their priors.
 
-    The vector holds, field after field, the weights w of the features and the constants b of the
-    elements (see `Field`). In units of the prior, ``v = weights / scale``, all weights have the
-    prior N(0, 1).
+    For one field after another, the vector holds the weights w of the features and the constants b
+    of the elements (see `Field`). In units of the prior, ``v = weights / scale``, all weights have
+    the prior N(0, 1).
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ class FieldLayout:
     elements : ndarray of shape (n_elements,)
         Atomic numbers, ascending.
     lookup : callable
-        ``lookup(table, name)`` takes the entries of the elements from a table by atomic number,
-        and raises an error for elements that the table lacks.
+        ``lookup(table, name)`` returns the entries of the elements in a table indexed by atomic
+        number. It raises an error for elements without an entry.
 
     Attributes
     ----------
@@ -66,7 +66,8 @@ class FieldLayout:
                 mean[:] = lookup(field.mean.values, field.mean.name)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Cached properties are computed again, so that files and tasks hold what was given only.
+        # Cached properties are not stored in model files or sent to workers; they are computed
+        # again.
         cached = ("columns", "scale")
         return {name: value for name, value in self.__dict__.items() if name not in cached}
 
@@ -84,7 +85,7 @@ class FieldLayout:
 
     @cached_property
     def columns(self) -> list[tuple[slice, slice]]:
-        """Where the weights of the features and the constants of every field stand."""
+        """Positions of the weights and of the constants of every field in the vector."""
         places, start = [], 0
         for size, n_constants in zip(self.sizes, self.n_constants, strict=True):
             places.append(
@@ -94,12 +95,12 @@ class FieldLayout:
         return places
 
     def entering(self, place: str) -> list[int]:
-        """Indices of the fields that enter at a place.
+        """Indices of the fields that contribute to one quantity.
 
         Parameters
         ----------
         place : str
-            The name of a field of the response, or ``"energy"``.
+            The quantity: the name of a field of the response, or ``"energy"``.
 
         Returns
         -------
@@ -119,12 +120,12 @@ class FieldLayout:
         Returns
         -------
         v : ndarray of shape (n_columns,)
-            Zero where the prior standard deviation is zero: such a weight is always zero.
+            Zero if the prior standard deviation is zero, because such a weight is always zero.
         """
         return np.divide(weights, self.scale, out=np.zeros_like(weights), where=self.scale > 0)
 
     def slots(self, numbers: Array) -> Array:
-        """Place of the element of every atom among `elements`.
+        """Index of the element of every atom in `elements`.
 
         Parameters
         ----------
@@ -149,12 +150,12 @@ class FieldLayout:
         Returns
         -------
         onehot : ndarray of shape (n_atoms, n_elements)
-            1 in the column of the element of the atom, else 0.
+            1 in the column of the element of the atom, 0 in all others.
         """
         return np.eye(len(self.elements))[self.slots(numbers)]
 
     def counts(self, structure: Structure) -> Array:
-        """Number of atoms of every element.
+        """Number of atoms of every element in a structure.
 
         Parameters
         ----------
@@ -174,16 +175,17 @@ class FieldLayout:
         Parameters
         ----------
         learned : sequence of ndarray of shape (n_atoms,)
-            ``phi . w`` of every field.
+            ``phi . w`` for every field.
         weights : ndarray of shape (n_columns,)
-            Weights, of which this takes the constants.
+            Weights of all fields; only the constants are used.
         numbers : ndarray of shape (n_atoms,)
             Atomic numbers.
 
         Returns
         -------
         values : dict of {str: ndarray of shape (n_atoms,)}
-            By the place where fields enter, the sum of those that enter there.
+            For every quantity (a field of the response, or ``"energy"``), the sum of the fields
+            that contribute to it.
         """
         slots = self.slots(numbers)
         total: dict[str, Array] = {}
@@ -195,7 +197,7 @@ class FieldLayout:
         return total
 
     def prior_values(self, numbers: Array) -> dict[str, Array]:
-        """Values of the fields where all weights are zero.
+        """Values of the fields if all weights are zero.
 
         Parameters
         ----------
@@ -205,7 +207,7 @@ class FieldLayout:
         Returns
         -------
         values : dict of {str: ndarray of shape (n_atoms,)}
-            As of `values`.
+            As in `values`.
         """
         nothing = np.zeros(len(numbers))
         return self.values([nothing] * len(self.names), np.zeros(self.n_columns), numbers)
@@ -213,16 +215,16 @@ class FieldLayout:
     def design(
         self, block: Block, rows: AtomRows, scaled: bool = True
     ) -> Iterator[tuple[Array, Array]]:
-        """Turn rows over the fields on atoms into rows over the weights.
+        """Turn derivatives with respect to the fields into derivatives with respect to the weights.
 
         Parameters
         ----------
         block : Block
             Features of all fields side by side, in the order of the fields.
         rows : AtomRows
-            Rows over the atoms of the block.
+            Derivatives with respect to the fields on the atoms of the block.
         scaled : bool, default=True
-            Whether the rows are over the weights in units of their prior.
+            Whether the derivatives are with respect to weights in units of their prior.
 
         Yields
         ------

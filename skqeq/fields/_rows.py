@@ -1,4 +1,4 @@
-"""Rows of a least-squares problem over the atoms of a block of structures."""
+"""Rows of a least-squares problem whose unknowns are the fields on the atoms."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
     from .._typing import Array
 
-# Number of rows of the design matrix that are in memory at a time.
+# Largest number of rows of the design matrix in memory at a time.
 MAX_ROWS = 4096
 
 
 class AtomRows:
-    """Derivatives of labels with respect to the fields on the atoms of a block.
+    """Derivatives of labels with respect to the fields on the atoms of a block of structures.
 
-    A row is dense over the atoms of its structure and zero elsewhere, so that rows of many
-    structures together are a sparse matrix over the atoms of the block.
+    A row has entries for all atoms of its structure and is zero for all other atoms. The rows of
+    many structures are therefore a sparse matrix, with one column per atom of the block.
 
     Examples
     --------
@@ -45,12 +45,13 @@ class AtomRows:
         Parameters
         ----------
         factors : dict of {str: ndarray of shape (k, n_atoms)}
-            By the place where fields enter, the derivatives of the labels with respect to the
-            fields; at least one. A place that is absent has zeros.
+            Derivatives of the labels with respect to the fields. The keys are the quantities to
+            which fields contribute, such as ``"chi"``; at least one is needed, and the derivatives
+            of missing ones are zero.
         residual : ndarray of shape (k,)
             Right-hand sides.
         first_atom : int
-            Place of the first atom of the structure in the block.
+            Index of the first atom of the structure in the block.
         """
         self._pieces.append((factors, residual, first_atom))
 
@@ -64,12 +65,12 @@ class AtomRows:
         n_atoms : int
             Number of atoms in the block.
         max_rows : int
-            Structures are added to a chunk until it would have more rows than this.
+            Largest number of rows of a chunk. A structure with more rows is a chunk by itself.
 
         Yields
         ------
         factors : dict of {str: sparse matrix of shape (n_rows, n_atoms)}
-            By the place where fields enter.
+            The keys are the quantities to which fields contribute, such as ``"chi"``.
         residual : ndarray of shape (n_rows,)
             Right-hand sides.
         """
@@ -87,7 +88,8 @@ def _stack(pieces, n_atoms):
     """Sparse matrices of the rows of several structures."""
     every_factors, residuals, first_atoms = zip(*pieces, strict=True)
     shapes = [next(iter(factors.values())).shape for factors in every_factors]
-    # All places share the sparsity pattern: each row covers the atoms of its structure.
+    # The matrices of all quantities share one sparsity pattern: a row covers the atoms of its
+    # structure.
     columns = np.concatenate(
         [np.tile(np.arange(a, a + n), k) for a, (k, n) in zip(first_atoms, shapes, strict=True)]
     )

@@ -24,7 +24,7 @@ from ._gapkqeq import GAPKQEqRegressor
 from ._kqeq import KQEqRegressor
 from ._posterior import Posterior
 from ._qeq import QEqRegressor
-from ._solution import Solution
+from ._structure_solution import Solution
 
 __all__ = [
     "GAPKQEqRegressor",

@@ -1,4 +1,4 @@
-"""The recipe that all charge models share: fields, labels, rows, weights, predictions."""
+"""Base class of all charge models: from fields and labels to weights and predictions."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from ._checks import (
     check_targets,
     check_weights,
 )
-from ._fields import element_lookup, stacked_features
+from ._field_features import element_lookup, stacked_features
 from ._forward import ForwardModel
 from ._incremental import Incremental
-from ._minimise import assembled, minimise, start_weights
+from ._minimise import assembled, minimise
 from ._posterior import Posterior
 from ._predictions import Predictions
 from ._problem import ENERGY_NOISE, Problem
+from ._start import start_weights
 from ._workers import reduce_labels
 
 if TYPE_CHECKING:
@@ -42,21 +43,21 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from .._typing import Array, Column, History, LabelsLike, StructuresLike
-    from ._solution import Solution
+    from ._structure_solution import Solution
 
 
 POSITIVE = Interval(Real, 0.0, None, closed="neither")
-# Prior standard deviation of the energy of a free atom around the best fit of all energies by
-# compositions, eV.
+# Prior standard deviation of the energy of a free atom, eV. Its prior mean comes from a linear fit
+# of the total energies to the numbers of atoms of each element.
 AMPLITUDE_OFFSET = 10.0
 
 
 class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEstimator):
-    """A regressor of everything that follows from charges and local energies of atoms.
+    """A regressor for the charges and local energies of atoms, and for all that follows from them.
 
     Latent fields of the atoms are linear in weights with normal priors (`skqeq.fields.Field`). The
-    fields of the response, such as the electronegativity, determine the charges; local energies are
-    added to the energy of the charges. A subclass says in `_fields` which fields there are.
+    fields of the response, such as the electronegativity, determine the charges. Local energies are
+    added to the energy of the charges. The method `_field_features` of a subclass lists its fields.
     """
 
     _parameter_constraints = {
@@ -65,7 +66,7 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         "atomic_energies": [StrOptions({"fit"}), dict],
         "charge_bias": [dict, None],
         "amplitude_baseline": [POSITIVE],
-        "response": "no_validation",  # by `check_response`, which names what is missing
+        "response": "no_validation",  # `check_response` validates it, and names missing methods
         "algorithm": [StrOptions({"gauss_newton", "fixed_point"})],
         "init": ["array-like", None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -79,17 +80,17 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
 
     def _fields(self, response: Response) -> list[Field]:
         """The latent fields of the model, without the energies of the free atoms."""
-        raise TypeError(f"{type(self).__name__} does not say what its fields are")
+        raise TypeError(f"{type(self).__name__} does not define its fields")
 
     def _blocks(self, X: Any) -> tuple[Any, dict[str, Any]]:
-        """Structures of X, and sources of their features by the name of the block."""
+        """Structures of X, and a dict from the name of each feature block to its source."""
         X = check_featurised(X, type(self).__name__)
         if not X.source.names:
             return X.structures, {"chi": X.source}
         return X.structures, dict(zip(X.source.names, X.source.sources, strict=True))
 
     def _default_response(self) -> Response:
-        """The response where the user gives none."""
+        """The response if the user gives none."""
         return QEq()
 
     def set_params(self, **params: Any) -> Self:
@@ -98,7 +99,8 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         Parameters
         ----------
         **params
-            Parameters by name. With ``response=None`` those of a response change the default one.
+            Parameters by name. If `response` is None, ``response__<parameter>`` is set on a copy of
+            the default response.
 
         Returns
         -------
@@ -106,6 +108,7 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
             The same object.
         """
         of_response = any(name.startswith("response__") for name in params)
+        # None has no parameters to set, so the default response takes its place.
         if of_response and params.get("response", getattr(self, "response", 0)) is None:
             params = {**params, "response": self._default_response()}
         return super().set_params(**params)
@@ -113,7 +116,7 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
     # ---- fit --------------------------------------------------------------------------------
 
     def fit(self, X: StructuresLike, y: LabelsLike, sample_weight: ArrayLike | None = None) -> Self:
-        """Fit the weights to labels.
+        """Fit the weights to the labels.
 
         Parameters
         ----------
@@ -132,10 +135,11 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         Raises
         ------
         ValueError
-            If labels do not fit the structures, are all missing, or do not determine the weights.
+            If the labels do not fit the structures, if all of them are missing, or if they do not
+            determine the weights.
         KeyboardInterrupt
-            If the user interrupts an iteration. `coef_` then holds the weights of the last step,
-            from which ``init=coef_`` continues.
+            If the user interrupts an iteration. `coef_` then holds the weights of the last step; a
+            fit with ``init=coef_`` continues from them.
         """
         problem = self.problem(X, y, sample_weight)
         parallel = effective_n_jobs(self.n_jobs) > 1
@@ -153,10 +157,10 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         sample_weight: ArrayLike | None = None,
         continued: bool = False,
     ) -> Problem:
-        """Check the data, and set up fields and response for their elements.
+        """Check the data, and set up the fields and the response for the elements in the data.
 
-        For fits and for searches that need more than a fit; a model that was fitted before is not
-        fitted afterwards.
+        Fits call this method, and so do searches, which need the rows of the problem. It removes
+        the results of an earlier fit.
 
         Parameters
         ----------
@@ -172,7 +176,7 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         Returns
         -------
         problem : Problem
-            The labels, and everything that turns them into rows.
+            The labels, and all that is needed to turn them into rows.
         """
         self._validate_params()
         response = self._checked_response()
@@ -186,13 +190,20 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         if not labels.names:
             raise ValueError("all labels belong to structures whose sample_weight is zero")
         check_defined(labels, features.structures)
-        # A fit that fails from here on must not leave the weights of another one.
+        # If the fit fails after this line, the weights of an earlier fit must not remain.
         for name in ("coef_", "triangles_", "row_parameters_", "posterior_"):
             self.__dict__.pop(name, None)
         if not continued:
             self.n_features_in_ = features.source.n_distinct
             self.elements_ = np.unique(features.structures.numbers).astype(int)
             self.features_ = features.source.signature
+        sigmas = self._sigmas()
+        without_noise = [name for name in labels.names if name not in sigmas]
+        if without_noise:
+            raise ValueError(
+                f"{type(self).__name__} has no parameter sigma_{without_noise[0]} for the noise of "
+                f"labels of {without_noise[0]}"
+            )
         fits_offsets = "energy" in labels.names and self.atomic_energies == "fit"
         lookup = element_lookup(self.elements_, features.structures)
         self._set_layout(response, features.source.sizes, lookup, fits_offsets)
@@ -206,7 +217,7 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
             features,
             labels,
             weights,
-            self._sigmas(),
+            sigmas,
             self.energy_noise,
             bias,
             fits_offsets,
@@ -214,7 +225,7 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         )
 
     def _solve(self, problem, triangle, nonlinear):
-        """Find the weights of least penalised loss."""
+        """Find the weights with the smallest penalised loss."""
         if nonlinear:
             start = start_weights(problem, triangle, nonlinear, self.init)
             options = self.algorithm, self.max_iter, self.tol, self.set_weights, bool(self.verbose)
@@ -237,9 +248,10 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         Parameters
         ----------
         v : ndarray of shape (n_weights,)
-            Weights in units of their prior, those of the energies of the free atoms included.
+            Weights in units of their prior standard deviation, including the weights of the
+            energies of the free atoms.
         history : list of dict
-            How they were found, see `fit_history_`.
+            Loss, gradient and step length of every iteration, see `fit_history_`.
         """
         weights, n_elements = self.layout_.scale * v, len(self.elements_)
         self.coef_ = weights[:-n_elements]
@@ -249,20 +261,20 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
     # ---- fields, response, features ---------------------------------------------------------
 
     def _checked_response(self):
-        """A copy of the response whose parameters are valid."""
+        """A copy of the response, after a check of its parameters."""
         response = self._default_response() if self.response is None else self.response
         check_response(response)
         response = clone(response)
         response._validate_params()
         if self.algorithm == "fixed_point" and response.fields != ("chi",):
             raise ValueError(
-                "algorithm='fixed_point' is for charge equilibration; with "
+                "algorithm='fixed_point' is for charge equilibration only; with "
                 f"{type(response).__name__} use 'gauss_newton'"
             )
         return response
 
     def _set_layout(self, response, sizes, lookup, fits_offsets=False):
-        """Look up the parameters of the elements: of the response, and means of the fields."""
+        """Look up the element parameters of the response and the prior means of the fields."""
         self.response_ = response.prepare(self.elements_, lookup)
         atoms = Field("atoms", "energy", baseline=AMPLITUDE_OFFSET if fits_offsets else 0.0)
         if self.atomic_energies != "fit":
@@ -280,7 +292,7 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         return stacked_features(structures, blocks, fields, estimator, named)
 
     def _checked_features(self, X, response):
-        """Features of X, which must be those of `fit`, of elements that were in the fit."""
+        """Features of X; they must be the features of `fit`, for elements of the training data."""
         features, name = self._features(X, response), type(self).__name__
         n_features = features.source.n_distinct
         if n_features != self.n_features_in_:
@@ -297,11 +309,11 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         return ForwardModel(self.layout_, self.response_, bool(self.verbose))
 
     def _weights(self):
-        """All weights, of which the last are the energies of the free atoms."""
+        """All weights; the last ones belong to the energies of the free atoms."""
         return np.append(self.coef_, self.atomic_energies_ - self.layout_.means[-1])
 
     def _sigmas(self):
-        """Noise of all targets of the model, by target."""
+        """A dict from every target of the model to its noise."""
         return {
             name.removeprefix("sigma_"): float(value)
             for name, value in self.get_params(deep=False).items()
@@ -320,8 +332,9 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         X : StructureFeatures or sequence of ase.Atoms
             As in `fit`.
         names : sequence of str, default=("energy",)
-            Targets that will be read. A structure that has none of them is refused before any work;
-            derivatives are available if forces, stress or Born charges are among them.
+            Targets that will be read from the solutions. If all of them are undefined for a
+            structure, an error is raised before any computation. Solutions have derivatives only if
+            forces, stress or Born charges are among the names.
         start : sequence of array-like of shape (n_atoms,), default=None
             Charges from which the iterative solver starts, e.
 
@@ -333,7 +346,7 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         Raises
         ------
         ValueError
-            If a periodic structure has none of the targets.
+            If all targets are undefined for a periodic structure.
         """
         check_is_fitted(self)
         features = self._checked_features(X, self.response_)
@@ -341,7 +354,7 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         check_predictable(features.structures, names)
         start = check_start(start, features.structures)
         gradients = any(name in GRADIENTS for name in names)
-        # Born charges solve for the response to three fields.
+        # Born charges need the response to an electric field along each of the three axes.
         n_rows = np.full(len(features), 3 * ("born_effective_charges" in names))
         for _, _, solutions in self._forward().solutions(
             features, self._weights(), gradients, start, n_rows=n_rows

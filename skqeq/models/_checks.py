@@ -1,4 +1,4 @@
-"""Checks of what the charge models are given."""
+"""Checks of the input of charge models."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 
 def check_featurised(X: object, estimator: str, advice: str | None = None) -> StructureFeatures:
-    """Features of structures, for an estimator that cannot make its own.
+    """Check that X holds features, for an estimator that does not compute features itself.
 
     Parameters
     ----------
     X : object
-        What the user gave.
+        Input of the user.
     estimator : str
         Name of the estimator.
     advice : str, default=None
-        How to make the features; None means a pipeline.
+        How to make the features, for the error message; None advises a pipeline.
 
     Returns
     -------
@@ -40,12 +40,12 @@ def check_featurised(X: object, estimator: str, advice: str | None = None) -> St
     Raises
     ------
     TypeError
-        If X is something else.
+        If X is not an instance of `StructureFeatures`.
     """
     if isinstance(X, StructureFeatures):
         return X
     advice = advice or (
-        "use it behind SOAPFeaturizer and CURSparsifier, e.g. "
+        "use it in a pipeline after SOAPFeaturizer and CURSparsifier, e.g. "
         f"make_pipeline(SOAPFeaturizer(), CURSparsifier(), {estimator}())"
     )
     raise TypeError(
@@ -54,7 +54,7 @@ def check_featurised(X: object, estimator: str, advice: str | None = None) -> St
 
 
 def check_weights(sample_weight: ArrayLike | None, n: int) -> Array:
-    """Weights of structures.
+    """Check the weights of the structures.
 
     Parameters
     ----------
@@ -66,12 +66,12 @@ def check_weights(sample_weight: ArrayLike | None, n: int) -> Array:
     Returns
     -------
     weights : ndarray of shape (n,)
-        Finite and not negative, some positive.
+        All are finite and not negative, and at least one is positive.
 
     Raises
     ------
     ValueError
-        For other weights.
+        If the shape is wrong, a weight is negative or not finite, or all weights are zero.
     """
     if sample_weight is None:
         return np.ones(n)
@@ -80,14 +80,16 @@ def check_weights(sample_weight: ArrayLike | None, n: int) -> Array:
         raise ValueError(f"sample_weight has shape {weights.shape}, but there are {n} structures")
     bad = ~(np.isfinite(weights) & (weights >= 0))
     if bad.any():
-        raise ValueError(f"sample_weight[{bad.argmax()}] = {weights[bad.argmax()]}")
+        raise ValueError(
+            f"sample_weight[{bad.argmax()}] = {weights[bad.argmax()]} is not a finite number >= 0"
+        )
     if not weights.any():
         raise ValueError("sample_weight is zero everywhere")
     return weights
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse names that are no targets.
+    """Refuse names that are not names of targets.
 
     Parameters
     ----------
@@ -105,12 +107,12 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def check_targets(names: Sequence[str], response: Response, estimator: str) -> None:
-    """Refuse targets of the charges for a model without charges.
+    """Refuse targets that need charges if the model has no charges.
 
     Parameters
     ----------
     names : sequence of str
-        Targets.
+        Names of targets.
     response : Response
         The response of the model.
     estimator : str
@@ -130,7 +132,7 @@ def check_targets(names: Sequence[str], response: Response, estimator: str) -> N
 
 
 def check_defined(labels: Labels, structures: Structures) -> None:
-    """Refuse labels that have no meaning for a periodic structure.
+    """Refuse labels of targets that are undefined for a periodic structure.
 
     Parameters
     ----------
@@ -152,7 +154,7 @@ def check_defined(labels: Labels, structures: Structures) -> None:
 
 
 def check_predictable(structures: Structures, names: Sequence[str]) -> None:
-    """Refuse structures for which none of the targets has a meaning.
+    """Refuse structures for which all of the targets are undefined.
 
     Parameters
     ----------
@@ -164,7 +166,7 @@ def check_predictable(structures: Structures, names: Sequence[str]) -> None:
     Raises
     ------
     ValueError
-        For a periodic structure that has none of the targets.
+        If all targets are undefined for a periodic structure.
     """
     for i, structure in possibly_undefined(structures, names):
         defined = np.concatenate([TARGETS[name].defined(structure) for name in names])
@@ -173,28 +175,30 @@ def check_predictable(structures: Structures, names: Sequence[str]) -> None:
 
 
 def with_energy(names: Sequence[str]) -> list[str]:
-    """Targets to predict so that no structure is refused for having none of `names`.
+    """Add the energy to the targets, because it is defined for every structure.
+
+    With the energy, no structure is refused because all of its targets are undefined.
 
     Parameters
     ----------
     names : sequence of str
-        Targets.
+        Names of targets.
 
     Returns
     -------
     names : list of str
-        The same, and the energy, which every structure has.
+        The same names and ``"energy"``.
     """
     return list(dict.fromkeys([*names, "energy"]))
 
 
 def check_start(start: Column | None, structures: Structures) -> list[Array | None]:
-    """Charges from which the iterative solver starts.
+    """Check the charges from which the iterative solver starts.
 
     Parameters
     ----------
     start : sequence of array-like of shape (n_atoms,) or None
-        One array per structure.
+        One array per structure; None means that there are no such charges.
     structures : Structures
         The structures.
 
@@ -206,7 +210,7 @@ def check_start(start: Column | None, structures: Structures) -> list[Array | No
     Raises
     ------
     ValueError
-        If lengths do not fit, or a charge is not finite.
+        If the numbers of structures or atoms differ, or a charge is not finite.
     """
     if start is None:
         return [None] * len(structures)
@@ -225,10 +229,10 @@ def check_start(start: Column | None, structures: Structures) -> list[Array | No
 
 
 def undefined_message(i: int, structure: Structure, what: str) -> str:
-    """Say which targets a periodic structure has."""
+    """The error message that lists the targets which are defined for periodic structures."""
     return (
         f"structure {i} ({structure.symbols}) has pbc = {structure.pbc}, which leaves {what} "
-        "undefined; periodic structures have charges, energy and forces, crystals have a stress, "
-        "and slabs whose normal is x, y or z have the dipole along it, with its derivatives, and, "
-        "if they have a cell, a stress"
+        "undefined. All periodic structures have charges, energy and forces; crystals also have a "
+        "stress. Slabs whose normal is x, y or z also have the dipole along the normal and its "
+        "derivatives, and a stress if the cell has three vectors"
     )

@@ -20,10 +20,10 @@ from ..persistence import Persistent
 from ..targets import make_targets, to_form
 from ._base import ChargeModel
 from ._cv_blocks import fold_numbers, members_of
-from ._cv_rows import held_out_rows
+from ._cv_predictions import HeldOut
+from ._cv_residuals import held_out_rows
 from ._evidence_search import maximize_evidence
 from ._functions import predict_std, unwrap
-from ._held_out import HeldOut
 from ._kqeq import KQEqRegressor
 
 if TYPE_CHECKING:
@@ -42,14 +42,16 @@ METRICS = {"r2": target_r2, "rmse": target_rmse, "mae": target_mae}
 class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstimator):
     """A charge model whose noise is chosen by cross-validation, at little more cost than one fit.
 
-    It is to `KQEqRegressor` what `sklearn.linear_model.RidgeCV` is to `Ridge`. Cross-validation
-    leaves out whole structures and never single rows, because the components of a dipole are
-    correlated. The scores are exactly those of fits to the other structures.
+    `KQEqRegressorCV` is related to `KQEqRegressor` as `sklearn.linear_model.RidgeCV` is to `Ridge`.
+    Cross-validation leaves out whole structures and never single rows, because the components of a
+    dipole are correlated. The scores are exact: they equal the scores of separate fits to the
+    remaining structures.
 
-    At the end of a pipeline, the model uses the same features in all folds. If their sparse set was
-    chosen from the same structures, the scores are slightly too good. Around a pipeline,
-    ``KQEqRegressorCV(pipeline, cv=5)``, all steps are fitted in every fold, once for all values of
-    the noise, and the scores equal those of `GridSearchCV`.
+    There are two ways to use it with a pipeline. As the last step of a pipeline, it uses the same
+    features in all folds. If the sparse set was chosen from the same structures, the scores are
+    then slightly too good. If it wraps a pipeline, ``KQEqRegressorCV(pipeline, cv=5)``, all steps
+    are fitted in every fold, once for all values of the noise. The scores then equal those of
+    `GridSearchCV`.
 
     Parameters
     ----------
@@ -57,21 +59,21 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         The model, or a pipeline that ends in one; None means ``KQEqRegressor()``.
     sigmas : array-like of shape (n,) or dict of {str: array-like}, default=None
         Values of the noise to try, in the unit of the target. Labels of several targets need a
-        dict, such as ``{"sigma_dipole": [0.002, 0.01], "sigma_charges": [0.02]}``, of which all
-        combinations are tried. None means 16 values from 1e-4 to 0.1, for a single target.
+        dict, such as ``{"sigma_dipole": [0.002, 0.01], "sigma_charges": [0.02]}``; all combinations
+        of its values are tried. None means 16 values from 1e-4 to 0.1, for a single target.
     cv : int, cross-validation generator or iterable, default=None
-        Folds, as in `GridSearchCV`; None leaves out one structure at a time. It is required around
-        a pipeline.
+        Folds, as in `GridSearchCV`; None leaves out one structure at a time. If `estimator` is a
+        pipeline, `cv` must be given.
     scoring : {"r2", "rmse", "mae"}, default="r2"
-        Score that decides. "r2": the mean over the targets of R2. "rmse" and "mae": the negative
-        error; for several targets the mean of the errors divided by the standard deviation of the
-        labels. With `cv`, scores are means over the folds that have labels. With ``cv=None``, the
-        predictions for all structures are scored together.
+        The score by which the best noise is chosen. "r2" is the mean R2 over the targets. "rmse"
+        and "mae" are negative errors; for several targets, each error is divided by the standard
+        deviation of the labels, and the mean is taken. With `cv`, scores are means over the folds
+        that have labels. With ``cv=None``, the predictions for all structures are scored together.
     optimize_noise : bool, default=False
         Whether to choose the noise by `skqeq.model_selection.maximize_evidence` instead of trying
-        `sigmas`. The scores of `cv` are then those of the chosen noise.
+        `sigmas`. Cross-validation then only scores the chosen noise.
     verbose : int, default=0
-        Above 0 progress bars are shown.
+        If above 0, progress bars are shown.
 
     Attributes
     ----------
@@ -79,29 +81,32 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         The model or pipeline with the best noise, fitted to all structures. A pipeline with a model
         as its only step becomes that model.
     best_params_ : dict of {str: float}
-        Its noise.
+        The best noise.
     best_score_ : float
-        Its score; errors are negative.
+        The score of the best noise; errors are negative.
     cv_results_ : dict
-        ``"params"``, a list of dict, and arrays over it: ``"score"``; for every target the means
-        over the folds ``"r2_<target>"``, ``"rmse_<target>"`` and ``"mae_<target>"``, and their
-        standard deviations ``"std_r2_<target>"``, ``"std_rmse_<target>"``, ``"std_mae_<target>"``.
+        ``"params"`` is the list of candidates. All other entries are arrays with one value per
+        candidate: ``"score"``; for every target the means over the folds ``"r2_<target>"``,
+        ``"rmse_<target>"`` and ``"mae_<target>"``; and the standard deviations over the folds
+        ``"std_r2_<target>"``, ``"std_rmse_<target>"`` and ``"std_mae_<target>"``.
     calibration_ : dict of {str: float}
-        By target, the ratio of the held-out RMS error to the predicted one. Predictions depend on
-        the ratio of noise and amplitudes only, and this fixes their size: `predict_std` multiplies
-        standard deviations by it, and those of other targets by the root mean square of all. A
-        noise far below the best one makes the ratio too large.
+        For every target, the ratio of the held-out RMS error to the RMS error that the model
+        expects. `predict_std` multiplies standard deviations by this ratio, because predictions
+        determine only the ratio of the noise to the amplitudes, and not their size. The standard
+        deviations of targets without labels are multiplied by the root mean square of all ratios.
+        If the noise is far below its best value, the ratio is too large.
     noise_ : dict of {str: float}
-        By target, the noise of the labels times `calibration_`. The expected squared error to a
-        label is ``std^2 + noise^2``. Multiply the noise by ``<target>_sigma`` of the label, and
-        divide it by the square root of its `sample_weight`, where there are any.
+        For every target, the noise of the labels times `calibration_`. The expected squared
+        difference between prediction and label is ``std^2 + noise^2``. For labels with a
+        ``<target>_sigma``, multiply the noise by it. For structures with a `sample_weight`, divide
+        the noise by the square root of the weight.
     left_out_ : ndarray of shape (n,)
         Held-out predictions of the best model for every structure, in the form of
         `skqeq.make_targets`; NaN where there is no label.
 
     Notes
     -----
-    With ``n_jobs`` of the model, several processes make the rows of the labels.
+    If ``n_jobs`` of the model is above 1, several processes compute the rows of the labels.
 
     Examples
     --------
@@ -150,7 +155,7 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         *,
         groups: ArrayLike | None = None,
     ) -> Self:
-        """Choose the noise, and fit to all structures.
+        """Choose the noise, and fit the model to all structures.
 
         Parameters
         ----------
@@ -180,7 +185,9 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         pipeline, model = self._clone()
         transformed, head = X, None
         if pipeline is not None:
-            head = clone(pipeline[:-1])  # a fit may change the state of random numbers
+            # An unfitted copy for the folds: the fit below may change the state of a random number
+            # generator.
+            head = clone(pipeline[:-1])
             fitted_head = pipeline[:-1]
             transformed = fitted_head.fit_transform(X, y)
         if self.optimize_noise:
@@ -209,13 +216,13 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
             self.best_estimator_ = model
         else:
             model.fit(transformed, y, sample_weight)
-            # With a memory, the fitted head holds copies of the steps.
+            # A pipeline with a `memory` replaces its steps by fitted copies.
             pipeline.steps = [*fitted_head.steps, (pipeline.steps[-1][0], model)]
             self.best_estimator_ = pipeline
         return self
 
     def _clone(self):
-        """Clones of the pipeline, or None, and of the model."""
+        """A clone of the pipeline (or None) and a clone of the model."""
         best = KQEqRegressor() if self.estimator is None else clone(self.estimator)
         if isinstance(best, Pipeline) and len(best) == 1:
             best = best[-1]  # no other step needs a fit
@@ -236,7 +243,7 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         return pipeline, model
 
     def _optimize(self, model, X, y, sample_weight):
-        """The model with the noise of largest evidence."""
+        """The model with the noise that maximises the evidence."""
         labelled = clone(model).problem(X, y).labels.names
         names = [f"sigma_{name}" for name in labelled]
         model, self.evidence_history_ = maximize_evidence(
@@ -245,7 +252,7 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         return model
 
     def _refitted(self, head, model, X, y, sample_weight, folds):
-        """Yield the rows of all structures with the other steps fitted without one fold."""
+        """Yield the rows of all structures for every fold; the head is fitted without the fold."""
         numbers = np.unique(folds[folds >= 0])
         for f in tqdm(numbers, "folds", disable=not self.verbose, leave=False):
             train = np.flatnonzero(folds != f)
@@ -260,11 +267,11 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
             for index, sigmas in _by_ratio(candidates, labels.names):
                 for c, (errors, squares) in zip(index, rows.held_out(sigmas), strict=True):
                     held_out[c].add(rows.rows, errors, squares)
-            del rows  # before those of the next fold are made
+            del rows  # free their memory before the rows of the next fold are made
         return held_out
 
     def _candidates(self, model, names):
-        """Noises to try: list of dict."""
+        """Values of the noise to try, one dict per candidate."""
         if self.optimize_noise:
             return [{f"sigma_{name}": getattr(model, f"sigma_{name}") for name in names}]
         labelled = [f"sigma_{name}" for name in names]
@@ -281,7 +288,7 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         unlabelled = sorted(set(sigmas) - set(labelled))
         if unlabelled or not sigmas:
             raise ValueError(
-                f"the keys of sigmas must be of {', '.join(labelled)}, the labels of y; got "
+                f"the keys of sigmas must be among {', '.join(labelled)}, the labels of y; got "
                 f"{', '.join(unlabelled) or 'none'}"
             )
         sigmas = {name: np.atleast_1d(np.asarray(s, dtype=float)) for name, s in sigmas.items()}
@@ -296,7 +303,7 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         ]
 
     def _tested(self, labels, weights, folds):
-        """By target, the structures of every fold that have a label of it."""
+        """A dict from every target to the structures in each fold that have a label of it."""
         tested = {}
         for name in labels.names:
             index = np.flatnonzero((folds >= 0) & (weights > 0) & labels.known(name))
@@ -307,19 +314,19 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
                 raise ValueError(f"cv leaves out no structure that has a label of {name}")
             if self.scoring == "r2" and min(map(len, parts)) < 2:
                 raise ValueError(
-                    f"folds of one structure with a label of {name} have no R2: use "
-                    "scoring='rmse', or fewer folds"
+                    f"a fold with only one label of {name} has no R2: use scoring='rmse', or fewer "
+                    "folds"
                 )
             tested[name] = parts
         return tested
 
     def _score(self, tables, candidates, labels, weights, tested):
-        """Fill in the attributes that compare candidates."""
+        """Set the attributes that compare the candidates."""
         results, ranks = {"params": candidates}, []
         for name in labels.names:
             truth = labels.table[name]
             with warnings.catch_warnings():
-                # Folds of one structure have errors and no R2.
+                # R2 is undefined for a fold with one structure; the errors are still defined.
                 warnings.simplefilter("ignore", UndefinedMetricWarning)
                 for metric, function in METRICS.items():
                     scores = [
@@ -344,7 +351,7 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
                     f"the best {name}, {value:.3g}, is at the end of sigmas: try {more} values",
                     stacklevel=3,
                 )
-        # Model files hold arrays and lists of arrays, but no structured arrays.
+        # Model files can store arrays and lists of arrays, but not structured arrays.
         best = {name: tables[best][name].copy() for name in tables[best].dtype.names}
         self._left_out = {n: list(c) if c.dtype == object else c for n, c in best.items()}
 
@@ -382,9 +389,9 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         return y, to_form(self.predict_std(X, model.targets_), model.y_form_)
 
     def predict_std(self, X: StructuresLike, names: Sequence[str]) -> Array:
-        """Standard deviations by the best model times `calibration_`.
+        """Standard deviations of the best model, multiplied by `calibration_`.
 
-        Labels scatter around predictions with the variance ``std^2 + noise^2``, see `noise_`.
+        Labels scatter around the predictions with the variance ``std^2 + noise^2``, see `noise_`.
 
         Parameters
         ----------
@@ -396,7 +403,7 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         Returns
         -------
         std : ndarray of shape (n,)
-            As from `KQEqRegressor.predict_std`.
+            In the form of `KQEqRegressor.predict_std`.
 
         Raises
         ------
@@ -429,7 +436,7 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         Returns
         -------
         score : float
-            Mean over the labelled targets of R2.
+            Mean R2 over the targets that have labels.
         """
         check_is_fitted(self)
         return self.best_estimator_.score(X, y, sample_weight)
@@ -440,7 +447,10 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
 
 
 def _by_ratio(candidates, names):
-    """Candidates whose noises have the same ratios, with their noises (n, n_targets)."""
+    """Yield the candidates whose noises have the same ratios, and their noises (n, n_targets).
+
+    Such candidates share one eigenvalue problem.
+    """
     groups = {}
     for c, candidate in enumerate(candidates):
         sigmas = np.array([candidate[f"sigma_{name}"] for name in names])

@@ -1,4 +1,4 @@
-"""Folds of rows, and the blocks of the hat matrix that belong to them."""
+"""Folds of rows, and the blocks of the hat matrix for these folds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .._typing import Array
     from ._problem import LabelRows
 
-# Folds with this many rows in total are solved together: they fit into the processor's cache.
+# Folds are solved in batches with this many rows in total, which fit into the processor's cache.
 BATCH_ROWS = 128
 
 
@@ -26,9 +26,9 @@ def fold_numbers(cv: Any, table: Array, groups: ArrayLike | None) -> Array:
     Parameters
     ----------
     cv : int, cross-validation generator, iterable or None
-        As of `KQEqRegressorCV`.
+        As in `KQEqRegressorCV`.
     table : ndarray of shape (n,)
-        Labels, as from `skqeq.make_targets`.
+        Labels in the form of `skqeq.make_targets`.
     groups : array-like of shape (n,) or None
         Groups of structures.
 
@@ -40,7 +40,7 @@ def fold_numbers(cv: Any, table: Array, groups: ArrayLike | None) -> Array:
     Raises
     ------
     ValueError
-        If the folds overlap, or if a split does not train on all other structures.
+        If the folds overlap, or if the training set of a split is not all other structures.
     """
     n = len(table)
     if groups is not None:
@@ -54,7 +54,9 @@ def fold_numbers(cv: Any, table: Array, groups: ArrayLike | None) -> Array:
     everything = np.arange(n)
     for f, (train, test) in enumerate(check_cv(cv).split(everything, table, groups)):
         if (folds[test] >= 0).any() or len(np.setxor1d(train, np.setdiff1d(everything, test))):
-            raise ValueError("cv must split into folds that do not overlap, each tested once")
+            raise ValueError(
+                "cv must split into folds that do not overlap, and train on all other structures"
+            )
         folds[test] = f
     return folds
 
@@ -82,7 +84,7 @@ def members_of(folds: Array) -> list[Array]:
     Parameters
     ----------
     folds : ndarray of shape (n,)
-        The fold of every item; negative for none.
+        The fold of every item; a negative number means no fold.
 
     Returns
     -------
@@ -103,7 +105,7 @@ def solve_blocks(Z: Array, weights: Array, right: Array, complement: bool = Fals
     Z : ndarray of shape (n_folds, k, n)
         Rows of every fold.
     weights : ndarray of shape (n_weights, n)
-        One w for every noise.
+        One vector w for every noise.
     right : ndarray of shape (n_weights, n_folds, k)
         Right-hand sides.
     complement : bool, default=False
@@ -114,7 +116,7 @@ def solve_blocks(Z: Array, weights: Array, right: Array, complement: bool = Fals
     x : ndarray of shape (n_weights, n_folds, k)
     """
     x, k = np.empty_like(right), Z.shape[1]
-    # For large folds only one matrix is held at a time.
+    # For large folds only one matrix per fold is in memory at a time.
     step = len(weights) if k <= len(weights) else 1
     for start in range(0, len(weights), step):
         some = slice(start, start + step)
@@ -134,7 +136,7 @@ def _products(Z, weights):
             rows = Z * np.sqrt(w)
             np.matmul(rows, rows.swapaxes(-1, -2), out=product)
         return products
-    # The products of two rows serve all weights.
+    # Small folds: the products of two rows do not depend on w, and are computed once.
     for a in range(k):
         for b in range(a + 1):
             products[..., a, b] = weights @ (Z[:, a] * Z[:, b]).T
@@ -143,7 +145,7 @@ def _products(Z, weights):
 
 
 def batches(members: list[Array], verbose: bool) -> Iterator[Array]:
-    """Yield folds of the same number of rows together.
+    """Yield batches of folds that have the same number of rows.
 
     Parameters
     ----------

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 class RowStream:
     """All rows of a problem, block by block: stored in memory, or made again for each pass.
 
-    Rows are stored as long as the memory budget allows. Otherwise the workers of the problem make
-    them.
+    Rows are stored if the memory budget allows it. Otherwise the workers of the problem make the
+    rows again for each pass.
 
     Parameters
     ----------
     problem : Problem
-        Linear labels.
+        A problem whose labels are all linear.
 
     Attributes
     ----------
@@ -48,19 +48,20 @@ class RowStream:
             self.stored = list(chain.from_iterable(self._pass(_listed)))
 
     def map(self, function: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
-        """Yield ``function(blocks, *arguments)`` of one or several parts of the rows.
+        """Yield ``function(blocks, *arguments)`` for one or several parts of the rows.
 
         Parameters
         ----------
         function : callable
-            Takes an iterable over blocks of structures: lists of `LabelRows`, one per target.
+            Takes an iterable over blocks of structures. A block is a list of `LabelRows`, one per
+            target.
         *arguments
             More arguments of the function.
 
         Yields
         ------
         result : object
-            What the function returns.
+            Return value of the function.
         """
         if self.is_stored:
             yield function([self.stored], *arguments)
@@ -87,7 +88,7 @@ class RowStream:
         outlines : list of LabelRows
             The rows without their Jacobians.
         triangles : dict of {(int, str): ndarray}
-            By owner and target.
+            The keys are the number of the triangle and the target.
         """
         outlines: list[LabelRows] = []
 
@@ -100,40 +101,42 @@ class RowStream:
 
 
 class Units(NamedTuple):
-    """Units in which the prior of the weights is 1, and all noise is that of the first target.
+    """Units of the prior: weights have the prior N(0, 1), and all targets have the same noise.
+
+    The noise of all targets becomes that of the first target.
 
     Attributes
     ----------
     scale : ndarray of shape (n_columns,)
         Prior standard deviations of the weights.
     ratios : dict of {str: float}
-        Noise of the first target over that of each.
+        For every target, the noise of the first target divided by the noise of this target.
     """
 
     scale: np.ndarray
     ratios: dict[str, float]
 
     def scaled(self, name: str, J: Array, r: Array) -> tuple[Array, Array]:
-        """Jacobian and labels of a target in these units.
+        """Jacobian and labels of one target, in units of the prior.
 
         Parameters
         ----------
         name : str
             The target.
         J : ndarray of shape (n, n_columns)
-            Rows over the weights.
+            Derivatives with respect to the weights.
         r : ndarray of shape (n,)
             Labels.
 
         Returns
         -------
         J, r : ndarray
-            In these units.
+            In units of the prior.
         """
         return J * (self.scale * self.ratios[name]), r * self.ratios[name]
 
     def stacked(self, rows: Iterable[LabelRows]) -> tuple[Array, Array]:
-        """Jacobian and labels of several targets in these units.
+        """Jacobian and labels of several targets, in units of the prior.
 
         Parameters
         ----------
@@ -150,7 +153,7 @@ class Units(NamedTuple):
 
 
 def _blocks(part):
-    """Yield the rows of all targets of one block of structures after the other."""
+    """Yield the rows of all targets for one block of structures after another."""
     for _, rows in groupby(part.problem.linear_rows(), lambda rows: rows.block):
         yield list(rows)
 
@@ -164,7 +167,7 @@ def _listed(blocks):
 
 
 def _reduced(blocks, owners):
-    """Rows without their Jacobians, and triangles by owner of the structure and target."""
+    """Rows without their Jacobians, and a dict from (owner, target) to triangles."""
     outlines, triangles = [], {}
     for block in blocks:
         outlines += [rows._replace(J=None) for rows in block]

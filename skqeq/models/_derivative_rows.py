@@ -1,4 +1,7 @@
-"""Labels of energies, forces, stress and Born charges as rows of a least-squares problem."""
+"""Labels of energies, forces, stress and Born charges as rows of a least-squares problem.
+
+The equations of the derivatives are in `_jacobian`.
+"""
 
 from __future__ import annotations
 
@@ -23,26 +26,26 @@ if TYPE_CHECKING:
     from ._problem import Problem
     from ._workers import Workers
 
-# Mean size of the charges of a structure at the start of a fit, e.
+# Mean absolute charge of the atoms at the start of a fit, e.
 START_CHARGE = 0.4
-# Factors on the noise of energies in the first steps of a fit.
+# The first steps of a fit multiply the noise of the energies by these factors.
 ENERGY_NOISE_FACTORS = (100.0, 10.0)
 # Number of rows that are reduced together: orthogonal reduction is fast for many rows.
 ROWS_PER_STEP = 2048
 
 
 class DerivativeRows(LossTerm):
-    """Labels of energies, forces, stress and Born charges, linearised at any weights.
+    """Rows of energies, forces, stress and Born charges, linearised at given weights.
 
-    Columns of local energies are the same at all weights. They are stored between linearisations as
-    long as the memory budget allows.
+    The columns of local energies do not depend on the weights. They are stored for the next
+    linearisation as far as the memory budget allows.
 
     Parameters
     ----------
     problem : Problem
         Labels, fields and response.
     names : sequence of str
-        Targets to make rows of.
+        Targets whose labels become rows.
     """
 
     def __init__(self, problem: Problem, names: Sequence[str]) -> None:
@@ -69,12 +72,12 @@ class DerivativeRows(LossTerm):
 
     @property
     def is_linear(self) -> bool:
-        """Whether the rows are the same at all weights: those of local energies alone."""
+        """Whether the rows do not depend on the weights: true if there are only local energies."""
         return not self.problem.forward.response.fields
 
     @property
     def has_forces(self) -> bool:
-        """Whether there are labels of energies and of their derivatives."""
+        """Whether there are labels of energies and also of derivatives, such as forces."""
         return bool(len(self.with_gradients)) and "energy" in self.noise
 
     # ---- loss -------------------------------------------------------------------------------
@@ -95,11 +98,12 @@ class DerivativeRows(LossTerm):
         return self._evaluate(v)[0]
 
     def with_best_offsets(self, v: Array) -> tuple[Array, float]:
-        """Weights with the best energies of the free atoms, and their loss.
+        """Optimise the energies of the free atoms, and return the weights and their loss.
 
-        The second-order change of the energy with the charges is nearly the same for all
-        structures of a composition. Energies of the atoms that follow at once absorb it, so that
-        steps need not be short.
+        A step along the tangent neglects the second-order change of the energy with the charges.
+        This change is nearly the same for all structures of a composition, so that the energies of
+        the free atoms can compensate it. With their optimisation after each step, long steps lower
+        the loss.
 
         Parameters
         ----------
@@ -109,7 +113,7 @@ class DerivativeRows(LossTerm):
         Returns
         -------
         v : ndarray of shape (n_columns,)
-            Weights, of which the energies of the atoms have changed.
+            Weights with optimised energies of the free atoms; all others are unchanged.
         loss : float
             Half the sum of squared residuals.
         """
@@ -118,6 +122,7 @@ class DerivativeRows(LossTerm):
         amplitudes = self.layout.scale[offsets]
         if not len(counts) or not amplitudes.any():
             return v, loss
+        # The loss is quadratic in these weights; the unit matrix is their prior.
         rows = np.concatenate([counts * amplitudes, np.eye(len(amplitudes))])
         change = np.linalg.lstsq(rows, -np.append(residuals, v[offsets]), rcond=None)[0]
         moved = v.copy()
@@ -126,7 +131,7 @@ class DerivativeRows(LossTerm):
         return moved, loss + 0.5 * (changed @ changed - residuals @ residuals)
 
     def _evaluate(self, v):
-        """Loss; for energies the weighted numbers of atoms (n, n_elements) and the residuals."""
+        """The loss, and for all labels of energies the weighted compositions and residuals."""
         total, counts, residuals = 0.0, [], []
         for index, gradients in ((self.energy_only, False), (self.with_gradients, True)):
             for _, solutions in self._solutions(v, index, gradients):
@@ -139,7 +144,7 @@ class DerivativeRows(LossTerm):
         return total, np.array(counts), np.array(residuals)
 
     def _residual(self, i, solution):
-        """Weighted residuals of the labels of structure i, and weights; zero where unknown."""
+        """Weighted residuals of the labels of structure i, and weights; zero for missing labels."""
         residuals, weights = [], []
         for name in self.names[i]:
             label = self.problem.labels.values(name, self.problem.first + i)
@@ -150,7 +155,7 @@ class DerivativeRows(LossTerm):
         return np.concatenate(residuals), np.concatenate(weights)
 
     def _solutions(self, v, index, gradients=False, n_rows=None):
-        """Yield blocks of the structures `index`, and pairs of their indices and solutions."""
+        """Yield blocks of the structures `index`, with a list of (index, solution) for each."""
         if len(index):
             forward, weights = self.problem.forward, self.layout.scale * v
             features, numbers = self.problem.features[index], self.problem.first + index
@@ -196,7 +201,7 @@ class DerivativeRows(LossTerm):
             yield _joined(pieces)
 
     def _energy_rows(self, v):
-        """Rows of structures that have a label of the energy and none of its derivatives."""
+        """Rows of structures that have a label of the energy, but no label of a derivative."""
         for block, solutions in self._solutions(v, self.energy_only):
             rows = AtomRows()
             for s, (i, solution) in enumerate(solutions):
@@ -226,22 +231,23 @@ class DerivativeRows(LossTerm):
     # ---- start ------------------------------------------------------------------------------
 
     def with_more_energy_noise(self) -> Iterator[DerivativeRows]:
-        """Yield the same rows with more noise of the energies, in decreasing order.
+        """Yield the same rows with the noise of the energies increased, by decreasing factors.
 
-        The energy is quadratic in the charges, so steeply that with its true noise hardly any
-        step along the tangent lowers the loss before the forces are about right.
+        The energy is quadratic in the charges, and its curvature is large compared with its noise.
+        Far from the minimum, steps along the tangent therefore rarely lower the loss. With more
+        noise of the energies, the first steps fit mainly the forces.
 
         Yields
         ------
         rows : DerivativeRows
-            Nothing is yielded without labels of both energies and derivatives.
+            Nothing is yielded unless there are labels of both energies and derivatives.
         """
         if self.has_forces:
             for factor in ENERGY_NOISE_FACTORS:
                 yield self.scaled_energy_noise(factor)
 
     def scaled_energy_noise(self, factor: float) -> DerivativeRows:
-        """The same rows with the noise of the energies times a factor.
+        """The same rows with the noise of the energies multiplied by a factor.
 
         Parameters
         ----------
@@ -251,7 +257,7 @@ class DerivativeRows(LossTerm):
         Returns
         -------
         rows : DerivativeRows
-            Shares stored columns with these rows.
+            Shares the stored columns with this object.
         """
         rows = copy(self)
         rows.energy_factor = factor
@@ -259,16 +265,17 @@ class DerivativeRows(LossTerm):
         return rows
 
     def start(self) -> dict[str, Array]:
-        """Values of the fields of the charges from which a fit to energies starts.
+        """Values of the fields of the response from which a fit to energies starts.
 
-        Classical electronegativities, scaled so that the charges have a common size. Forces on
-        small charges need electronegativities that vary strongly with the geometry, where nothing
-        is linear.
+        These are classical electronegativities, scaled so that the charges have the mean size
+        `START_CHARGE`. If a fit started from small charges, forces would require
+        electronegativities that vary strongly with the geometry, and the problem would be far from
+        linear.
 
         Returns
         -------
         values : dict of {str: ndarray of shape (n_elements,)}
-            By the name of the field.
+            The keys are the names of the fields.
         """
         forward, chi = self.problem.forward, qeq_electronegativities()[self.layout.elements]
         sizes = []
@@ -280,7 +287,7 @@ class DerivativeRows(LossTerm):
         return forward.response.start_fields(chi, scale)
 
     def toward_start(self) -> Iterator[tuple[Array, Array]]:
-        """Yield linear rows that pull the fields of the charges to those of `start`.
+        """Yield linear rows that pull the fields of the response to the values of `start`.
 
         Yields
         ------
@@ -300,7 +307,7 @@ class DerivativeRows(LossTerm):
             yield from self.layout.design(block, rows)
 
     def compositions(self) -> tuple[Array, Array]:
-        """Compositions and labelled energies in units of the noise.
+        """Compositions and energies of the labelled structures, both divided by the noise.
 
         Returns
         -------
@@ -317,14 +324,14 @@ class DerivativeRows(LossTerm):
 
 
 class SharedDerivativeRows(DerivativeRows):
-    """The rows of `DerivativeRows`, made and reduced by workers.
+    """The rows of `DerivativeRows`, computed and reduced to triangles by workers.
 
     Parameters
     ----------
     workers : Workers
-        Processes that each have a part of the structures.
+        Processes, each of which has a part of the structures.
     names : sequence of str
-        As of `DerivativeRows`.
+        As in `DerivativeRows`.
     """
 
     def __init__(self, workers: Workers, names: Sequence[str]) -> None:
@@ -333,7 +340,7 @@ class SharedDerivativeRows(DerivativeRows):
 
     def _evaluate(self, v):
         losses, counts, residuals = zip(*self._map(DerivativeRows._evaluate, v), strict=True)
-        # Parts without labels of energies return empty arrays of one axis.
+        # Parts without labels of energies return empty 1-D arrays, which cannot be concatenated.
         counts = [part for part in counts if len(part)] or counts[:1]
         return sum(losses), np.concatenate(counts), np.concatenate(residuals)
 
@@ -352,7 +359,7 @@ class SharedDerivativeRows(DerivativeRows):
 
 
 def _on_rows(part, names, energy_factor, function, arguments):
-    """Call a function of the rows of a part; the worker stores the rows for the next call."""
+    """Call a function with the rows of a part; the worker stores the rows for the next call."""
     rows = part.store.setdefault(names, None) or DerivativeRows(part.problem, names)
     part.store[names] = rows
     if energy_factor != 1.0:
@@ -361,7 +368,7 @@ def _on_rows(part, names, energy_factor, function, arguments):
 
 
 def _reduced_rows(rows, v, response):
-    """Rows at v as a triangle, their number, their gradient, and its scale."""
+    """Triangle of the rows at v, number of rows, and gradient of the loss and its scale."""
     triangle = empty_triangle(len(v))
     gradient, scale = rows.add_to(triangle, v, response)
     return triangle.augmented, triangle.n_rows, gradient, scale

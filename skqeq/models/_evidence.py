@@ -1,8 +1,9 @@
 """The evidence of labels that are linear in the weights, and its gradient.
 
-In units of noise and prior, the labels have a normal distribution with the covariance
-``K = J J^T + 1`` around the labels of the prior mean, from which they differ by r. With the
-triangle ``R^T R = J^T J + 1``, the weights v and the residuals ``alpha = r - J v = K^-1 r``,
+Labels are in units of the noise, weights in units of the prior, and r is the difference between the
+labels and the prediction of the prior mean. Then r has a normal distribution with mean zero and
+covariance ``K = J J^T + 1``. With the triangle ``R^T R = J^T J + 1``, the weights v and the
+residuals ``alpha = r - J v = K^-1 r``,
 
     log p(y) = -(|alpha|^2 + |v|^2) / 2 - sum_k log R_kk - sum_i log sigma_i - n log(2 pi) / 2,
     dL/dJ = alpha v^T - Z,    Z = J (R^T R)^-1 = K^-1 J,
@@ -31,15 +32,15 @@ if TYPE_CHECKING:
 
 
 class Evidence(NamedTuple):
-    """Logarithm of the probability of labels, and its derivatives.
+    """Log marginal likelihood of the labels (the evidence), and its derivatives.
 
     Parameters
     ----------
     value : float
-        Natural logarithm.
+        Natural logarithm of the probability of the labels.
     gradient : dict
-        By the name of a parameter, the derivative with respect to its logarithm; of the softness a
-        dict by element.
+        For every parameter, the derivative with respect to the logarithm of the parameter; for the
+        softness, a dict from element to derivative.
 
     Examples
     --------
@@ -59,10 +60,11 @@ class Evidence(NamedTuple):
 def log_evidence(
     model: Model, X: StructuresLike, y: LabelsLike, sample_weight: ArrayLike | None = None
 ) -> Evidence:
-    """Logarithm of the probability of labels, the weights integrated out, and its derivatives.
+    """Log marginal likelihood of the labels (the evidence), and its derivatives.
 
-    It measures how well noise, amplitudes and response suit the labels, without held-out data. It
-    is differentiable, unlike a cross-validated error: `maximize_evidence` climbs it.
+    The weights are integrated out. The evidence measures, without held-out data, how well noise,
+    amplitudes and response suit the labels. Unlike a cross-validated error, it has exact
+    derivatives; `maximize_evidence` uses them.
 
     Parameters
     ----------
@@ -71,14 +73,15 @@ def log_evidence(
     X : StructureFeatures or sequence of ase.Atoms
         As in `fit`.
     y : labels
-        As in `fit`; those that are linear in the charges: dipole, charges, quadrupole, potential.
+        As in `fit`, but only targets that are linear in the charges: dipole, charges, quadrupole
+        and potential.
     sample_weight : array-like of shape (n,), default=None
         As in `fit`.
 
     Returns
     -------
     evidence : Evidence
-        The logarithm, and its derivatives by the name of the parameter.
+        The logarithm, and a dict from parameter to derivative.
 
     Raises
     ------
@@ -120,9 +123,9 @@ def split_pipeline(model: Any, X: Any) -> tuple[Any, Any, str]:
     model : estimator
         The charge model.
     X : object
-        Its input, by clones of the other steps.
+        Input of the charge model, computed by clones of the other steps.
     prefix : str
-        What the pipeline puts before the names of its parameters.
+        The pipeline puts this before the names of the model's parameters, such as ``"kqeq__"``.
     """
     if not hasattr(model, "steps"):
         return model, X, ""
@@ -158,7 +161,7 @@ class _Gradient:
     R : ndarray of shape (n_weights, n_weights)
         Triangle of all rows and the prior.
     v : ndarray of shape (n_weights,)
-        Weights of least loss.
+        Weights at the minimum of the loss.
     """
 
     def __init__(self, problem, R, v):
@@ -169,7 +172,7 @@ class _Gradient:
         self._of_response = {}
 
     def add(self, begin, block):
-        """Add the structures of a block; returns the sum of ``-log sigma`` of their labels."""
+        """Add the structures of a block, and return the sum of ``-log sigma`` of their labels."""
         parts = block.split(self.problem.layout.sizes)
         by_structure = {}
         for label in self.problem.charge_labels(block, begin):
@@ -182,6 +185,7 @@ class _Gradient:
             for s in [number - self.problem.first - begin]
         ]
         J = np.concatenate([of_structure.J for of_structure in rows])
+        # Z = J (R^T R)^-1, by two triangular solves for all structures of the block.
         Z = solve_triangular(self.R, J.T, trans="T", check_finite=False)
         Z = solve_triangular(self.R, Z, check_finite=False, overwrite_b=True).T
         ends = np.cumsum([len(of_structure.J) for of_structure in rows])[:-1]
@@ -206,7 +210,7 @@ class _Gradient:
             self._of_response[name] = self._of_response.get(name, 0.0) + part
 
     def by_parameter(self, parameters):
-        """Derivatives by the names of the model's parameters."""
+        """A dict from the names of the model's parameters to derivatives."""
         layout = self.problem.layout
         gradient = {f"sigma_{name}": float(value) for name, value in self._of_noise.items()}
         response = self.problem.forward.response
@@ -229,18 +233,18 @@ class _Gradient:
 
 
 class _StructureRows:
-    """The rows of the labels of one structure, and what they are made of.
+    """The rows of one structure, and the quantities that their derivatives need.
 
     Attributes
     ----------
     J : ndarray of shape (n, n_weights)
-        Over the weights in units of their prior.
+        Derivatives with respect to the weights in units of their prior.
     residual : ndarray of shape (n,)
-        In units of the noise.
+        Labels minus the prediction of the prior mean, in units of the noise.
     operator : ndarray of shape (n, n_atoms)
         Derivatives with respect to the charges, in units of the noise.
     ends : ndarray
-        Where the rows of each target but the last end.
+        Indices at which the rows of each target end, without the last target.
     """
 
     def __init__(self, problem, labels, noise, features):
@@ -257,7 +261,7 @@ class _StructureRows:
         self.ends = np.cumsum([len(residual) for residual in residuals])[:-1]
         self.operator, self.residual = np.concatenate(operators), np.concatenate(residuals)
         rows, onehot = self.equilibrium.rows(self.operator), layout.onehot(numbers)
-        # Values of the fields on the atoms by scaled weights, (n_atoms, n_columns).
+        # Derivatives of the fields on the atoms with respect to the scaled weights.
         self._values, pieces = [], []
         for f, of_features in enumerate(features):
             place, scales = layout.enters[f], [layout.scale[part] for part in layout.columns[f]]
@@ -269,7 +273,7 @@ class _StructureRows:
         self.J = np.concatenate(pieces, axis=1)
 
     def gradient_by_field(self, of_J):
-        """Derivatives by the rows of each field, (n, n_atoms), from those by J."""
+        """Turn dL/dJ into derivatives with respect to the rows of each field, (n, n_atoms)."""
         gradient, start = {}, 0
         for place, values in self._values:
             part = of_J[:, start : start + values.shape[1]]

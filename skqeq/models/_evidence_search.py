@@ -1,9 +1,9 @@
-"""Parameters of a charge model by maximal evidence."""
+"""Choose the parameters of a charge model by maximising the evidence."""
 
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .._typing import History, LabelsLike, M, Model, StructuresLike
 
-# Largest change of the logarithm of a softness, and of any other parameter.
+# Largest changes of the logarithm of a softness, and of the logarithm of any other parameter.
 LARGEST_SOFTENING, LARGEST_CHANGE = np.log(10.0), np.log(1e3)
 
 
@@ -35,11 +35,12 @@ def maximize_evidence(
     max_iter: int = 20,
     verbose: int = 0,
 ) -> tuple[M, History]:
-    """Choose parameters of a charge model by the evidence of linear labels.
+    """Choose the parameters of a charge model that maximise the evidence of linear labels.
 
-    L-BFGS changes the logarithms of the parameters with exact derivatives; each step costs about
-    two fits. Lengths, such as cutoffs and the range of `ChargeFlow`, decide how the model
-    extrapolates, which the evidence does not measure: choose them by grouped cross-validation.
+    L-BFGS optimises the logarithms of the parameters with exact derivatives. Each step costs about
+    two fits. Do not choose lengths in this way, such as cutoffs or the range of `ChargeFlow`: they
+    determine how the model extrapolates, which the evidence does not measure. Choose lengths by
+    grouped cross-validation.
 
     Parameters
     ----------
@@ -50,16 +51,16 @@ def maximize_evidence(
     y : labels
         As in `log_evidence`.
     parameters : sequence of str, default=None
-        Names of parameters for which `log_evidence` has a derivative, with or without the name of a
-        step of a pipeline before them. The softness of each element is one parameter, unless it is
-        zero, and changes by at most a factor of ten. None means the noise of all labels, and with
-        `ChargeFlow` the softness.
+        Names of parameters for which `log_evidence` has a derivative. In a pipeline, the prefix
+        ``<step>__`` may be omitted. The softness of each element is one parameter and changes by at
+        most a factor of ten; a softness of zero is not changed. None means the noise of all labels,
+        and the softness if the response is `ChargeFlow`.
     sample_weight : array-like of shape (n,), default=None
         As in `fit`.
     max_iter : int, default=20
         Largest number of steps.
     verbose : int, default=0
-        Above 0 a progress bar shows the evidence.
+        If above 0, a progress bar shows the evidence.
 
     Returns
     -------
@@ -113,7 +114,7 @@ def _names(parameters, prefix, evidence):
 
 
 class _Ascent:
-    """The evidence as a function of the logarithms of parameters, and the way up.
+    """The evidence as a function of the logarithms of parameters, and its maximisation.
 
     Parameters
     ----------
@@ -136,7 +137,7 @@ class _Ascent:
         self.history, self._given = [], regressor.get_params()
 
     def choose(self, names):
-        """Set the parameters to change; the softness of each element is one of its own."""
+        """Set the parameters to change; the softness of each element is a separate parameter."""
         self.places, start = [], []
         for name in names:
             of_elements = self.evidence.gradient[name]
@@ -152,22 +153,24 @@ class _Ascent:
         self.start = np.array(start, dtype=np.float64)
         if not len(start) or not (self.start > 0).all():
             zero = names[0] if not len(start) else self.places[int((self.start <= 0).argmax())][0]
-            raise ValueError(f"{zero} is zero, which has no logarithm")
+            raise ValueError(f"{zero} is zero; only positive parameters can be optimised")
         self._of_softness = np.array([symbol is not None for _, symbol in self.places])
         self.bounds = np.where(self._of_softness, LARGEST_SOFTENING, LARGEST_CHANGE)
         self._evaluated = {self.start.tobytes(): self.evidence}
 
     def climb(self, max_iter):
-        """The best step of the history."""
+        """Maximise the evidence, and return the best step of the history."""
         x = np.zeros(len(self.start))
         if self._of_softness.any() and not self._of_softness.all():
-            # The labels determine the softness only once the noise is about right.
+            # Optimise the other parameters first: with a wrong noise, the labels do not determine
+            # the softness.
             x = self._climb(~self._of_softness, x, max_iter)
         self._climb(np.full(len(x), True), x, max_iter)
         return max(self.history, key=lambda step: step["evidence"])
 
     def _climb(self, active, x, max_iter):
-        """Change some of the logarithms; the first step has at most unit length."""
+        """Optimise the `active` logarithms, starting from x."""
+        # The first step of L-BFGS is the gradient; scaled, it has at most unit length.
         scale = 1.0 / max(1.0, np.linalg.norm(self._loss(x)[1][active]))
 
         def scaled(part):
@@ -200,8 +203,8 @@ class _Ascent:
         return -evidence.value, -gradient
 
     def _parameters(self, values):
-        """Parameters of the model for values in the order of `places`."""
-        parameters: dict[str, Any] = {}
+        """Turn values in the order of `places` into a dict of parameters of the model."""
+        parameters = {}
         for (name, symbol), value in zip(self.places, values.tolist(), strict=True):
             if symbol is None:
                 parameters[name] = value
@@ -210,7 +213,10 @@ class _Ascent:
         return parameters
 
     def _unchanged(self, name):
-        """By symbol, values of a parameter for elements that do not occur or have zero."""
+        """Values of a parameter by element symbol, before any element is changed.
+
+        Elements that are absent from the data, and elements whose value is zero, keep these values.
+        """
         table, in_data = per_element(self._given[name], name), self.evidence.gradient[name]
         symbols = [chemical_symbols[z] for z in np.flatnonzero(~np.isnan(table))]
         return {
@@ -220,7 +226,7 @@ class _Ascent:
         }
 
     def warn_at_bounds(self, best):
-        """Warn where the best value is at the end of the range that was searched."""
+        """Warn about parameters whose best value is at the end of the searched range."""
         ends = np.array([np.log(_value(best, place)) for place in self.places])
         for (name, symbol), end, bound in zip(
             self.places, ends - np.log(self.start), self.bounds, strict=True
@@ -229,14 +235,14 @@ class _Ascent:
                 of_element = f" of {symbol}" if symbol else ""
                 warnings.warn(
                     f"the best {name}{of_element} is at the end of the range that was searched, "
-                    f"{np.exp(end):.3g} times its start: the labels do not determine it, or the "
-                    "start is far off",
+                    f"{np.exp(end):.3g} times its initial value: either the labels do not "
+                    "determine it, or the initial value is far from the best one",
                     ConvergenceWarning,
                     stacklevel=3,
                 )
 
 
 def _value(step, place):
-    """The entry of a parameter, or of one of its elements, in a step or a gradient."""
+    """Look up a parameter, or its value for one element, in a step or a gradient."""
     name, symbol = place
     return step[name] if symbol is None else step[name][symbol]

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .._threads import blas_threads_for
-from ._solution import FieldGradient, Solution
+from ._structure_solution import FieldGradient, Solution
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ class ForwardModel:
     layout : FieldLayout
         The fields and their weights.
     response : Response
-        How charges follow from the fields, prepared for the elements of the layout.
+        Determines the charges from the fields; prepared for the elements of the layout.
     verbose : bool, default=False
         Whether to show progress bars.
     """
@@ -43,10 +43,10 @@ class ForwardModel:
         structure : Structure
             The structure.
         number : int
-            Its number in error messages.
+            Number of the structure in error messages.
         n_solutions : int, default=1
-            Number of right-hand sides that will be solved for; it decides between factorisation
-            and iteration.
+            Number of linear systems that will be solved. Many systems are solved by factorisation,
+            few of them by iteration.
 
         Returns
         -------
@@ -77,16 +77,17 @@ class ForwardModel:
         start : sequence of ndarray or None, default=None
             Charges from which the iterative solver starts, e.
         numbers : sequence of int, default=None
-            Numbers of the structures in error messages; None means consecutive ones.
+            Numbers of the structures in error messages; None means 0, 1, 2, ...
         n_rows : ndarray of shape (n_structures,), default=None
-            Number of right-hand sides that each structure will be solved for afterwards.
+            Number of further linear systems that the caller will solve for each structure.
 
         Yields
         ------
         first : int
             Index of the first structure of a block.
         block : Block or None
-            Features of the block; None with `gradients`, which have features of their own.
+            Features of the block. None with `gradients`: each solution then has its features and
+            their derivatives.
         solutions : list of Solution
             One per structure of the block.
         """

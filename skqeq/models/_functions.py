@@ -1,4 +1,4 @@
-"""Functions of fitted charge models, also inside pipelines and searches."""
+"""Functions that call a fitted charge model, also inside pipelines and searches."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def unwrap(model: Any, method: str = "predict_charges") -> tuple[Callable[[Any],
     model : estimator
         A charge model, a pipeline that ends in one, or a search over either.
     method : str
-        The first model with this method is taken.
+        The first model that has this method is returned.
 
     Returns
     -------
@@ -102,10 +102,10 @@ predict_targets = _function_of(Predictions.predict_targets)
 def partial_fit(
     model: M, X: StructuresLike, y: LabelsLike, sample_weight: ArrayLike | None = None
 ) -> M:
-    """Add labels to those of a fitted model, and fit it to all of them.
+    """Add labels to a fitted model, and fit it to the earlier and the new labels together.
 
-    The transformers of a pipeline do not change, and neither does the sparse set; the charge model
-    at its end is fitted further, see `KQEqRegressor.partial_fit`.
+    Only the charge model at the end of a pipeline is fitted again, see `KQEqRegressor.partial_fit`.
+    The transformers, and with them the sparse set, do not change.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def partial_fit(
 
 
 def refit(model: M) -> M:
-    """Fit a model again to the same labels, after noise or amplitudes were changed.
+    """Fit a model again to the same labels, after a change of the noise or the amplitudes.
 
     Parameters
     ----------

@@ -16,19 +16,20 @@ if TYPE_CHECKING:
 class GAPRegressor(ChargeModel):
     """Gaussian approximation potential: a local energy of every atom, and no charges.
 
-    The short-range half of `GAPKQEqRegressor` [1]_, a baseline for models with charges::
+    This is the short-range part of `GAPKQEqRegressor` [1]_. It serves as a baseline for models with
+    charges::
 
         E = sum_i e_i,    e_i = e(Z_i) + psi_i . u,    u ~ N(0, amplitude_gap^2)
 
-    The energy is linear in the weights, so that the fit takes one step. It does not depend on the
-    total charge or on a field.
+    The energy is linear in the weights, so the fit takes one step. The energy depends neither on
+    the total charge nor on an electric field.
 
     Parameters
     ----------
     amplitude_gap : float, default=1.0
         Prior standard deviation of the local energy of an atom, eV.
     sigma_energy : float, default=0.001
-        Noise of the energy, eV; by default of the energy per atom.
+        Noise of the energy, eV; by default, of the energy per atom.
     sigma_forces : float, default=0.05
         Noise of the force components, eV/Angstrom.
     sigma_stress : float, default=0.001
@@ -42,7 +43,7 @@ class GAPRegressor(ChargeModel):
     store_triangles : bool, default=False
         Whether to store the triangle that `predict_std` needs.
     verbose : int, default=0
-        Above 0 progress bars are shown.
+        If above 0, progress bars are shown.
 
     Attributes
     ----------
@@ -110,7 +111,7 @@ class GAPRegressor(ChargeModel):
         self.store_triangles = store_triangles
         self.verbose = verbose
 
-    # Charges are neither biased nor found by iteration.
+    # There are no charges to which `charge_bias` could apply.
     charge_bias = None
 
     def _fields(self, response):

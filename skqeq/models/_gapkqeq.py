@@ -8,7 +8,7 @@ from ..fields import Field
 from ..response import QEq
 from ._base import POSITIVE
 from ._checks import check_featurised
-from ._fields import HOW_TO_MAKE_BLOCKS
+from ._field_features import how_to_make_blocks
 from ._kqeq import KQEqRegressor
 
 if TYPE_CHECKING:
@@ -26,10 +26,11 @@ class GAPKQEqRegressor(KQEqRegressor):
         E = sum_i e_i + min_q (chi . q + q . A q / 2 - field . sum_i q_i r_i),
         e_i = e(Z_i) + psi_i . u,    u ~ N(0, amplitude_gap^2)
 
-    The local energies ``e_i`` describe the short-ranged part, repulsion and bonds. The charges
-    describe the long-ranged part, for any total charge and in a field. Each has its own features,
-    which `StructureBlocks` puts side by side: the block ``"chi"`` for electronegativities, the
-    block ``"gap"`` for local energies. Everything else is as in `KQEqRegressor`.
+    The local energies ``e_i`` describe the short-range part of the energy, such as repulsion and
+    bonds. The charges describe the long-range part, for any total charge and in an electric field.
+    Electronegativities and local energies have separate features, which `StructureBlocks` puts side
+    by side: the block ``"chi"`` for electronegativities, the block ``"gap"`` for local energies.
+    Everything else is as in `KQEqRegressor`.
 
     Parameters
     ----------
@@ -44,15 +45,16 @@ class GAPKQEqRegressor(KQEqRegressor):
     atomic_energies : "fit" or dict of {str: float}, default="fit"
         Energies of the free atoms, eV, as in `KQEqRegressor`.
     charge_bias : dict of {str: float}, default=None
-        Charges toward which atoms without labels of charges are pulled, e, as in `KQEqRegressor`.
+        Charges toward which the predicted charges are pulled in structures without labels of
+        charges, e, as in `KQEqRegressor`.
     amplitude_chi : float, default=1.0
         Prior standard deviation of the learned part of the electronegativity, V.
     baseline : bool, default=True
         Whether each element has a constant electronegativity, as in `KQEqRegressor`.
     amplitude_baseline : float, default=10.0
-        Prior standard deviation of the shifts ``b``, V.
+        Prior standard deviation of the element constants ``b``, V.
     algorithm : {"gauss_newton", "fixed_point"}, default="gauss_newton"
-        Iteration for targets that are not linear, as in `KQEqRegressor`.
+        Iteration for targets that are not linear in the charges, as in `KQEqRegressor`.
     init : array-like of shape (n_weights,), default=None
         Weights from which the iteration starts, in the form of `coef_`.
     max_iter : int, default=50
@@ -60,20 +62,20 @@ class GAPKQEqRegressor(KQEqRegressor):
     tol : float, default=1e-7
         Relative gradient at which the iteration stops, as in `KQEqRegressor`.
     response : Response, default=None
-        How charges follow from the electronegativities, as in `KQEqRegressor`. None means
-        ``QEq(hardness=2.7)``, the hardness of [2]_.
+        Determines the charges from the electronegativities, as in `KQEqRegressor`. None means
+        ``QEq(hardness=2.7)``, the hardness in [2]_.
     n_jobs : int, default=None
         Number of processes, as in `KQEqRegressor`.
     store_triangles : bool, default=False
         Whether to store the triangles that `partial_fit`, `refit` and `predict_std` need.
     verbose : int, default=0
-        Above 0 progress bars are shown.
+        If above 0, progress bars are shown.
 
     Attributes
     ----------
     coef_ : ndarray of shape (n_weights,)
-        The weights w and the shifts b of `elements_`, V; the same for reference charges, e, if
-        there are any; then the weights u, eV.
+        The weights w and the element constants b of the electronegativity, V; then, with
+        `ChargeFlow`, the weights and constants of the reference charges, e; then the weights u, eV.
     elements_ : ndarray of shape (n_elements,)
         Atomic numbers seen in `fit`.
     atomic_energies_ : ndarray of shape (n_elements,)
@@ -183,7 +185,9 @@ class GAPKQEqRegressor(KQEqRegressor):
         return [*super()._fields(response), gap]
 
     def _blocks(self, X):
-        return super()._blocks(check_featurised(X, type(self).__name__, HOW_TO_MAKE_BLOCKS))
+        return super()._blocks(
+            check_featurised(X, type(self).__name__, how_to_make_blocks(["chi", "gap"]))
+        )
 
     def _default_response(self):
         return QEq(hardness=2.7)

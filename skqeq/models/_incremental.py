@@ -1,11 +1,11 @@
-"""Fits that continue: more labels, other noise, without the data of earlier fits."""
+"""Fits that continue an earlier one, with more labels or other noise, without the earlier data."""
 
 from __future__ import annotations
 
 from copy import copy
 from typing import TYPE_CHECKING, Any, Self
 
-from ._fields import element_lookup
+from ._field_features import element_lookup
 from ._posterior import Posterior
 from ._workers import combined, merged, reduce_labels
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from ..fields import FieldLayout
     from ._problem import Problem
 
-# Parameters that change how a fit is done and not what its rows are.
+# Parameters that change the fitting procedure, but not the rows.
 NOT_OF_ROWS = {"init", "max_iter", "tol", "algorithm", "verbose", "n_jobs", "store_triangles"}
 
 
 class Incremental:
-    """The methods of a charge model that work on the triangles of its labels.
+    """Methods of a charge model that use the triangles of the labels.
 
     A triangle represents all labels of a target that is linear in the charges, see `triangles_` of
     `KQEqRegressor`.
@@ -59,16 +59,16 @@ class Incremental:
     def partial_fit(
         self, X: StructuresLike, y: LabelsLike, sample_weight: ArrayLike | None = None
     ) -> Self:
-        """Add labels to those of earlier calls, and fit the weights to all of them.
+        """Add labels to those of earlier calls, and fit the weights to all labels.
 
-        The weights are those of one fit to all labels. The data are not stored, but their
-        triangles are, see `store_triangles`.
+        The weights are equal to those of a single fit to all labels. The model stores the triangles
+        of the labels instead of the data, see `store_triangles`.
 
         Parameters
         ----------
         X : StructureFeatures or sequence of ase.Atoms
-            As in `fit`; with the same sparse set each time, and no elements that were absent from
-            the first part. `skqeq.partial_fit` does this for a pipeline.
+            As in `fit`. All calls must use the same sparse set, and later calls must not contain
+            new elements. For a pipeline, use `skqeq.partial_fit`.
         y : labels
             As in `fit`, but only targets that are linear in the charges: dipole, charges,
             quadrupole and potential.
@@ -78,7 +78,7 @@ class Incremental:
         Returns
         -------
         self : estimator
-            Unchanged if anything fails.
+            Fitted; unchanged if an error is raised.
 
         Raises
         ------
@@ -91,7 +91,7 @@ class Incremental:
             raise ValueError(f"{self._no_triangles()}, or call partial_fit from the start")
         if earlier is not None:
             self._check_rows_unchanged()
-        trial = copy(self)
+        trial = copy(self)  # so that self is unchanged if an error is raised
         problem = trial.problem(X, y, sample_weight, continued=earlier is not None)
         problem.check_linear("partial_fit")
         triangles = reduce_labels(problem)
@@ -104,9 +104,9 @@ class Incremental:
         return self
 
     def refit(self) -> Self:
-        """Fit the weights again to the same labels, after noise or amplitudes were changed.
+        """Fit the weights again to the same labels, after a change of the noise or the amplitudes.
 
-        It needs the triangles of `store_triangles`, and not the data.
+        This needs the triangles that `store_triangles` stores, but not the data.
 
         Returns
         -------
@@ -135,9 +135,9 @@ class Incremental:
         Parameters
         ----------
         triangles : dict of {str: ndarray of shape (n_weights + 1, n_weights + 1)}
-            By target, see `triangles_`.
+            The triangle of each target, see `triangles_`.
         sigmas : dict of {str: float}
-            Noise of the targets.
+            The noise of each target.
         store : bool, default=None
             Whether to store the triangles; None means `store_triangles`.
 
@@ -161,7 +161,7 @@ class Incremental:
         return f"this {type(self).__name__} does not store the triangles of its labels: {why}"
 
     def _row_parameters(self):
-        """The parameters that decide the rows of labels before noise and amplitudes."""
+        """The parameters on which the rows depend, except for noise and amplitudes."""
         parameters = self.get_params(deep=False)
         if parameters.get("response", 0) is None:
             parameters["response"] = self._default_response()

@@ -1,18 +1,18 @@
 """Derivatives of energies, forces, stress and Born charges with respect to the weights.
 
-A field ``f = phi w`` enters the derivative of a target in two ways: its values f on the atoms
-change the target, directly and through the charges, and its features phi depend on the geometry.
-With ``u = chi + A q - field . r`` and the response ``dq = sum_f G_f df``,
+A field ``f = phi w`` contributes to the derivative of a target in two ways. Its values f on the
+atoms change the target, both directly and through the charges; and its features phi depend on the
+geometry. With ``u = chi + A q - field . r`` and the response ``dq = sum_f G_f df``,
 
     dE / dw = (dE/df) phi,
     d(dE/dr) / dw = (Y G_f + W dU_f) phi + (dE/df) dphi/dr,
     dZ_a / dw = (Y_a G_f + W_a dU_f) phi + (dmu_a/df) dphi/dr,
 
-where (Y, W) are the `force_factors` or `dipole_gradient_factors` of the response, and Z the Born
-charges. For charge equilibration, ``dE/dchi = q``, ``G = -P`` and ``dmu/dchi = -P R``.
+where (Y, W) are the `force_factors` or `dipole_gradient_factors` of the response, and Z are the
+Born charges. For charge equilibration, ``dE/dchi = q``, ``G = -P`` and ``dmu/dchi = -P R``.
 
-The fixed point of Vondrák et al. (J. Chem. Phys. 159, 054109 (2023)) drops the response of the
-charges to the weights, which is the first term of the second line.
+The fixed-point iteration of Vondrák et al. (J. Chem. Phys. 159, 054109 (2023)) neglects the
+response of the charges to the weights: the first term of the second line.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from .._typing import Array
     from ..fields import FieldLayout
-    from ._solution import Solution
+    from ._structure_solution import Solution
 
-# Rows of a 3 x 3 strain that the six components of a stress take.
+# Indices of the six components of a stress in a flattened 3 x 3 strain.
 VOIGT_ROWS = [3 * a + b for a, b in VOIGT]
 
 
@@ -44,19 +44,16 @@ class TargetJacobian:
     solution : Solution
         Charges and gradients of the structure.
     names : sequence of str
-        Any of energy, forces, stress and born_effective_charges. Rows of the Jacobian follow this
-        order.
+        Any of energy, forces, stress and born_effective_charges. The rows of the Jacobian are in
+        the order of the names.
     response : bool, default=True
         Whether the charges respond to the weights.
 
     Attributes
     ----------
     rows : dict of {str: ndarray of shape (n_rows, n_atoms)}
-        By the place where fields enter, derivatives with respect to the values of the fields on
-        the atoms at fixed features.
-    factors : dict of {str: ndarray of shape (n_rows, n_atoms)}
-        By the same places, for targets that are derivatives: the factor of the derivative of the
-        field on each atom.
+        For every quantity to which fields contribute (a field of the response, or ``"energy"``):
+        derivatives of the targets with respect to its values on the atoms, at fixed features.
     """
 
     def __init__(
@@ -72,7 +69,7 @@ class TargetJacobian:
         self.rows = self._rows(response)
 
     def _rows(self, response):
-        """Derivatives with respect to the values of the fields on the atoms."""
+        """Derivatives of the targets with respect to the values of the fields on the atoms."""
         n, equilibrium = len(self.structure), self.solution.equilibrium
         zeros = {place: np.zeros((sum(self.sizes), n)) for place in (*equilibrium.fields, "energy")}
         for name, part in zip(self.names, self._parts(), strict=True):
@@ -90,7 +87,7 @@ class TargetJacobian:
         return zeros
 
     def _force_rows(self, name):
-        """Rows of forces or stress through the charges."""
+        """Rows of forces or stress that are due to the response of the charges."""
         by_place = self._change_of_gradient
         if name == "forces":
             return {place: -rows[:-9] for place, rows in by_place.items()}
@@ -99,19 +96,22 @@ class TargetJacobian:
 
     @property
     def _change_of_gradient(self):
-        """Derivatives of ``(dE/dr, dE/dstrain)`` by the values of the fields; made once."""
+        """Derivatives of ``(dE/dr, dE/dstrain)`` with respect to the values of the fields.
+
+        They are computed once, and forces and stress use them.
+        """
         if not hasattr(self, "_gradient_rows"):
             factors = self.solution.force_factors()
             self._gradient_rows = self.solution.equilibrium.rows(*factors)
         return self._gradient_rows
 
     def _parts(self):
-        """Rows of each target."""
+        """Slice of the rows of each target."""
         ends = np.cumsum(self.sizes)
         return [slice(end - size, end) for end, size in zip(ends, self.sizes, strict=True)]
 
     def columns(self, fields: Sequence[int]) -> list[Array]:
-        """Columns of some fields.
+        """Columns of the Jacobian for some fields.
 
         Parameters
         ----------
@@ -134,11 +134,11 @@ class TargetJacobian:
         return columns
 
     def _feature_columns(self, fields):
-        """The part of the columns that comes from derivatives of the features."""
+        """The contribution of the derivatives of the features to the columns."""
         result = [np.zeros((sum(self.sizes), self.layout.sizes[f])) for f in fields]
         if set(self.names) == {"energy"}:
             return result
-        # Fields with the same features share one pass over the neighbours.
+        # The pass over the neighbours is expensive; fields with the same features share it.
         by_features = {}
         for k, f in enumerate(fields):
             features = self.solution.field_gradients[f].features
@@ -157,7 +157,11 @@ class TargetJacobian:
         return result
 
     def _feature_factors(self, place):
-        """Sets of factors of the atoms, (k, n_atoms), by which features enter derivatives."""
+        """Factors by which the derivatives of a field on each atom are multiplied, (k, n_atoms).
+
+        The targets are sums of these products over the atoms: the key ``"energy"`` is for forces
+        and stress, the key ``"dipole"`` for Born charges.
+        """
         factors = {}
         if "forces" in self.names or "stress" in self.names:
             factors["energy"] = self.solution.energy_derivatives[place][None]
@@ -179,16 +183,16 @@ class TargetJacobian:
                 born[:, a] += of_positions.reshape(n, 3, -1)
 
     def residual_variances(self) -> Array:
-        """Variances of derivatives by the part of the fields that features do not describe.
+        """Variances that are due to the part of the fields that the features do not describe.
 
-        A target changes by ``sum_j (o_j g_j + c_j dg_j/dr)`` with the remainder g of a field, which
-        is independent for every atom: o are the `rows` of the field, and c the factor of its
-        derivative.
+        Let g be this part, the remainder of a field; it is independent for every atom. It changes a
+        target by ``sum_j (o_j g_j + c_j dg_j/dr)``, where o are the `rows` of the field, and c are
+        the factors of its derivatives.
 
         Returns
         -------
         variances : ndarray of shape (n_rows,)
-            Of forces, stress and Born charges.
+            Variances of forces, stress and Born charges.
         """
         coordinates = self._coordinates()
         total, by_features = np.zeros(len(coordinates)), {}
@@ -208,7 +212,7 @@ class TargetJacobian:
         return np.maximum(total, 0.0)
 
     def _coordinates(self):
-        """The coordinate or strain component by which each row is a derivative."""
+        """Index of the coordinate or strain component of the derivative in each row."""
         n = len(self.structure)
         born = np.broadcast_to(3 * np.arange(n)[:, None, None] + np.arange(3), (n, 3, 3))
         coordinates = {
@@ -219,7 +223,7 @@ class TargetJacobian:
         return np.concatenate([coordinates[name] for name in self.names])
 
     def _derivative_factors(self, place):
-        """Factor of the derivative of the field on each atom, (n_rows, n_atoms)."""
+        """Factors of the derivative of a field on each atom in every row, (n_rows, n_atoms)."""
         n, parts = len(self.structure), []
         derivative = self.solution.energy_derivatives[place]
         for name, size in zip(self.names, self.sizes, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._base import POSITIVE, ChargeModel
-from ._fields import charge_fields
+from ._field_features import charge_fields
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class KQEqRegressor(ChargeModel):
-    """Kernel charge equilibration: a sparse Gaussian process of the electronegativity.
+    """Kernel charge equilibration: a sparse Gaussian process for the electronegativity.
 
     The electronegativity of atom i is ``chi_i = chi_0(Z_i) + b(Z_i) + phi_i . w``. The features
     ``phi`` come from `CURSparsifier`, and ``chi_0`` is the QEq value of the element [3]_. The
@@ -23,11 +23,11 @@ class KQEqRegressor(ChargeModel):
 
         w ~ N(0, amplitude_chi^2),    b ~ N(0, amplitude_baseline^2).
 
-    Charges q minimise ``chi . q + q . A q / 2`` at fixed total charge, with the hardness matrix A
-    of Gaussian charges [1]_. They are linear in the weights, and so are dipoles, quadrupoles,
-    potentials and Born charges: to these labels the fit is one linear least-squares problem. Labels
-    of ``dipole_magnitude``, ``energy``, ``forces`` or ``stress`` are fitted by Gauss-Newton. The
-    energy is that of the charges plus one number per element [2]_::
+    The charges q minimise ``chi . q + q . A q / 2`` at fixed total charge, with the hardness matrix
+    A of Gaussian charges [1]_. The charges are linear in the weights, and so are dipoles,
+    quadrupoles, potentials and Born charges. A fit to these labels is one linear least-squares
+    problem. Labels of ``dipole_magnitude``, ``energy``, ``forces`` or ``stress`` are fitted by
+    Gauss-Newton. The energy is that of the charges plus one constant per element [2]_::
 
         E = chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_i e(Z_i)
 
@@ -39,13 +39,13 @@ class KQEqRegressor(ChargeModel):
         Noise of the charges, e.
     sigma_quadrupole : float, default=0.05
         Noise of the quadrupole components, e*Angstrom^2. An off-diagonal component counts
-        twice, because it stands twice in the tensor.
+        twice, because it occurs twice in the tensor.
     sigma_potential : float, default=0.05
         Noise of the potential, V.
     sigma_dipole_magnitude : float, default=0.002
         Noise of the norm of the dipole, e*Angstrom.
     sigma_energy : float, default=0.001
-        Noise of the energy, eV; by default of the energy per atom.
+        Noise of the energy, eV; by default, of the energy per atom.
     sigma_forces : float, default=0.05
         Noise of the force components, eV/Angstrom.
     sigma_stress : float, default=0.001
@@ -54,59 +54,65 @@ class KQEqRegressor(ChargeModel):
     sigma_born_effective_charges : float, default=0.05
         Noise of the components of the Born effective charges, e.
     energy_noise : {"per_atom", "per_structure", "sqrt_n"}, default="per_atom"
-        Meaning of `sigma_energy` for a structure of n atoms. "per_atom": noise of the energy per
-        atom, so that the energy has the noise ``n sigma_energy``. "per_structure": noise of the
-        energy, whatever n. "sqrt_n": ``sqrt(n) sigma_energy``, for independent errors of the atoms.
+        Meaning of `sigma_energy` for a structure of n atoms:
+
+        - "per_atom": noise of the energy per atom; the total energy has the noise
+          ``n sigma_energy``;
+        - "per_structure": noise of the total energy, independent of n;
+        - "sqrt_n": the total energy has the noise ``sqrt(n) sigma_energy``, as if the errors of the
+          atoms were independent.
     atomic_energies : "fit" or dict of {str: float}, default="fit"
         Energies of the free atoms, eV. "fit" fits them together with the weights if there are
         labels of energies, and sets them to zero otherwise.
     charge_bias : dict of {str: float}, default=None
-        A charge for every element, e. Atoms of structures without labels of charges are pulled
-        toward it with the noise `sigma_charges`. Energies are the same for opposite charges; the
-        bias chooses the sign, as in [2]_.
+        A charge for every element, e. In structures without labels of charges, the predicted
+        charges are pulled toward these values: they act as labels with the noise `sigma_charges`.
+        Labels of energies alone do not determine the sign of the charges, because the energy is the
+        same for opposite charges. `charge_bias` selects the sign, as in [2]_.
     amplitude_chi : float, default=1.0
         Prior standard deviation of the learned part of the electronegativity, V.
     baseline : bool, default=True
-        Whether each element has a constant electronegativity: that of QEq plus a fitted shift
-        ``b``. False sets both to zero, as in [1]_.
+        Whether the electronegativity has a constant for each element: the QEq value ``chi_0`` plus
+        a fitted constant ``b``. False sets both to zero, as in [1]_.
     amplitude_baseline : float, default=10.0
-        Prior standard deviation of the shifts ``b``, V.
+        Prior standard deviation of the element constants ``b``, V.
     algorithm : {"gauss_newton", "fixed_point"}, default="gauss_newton"
-        Iteration for targets that are not linear. "fixed_point" is that of [2]_: it solves for the
-        weights at fixed charges, takes the charges of the solution, and repeats until the weights
-        change by less than `tol`. For energies it equals Gauss-Newton without damping; with
-        forces it does not end at the least loss.
+        Iteration for targets that are not linear in the charges. "fixed_point" is the iteration of
+        [2]_: it solves for the weights at fixed charges, takes the charges of the solution, and
+        repeats until the weights change by less than `tol`. For energies it equals Gauss-Newton
+        without damping; with forces it does not converge to the minimum of the loss.
     init : array-like of shape (n_weights,), default=None
         Weights from which the iteration starts, in the form of `coef_`. None means the solution for
-        the linear targets. If there are none, labels of energies start from the electronegativities
-        of classical QEq, and norms of dipoles from the weights nearest to its dipoles. Energies and
-        norms of dipoles are the same for opposite charges: the fit finds the minimum on the side
-        of the start.
+        the linear targets. If there are no linear targets, a fit to energies starts from the
+        electronegativities of classical QEq, and a fit to norms of dipoles starts from the dipoles
+        of classical QEq. Energies and norms of dipoles are the same for opposite charges, so the
+        start decides the sign of the charges.
     max_iter : int, default=50
         Largest number of steps of the iteration.
     tol : float, default=1e-7
-        Gauss-Newton stops when the norm of the gradient is below `tol` times the norms of the terms
-        that cancel in it, and the expected decrease of the loss is below `tol` times the loss.
+        Gauss-Newton stops when two conditions hold. The norm of the gradient is below `tol` times
+        the sum of the norms of the contributions of all labels to it. The expected decrease of the
+        loss is below `tol` times the loss.
     response : Response, default=None
-        How charges follow from the electronegativities: `QEq` or `ChargeFlow`, with their widths,
-        hardness, accuracy and solver, see `skqeq.response`. None means ``QEq()``. Its parameters
-        can be searched as ``response__radius_scale``. With `ChargeFlow` the atoms also have
-        reference charges, which are learned from the same features, or from the block
-        ``"reference"`` of `StructureBlocks`.
+        Determines the charges from the electronegativities: `QEq` or `ChargeFlow`, with widths,
+        hardness, accuracy and solver, see `skqeq.response`. None means ``QEq()``. Parameters of the
+        response can be searched under names such as ``response__radius_scale``. With `ChargeFlow`
+        the atoms also have reference charges. They are learned from the same features, or from the
+        block ``"reference"`` of `StructureBlocks` if there is one.
     n_jobs : int, default=None
-        Number of processes that make and reduce the rows of labels. None means 1, or the number in
-        a context of `joblib.parallel_config`, which may belong to a cluster.
+        Number of processes that compute and reduce the rows of the labels. None means 1, or the
+        number that `joblib.parallel_config` sets, for example for the workers of a cluster.
     store_triangles : bool, default=False
         Whether to store the triangles of the labels, which `partial_fit`, `refit` and `predict_std`
-        need. Each has the size of the square of the number of weights.
+        need. The size of each triangle is the square of the number of weights.
     verbose : int, default=0
-        Above 0 progress bars are shown.
+        If above 0, progress bars are shown.
 
     Attributes
     ----------
     coef_ : ndarray of shape (n_weights,)
-        The weights w and the shifts b of `elements_`, V; then the same for reference charges, e, if
-        there are any.
+        The weights w and the element constants b of the electronegativity, V; then, with
+        `ChargeFlow`, the weights and constants of the reference charges, e.
     elements_ : ndarray of shape (n_elements,)
         Atomic numbers seen in `fit`.
     atomic_energies_ : ndarray of shape (n_elements,)
@@ -122,11 +128,12 @@ class KQEqRegressor(ChargeModel):
     response_ : Response
         The response, prepared for `elements_`.
     posterior_ : skqeq.models.Posterior
-        Distribution of the weights, with `store_triangles`.
+        Distribution of the weights; only with `store_triangles`.
     triangles_ : dict of {str: ndarray of shape (n_weights + 1, n_weights + 1)}
-        By target, an upper triangle that represents all its labels: an orthogonal transformation of
-        their rows, over the weights before scaling, with the labels in the last column. Only with
-        `store_triangles`, for labels that are linear in the charges.
+        For every target, an upper triangle that represents all of its labels: an orthogonal
+        transformation of their rows, with the labels in the last column. The weights are not in
+        units of their prior. Only with `store_triangles`, for labels that are linear in the
+        charges.
 
     References
     ----------

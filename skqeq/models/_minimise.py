@@ -1,4 +1,4 @@
-"""The weights of least penalised loss."""
+"""Minimisation of the penalised loss."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ from ._workers import Workers, merge_charge_rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from numpy.typing import ArrayLike
-
     from .._typing import Array, History
     from ._problem import Problem
 
@@ -29,7 +27,7 @@ ALGORITHMS = {"gauss_newton": gauss_newton, "fixed_point": fixed_point}
 
 @contextmanager
 def assembled(problem: Problem) -> Iterator[tuple[Triangle, list[LossTerm]]]:
-    """Reduce all rows that are linear in the weights, and set up those of the other labels.
+    """Reduce all rows that are linear in the weights, and set up the rows of all other labels.
 
     Parameters
     ----------
@@ -41,13 +39,14 @@ def assembled(problem: Problem) -> Iterator[tuple[Triangle, list[LossTerm]]]:
     triangle : Triangle
         Linear rows and the prior, in units of the prior.
     nonlinear : list
-        Rows for `skqeq.solvers.gauss_newton`. With several jobs they belong to workers, which end
-        with the context.
+        Rows for `skqeq.solvers.gauss_newton`. With several jobs, workers compute these rows until
+        the context ends.
     """
     if effective_n_jobs(problem.n_jobs) == 1:
         yield _assemble(problem, None)
         return
-    # Each centre has three rows of forces.
+    # Estimate the number of rows, from which the number of parts follows: three forces per atom,
+    # or three dipole components per structure.
     structures = problem.features.structures
     with_gradients = set(problem.labels.names) & set(GRADIENTS)
     n_centers = structures.offsets[-1] if with_gradients else len(structures)
@@ -67,7 +66,8 @@ def _assemble(problem, workers):
     if set(names) & set(ENERGIES):
         rows = derivative_rows(ENERGIES)
         if problem.fits_offsets:
-            # Before workers are told of them; they must not depend on the start.
+            # Prior means from a linear fit, before workers get the layout. They must not depend on
+            # the initial weights.
             counts, energies = rows.compositions()
             layout.means[-1] = np.linalg.lstsq(counts, energies, rcond=1e-10)[0]
         if rows.is_linear:
@@ -75,7 +75,7 @@ def _assemble(problem, workers):
         else:
             nonlinear.append(rows)
     if "born_effective_charges" in names:
-        # Linear in the weights, though made like rows of forces.
+        # These rows are linear in the weights, although the same code makes them as rows of forces.
         derivative_rows(["born_effective_charges"]).add_to(triangle, np.zeros(layout.n_columns))
     if problem.charge_targets:
         if workers is None:
@@ -103,18 +103,18 @@ def minimise(
     triangle : Triangle
         Linear rows and the prior.
     nonlinear : list
-        The other rows.
+        Rows that are not linear in the weights.
     start : ndarray of shape (n_weights,)
-        Weights to start from, in units of their prior.
+        Initial weights, in units of their prior.
     algorithm : {"gauss_newton", "fixed_point"}
-        As of `KQEqRegressor`.
+        As in `KQEqRegressor`.
     max_iter : int
         Largest number of steps.
     tol : float
         Relative size of the gradient at which the iteration stops.
     callback : callable
-        Called as ``callback(v, history)`` after every step. An interrupt therefore loses at most
-        one step.
+        Called as ``callback(v, history)`` after every step, so that an interrupt loses at most one
+        step.
     verbose : bool, default=False
         Whether to show a progress bar.
 
@@ -143,77 +143,3 @@ def minimise(
             stacklevel=4,
         )
     return v
-
-
-def start_weights(
-    problem: Problem, triangle: Triangle, nonlinear: Sequence[LossTerm], init: ArrayLike | None
-) -> Array:
-    """Weights from which the iteration starts.
-
-    They decide the sign of the charges: energies and norms of dipoles are the same for the
-    opposite charges.
-
-    Parameters
-    ----------
-    problem : Problem
-        Labels, fields and response.
-    triangle : Triangle
-        Linear rows and the prior.
-    nonlinear : list
-        The other rows.
-    init : array-like of shape (n_weights - n_elements,) or None
-        Weights that the user gave.
-
-    Returns
-    -------
-    v : ndarray of shape (n_weights,)
-        In units of the prior.
-    """
-    if init is not None:
-        return _given(problem.layout, init)
-    layout = problem.layout
-    energies = [rows for rows in nonlinear if isinstance(rows, DerivativeRows)]
-    fields = problem.forward.response.fields
-    free_constants = all(
-        layout.n_constants[f] and layout.baselines[f] > 0
-        for place in fields
-        for f in layout.entering(place)[:1]
-    )
-    if triangle.n_rows:
-        v = triangle.solve()
-    elif energies and free_constants:
-        v = _at_constants(layout, energies[0].start())
-    else:
-        guess = triangle.copy()
-        for rows in nonlinear:
-            for J, residual in rows.toward_start():
-                guess.update(J, residual)
-        v = guess.solve()
-    # Local energies that are learned absorb the second-order change of the energy with the charges.
-    learns_energies = any(layout.sizes[f] for f in layout.entering("energy"))
-    if energies and not learns_energies:
-        others = [rows for rows in nonlinear if rows is not energies[0]]
-        for rows in energies[0].with_more_energy_noise():
-            v, _, _ = gauss_newton(triangle, [*others, rows], v, max_iter=3, tol=1e-2)
-    return v
-
-
-def _at_constants(layout, values):
-    """Weights whose constants give the fields these values, by place; the others are zero."""
-    weights = np.zeros(layout.n_columns)
-    for place, of_elements in values.items():
-        f = layout.entering(place)[0]
-        weights[layout.columns[f][1]] = of_elements - layout.means[f]
-    return layout.in_prior_units(weights)
-
-
-def _given(layout, init):
-    """Weights of the user, checked; energies of the free atoms start at their prior mean."""
-    n_offsets = layout.n_constants[-1]
-    shape = (layout.n_columns - n_offsets,)
-    init = np.asarray(init, dtype=np.float64)
-    if init.shape != shape or not np.isfinite(init).all():
-        raise ValueError(
-            f"init must be {shape[0]} finite weights in the form of coef_, got shape {init.shape}"
-        )
-    return layout.in_prior_units(np.append(init, np.zeros(n_offsets)))

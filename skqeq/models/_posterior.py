@@ -1,4 +1,7 @@
-"""The distribution of the weights after a fit, and the uncertainty of predictions."""
+"""The distribution of the weights after a fit, and the uncertainty of predictions.
+
+`KQEqRegressorCV` also multiplies standard deviations by a calibration from held-out errors.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,15 @@ if TYPE_CHECKING:
     from ..fields import FieldLayout
     from ..structures import Structure, StructureFeatures
     from ._forward import ForwardModel
-    from ._solution import Solution
+    from ._structure_solution import Solution
 
 
 class Posterior:
-    """The normal distribution of the weights that the labels of a fit leave.
+    """The posterior distribution of the weights, given the labels of a fit.
 
-    In units of the prior, the weights have the covariance ``(R^T R)^-1`` around those of the fit.
-    It is stored by `fit` together with the noise and the amplitudes of that fit, so that parameters
-    that are set later change nothing.
+    The distribution is normal. Its mean is the weights of the fit, and in units of the prior its
+    covariance is ``(R^T R)^-1``. The method `fit` stores it together with the noise and the
+    amplitudes, so that it does not change if parameters are set after the fit.
 
     Parameters
     ----------
@@ -38,9 +41,9 @@ class Posterior:
     factor : ndarray of shape (n_weights, n_weights), default=None
         Upper triangle R.
     triangles : dict of {str: ndarray of shape (n_weights + 1, n_weights + 1)}, default=None
-        In place of `factor`: triangles by target, see `KQEqRegressor`.
+        The triangle of each target, see `KQEqRegressor`; an alternative to `factor`.
     sigmas : dict of {str: float}, default=None
-        With `triangles`: noise of the targets.
+        The noise of each target; needed with `triangles`.
 
     Examples
     --------
@@ -67,7 +70,7 @@ class Posterior:
         """Upper triangle R, shape (n_weights, n_weights)."""
         if self._factor is not None:
             return self._factor
-        # Not stored, as it is as large as the triangle of a target.
+        # Computed on demand, because it needs as much memory as the triangle of a target.
         return combined(self.layout, self._triangles, self._sigmas).R
 
     def variances(
@@ -79,9 +82,10 @@ class Posterior:
     ) -> Iterator[tuple[int, str, Structure, Array]]:
         """Variances of predictions.
 
-        The first part is that of the weights. The second is that of the remainder of every field,
-        ``amplitude^2 (1 - |phi_i|^2)`` for the features of one kernel, which no weights describe
-        and which is independent for every atom. Both pass through the response of the charges.
+        A variance has two parts. The first is due to the uncertainty of the weights. The second is
+        due to the remainder of every field, which the features do not describe. Its variance is
+        ``amplitude^2 (1 - |phi_i|^2)`` for the features of one kernel, and it is independent for
+        every atom. Both parts are propagated through the response of the charges.
 
         Parameters
         ----------
@@ -97,8 +101,8 @@ class Posterior:
         Returns
         -------
         variances : iterator of (int, str, Structure, ndarray of shape (k,))
-            Index of a structure, target, the structure, and the variances in squares of the unit
-            of the target.
+            Index of a structure, name of a target, the structure, and the variances in the squared
+            unit of the target.
         """
         R = self.factor
         gradients = [name for name in names if name in GRADIENTS]
@@ -111,7 +115,7 @@ class Posterior:
         return chain(*walks)
 
     def _of_values(self, forward, features, weights, names, R):
-        """Variances of targets that need no derivatives by the geometry."""
+        """Variances of targets that need no derivatives with respect to the geometry."""
         layout = self.layout
         n_rows = np.array([1 + 3 * len(names)] * len(features))
         for begin, block, solutions in forward.solutions(features, weights, n_rows=n_rows):
@@ -138,7 +142,7 @@ class Posterior:
                     yield begin + s, name, solutions[s].structure, variance + more
 
     def _remainders(self, features, block):
-        """By the place where fields enter, variances of what the features leave of the fields."""
+        """Variances of the remainders of the fields, summed over the fields of each quantity."""
         remainders = dict.fromkeys(self.layout.enters, 0.0)
         for place, amplitude, source, part in zip(
             self.layout.enters,
@@ -147,6 +151,7 @@ class Posterior:
             block.split(self.layout.sizes),
             strict=True,
         ):
+            # Rounding can make the difference negative for environments in the sparse set.
             left = np.maximum(source.prior_variance - part.squared_norms(), 0.0)
             remainders[place] = remainders[place] + amplitude**2 * left
         return remainders
@@ -178,7 +183,7 @@ class Posterior:
 
 
 def _target_rows(target: Any, solution: Solution) -> dict[str, Array]:
-    """Derivatives of a target by the values of the fields on the atoms."""
+    """Derivatives of a target with respect to the values of the fields on the atoms."""
     if not isinstance(target, ChargeTarget):
         return {place: d[None] for place, d in solution.energy_derivatives.items()}
     operator, constant = solution.equilibrium.observable(target)
@@ -188,5 +193,5 @@ def _target_rows(target: Any, solution: Solution) -> dict[str, Array]:
 
 
 def _variances_of(R: Array, J: Array) -> Array:
-    """Variances of the rows of J if the weights have the covariance ``(R^T R)^-1``."""
+    """Variances of ``J v`` for weights v with the covariance ``(R^T R)^-1``."""
     return np.square(solve_triangular(R, J.T, trans="T", check_finite=False)).sum(axis=0)

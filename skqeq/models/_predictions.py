@@ -1,4 +1,4 @@
-"""Everything that a fitted charge model predicts."""
+"""The predictions of a fitted charge model."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from ..structures import StructureFeatures
     from ._forward import ForwardModel
     from ._posterior import Posterior
-    from ._solution import Solution
+    from ._structure_solution import Solution
 
 
 class Predictions:
-    """The methods of a charge model that predict, all of them by its `solutions`."""
+    """The predict methods of a charge model; all of them use its method `solutions`."""
 
     targets_: list[str]
     y_form_: str
@@ -72,38 +72,40 @@ class Predictions:
     def predict_std(self, X: StructuresLike, names: Sequence[str]) -> Array:
         """Posterior standard deviations of predictions.
 
-        The variance has two parts. The first is that of the weights, whose covariance the labels
-        leave. The second is that of the remainder of every field, ``amplitude^2 (1 - |phi_i|^2)``
-        for the features of one kernel: it is not described by the sparse set and is independent for
-        every atom [1]_. Both pass through the response of the charges. The noise of the labels is
-        not included: labels scatter around predictions with the variance ``std^2 + sigma^2``.
+        The variance has two parts. The first is due to the posterior covariance of the weights. The
+        second is due to the remainder of every field, which the sparse set does not describe. Its
+        variance is ``amplitude^2 (1 - |phi_i|^2)`` for the features of one kernel, and it is
+        independent for every atom [1]_. Both parts are propagated through the response of the
+        charges. The noise of the labels is not included: labels scatter around predictions with the
+        variance ``std^2 + sigma^2``.
 
-        Noise and amplitudes are those of the fit; parameters that are set later change nothing.
+        The noise and the amplitudes are those of the fit. Parameters that are set after the fit do
+        not change the result.
 
         Parameters
         ----------
         X : StructureFeatures or sequence of ase.Atoms
             As in `fit`.
         names : sequence of str
-            Targets, whether they were trained on or not.
+            Targets; the model need not have been trained on them.
 
         Returns
         -------
         std : ndarray of shape (n,)
-            Structured array in the form and units of `skqeq.make_targets`; NaN or None where a
-            periodic structure does not have the target.
+            Structured array in the form and units of `skqeq.make_targets`; NaN or None if the
+            target is undefined for a periodic structure.
 
         Raises
         ------
         ValueError
-            If the model was fitted without `store_triangles`, or for unknown targets.
+            If the model was fitted without `store_triangles`, or if a target is unknown.
 
         Notes
         -----
         Targets that are not linear in the weights are linearised at the weights of the fit. For
-        forces, stress and Born charges the second part includes the derivatives of the remainder
-        with respect to the geometry. It needs the derivatives of all features of every atom, and
-        takes ten to twenty times as long as the prediction.
+        forces, stress and Born charges, the second part includes the derivatives of the remainder
+        with respect to the geometry. These require the derivatives of all features of every atom,
+        and take ten to twenty times as long as the prediction.
 
         References
         ----------
@@ -122,7 +124,7 @@ class Predictions:
         if not hasattr(self, "posterior_"):
             raise ValueError(
                 f"the uncertainty of {type(self).__name__} needs the triangles of its fit: fit it "
-                "with store_triangles=True, or by skqeq fit --std"
+                "with store_triangles=True, or with skqeq fit --std"
             )
         check_names(names)
         check_targets(names, self.response_, type(self).__name__)
@@ -135,7 +137,7 @@ class Predictions:
         return make_targets(**columns)
 
     def predict_targets(self, X: StructuresLike, names: Sequence[str]) -> Array:
-        """Predict several targets together, whether they were trained on or not.
+        """Predict several targets together; the model need not have been trained on them.
 
         Parameters
         ----------
@@ -147,13 +149,13 @@ class Predictions:
         Returns
         -------
         y : ndarray of shape (n,)
-            Structured array as from `skqeq.make_targets`; NaN or None where a periodic structure
-            does not have the target.
+            Structured array in the form of `skqeq.make_targets`; NaN or None if the target is
+            undefined for a periodic structure.
 
         Raises
         ------
         ValueError
-            If a periodic structure has none of the targets.
+            If all targets are undefined for a periodic structure.
 
         Examples
         --------
@@ -189,7 +191,7 @@ class Predictions:
         Returns
         -------
         values : ndarray of shape (n,) or (n, k), or list of ndarray
-            A list where the size depends on the structure.
+            A list if the size of the label depends on the structure.
 
         Examples
         --------
@@ -211,8 +213,8 @@ class Predictions:
         X : StructureFeatures or sequence of ase.Atoms
             As in `fit`.
         start : sequence of array-like of shape (n_atoms,), default=None
-            Charges from which the iterative solver starts, e. Those of the previous step of a
-            trajectory save iterations.
+            Charges from which the iterative solver starts, e. In a trajectory, the charges of the
+            previous step save iterations.
 
         Returns
         -------
@@ -256,12 +258,12 @@ class Predictions:
         return [solution.chi for solution in self.solutions(X, ["charges"])]
 
     def predict_energy(self, X: StructuresLike) -> Array:
-        """Total energies: those of the charges plus the local energies of the atoms.
+        """Total energies: the energies of the charges plus the local energies of the atoms.
 
-        ``chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_i e_i``, and with
-        `skqeq.ChargeFlow` the cost of the flows. If the model was not trained on energies, only
-        differences between structures of the same composition have a meaning. In a field the
-        energy of a charged structure depends on the coordinate origin.
+        The energy is ``chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_i e_i``;
+        `skqeq.ChargeFlow` adds the energy of the flows. If the model was not trained on energies,
+        only energy differences between structures of the same composition are meaningful. In an
+        electric field, the energy of a charged structure depends on the coordinate origin.
 
         Parameters
         ----------
@@ -295,7 +297,8 @@ class Predictions:
         Returns
         -------
         forces : list of ndarray of shape (n_atoms, 3)
-            In eV/Angstrom. They sum to the total charge times the field.
+            In eV/Angstrom. The forces of a structure sum to its total charge times the electric
+            field.
 
         Examples
         --------
@@ -315,13 +318,13 @@ class Predictions:
         Parameters
         ----------
         X : StructureFeatures or sequence of ase.Atoms
-            Crystals, or slabs, which have a stress in their plane.
+            Crystals or slabs. The stress of a slab is defined in its plane only.
 
         Returns
         -------
         stress : ndarray of shape (n, 6)
-            In the sign and the order of ASE, xx, yy, zz, yz, xz, xy; eV/Angstrom^3. NaN for
-            components that a slab does not have.
+            In the sign convention and the order of ASE: xx, yy, zz, yz, xz, xy; eV/Angstrom^3. NaN
+            for components that are undefined for a slab.
 
         Examples
         --------
@@ -335,21 +338,21 @@ class Predictions:
         return self.predict_target(X, "stress")
 
     def predict_polarizability(self, X: StructuresLike) -> Array:
-        """Derivatives of the dipole by a uniform field.
+        """Derivatives of the dipole with respect to a uniform electric field.
 
-        For charge equilibration this is ``R^T P R``. It depends on the geometry and on the
-        parameters of the response only: no label changes it.
+        For charge equilibration this is ``R^T P R``. The polarisability depends only on the
+        geometry and on the parameters of the response, and not on the labels of the fit.
 
         Parameters
         ----------
         X : StructureFeatures or sequence of ase.Atoms
-            Molecules, or slabs, which have a polarisability along their open axis.
+            Molecules or slabs. A slab has a polarisability along its normal only.
 
         Returns
         -------
         polarizability : ndarray of shape (n, 3, 3)
-            ``d mu_a / d field_b``, e*Angstrom per V/Angstrom (times `skqeq.parameters.COULOMB` it
-            is a volume in Angstrom^3); NaN for components along periodic axes.
+            ``d mu_a / d field_b``, e*Angstrom per V/Angstrom; NaN for components along periodic
+            axes. Multiply by `skqeq.parameters.COULOMB` to get the volume in Angstrom^3.
 
         Examples
         --------
@@ -371,19 +374,19 @@ class Predictions:
         """Derivatives of the dipole with respect to the positions.
 
         The dipole is ``sum_i q_i r_i`` about the coordinate origin. Therefore the Born charges of a
-        structure sum to its total charge times the unit matrix, and ``d F_jb / d field_a`` is the
-        same number. For the dipole about the centre of mass, subtract ``Q m_j / M`` from the
-        diagonal.
+        structure sum to its total charge times the unit matrix. They are also the derivatives
+        ``d F_jb / d field_a`` of the forces with respect to an electric field. For the dipole about
+        the centre of mass, subtract ``Q m_j / M`` from the diagonal.
 
         Parameters
         ----------
         X : StructureFeatures or sequence of ase.Atoms
-            Molecules, or slabs, whose dipole has a component along their open axis.
+            Molecules or slabs. The dipole of a slab is defined along its normal only.
 
         Returns
         -------
         born_effective_charges : list of ndarray of shape (n_atoms, 3, 3)
-            ``d mu_a / d r_jb`` at ``[j, a, b]``, e; NaN for a along periodic axes.
+            ``d mu_a / d r_jb`` at ``[j, a, b]``, e; NaN if a is along a periodic axis.
 
         Examples
         --------
@@ -400,12 +403,12 @@ class Predictions:
     def score(
         self, X: StructuresLike, y: LabelsLike, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Mean over the labelled targets of the coefficient of determination R2.
+        """Coefficient of determination R2, averaged over the targets that have labels.
 
-        The R2 of a target is ``1 - sum |error|^2 / sum |y - mean|^2`` over all its components and
-        structures; it does not depend on any sigma. Energies are compared per atom. A target with
-        fewer than two labelled structures has no R2, which is warned of; if no target has one, the
-        score is NaN.
+        The R2 of a target is ``1 - sum |error|^2 / sum |y - mean|^2``, summed over its components
+        and structures; it does not depend on any sigma. Energies are compared per atom. If fewer
+        than two structures have a label of a target, its R2 is undefined and a warning is given. If
+        all R2 are undefined, the score is NaN.
 
         Parameters
         ----------

@@ -1,7 +1,7 @@
 """The labels of a fit as rows of a least-squares problem.
 
-Labels that are linear in the charges become rows here; energies, forces, stress and Born charges in
-`_derivative_rows`.
+This module makes the rows of observables of the charges, such as dipoles. `_derivative_rows` makes
+the rows of energies, forces, stress and Born charges.
 """
 
 from __future__ import annotations
@@ -37,22 +37,23 @@ ENERGY_NOISE: dict[str, Any] = {
 class LabelRows(NamedTuple):
     """Rows of the labels of one target in one block of structures.
 
-    Their noise is relative to that of the model, so that they do not depend on any ``sigma``.
+    The noise of the labels is relative to the noise of the model, so that the rows do not depend on
+    any ``sigma``.
 
     Attributes
     ----------
     name : str
         The target.
     J : ndarray of shape (n, n_weights)
-        Derivatives with respect to the weights, which are not in units of their prior.
+        Derivatives with respect to the weights; the weights are not in units of their prior.
     residual : ndarray of shape (n,)
         Labels minus the predictions of the prior mean.
     inverse_noise : ndarray of shape (n,)
-        One over the relative noise; `J` and `residual` are multiplied by it already.
+        One over the relative noise; `J` and `residual` are already multiplied by it.
     structures : ndarray of shape (n,)
-        Number of the structure of each row, ascending.
+        Number of the structure of each row, in ascending order.
     block : int
-        Number of the first structure of the block, which holds all rows of its structures.
+        Number of the first structure of the block. All rows of a structure are in one block.
     """
 
     name: str
@@ -71,15 +72,15 @@ class ChargeLabel(NamedTuple):
     number : int
         Number of the structure.
     first_atom : int
-        Place of the first atom of the structure in its block.
+        Index of the first atom of the structure in its block.
     name : str
         The target.
     value : ndarray of shape (k,)
-        The label; NaN where it is not known.
+        The label; NaN for missing components.
     equilibrium : Equilibrium
         Response of the structure.
     prior_charges : ndarray of shape (n_atoms,)
-        Charges of the prior mean, e.
+        Charges if all weights are zero, e.
     """
 
     number: int
@@ -92,30 +93,31 @@ class ChargeLabel(NamedTuple):
 
 @dataclass
 class Problem:
-    """The labels of consecutive structures, and the model that they are to determine.
+    """The labels of consecutive structures, and the model that is fitted to them.
 
     Parameters
     ----------
     forward : ForwardModel
         Fields and response.
     features : StructureFeatures
-        Features of these structures.
+        Features of the structures of this problem, which may be a part of all structures.
     labels : Labels
-        Labels of all structures of the fit, of which these are a part.
+        Labels of all structures of the fit.
     weights : ndarray of shape (n_all,)
         Weights of all structures of the fit.
     sigmas : dict of {str: float}
-        Noise of the model, by target.
+        The noise of each target.
     energy_noise : {"per_atom", "per_structure", "sqrt_n"}
         How the noise of an energy grows with the number of atoms.
     bias : ndarray of shape (n_elements,), default=None
-        Charges toward which structures without labels of charges are pulled, e.
+        The `charge_bias` of the model: charges toward which the predicted charges are pulled in
+        structures without labels of charges, e.
     fits_offsets : bool, default=False
         Whether the energies of the free atoms are fitted.
     n_jobs : int, default=None
         Number of worker processes.
     first : int, default=0
-        Number of the first of these structures among all.
+        Number of the first structure of this problem among all structures of the fit.
     """
 
     forward: ForwardModel
@@ -136,7 +138,7 @@ class Problem:
 
     @property
     def is_linear(self) -> bool:
-        """Whether all labels are linear in the charges, and none is a bias."""
+        """Whether all labels are linear in the charges, and the model has no `charge_bias`."""
         targets = [TARGETS[name] for name in self.labels.names]
         return self.bias is None and all(isinstance(t, ChargeTarget) and t.linear for t in targets)
 
@@ -146,12 +148,12 @@ class Problem:
         Parameters
         ----------
         purpose : str
-            What needs linear labels, for the message.
+            Name of the method that needs linear labels, for the message.
 
         Raises
         ------
         ValueError
-            For other labels, or a bias of the charges.
+            If a label is not linear in the charges, or if the model has a `charge_bias`.
         """
         if not self.is_linear:
             raise ValueError(
@@ -161,24 +163,24 @@ class Problem:
 
     @property
     def charge_targets(self) -> list[str]:
-        """Targets of the charges: those with labels, and the charges if they are biased."""
+        """Observables of the charges that have labels; charges also if there is a `charge_bias`."""
         names = [name for name in self.labels.names if isinstance(TARGETS[name], ChargeTarget)]
         return names + ["charges"] * (self.bias is not None and "charges" not in names)
 
     def without_structures(self) -> Problem:
-        """The same problem without structures and progress bars, to be sent to workers once."""
+        """The same problem without structures and progress bars; it is sent to each worker once."""
         forward = ForwardModel(self.forward.layout, self.forward.response)
         return replace(self, forward=forward, features=self.features[:0])
 
     def part(self, features: StructureFeatures, first: int) -> Problem:
-        """The problem of some of the structures.
+        """The same problem for some consecutive structures.
 
         Parameters
         ----------
         features : StructureFeatures
-            Their features.
+            Features of these structures.
         first : int
-            Number of the first of them.
+            Number of the first of these structures among all structures of the fit.
 
         Returns
         -------
@@ -187,12 +189,12 @@ class Problem:
         return replace(self, features=features, first=first)
 
     def noise(self) -> dict[str, Array]:
-        """Standard deviation of the labels of these structures.
+        """Standard deviation of the noise of every label.
 
         Returns
         -------
         noise : dict of {str: ndarray of shape (n_structures,)}
-            By target; infinite for structures of weight zero.
+            The keys are the targets. The noise is infinite for structures of weight zero.
         """
         sizes = self.features.structures.sizes
         part = slice(self.first, self.first + len(sizes))
@@ -207,7 +209,9 @@ class Problem:
         return noise
 
     def charge_values(self, number: int, structure: Structure) -> dict[str, Array]:
-        """Labels of the charges of one structure, or the charges to which it is biased.
+        """Labels of the observables of the charges of one structure.
+
+        A structure without labels of charges gets the charges of `charge_bias` as labels.
 
         Parameters
         ----------
@@ -219,7 +223,7 @@ class Problem:
         Returns
         -------
         values : dict of {str: ndarray of shape (k,)}
-            By target; NaN where a value is not known.
+            The keys are the targets; missing components are NaN.
         """
         if self.weights[number] == 0.0:
             return {}
@@ -234,14 +238,14 @@ class Problem:
         return values
 
     def charge_labels(self, block: Block, begin: int) -> Iterator[ChargeLabel]:
-        """Yield the labels of the charges of the structures of a block.
+        """Yield the labels of observables of the charges for the structures of a block.
 
         Parameters
         ----------
         block : Block
-            Some of these structures.
+            Some structures of this problem.
         begin : int
-            Index of the first of them among these structures.
+            Index of the first structure of the block in this problem.
 
         Yields
         ------
@@ -261,17 +265,17 @@ class Problem:
                 yield ChargeLabel(number, block.offsets[s], name, value, equilibrium, charges)
 
     def reduce_charge_rows(self, triangle: Triangle) -> dict[str, NonlinearRows]:
-        """Add the rows of linear targets of the charges to a triangle.
+        """Add the rows of all targets that are linear in the charges to a triangle.
 
         Parameters
         ----------
         triangle : Triangle
-            Over the weights in units of their prior.
+            For the weights in units of their prior; modified in place.
 
         Returns
         -------
         nonlinear : dict of {str: NonlinearRows}
-            Rows of the other targets of the charges.
+            Rows of observables that are not linear in the charges, such as norms of dipoles.
         """
         noise, names = self.noise(), self.charge_targets
         nonlinear = {n: NonlinearRows(TARGETS[n]) for n in names if not TARGETS[n].linear}
@@ -302,7 +306,7 @@ class Problem:
         Yields
         ------
         rows : LabelRows
-            Of one target in one block of structures.
+            Rows of one target in one block of structures.
         """
         with np.errstate(divide="ignore"):
             of_weights = 1.0 / np.sqrt(self.weights)
@@ -332,21 +336,21 @@ class Problem:
 
 
 def weighted_label(label: ChargeLabel, sigma: float) -> tuple[Array, Array, Array]:
-    """A label that is linear in the charges, in units of its noise.
+    """Divide a label that is linear in the charges by its noise.
 
     Parameters
     ----------
     label : ChargeLabel
         The label.
     sigma : float
-        Its noise, in the unit of the target.
+        Noise of the label, in the unit of the target.
 
     Returns
     -------
     operator : ndarray of shape (n_known, n_atoms)
-        Derivatives with respect to the charges.
+        Derivatives with respect to the charges, divided by the noise.
     residual : ndarray of shape (n_known,)
-        Label minus the prediction of the prior mean.
+        Label minus the prediction of the prior mean, divided by the noise.
     inverse_noise : ndarray of shape (n_known,)
         One over the noise of each component.
     """

@@ -1,4 +1,4 @@
-"""Classical charge equilibration, fitted."""
+"""Classical charge equilibration with fitted electronegativities."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..structures import collect
 from ._base import ChargeModel
-from ._fields import charge_fields
+from ._field_features import charge_fields
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -19,7 +19,8 @@ class QEqRegressor(ChargeModel):
     """Charge equilibration with one electronegativity per element: the classical baseline.
 
     The electronegativity of an atom is ``chi_i = chi_0(Z_i) + b(Z_i)`` and does not depend on its
-    neighbourhood [1]_. Everything else is as in `KQEqRegressor`. It takes structures directly.
+    neighbourhood [1]_. The model therefore needs no features: X is a sequence of structures.
+    Everything else is as in `KQEqRegressor`.
 
     Parameters
     ----------
@@ -32,11 +33,12 @@ class QEqRegressor(ChargeModel):
     atomic_energies : "fit" or dict of {str: float}, default="fit"
         Energies of the free atoms, eV, as in `KQEqRegressor`.
     charge_bias : dict of {str: float}, default=None
-        Charges toward which atoms without labels of charges are pulled, e, as in `KQEqRegressor`.
+        Charges toward which the predicted charges are pulled in structures without labels of
+        charges, e, as in `KQEqRegressor`.
     amplitude_baseline : float, default=10.0
-        Prior standard deviation of ``b``, V.
+        Prior standard deviation of the element constants ``b``, V.
     algorithm : {"gauss_newton", "fixed_point"}, default="gauss_newton"
-        Iteration for targets that are not linear, as in `KQEqRegressor`.
+        Iteration for targets that are not linear in the charges, as in `KQEqRegressor`.
     init : array-like of shape (n_weights,), default=None
         Weights from which the iteration starts, in the form of `coef_`.
     max_iter : int, default=50
@@ -44,19 +46,19 @@ class QEqRegressor(ChargeModel):
     tol : float, default=1e-7
         Relative gradient at which the iteration stops, as in `KQEqRegressor`.
     response : Response, default=None
-        How charges follow from the electronegativities, as in `KQEqRegressor`. None means
+        Determines the charges from the electronegativities, as in `KQEqRegressor`. None means
         ``QEq()``.
     n_jobs : int, default=None
         Number of processes, as in `KQEqRegressor`.
     store_triangles : bool, default=False
         Whether to store the triangles that `partial_fit`, `refit` and `predict_std` need.
     verbose : int, default=0
-        Above 0 progress bars are shown.
+        If above 0, progress bars are shown.
 
     Attributes
     ----------
     coef_ : ndarray of shape (n_elements,)
-        The shifts b of `elements_`; V.
+        The constants b of `elements_`, V.
     elements_ : ndarray of shape (n_elements,)
         Atomic numbers seen in `fit`.
     atomic_energies_ : ndarray of shape (n_elements,)

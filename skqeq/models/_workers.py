@@ -1,9 +1,10 @@
 """Rows of labels reduced to triangles, by one process or many.
 
-A triangle represents the rows of one target. Its rows are over the weights before scaling, and the
-noise of each label is relative to that of the model, so that no noise and no amplitude changes it.
-With the triangles of all targets, noise and amplitudes can be changed without the data, more data
-can be added at any time, and parts of the data can be reduced anywhere and in any order.
+A triangle represents the rows of one target. It depends neither on the noise nor on the amplitudes
+of the model, because its weights are not in units of their prior, and the noise of each label is
+relative to the noise of the model. With the triangles of all targets, a fit with other noise or
+amplitudes does not need the data, and more data can be added at any time. Parts of the data can be
+reduced by any process and in any order.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ if TYPE_CHECKING:
     from ..fields import FieldLayout
     from ._problem import Problem
 
-# A triangle must not start from zero, see `Triangle`. This penalty is far below rounding: with
-# noise s and amplitude a it is that of a prior 1 / (TINY a / s) times wider.
+# A triangle must not start from zero, see `Triangle`. This penalty has no effect on results: with
+# noise s and amplitude a, it acts like a prior that is 1 / (TINY a / s) times wider than the prior
+# of the model.
 TINY = 1e-12
-# Parts per worker: many enough that a late part costs little, few enough that merging does.
+# Parts per worker. With few parts, workers wait for the last one; with many, merging takes long.
 PARTS_PER_WORKER = 4
-# Longest time that a worker waits for the others to drop a fit, s.
+# Longest time that a worker waits for the others to release a fit, s.
 MAX_WAIT = 0.5
 LOCK = Lock()
 
@@ -65,9 +67,9 @@ class Part(NamedTuple):
     Attributes
     ----------
     problem : Problem
-        Of these structures.
+        The problem of these structures.
     store : dict
-        Objects that the worker stores between calls for the same part.
+        Objects that the worker stores for the next call with the same part.
     """
 
     problem: Problem
@@ -75,15 +77,16 @@ class Part(NamedTuple):
 
 
 class Workers(AbstractContextManager):
-    """Processes that divide the structures of a fit among them.
+    """Processes among which the structures of a fit are divided.
 
-    The first `map` writes what all of them need to a folder, once instead of in every task, as the
-    sparse set is large. The end of the context deletes it, and lets workers drop what they store.
+    The sparse set is large. The first call of `map` therefore writes the data that all workers need
+    to a folder, so that they are not sent with every task. When the context ends, the folder is
+    deleted and the workers release the data.
 
     Parameters
     ----------
     problem : Problem
-        Of all structures.
+        The problem of all structures.
     n_rows : int
         Approximate number of rows of all labels.
     """
@@ -91,7 +94,7 @@ class Workers(AbstractContextManager):
     def __init__(self, problem: Problem, n_rows: int) -> None:
         self.problem = problem
         self.n_jobs = effective_n_jobs(problem.n_jobs)
-        # A part with fewer rows than weights gains nothing from a reduction of its own.
+        # The triangle of a part with fewer rows than weights would be larger than its rows.
         n_parts = min(PARTS_PER_WORKER * self.n_jobs, ceil(n_rows / (2 * problem.layout.n_columns)))
         offsets, n = problem.features.structures.offsets, len(problem.features)
         edges = np.linspace(0, offsets[-1], max(self.n_jobs, n_parts) + 1)[1:-1]
@@ -102,7 +105,7 @@ class Workers(AbstractContextManager):
         return len(self.bounds) - 1
 
     def map(self, function: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
-        """Yield ``function(part, *arguments)`` of all parts in order.
+        """Yield ``function(part, *arguments)`` for all parts, in order.
 
         Parameters
         ----------
@@ -114,7 +117,7 @@ class Workers(AbstractContextManager):
         Yields
         ------
         result : object
-            What the function returns.
+            Return value of the function.
         """
         features = self.problem.features
         if self._folder is None:
@@ -137,8 +140,10 @@ class Workers(AbstractContextManager):
         if self._folder is not None:
             folder, n_jobs = self._folder.name, self.n_jobs
             tasks = (delayed(_forget)(folder, n_jobs, os.getpid()) for _ in range(n_jobs))
-            list(_parallel(n_jobs)(tasks))
-            self._folder.cleanup()
+            try:
+                list(_parallel(n_jobs)(tasks))
+            finally:
+                self._folder.cleanup()
 
 
 def _parallel(n_jobs):
@@ -149,10 +154,11 @@ def _parallel(n_jobs):
 
 
 def _forget(folder, n_jobs, parent):
-    """Drop the fit that this process loaded, and wait a little for the others to do the same.
+    """Release the fit that this process loaded, and wait until the other workers have done so.
 
-    No backend can address a worker. One that waits leaves the other tasks to the others. Workers
-    that are threads of the parent share what it loaded, and do not wait.
+    Joblib cannot send a task to a certain worker. While a worker waits here, the remaining tasks go
+    to the other workers, so that each worker gets one. Workers that are threads share the data of
+    the parent; they need not wait.
     """
     _load_cached.cache_clear()
     if os.getpid() == parent:
@@ -164,12 +170,12 @@ def _forget(folder, n_jobs, parent):
 
 
 def _on_part(function, path, structures, first, share, arguments):
-    """Run a task in a worker, which stores up to its share of the memory budget."""
+    """Run a task in a worker; what it stores is limited to its share of the memory budget."""
     share.apply()
     problem, stores = _load(path)
     part = problem.part(StructureFeatures(structures, problem.features.source), first)
     store = stores.setdefault(first, {})
-    with parallel_config("sequential"):  # a worker has no workers of its own
+    with parallel_config("sequential"):  # a worker must not start further workers
         return function(Part(part, store), *arguments)
 
 
@@ -192,12 +198,12 @@ def reduce_labels(problem: Problem) -> dict[str, Array]:
     Parameters
     ----------
     problem : Problem
-        With labels that are linear in the charges.
+        A problem whose labels are all linear in the charges.
 
     Returns
     -------
     triangles : dict of {str: ndarray of shape (n_weights + 1, n_weights + 1)}
-        By target.
+        One triangle per target.
     """
     if effective_n_jobs(problem.n_jobs) == 1:
         return _reduced(Part(problem, {}))
@@ -206,17 +212,20 @@ def reduce_labels(problem: Problem) -> dict[str, Array]:
 
 
 def merge_pairwise(parts: Iterable[dict[Any, Array]]) -> dict[Any, Array]:
-    """Merge triangles by key, pairs of equal size first, so that few are in memory at a time.
+    """Merge the triangles of all parts, separately for each key.
+
+    Triangles of the same number of parts are merged first, so that only a few are in memory at a
+    time.
 
     Parameters
     ----------
     parts : iterable of dict
-        Triangles of each part by key.
+        One dict of triangles per part.
 
     Returns
     -------
     triangles : dict
-        By key.
+        One triangle per key.
     """
     waiting: list[tuple[int, dict[Any, Array]]] = []  # (number of parts, triangles), decreasing
     for triangles in parts:
@@ -236,12 +245,12 @@ def merged(first: dict[Any, Array], second: dict[Any, Array]) -> dict[Any, Array
     Parameters
     ----------
     first, second : dict of {key: ndarray}
-        Triangles by key; they are not changed.
+        Triangles of each part; they are not changed.
 
     Returns
     -------
     triangles : dict of {key: ndarray}
-        Of both parts.
+        Triangles of both parts together.
     """
     both = dict(first)
     for name, R in second.items():
@@ -256,16 +265,16 @@ def merged(first: dict[Any, Array], second: dict[Any, Array]) -> dict[Any, Array
 def combined(
     layout: FieldLayout, triangles: dict[str, Array], sigmas: dict[str, float]
 ) -> Triangle:
-    """One triangle of the prior and of all targets, in units of noise and amplitudes.
+    """Merge the prior and the triangles of all targets, with their noise, into one triangle.
 
     Parameters
     ----------
     layout : FieldLayout
         The weights and their priors.
     triangles : dict of {str: ndarray of shape (n_weights + 1, n_weights + 1)}
-        By target.
+        The triangle of each target.
     sigmas : dict of {str: float}
-        Noise by target.
+        The noise of each target.
 
     Returns
     -------
@@ -288,14 +297,14 @@ def _reduced(part):
 
 
 def merge_charge_rows(triangle: Triangle, workers: Workers) -> dict[str, NonlinearRows]:
-    """Let workers do what `Problem.reduce_charge_rows` does.
+    """Parallel version of `Problem.reduce_charge_rows`.
 
     Parameters
     ----------
     triangle : Triangle
-        Over the weights in units of their prior.
+        For the weights in units of their prior; modified in place.
     workers : Workers
-        Processes that each have a part of the structures.
+        Processes, each of which has a part of the structures.
 
     Returns
     -------

@@ -1,6 +1,7 @@
-"""Figures: parity, learning curves, charges of molecules, spectra. Needs the extra ``plots``.
+"""Figures: parity plots, learning curves, charges of molecules, and spectra.
 
-Every function draws into `ax`, or into a new figure if `ax` is None, and returns the Axes.
+The functions need the extra ``plots``. Every function draws into `ax`, or into a new figure if
+`ax` is None, and returns the Axes.
 """
 
 from ._errors import plot_learning_curve, plot_parity

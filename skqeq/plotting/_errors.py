@@ -30,12 +30,12 @@ def plot_parity(
     Parameters
     ----------
     y_true : ndarray of shape (n, 3) or (n,), or sequence of n arrays
-        Reference values. An array of shape (n, 3) with `unit` None or "D" holds dipole vectors in
-        e*Angstrom, and their norms are plotted in Debye. For all other input, such as a list of the
-        charges or the forces of n structures, every number is plotted without conversion. NaN and
-        None are ignored.
+        Reference values. If `unit` is None or "D", an array of shape (n, 3) holds dipole vectors in
+        e*Angstrom, and their norms are plotted in Debye. In all other cases, such as a list with
+        the charges or the forces of n structures, every number is plotted without conversion. NaN
+        and None are ignored.
     y_pred : like y_true, or dict of {str: like y_true}
-        Predictions of one model, or of several models by name.
+        Predictions of one model, or a dict from names of models to predictions.
     unit : str, default=None
         Unit on the axes and in the legend; dipoles always have "D".
     label : str, default=None
@@ -75,7 +75,8 @@ def plot_parity(
             "label": _error_label(name, truth, predicted, unit),
             "rasterized": len(truth) > 5000,
         }
-        # The first model is on top: later ones are usually baselines with more scatter.
+        # The first model is drawn on top, because later ones are usually baselines with more
+        # scatter.
         ax.scatter(truth, predicted, zorder=3 - 0.01 * i, **style)
     _square(ax, limits)
     _error_legend(ax)
@@ -99,9 +100,10 @@ def plot_learning_curve(
     sizes : array-like of shape (n_sizes,)
         Numbers of training structures.
     errors : array-like of shape (n_sizes, n_folds), or dict of {str: array-like}
-        Error in every fold, of one model or of several models by name. A line shows the mean over
-        the folds, a band the range from the best to the worst fold. The scores of
-        `sklearn.model_selection.learning_curve` are negative errors: pass ``-test_scores``.
+        Error in every fold, for one model or as a dict from names of models to errors. A line shows
+        the mean over the folds, and a band shows the range from the best to the worst fold. The
+        scores of `sklearn.model_selection.learning_curve` are negative errors: pass
+        ``-test_scores``.
     unit : str, default=None
         Unit of the errors.
     label : str, default="MAE"
@@ -148,7 +150,7 @@ def _norm_in_debye(dipoles):
 
 
 def _labelled_numbers(y_true, y_pred):
-    """All reference numbers that are not NaN, and their predictions, each of shape (n,)."""
+    """All reference values that are not NaN, and the predictions for them, each of shape (n,)."""
     if len(y_true) != len(y_pred):
         raise ValueError(f"{len(y_true)} references for {len(y_pred)} predictions")
     rows = [(t, p) for t, p in zip(y_true, y_pred, strict=True) if t is not None]
@@ -165,7 +167,7 @@ def _error_label(name, truth, predicted, unit):
 
 
 def _square(ax, values):
-    """Draw the diagonal, with equal limits of both axes."""
+    """Draw the diagonal, and set equal limits for both axes."""
     low, high = values.min(), values.max()
     margin = 0.04 * (high - low) or 1.0
     limits = (low - margin, high + margin)

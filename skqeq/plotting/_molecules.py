@@ -1,4 +1,4 @@
-"""Charges of the atoms of a molecule, and of the elements of a data set."""
+"""Figures of the charges of a molecule, and of the charges of every element in a data set."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHARGE_COLORS = "RdBu"
 DIPOLE_COLOR = "#117733"
 # Length of the dipole arrow, Angstrom per Debye.
 DIPOLE_SCALE = 0.5
-# Radius of a drawn atom in units of its covalent radius; touching bonds stay visible.
+# Radius of a drawn atom in units of its covalent radius; small enough that bonds are visible.
 ATOM_SCALE = 0.6
 # Smallest width and height of the view, Angstrom.
 SMALLEST_FRAME = (3.0, 2.4)
@@ -40,7 +40,7 @@ def plot_molecule(
     dipole_scale: float = DIPOLE_SCALE,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw a molecule in its principal plane, its atoms coloured by charge.
+    """Draw a molecule in its principal plane, with its atoms coloured by charge.
 
     Parameters
     ----------
@@ -49,8 +49,8 @@ def plot_molecule(
     charges : array-like of shape (n_atoms,)
         Charges of the atoms, e: white for zero, red for negative, blue for positive.
     dipole : array-like of shape (3,), default=None
-        Dipole moment, e*Angstrom. An arrow from minus to plus shows its projection; it starts at
-        the centre of mass.
+        Dipole moment, e*Angstrom. An arrow from negative to positive charge shows its projection on
+        the plane. The arrow starts at the centre of mass.
     dipole_scale : float, default=0.5
         Length of the arrow, Angstrom per Debye.
     ax : matplotlib.axes.Axes, default=None
@@ -145,10 +145,10 @@ def plot_charges_by_element(X: Sequence[Atoms], charges: Column, *, ax: Axes | N
 
 
 def principal_axes(positions):
-    """Principal axes of positions (n, 3), the longest first, as rows of a rotation matrix."""
+    """Principal axes of positions (n, 3) as rows of a rotation matrix, the longest axis first."""
     axes = np.linalg.svd(positions - positions.mean(axis=0))[2]
-    # The signs from the SVD are arbitrary. This choice draws copies of a molecule alike, and the
-    # cross product avoids a mirror image.
+    # The signs from the SVD are arbitrary. With these signs, copies of a molecule are drawn alike.
+    # The cross product avoids a mirror image.
     for axis in axes[:2]:
         axis *= np.sign(axis[np.abs(axis).argmax()])
     axes[2] = np.cross(axes[0], axes[1])
@@ -156,13 +156,13 @@ def principal_axes(positions):
 
 
 def _frame(ax, xy, radii, arrow):
-    """Set limits of the axes, equally scaled, that show every atom and the arrow."""
+    """Set limits that show every atom and the arrow, with the same scale for x and y."""
     corners = [xy - radii[:, None], xy + radii[:, None]]
     if arrow is not None:
         corners.append(arrow[None] * 1.05)
     corners = np.concatenate(corners)
     low, high = corners.min(axis=0), corners.max(axis=0)
-    # A margin, and a smallest frame so that single atoms are not drawn too large.
+    # Add a margin, and use a minimum size so that single atoms are not drawn too large.
     margin = np.maximum(0.2, (SMALLEST_FRAME - (high - low)) / 2)
     low, high = low - margin, high + margin
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
@@ -178,7 +178,7 @@ def _draw_bonds(ax, atoms, xyz):
 
 
 def _draw_atoms(ax, xyz, radii, charges):
-    """Draw atoms as disks, the farthest first."""
+    """Draw atoms as disks, with the farthest atom first."""
     from matplotlib.collections import PatchCollection
     from matplotlib.colors import CenteredNorm
     from matplotlib.patches import Circle
@@ -197,7 +197,7 @@ def _draw_atoms(ax, xyz, radii, charges):
 
 
 def _label_atoms(ax, atoms, xyz, radii, charges, norm):
-    """Write element symbols that fit into the disks, in white on dark colours."""
+    """Write element symbols that fit into the disks, in white on dark colours and else in black."""
     from matplotlib import colormaps
 
     width = ax.get_window_extent().width * 72.0 / ax.figure.dpi

@@ -1,4 +1,4 @@
-"""Infrared spectra."""
+"""Figures of infrared spectra."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def plot_spectrum(
     max_wavenumber: float = 4000.0,
     ax: Axes | None = None,
 ) -> Axes:
-    """Plot infrared spectra, each scaled to a largest peak of one.
+    """Plot infrared spectra, each scaled so that its largest peak is one.
 
     Parameters
     ----------
     wavenumbers : array-like of shape (n,)
         Wavenumbers from `skqeq.spectra.infrared_spectrum`, 1/cm.
     intensities : array-like of shape (n,), or dict of {str: array-like of shape (n,)}
-        Intensities of one spectrum, or of several spectra by name, in any unit.
+        Intensities of one spectrum, or a dict from names of spectra to intensities, in any unit.
     label : str, default=None
         Name in the legend if there is one spectrum.
     max_wavenumber : float, default=4000.0

@@ -1,4 +1,4 @@
-"""Colours and helpers of all figures.
+"""Colours and helper functions for all figures.
 
 matplotlib is imported when a figure is drawn, so that skqeq can be imported without it.
 """

@@ -21,19 +21,19 @@ class CoulombResponse(Response):
     """A response whose charges interact through the hardness matrix.
 
     Subclasses have the parameters `hardness`, `radius_scale`, `radii`, `accuracy`, `solver` and
-    `polarizability`, see `QEq`; this class looks them up per element, and makes the hardness
-    matrix and the polarisable atoms of a structure.
+    `polarizability`, which `QEq` describes. This class looks up their values for each element, and
+    sets up the hardness matrix and the polarisable atoms of a structure.
 
     Attributes
     ----------
     widths_ : ndarray of shape (n_elements,)
         Widths of the Gaussian charges, Angstrom.
     hardness_ : ndarray of shape (n_elements,)
-        Hardness added to their self-interaction, eV/e^2.
+        Hardness added to the self-interaction of the charges, eV/e^2.
     polarizability_ : ndarray of shape (n_elements,) or None
-        Angstrom^3; None without polarisable atoms.
+        Polarisabilities of the atoms, Angstrom^3; None if `polarizability` is None.
     factorisations : float
-        Cost of a direct solution, in Cholesky factorisations of the hardness matrix.
+        Cost of a direct solution, in units of a Cholesky factorisation of the hardness matrix.
     """
 
     factorisations: ClassVar[float] = 1.0
@@ -64,16 +64,16 @@ class CoulombResponse(Response):
     def _interactions(
         self, structure: Structure, elements: Array, name: str, n_solutions: int
     ) -> tuple[Hardness, InducedDipoles | None]:
-        """The hardness matrix of a structure, and its polarisable atoms, if there are any.
+        """Return the hardness matrix of a structure, and its polarisable atoms if it has any.
 
         Parameters
         ----------
         structure : Structure
-            Geometry, total charge and field.
+            Geometry, total charge and external field.
         elements : ndarray of shape (n_atoms,)
-            Its `element_indices`.
+            The `element_indices` of the structure.
         name : str
-            The structure in error messages.
+            Name of the structure in error messages.
         n_solutions : int
             Number of right-hand sides that will be solved.
 
@@ -82,6 +82,8 @@ class CoulombResponse(Response):
         hardness : Hardness
         dipoles : InducedDipoles or None
         """
+        # Induced dipoles add a dense matrix to A, so that products with A would not be cheaper than
+        # a factorisation.
         widths, solver = self.widths_[elements], self.solver
         if self.polarizability_ is not None:
             if solver == "iterative":

@@ -1,4 +1,4 @@
-"""Dipoles that charges and a field induce on the atoms."""
+"""Dipoles that the charges and an external electric field induce on the atoms."""
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -10,13 +10,13 @@ from ..parameters import COULOMB
 class InducedDipoles:
     """The dipoles of polarisable atoms at given charges.
 
-    Minimising ``q T d + d D d / 2 - d . field`` over the dipoles d, where E f is the field f on
-    every atom, gives::
+    Let f be the external field, and ``E f`` this field repeated on every atom. The energy of the
+    dipoles d at given charges q is ``q T d + d D d / 2 - d . E f``. Its minimum is at::
 
         d = M (E f - T^T q),    M = D^-1.
 
-    Inserting d leaves an energy of the charges alone, in which ``A' = A - T M T^T`` replaces A,
-    ``R' = R - T M E`` replaces the positions, and ``-f . (E^T M E) f / 2`` is added.
+    With these dipoles the energy depends on the charges only. In this energy ``A' = A - T M T^T``
+    replaces A, ``R' = R - T M E`` replaces the positions R, and ``-f . (E^T M E) f / 2`` is added.
 
     Parameters
     ----------
@@ -25,16 +25,16 @@ class InducedDipoles:
     widths : ndarray of shape (n_atoms,)
         Widths of the charges, Angstrom.
     polarizability : ndarray of shape (n_atoms,)
-        Isotropic, Angstrom^3; atoms with zero have no dipole.
+        Isotropic polarisabilities, Angstrom^3; an atom with zero has no dipole.
     accuracy : float
         As in `skqeq.electrostatics.hardness_matrix`.
 
     Attributes
     ----------
     dipole_shift : ndarray of shape (n_atoms, 3)
-        ``T M E``, the difference between the positions and R'; Angstrom.
+        ``T M E``, the difference ``R - R'``; Angstrom.
     polarizability : ndarray of shape (3, 3)
-        ``E^T M E``, of the dipoles at fixed charges, e*Angstrom^2/V.
+        Polarisability ``E^T M E`` of the atoms at fixed charges, e*Angstrom^2/V.
     widths : ndarray of shape (n_atoms,)
         Widths of the dipoles, Angstrom.
     """
@@ -45,7 +45,8 @@ class InducedDipoles:
         self.widths = np.ones(n)
         self.widths[polarizable] = dipole_widths(polarizability[polarizable] / COULOMB)
         self._sum = DipoleSum(structure, widths, self.widths, accuracy)
-        # Atoms without a dipole: zero their rows of T and E, and give them a block of one in D.
+        # For atoms without a dipole, set their elements of T and E to zero, and their part of D to
+        # the unit matrix, so that D stays invertible and these dipoles are zero.
         components = np.repeat(polarizable, 3)
         self._T = self._sum.coupling.reshape(n, 3 * n) * components
         D = self._sum.dipolar.reshape(3 * n, 3 * n) * np.logical_and.outer(components, components)
@@ -53,44 +54,48 @@ class InducedDipoles:
         self._E = np.tile(np.eye(3), (n, 1)) * components[:, None]
         # D is positive definite because it is the energy of charge densities.
         factor = cho_factor(D, lower=True)
+        # M itself is never needed, only its products with T^T and E.
         self._MT, self._ME = cho_solve(factor, self._T.T), cho_solve(factor, self._E)
         self._MT.setflags(write=False)
         self.dipole_shift = self._T @ self._ME
         self.polarizability = self._E.T @ self._ME
 
     def screen(self, hardness):
-        """The hardness matrix with ``A' = A - T M T^T`` in the place of A."""
+        """Return the hardness matrix with ``A' = A - T M T^T`` instead of A."""
         return hardness.screened(self._T @ self._MT)
 
     def induced(self, q, field):
-        """Dipoles of shape (n_atoms, 3) for charges q in a field (3,); e*Angstrom."""
+        """Dipoles (n_atoms, 3), e*Angstrom, for charges q in the external field `field` (3,)."""
         return (self._ME @ field - self._MT @ q).reshape(-1, 3)
 
     def gradient(self, q, p, q_field, p_field):
-        """Derivatives of the interaction of q and its dipoles with p and its dipoles.
+        """Derivatives of the interaction between two sets of charges and their induced dipoles.
 
-        The interaction of q with p itself is left out, and the dipoles are fixed.
+        The set q with its dipoles interacts with the set p with its dipoles. The direct interaction
+        of q with p is left out. The dipoles are held fixed.
 
         Parameters
         ----------
         q, p : ndarray of shape (n_atoms,)
             Two sets of charges, e.
         q_field, p_field : ndarray of shape (3,)
-            The fields that induce the dipoles of each, V/Angstrom.
+            External fields that induce the dipoles of q and of p, together with the charges;
+            V/Angstrom.
 
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3)
-            With respect to the positions, eV/Angstrom.
+            Derivatives with respect to the positions, eV/Angstrom.
         virial : ndarray of shape (3, 3)
-            With respect to a strain, eV.
+            Derivatives with respect to a strain, eV.
         """
         return self._sum.gradient(q, self.induced(q, q_field), p, self.induced(p, p_field))
 
     def add_potential_gradient(self, gradient, virial, q, field):
-        """Add the derivatives of ``T d``, where d are the dipoles of q in a field, in place.
+        """Add the derivatives of the potential ``T d`` of the induced dipoles d, in place.
 
-        The dipoles respond to the geometry: ``dd = -M dg``, where g is the negative field on them.
+        The dipoles are induced by the charges q and an external field. They change with the
+        geometry by ``dd = -M dg``, where g is the negative of the total electric field on them.
 
         Parameters
         ----------
@@ -99,7 +104,7 @@ class InducedDipoles:
         q : ndarray of shape (n_atoms,)
             Charges, e.
         field : ndarray of shape (3,)
-            V/Angstrom
+            External field, V/Angstrom.
         """
         potential, negative_field, *strains = self._sum.potential_gradient(
             q, self.induced(q, field)
@@ -112,23 +117,23 @@ class InducedDipoles:
             total -= field_change.reshape(*field_change.shape[:2], -1) @ self._MT
 
     def observable(self, target, structure, operator):
-        """The operator of a target on the charges alone, and the part that the field induces.
+        """Express a target by the charges alone, with the induced dipoles eliminated.
 
         Parameters
         ----------
         target : Target
             Observable of charges and dipoles.
         structure : Structure
-            Its structure, with the field.
+            The structure, which holds the external field.
         operator : ndarray of shape (k, n_atoms)
-            Operator of the target on the charges at fixed dipoles.
+            Derivatives of the target with respect to the charges, at fixed dipoles.
 
         Returns
         -------
         operator : ndarray of shape (k, n_atoms)
-            With the dipoles that the charges induce.
+            Derivatives of the target with respect to the charges; the dipoles follow the charges.
         constant : ndarray of shape (k,)
-            The observable of the dipoles that the field induces.
+            Value of the target for the dipoles that the external field induces at zero charges.
         """
         of_dipoles = target.dipole_operator(structure, self.widths)
         of_dipoles = of_dipoles.reshape(len(of_dipoles), -1)
@@ -136,26 +141,26 @@ class InducedDipoles:
 
 
 class NoDipoles:
-    """Atoms that are not polarisable: the methods of `InducedDipoles` without any effect."""
+    """Atoms that are not polarisable: it has the methods of `InducedDipoles`, without effect."""
 
     dipole_shift = 0.0
     polarizability = np.zeros((3, 3))
     polarizability.setflags(write=False)
 
     def screen(self, hardness):
-        """The hardness matrix, unchanged."""
+        """Return the hardness matrix unchanged."""
         return hardness
 
     def induced(self, q, field):
-        """None: there are no dipoles."""
+        """Return None, because there are no dipoles."""
 
     def gradient(self, q, p, q_field, p_field):
-        """Zeros."""
+        """Return zeros."""
         return 0.0, 0.0
 
     def add_potential_gradient(self, gradient, virial, q, field):
-        """Do nothing: there is nothing to add."""
+        """Add nothing, because there are no dipoles."""
 
     def observable(self, target, structure, operator):
-        """The operator, and a constant of zeros."""
+        """Return the operator unchanged, and zeros for the constant."""
         return operator, np.zeros(len(operator))

@@ -1,4 +1,4 @@
-"""The charges of one structure as a function of the latent fields: the base class."""
+"""The base class for the charges of one structure as a function of the latent fields."""
 
 from __future__ import annotations
 
@@ -24,57 +24,57 @@ class Observable(Protocol):
     """A target with linear operators on charges and dipoles, see `Equilibrium.observable`."""
 
     def operator(self, structure: Structure, widths: Array, /) -> Array:
-        """On charges of these widths: (k, n_atoms)."""
+        """The operator for charges with the given widths, shape (k, n_atoms)."""
 
     def dipole_operator(self, structure: Structure, widths: Array, /) -> Array:
-        """On dipoles of these widths: (k, n_atoms, 3)."""
+        """The operator for dipoles with the given widths, shape (k, n_atoms, 3)."""
 
 
 class Equilibrium(ABC):
     """The charges of one structure, its energy, and the derivatives of both.
 
-    A response makes one for every structure. The charges q are an affine function of the latent
-    fields, such as electronegativities ``chi``. They interact through the hardness matrix A, and
-    have the potential u and the energy::
+    A response makes one `Equilibrium` for every structure. The charges q are an affine function of
+    the latent fields, such as the electronegativities ``chi``. They interact through the hardness
+    matrix A. With the external electric field ``field``, their potential u and their energy E are::
 
-        u = chi + A q - R field,    E = chi . q + q . A q / 2 - field . R^T q,
+        u = chi + A q - R field,    E = chi . q + q . A q / 2 - field . R^T q.
 
-    where chi is zero for responses without it, and R are the positions or, with polarisable
-    atoms, the `dipole_factors`.
+    Responses without electronegativities have ``chi = 0``. R are the positions or, with
+    polarisable atoms, the `dipole_factors`.
 
-    A subclass must define `charges` and `rows`. All other methods have defaults, which are right
-    for charges that have the least energy E at fixed fields, and for charges that depend on the
-    geometry through their fields only; override them for others.
+    A subclass must define `charges` and `rows`. The defaults of all other methods are right in two
+    cases: if the charges minimise E at fixed latent fields, or if they depend on the geometry
+    through the latent fields only. In other cases, override these methods.
 
     Parameters
     ----------
     hardness : Hardness
         Hardness matrix of the structure.
     dipoles : InducedDipoles or NoDipoles, default=None
-        Polarisable atoms; None means that there are none.
+        Polarisable atoms; None means that no atom is polarisable.
 
     Attributes
     ----------
     fields : tuple of str
-        Names of the latent fields, the same as of the response.
+        Names of the latent fields, as in `Response.fields`.
     structure : Structure
-        Geometry, total charge and field.
+        Geometry, total charge and external field.
     widths : ndarray of shape (n_atoms,)
         Widths of the Gaussian charges, Angstrom.
     hardness : Hardness
-        The hardness matrix, which the induced dipoles screen.
+        The hardness matrix, including the screening by the induced dipoles.
     dipoles : InducedDipoles or NoDipoles
         The polarisable atoms.
     dipole_factors : ndarray of shape (n_atoms, 3)
-        Derivatives of the dipole moment with respect to the charges: the positions, less the
-        dipole that a unit charge induces on the atoms; Angstrom.
+        Derivatives of the dipole moment with respect to the charges, Angstrom: the positions plus
+        the dipole moment that a unit charge induces on the atoms.
     n_iterations : int
-        Iterations of the last solution; 0 for direct solvers.
+        Number of iterations of the last solution; 0 for direct solvers.
 
     See Also
     --------
     QEqEquilibrium : Charge equilibration.
-    FlowEquilibrium : Charge that flows between neighbours, at a cost.
+    FlowEquilibrium : Charge that flows between neighbours at an energy cost.
 
     Examples
     --------
@@ -106,14 +106,14 @@ class Equilibrium(ABC):
 
     @abstractmethod
     def charges(self, *, start: Array | None = None, **fields: Array) -> Array:
-        """Charges for given fields.
+        """Charges for given latent fields.
 
         Parameters
         ----------
         start : ndarray of shape (n_atoms,), default=None
-            Charges of a similar problem, e; they save iterations.
+            Charges from which iterations start, e; for instance those of a similar geometry.
         **fields : ndarray of shape (n_atoms,)
-            The latent fields by name; one that is not given is zero.
+            The latent fields by name; a latent field that is not given is zero.
 
         Returns
         -------
@@ -123,17 +123,17 @@ class Equilibrium(ABC):
 
     @abstractmethod
     def rows(self, Y: Array, W: Array | None = None) -> dict[str, Array]:
-        """Derivatives of ``Y q + W u`` with respect to the fields.
+        """Derivatives of ``Y q + W u`` with respect to the latent fields.
 
         Parameters
         ----------
         Y, W : ndarray of shape (k, n_atoms)
-            Factors of the charges and of the potential u; None for W means zeros.
+            Factors that multiply the charges q and the potential u; None for W means zeros.
 
         Returns
         -------
         rows : dict of {str: ndarray of shape (k, n_atoms)}
-            One matrix per field.
+            One matrix per latent field.
         """
 
     # ---- energy -----------------------------------------------------------------------------
@@ -156,7 +156,9 @@ class Equilibrium(ABC):
         return self._linear(fields) + self._hardness_times(charges)
 
     def energy(self, charges: Array, **fields: Array) -> float:
-        """Electrostatic energy, in a field about the coordinate origin.
+        """Electrostatic energy.
+
+        In an external field, the energy of a charged structure refers to the coordinate origin.
 
         Parameters
         ----------
@@ -168,28 +170,29 @@ class Equilibrium(ABC):
         Returns
         -------
         energy : float
-            ``chi . q + q . A q / 2 - field . R^T q``, and that of dipoles which the field induces;
-            eV.
+            ``chi . q + q . A q / 2 - field . R^T q`` plus the energy of the dipoles that the
+            external field induces, eV.
         """
         field = self.structure.field
         of_charges = charges @ (self._linear(fields) + 0.5 * self._hardness_times(charges))
         return float(of_charges - 0.5 * (field @ self.dipoles.polarizability @ field))
 
     def energy_derivatives(self, charges: Array, **fields: Array) -> dict[str, Array]:
-        """Derivatives of the energy with respect to the fields; the charges respond.
+        """Derivatives of the energy with respect to the latent fields; the charges follow.
 
         Parameters
         ----------
         charges : ndarray of shape (n_atoms,)
-            Charges, e, as `charges` returns them for these fields.
+            Charges, e, as `charges` returns them for these latent fields.
         **fields : ndarray of shape (n_atoms,)
             As in `charges`.
 
         Returns
         -------
         derivatives : dict of {str: ndarray of shape (n_atoms,)}
-            One array per field, eV per unit of the field.
+            One array per latent field, eV per unit of the latent field.
         """
+        # dE = q . dchi + u . dq, and u . dq is the product of u with `rows`.
         u = self.potential(charges, **fields)
         derivatives = {name: row[0] for name, row in self.rows(u[None]).items()}
         if "chi" in derivatives:
@@ -197,23 +200,24 @@ class Equilibrium(ABC):
         return derivatives
 
     def energy_gradient(self, charges: Array, **fields: Array) -> tuple[Array, Array]:
-        """Derivatives of the energy with respect to the geometry, at fixed fields.
+        """Derivatives of the energy with respect to the geometry, at fixed latent fields.
 
         Parameters
         ----------
         charges : ndarray of shape (n_atoms,)
-            Charges, e, as `charges` returns them for these fields.
+            Charges, e, as `charges` returns them for these latent fields.
         **fields : ndarray of shape (n_atoms,)
             As in `charges`.
 
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3)
-            With respect to the positions, eV/Angstrom.
+            Derivatives with respect to the positions, eV/Angstrom.
         virial : ndarray of shape (3, 3)
-            With respect to a strain that the structure can have, see
+            Derivatives with respect to a strain that the structure can have, see
             `skqeq.electrostatics.in_plane`; eV.
         """
+        # Either factor q of q . A q / 2 may move; the derivatives of q . A p contain both.
         gradient, virial = self.coulomb_gradient(charges, charges)
         gradient = 0.5 * gradient - np.multiply.outer(charges, self.structure.field)
         return gradient, 0.5 * virial
@@ -223,48 +227,53 @@ class Equilibrium(ABC):
     def force_factors(
         self, charges: Array, gradients: Mapping[str, tuple[Array, Array]], **fields: Array
     ) -> tuple[Array, Array | None]:
-        """Factors of dq and du in the change of the energy's derivatives with the weights.
+        """Factors Y and W that make forces and stress linear in the weights.
 
-        The fields are linear in weights. Where a change of the weights changes the charges by dq
-        and the potential by du, the derivatives of the energy with respect to positions and
-        strain change by ``Y dq + W du``, and by the change of the gradients of the fields times
-        `energy_derivatives`. With `rows` the first part becomes rows of the design matrix.
+        The latent fields are linear in the weights. A change of the weights changes the charges by
+        dq and the potential by du. The derivatives of the energy with respect to positions and
+        strain then change by the sum of two parts: ``Y dq + W du``, and `energy_derivatives` times
+        the change of the gradients of the latent fields. `rows` turns the first part into rows of
+        the design matrix.
 
         Parameters
         ----------
         charges : ndarray of shape (n_atoms,)
-            Charges, e, as `charges` returns them for these fields.
+            Charges, e, as `charges` returns them for these latent fields.
         gradients : dict of {str: (gradient, virial)}
-            Derivatives of fields at fixed weights, (n_atoms, 3, n_atoms) and (3, 3, n_atoms), with
-            ``d field_i / d r_ja`` at ``[j, a, i]``; fields that are constant may be missing.
+            Derivatives of the latent fields with respect to positions and strain at fixed weights,
+            (n_atoms, 3, n_atoms) and (3, 3, n_atoms), with ``d field_i / d r_ja`` at
+            ``[j, a, i]``. Latent fields that do not depend on the geometry may be missing.
         **fields : ndarray of shape (n_atoms,)
             As in `charges`.
 
         Returns
         -------
         Y : ndarray of shape (3 n_atoms + 9, n_atoms)
-            Derivatives of the potential at fixed charges, ``d u_i / d r_ja`` in row 3 j + a; the
-            last nine are with respect to a strain.
+            Derivatives of the potential at fixed charges, ``d u_i / d r_ja`` in row 3 j + a. The
+            last nine rows are derivatives with respect to a strain.
         W : ndarray of shape (3 n_atoms + 9, n_atoms) or None
             Derivatives of the charges at fixed potential; None means zeros.
         """
         Y = self._potential_factors(charges, gradients)
         if not gradients:
             return Y, None
+        # By default, the charges depend on the geometry through the latent fields only. Row i of
+        # these matrices has the derivatives of q_i with respect to a latent field.
         of_fields = self.rows(np.eye(len(charges)))
         W = [self._stacked(*g) @ of_fields[name].T for name, g in gradients.items()]
         return Y, np.sum(W, axis=0)
 
     def dipole_gradient(self, charges: Array, **fields: Array) -> Array:
-        """Derivatives of the dipole moment with respect to the positions, at fixed fields.
+        """Derivatives of the dipole moment with respect to the positions, at fixed latent fields.
 
-        The charges change by ``-P du/dr``, where u is taken at fixed charges, and the dipole sees
-        ``V = P R`` of P, the `field_response`.
+        A displacement changes the potential u at fixed charges, and thereby the charges by
+        ``-P du/dr``. The dipole moment changes by the product of this change with R, for which only
+        ``V = P R`` is needed, the `field_response`.
 
         Parameters
         ----------
         charges : ndarray of shape (n_atoms,)
-            Charges, e, as `charges` returns them for these fields.
+            Charges, e, as `charges` returns them for these latent fields.
         **fields : ndarray of shape (n_atoms,)
             As in `charges`.
 
@@ -272,7 +281,7 @@ class Equilibrium(ABC):
         -------
         gradient : ndarray of shape (n_atoms, 3, 3)
             ``d mu_a / d r_jb`` at ``[j, a, b]``, e: the part of the Born charges that does not
-            come from the gradients of the fields.
+            come from the gradients of the latent fields.
         """
         V = self.field_response
         born = np.multiply.outer(charges, np.eye(3)) + V[:, :, None] * self.structure.field
@@ -281,15 +290,18 @@ class Equilibrium(ABC):
         return born
 
     def dipole_gradient_factors(self) -> tuple[Array, Array | None]:
-        """Factors of dq and du in the change of `dipole_gradient` with the weights.
+        """Factors Y and W that make the `dipole_gradient` linear in the weights.
 
         Returns
         -------
         Y, W : ndarray of shape (9 n_atoms, n_atoms)
-            As of `force_factors`, with ``d mu_a / d r_jb`` in row 9 j + 3 a + b.
+            A change of the weights changes the `dipole_gradient` by ``Y dq + W du``, see
+            `force_factors`; ``d mu_a / d r_jb`` is in row 9 j + 3 a + b. None for W means zeros.
         """
         n = len(self.structure)
         Y = np.empty((n, 3, 3, n))
+        # A unit external field along an axis moves the charges `field_response`. The potential of
+        # these charges, and of the dipoles that the same field induces, acts on the charges q.
         for a, axis in enumerate(np.eye(3)):
             gradient, _ = self.potential_gradient(self.field_response[:, a], axis)
             np.negative(gradient, out=Y[:, a])
@@ -300,14 +312,15 @@ class Equilibrium(ABC):
 
     @cached_property
     def dipole_rows(self) -> dict[str, Array]:
-        """Derivatives of the dipole moment with respect to the fields, (3, n_atoms) for each."""
+        """For each latent field, the derivatives (3, n_atoms) of the dipole moment."""
         return self.rows(np.ascontiguousarray(self.dipole_factors.T))
 
     @cached_property
     def field_response(self) -> Array:
-        """Charges that a unit field along each axis moves, (n_atoms, 3), e*Angstrom/V.
+        """Derivatives (n_atoms, 3) of the charges with respect to the external field, e*Angstrom/V.
 
-        A field acts on the charges as a change of the electronegativities by ``-R field``.
+        An external field acts on the charges like a change of the electronegativities by
+        ``-R field``.
         """
         if "chi" not in self.fields:
             return np.zeros_like(self.dipole_factors)
@@ -315,11 +328,14 @@ class Equilibrium(ABC):
 
     @cached_property
     def polarizability(self) -> Array:
-        """Derivatives of the dipole moment with respect to a field, (3, 3), e^2 Angstrom^2 / eV."""
+        """Derivatives (3, 3) of the dipole moment with respect to the external field.
+
+        The unit is e^2 Angstrom^2 / eV.
+        """
         return self.dipole_factors.T @ self.field_response + self.dipoles.polarizability
 
     def induced_dipoles(self, charges: Array) -> Array | None:
-        """Dipoles that charges and field induce on the atoms.
+        """Dipoles that the charges and the external field induce on the atoms.
 
         Parameters
         ----------
@@ -329,12 +345,12 @@ class Equilibrium(ABC):
         Returns
         -------
         dipoles : ndarray of shape (n_atoms, 3) or None
-            In e*Angstrom; None for atoms that are not polarisable.
+            Dipoles, e*Angstrom; None if no atom is polarisable.
         """
         return self.dipoles.induced(charges, self.structure.field)
 
     def observable(self, target: Observable) -> tuple[Array, Array]:
-        """A target as a function of the charges, ``T q`` plus a constant.
+        """Express a target as an affine function of the charges: ``T q`` plus a constant.
 
         Parameters
         ----------
@@ -346,7 +362,7 @@ class Equilibrium(ABC):
         operator : ndarray of shape (k, n_atoms)
             The matrix T.
         constant : ndarray of shape (k,)
-            The part of dipoles that the field induces.
+            The contribution of the dipoles that the external field induces.
         """
         operator = target.operator(self.structure, self.widths)
         return self.dipoles.observable(target, self.structure, operator)
@@ -358,22 +374,23 @@ class Equilibrium(ABC):
     ) -> tuple[Array, Array]:
         """Derivatives of ``q . A p`` at fixed charges with respect to the geometry.
 
-        With polarisable atoms they include the interactions of the dipoles, which are fixed: those
-        that q induces in `field`, and those that p induces in the field of the structure.
+        With polarisable atoms the derivatives include the interactions of the induced dipoles,
+        which are held fixed. The dipoles of q are induced in the external field `field`, those of
+        p in the external field of the structure.
 
         Parameters
         ----------
         q, p : ndarray of shape (n_atoms,)
             Two sets of charges, e.
         field : ndarray of shape (3,), default=None
-            Field, V/Angstrom; None means that of the structure.
+            External field, V/Angstrom; None means the one of the structure.
 
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3)
-            With respect to the positions, eV/Angstrom.
+            Derivatives with respect to the positions, eV/Angstrom.
         virial : ndarray of shape (3, 3)
-            With respect to a strain, eV, see `skqeq.electrostatics.hardness_gradient`.
+            Derivatives with respect to a strain, eV, see `skqeq.electrostatics.hardness_gradient`.
         """
         field = self.structure.field if field is None else field
         gradient, virial = self.hardness.gradient(q, p)
@@ -383,23 +400,23 @@ class Equilibrium(ABC):
     def potential_gradient(self, q: Array, field: Array | None = None) -> tuple[Array, Array]:
         """Derivatives of the potential ``A q`` at fixed charges with respect to the geometry.
 
-        With polarisable atoms they include the potential of the dipoles that q induces in `field`;
-        these dipoles respond to the geometry.
+        With polarisable atoms the derivatives include the potential of the dipoles that q and the
+        external field `field` induce. These dipoles change with the geometry.
 
         Parameters
         ----------
         q : ndarray of shape (n_atoms,)
             Charges, e.
         field : ndarray of shape (3,), default=None
-            Field, V/Angstrom; None means that of the structure.
+            External field, V/Angstrom; None means the one of the structure.
 
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3, n_atoms)
-            With respect to the positions, V/Angstrom, in the order of
+            Derivatives with respect to the positions, V/Angstrom, in the order of
             `skqeq.electrostatics.potential_gradient`.
         virial : ndarray of shape (3, 3, n_atoms)
-            With respect to a strain, V.
+            Derivatives with respect to a strain, V.
         """
         gradient, virial = self.hardness.potential_gradient(q)
         field = self.structure.field if field is None else field
@@ -409,25 +426,26 @@ class Equilibrium(ABC):
     # ---- for subclasses ---------------------------------------------------------------------
 
     def _linear(self, fields: Mapping[str, Any]) -> Array:
-        """``chi - R field``, V; refuses fields that the response does not have."""
+        """``chi - R field``, V; raises an error for latent fields that the response lacks."""
         if not fields.keys() <= set(self.fields):
             unknown = ", ".join(sorted(fields.keys() - set(self.fields)))
-            raise TypeError(f"{type(self).__name__} has no field {unknown}")
+            raise TypeError(f"{type(self).__name__} has no latent field {unknown}")
         return fields["chi"] - self._external if "chi" in fields else -self._external
 
     def _hardness_times(self, charges: Array) -> Array:
-        """``A q``, stored for the last charges: the energy and its derivatives share it."""
+        """``A q``, stored for the last charges because energy and derivatives both need it."""
         if self._last_product is None or not np.array_equal(charges, self._last_product[0]):
             self._last_product = np.array(charges), self.hardness @ charges
         return self._last_product[1]
 
     def _charge_factors(self, Y, W):
-        """``Y + W A``: factors of dq in the change of ``Y q + W u`` at fixed fields."""
+        """``Y + W A``: derivatives of ``Y q + W u`` with respect to q, at fixed latent fields."""
         return Y if W is None else Y + W @ self.hardness
 
     def _potential_factors(self, charges, gradients):
         """Derivatives of u at fixed charges and weights, in the form of `force_factors`."""
         gradient, virial = self.potential_gradient(charges)
+        # The potential -R field of the external field changes with an atom's own position only.
         atoms = np.arange(len(charges))
         gradient[atoms, :, atoms] -= self.structure.field
         if "chi" in gradients:
@@ -436,7 +454,7 @@ class Equilibrium(ABC):
         return self._stacked(gradient, virial)
 
     def _stacked(self, gradient, virial):
-        """Derivatives (n, 3, n) and (3, 3, n) as rows (3 n + 9, n)."""
+        """Stack derivatives (n, 3, n) and (3, 3, n) as rows (3 n + 9, n)."""
         n = len(self.structure)
         virial = in_plane(virial, self.structure)
         return np.concatenate([gradient.reshape(3 * n, n), virial.reshape(9, n)])

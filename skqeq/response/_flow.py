@@ -1,4 +1,4 @@
-"""Charge that flows between neighbours, from reference charges."""
+"""A response in which charge flows between neighbours, starting from reference charges."""
 
 from __future__ import annotations
 
@@ -25,29 +25,32 @@ if TYPE_CHECKING:
 
 
 class ChargeFlow(CoulombResponse):
-    """Charge flows between neighbours only, at a cost, from reference charges of the atoms.
+    """Charge flows between neighbouring atoms at an energy cost, starting from reference charges.
 
-    A response for the parameter `response` of `KQEqRegressor` and `GAPKQEqRegressor`. An atom has a
-    reference charge, which is learned like its electronegativity, from its neighbourhood. From it
-    charge ``p_ij`` flows along pairs of atoms and costs ``p_ij^2 / (2 s_ij)``; the softness of a
-    pair falls with its distance beyond contact and vanishes at a finite one::
+    A response for the parameter `response` of `KQEqRegressor` and `GAPKQEqRegressor`. Every atom
+    has a reference charge, a second latent field that is learned from the neighbourhood like the
+    electronegativity. Charge ``p_ij`` then flows between the atoms of a pair, at an energy cost of
+    ``p_ij^2 / (2 s_ij)``. The softness ``s_ij`` of a pair decays with the distance between the
+    atoms, and vanishes beyond a finite distance::
 
         q_i = q_ref,i + sum_j p_ij,    q_ref,i = r_i + (Q - sum_j r_j) / n,
         s_ij = sqrt(s_i s_j) exp(-x / (1 - x / 10)),    x = (r_ij - R_i - R_j) / range  (below 10),
 
-    with covalent radii R. The flows minimise the electrostatic energy plus their cost. The
-    charges are linear in both fields, so that training is as for `QEq`. Separated fragments keep
-    their charge, and a field polarises a cluster like an insulator, where charge equilibration
-    [1]_ makes a metal of everything. The model is related to split charges [2]_ and to ACKS2 [3]_.
+    Here R are covalent radii, Q is the total charge, and r_i is the learned reference charge, a
+    latent field. The flows minimise the electrostatic energy plus their cost. The charges are
+    linear in both latent fields, so that models are trained as with `QEq`. Separated fragments keep
+    their charges, and an external field polarises a cluster like an insulator. With charge
+    equilibration [1]_, in contrast, every structure behaves like a metal. The model is related to
+    split charges [2]_ and to ACKS2 [3]_.
 
     Parameters
     ----------
     softness : float or dict of {str: float}, default=0.05
-        ``s_i``: the softness of a pair in contact, of all elements or of each, e/V. A large one
-        leads to charge equilibration within each connected fragment; with zero the charges are the
-        reference charges, and local.
+        ``s_i``, for all elements or for each, e/V: the softness of a pair of equal atoms at the
+        distance ``2 R_i``. A large softness leads to charge equilibration within each connected
+        fragment. With zero softness the charges are the reference charges, which are local.
     range : float, default=0.25
-        The length on which softness falls with the distance, Angstrom.
+        The length over which the softness decays with distance, Angstrom.
     amplitude : float, default=0.1
         Prior standard deviation of the learned part of the reference charges, e.
     amplitude_baseline : float, default=1.0
@@ -60,7 +63,7 @@ class ChargeFlow(CoulombResponse):
     radii : {"qeq", "covalent"} or dict of {str: float}, default="qeq"
         Atomic radii for the widths, Angstrom.
     accuracy : float, default=1e-8
-        Bound of the error of the interactions in periodic and in large structures, see
+        Upper bound on the error of the interactions in periodic or large structures; see
         `skqeq.electrostatics.hardness_matrix`.
     solver : {"auto", "dense", "iterative"}, default="auto"
         Factorisation or conjugate gradients, as in `QEq`.
@@ -70,7 +73,7 @@ class ChargeFlow(CoulombResponse):
     Attributes
     ----------
     elements_ : ndarray of shape (n_elements,)
-        Atomic numbers that it was prepared for.
+        Atomic numbers that the response was prepared for.
 
     See Also
     --------
@@ -99,7 +102,8 @@ class ChargeFlow(CoulombResponse):
 
     fields = ("chi", "reference")
     prior_parameters = {"reference": ("amplitude", "amplitude_baseline")}
-    factorisations = 30.0  # measured at 1500 atoms
+    # Measured at 1500 atoms.
+    factorisations = 30.0
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "softness": [Interval(Real, 0.0, None, closed="left"), dict],
         "range": [Interval(Real, 0.0, None, closed="neither")],
@@ -145,16 +149,16 @@ class ChargeFlow(CoulombResponse):
         Parameters
         ----------
         structure : Structure
-            Geometry, total charge and field.
+            Geometry, total charge and external field.
         name : str, default=None
-            The structure in error messages; None means its formula.
+            Name of the structure in error messages; None means its formula.
         n_solutions : int, default=1
             Number of right-hand sides that will be solved, which decides between solvers.
 
         Returns
         -------
         equilibrium : FlowEquilibrium
-            Charges, energy and derivatives as functions of both fields.
+            Charges, energy and derivatives as functions of both latent fields.
         """
         name = name or structure.symbols
         elements = self.element_indices(structure)
@@ -169,18 +173,19 @@ class ChargeFlow(CoulombResponse):
         row_gradients: Mapping[str, Array],
         potential_gradient: Array,
     ) -> dict[str, Any]:
-        """Derivatives of a function of label rows by the logarithms of range and softness.
+        """Derivatives of a function of label rows with respect to log range and log softness.
 
         Parameters
         ----------
         equilibrium : FlowEquilibrium
-            Of one structure.
+            The equilibrium of one structure.
         operator : ndarray of shape (k, n_atoms)
-            Factors of the charges.
+            Factors that multiply the charges q.
         row_gradients : dict of {str: ndarray of shape (k, n_atoms)}
-            Derivatives with respect to the rows of each field.
+            Derivatives of the function with respect to the rows of each latent field.
         potential_gradient : ndarray of shape (k, n_atoms)
-            Derivatives with respect to ``operator @ q``, each times the potential.
+            Derivatives of the function with respect to ``operator @ q``, each times the potential
+            u that belongs to q.
 
         Returns
         -------
@@ -197,16 +202,18 @@ class ChargeFlow(CoulombResponse):
 
 
 class FlowEquilibrium(Equilibrium):
-    """The charges of one structure as an affine function of electronegativity and reference.
+    """The charges of one structure as an affine function of electronegativities and references.
 
-    Minimising ``chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_ij p_ij^2 / (2 s_ij)`` over the
-    flows p gives, with the Laplacian X of the softness and ``F F^T = X``::
+    The flows p minimise the sum of the electrostatic energy and their cost,
+    ``chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_ij p_ij^2 / (2 s_ij)``, where ``field`` is
+    the external field. Let X be the Laplacian of the softness, with ``F F^T = X``. The charges are
+    then::
 
         q = q_ref - P (chi + A q_ref - field . r),    P = F (1 + F^T A F)^-1 F^T,
         q = q_ref - X u,                              u = chi + A q - field . r.
 
-    P is symmetric and ``P 1 = 0``. As the softness of a connected graph grows, P becomes that of
-    `QEqEquilibrium`, and q_ref drops out. The flows cost ``u . X u / 2``.
+    P is symmetric and ``P 1 = 0``. If the softness of a connected graph grows, P approaches the P
+    of `QEqEquilibrium`, and q_ref no longer matters. The cost of the flows is ``u . X u / 2``.
 
     Parameters
     ----------
@@ -215,7 +222,7 @@ class FlowEquilibrium(Equilibrium):
     flows : Flows
         The pairs of atoms between which charge flows, and their softness.
     name : str, default=None
-        The structure in error messages; None means its formula.
+        Name of the structure in error messages; None means its formula.
     dipoles : InducedDipoles or NoDipoles, default=None
         Polarisable atoms, see `Equilibrium`.
 
@@ -254,7 +261,7 @@ class FlowEquilibrium(Equilibrium):
 
     @property
     def n_iterations(self) -> int:  # type: ignore[override]
-        """Iterations of the last solution; 0 for a factorisation."""
+        """Number of iterations of the last solution; 0 for a factorisation."""
         return self._solver.n_iterations
 
     def charges(self, *, start: Array | None = None, **fields: Array) -> Array:
@@ -263,10 +270,10 @@ class FlowEquilibrium(Equilibrium):
         Parameters
         ----------
         start : ndarray of shape (n_atoms,), default=None
-            Charges of a similar problem, e; they save iterations.
+            Charges from which iterations start, e; for instance those of a similar geometry.
         **fields : ndarray of shape (n_atoms,)
-            ``chi``, the electronegativities, V, and ``reference``, the learned reference charges,
-            e, of any sum; zero if not given.
+            The latent fields: ``chi``, the electronegativities, V, and ``reference``, the learned
+            reference charges, e, which may have any sum. A latent field that is not given is zero.
 
         Returns
         -------
@@ -280,7 +287,7 @@ class FlowEquilibrium(Equilibrium):
         return reference - self._solver.project(self.potential(reference, **fields), start)
 
     def reference_charges(self, **fields: Array) -> Array:
-        """Charges before any flow: the learned ones, shifted to the right sum.
+        """Reference charges: the learned ones, shifted so that they sum to the total charge.
 
         Parameters
         ----------
@@ -296,10 +303,11 @@ class FlowEquilibrium(Equilibrium):
         return learned + (self.structure.charge - learned.sum()) / len(learned)
 
     def energy(self, charges: Array, **fields: Array) -> float:
-        """Electrostatic energy, in a field about the coordinate origin, and cost of the flows.
+        """Electrostatic energy plus the cost of the flows.
 
-        The cost is evaluated as ``u . (q_ref - q) - u . X u / 2``, so that errors of the charges
-        enter the energy to second order only.
+        In an external field, the energy of a charged structure refers to the coordinate origin. The
+        cost is computed as ``u . (q_ref - q) - u . X u / 2``. With this form, small errors of the
+        charges change the energy to second order only.
 
         Parameters
         ----------
@@ -311,7 +319,7 @@ class FlowEquilibrium(Equilibrium):
         Returns
         -------
         energy : float
-            ``chi . q + q . A q / 2 - field . sum_i q_i r_i`` and the cost, eV.
+            ``chi . q + q . A q / 2 - field . sum_i q_i r_i`` plus the cost, eV.
         """
         u = self.potential(charges, **fields)
         moved = self.reference_charges(**fields) - charges
@@ -319,12 +327,13 @@ class FlowEquilibrium(Equilibrium):
         return super().energy(charges, **fields) + cost
 
     def energy_derivatives(self, charges: Array, **fields: Array) -> dict[str, Array]:
-        # A shift of all reference charges restores their sum, so that the mean of u has no effect.
+        # The reference charges are shifted to a fixed sum, so that the mean of u has no effect.
         u = self.potential(charges, **fields)
         return {"chi": charges, "reference": u - u.mean()}
 
     def energy_gradient(self, charges: Array, **fields: Array) -> tuple[Array, Array]:
-        # The softness changes with the distances: less u . dX u / 2.
+        # The softness depends on the distances. At fixed charges this changes the cost by
+        # -u . dX u / 2.
         gradient, virial = super().energy_gradient(charges, **fields)
         u = self.potential(charges, **fields)
         moved, strained = self.flows.gradient(u, u)
@@ -333,21 +342,22 @@ class FlowEquilibrium(Equilibrium):
     def force_factors(
         self, charges: Array, gradients: Mapping[str, tuple[Array, Array]], **fields: Array
     ) -> tuple[Array, Array | None]:
-        # The charges are q_ref - X u: W holds their derivatives at fixed u.
+        # The charges are q_ref - X u. W holds their derivatives at fixed u, which come from X and
+        # from the learned reference charges.
         changes = self.flows.charge_gradient(self.potential(charges, **fields))
         for change in changes:
             np.negative(change, out=change)
         for change, of_field in zip(changes, gradients.get("reference", ())):
             change += of_field
         W = self._stacked(*changes)
-        # Flows conserve the charge, and the sum of the reference charges is fixed by a shift of
-        # all of them.
+        # The sum of the charges cannot change: flows conserve charge, and the reference charges are
+        # shifted to a fixed sum.
         W -= W.mean(axis=1, keepdims=True)
         return self._potential_factors(charges, gradients), W
 
     def dipole_gradient(self, charges: Array, **fields: Array) -> Array:
-        # Besides -P du/dr the charges change by -dX/dr u, of which the dipole sees R - A P R, the
-        # rows of the reference charges.
+        # The charges change by -P du/dr, as in the base class, and also by -(1 - P A) dX/dr u. The
+        # product of R with 1 - P A is the matrix `dipole_rows` of the reference charges.
         born = super().dipole_gradient(charges, **fields)
         u = self.potential(charges, **fields)
         for a, row in enumerate(self.dipole_rows["reference"]):
@@ -375,39 +385,40 @@ class FlowEquilibrium(Equilibrium):
         return self._solver.project(V)
 
     def rows(self, Y: Array, W: Array | None = None) -> dict[str, Array]:
-        """Derivatives of ``Y q + W u`` with respect to both fields.
+        """Derivatives of ``Y q + W u`` with respect to both latent fields.
 
         With ``U = Y + W A``::
 
             d(Y q + W u) = (W - U P) dchi + (U - U P A) dq_ref,    dq_ref = N dr,
 
-        where ``N = 1 - 1 1^T / n`` keeps the sum.
+        where ``N = 1 - 1 1^T / n`` subtracts the mean, so that the sum of q_ref does not change.
 
         Parameters
         ----------
         Y, W : ndarray of shape (k, n_atoms)
-            Factors of the charges and of the potential u; None for W means zeros.
+            Factors that multiply the charges q and the potential u; None for W means zeros.
 
         Returns
         -------
         rows : dict of {str: ndarray of shape (k, n_atoms)}
-            For ``chi`` and for ``reference``, the learned reference charges.
+            The matrices for ``chi`` and for ``reference``, the learned reference charges r.
         """
         V, reference = self._propagate(self._charge_factors(Y, W))
+        # Multiplication by N subtracts the mean of every row.
         reference -= reference.mean(axis=1, keepdims=True)
         return {"chi": -V if W is None else W - V, "reference": reference}
 
     def softness_gradient(
         self, operator: Array, row_gradients: Mapping[str, Array], potential_gradient: Array
     ) -> Array:
-        """The matrix H with which a function of `rows` changes by ``-tr(H dX)``.
+        """The matrix H such that ``-tr(H dX)`` is the change of a function of `rows`.
 
-        It follows from ``dP = T dX T^T`` with ``T = 1 - P A``.
+        It follows from ``dP = T dX T^T``, where ``T = 1 - P A``.
 
         Parameters
         ----------
         operator : ndarray of shape (k, n_atoms)
-            Factors U of the charges.
+            Factors U that multiply the charges q.
         row_gradients : dict of {str: ndarray of shape (k, n_atoms)}
             Derivatives of the function with respect to ``rows(U)``.
         potential_gradient : ndarray of shape (k, n_atoms)
@@ -417,7 +428,7 @@ class FlowEquilibrium(Equilibrium):
         Returns
         -------
         H : ndarray of shape (n_atoms, n_atoms)
-            As in ``-tr(H dX)``.
+            The matrix H.
         """
         reference = row_gradients["reference"]
         reference = reference - reference.mean(axis=1, keepdims=True)

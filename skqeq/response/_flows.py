@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from ..structures import Structure
 
 
-# The softness of a pair vanishes at this distance beyond contact, in units of the range.
+# The softness of a pair vanishes where its distance exceeds the sum of the covalent radii by this
+# many times the range.
 REACH = 10.0
 
 
 class Flows:
     """The pairs of atoms of one structure between which charge flows.
 
-    The softness of a pair falls smoothly from contact of the atoms to a finite distance::
+    The softness of a pair decays smoothly with its distance, and vanishes beyond a finite one::
 
         s_ij = sqrt(s_i s_j) exp(-x / (1 - x / 10)),    x = (r_ij - R_i - R_j) / range  (below 10).
 
@@ -33,7 +34,7 @@ class Flows:
     softness, radii : ndarray of shape (n_atoms,)
         Softness ``s_i`` and covalent radius ``R_i`` of every atom, e/V and Angstrom.
     range : float
-        Length on which the softness falls, Angstrom.
+        Length over which the softness decays with distance, Angstrom.
 
     Attributes
     ----------
@@ -63,7 +64,7 @@ class Flows:
         self.n_atoms, self.range = len(structure), range
         reach = 2 * radii.max() + REACH * range
         if not structure.periodic:
-            # No pair is further apart than the corners of the box around all atoms.
+            # The diagonal of the box around all atoms is an upper bound on all distances.
             reach = min(reach, 1.0 + np.linalg.norm(np.ptp(structure.positions, axis=0)))
         i, j, D = neighbor_pairs(structure, reach)
         # No charge flows between an atom and its own images.
@@ -77,7 +78,7 @@ class Flows:
 
     @cached_property
     def laplacian(self) -> csr_array:
-        """X, the sparse matrix of ``(X u)_i = sum_j s_ij (u_i - u_j)``; e/V."""
+        """The sparse Laplacian X, defined by ``(X u)_i = sum_j s_ij (u_i - u_j)``; e/V."""
         shape = (self.n_atoms, self.n_atoms)
         atoms = np.arange(self.n_atoms)
         degrees = np.bincount(self.i, self.softness, self.n_atoms)
@@ -102,11 +103,11 @@ class Flows:
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3)
-            With respect to the positions, eV/Angstrom.
+            Derivatives with respect to the positions, eV/Angstrom.
         virial : ndarray of shape (3, 3)
-            With respect to a strain, eV.
+            Derivatives with respect to a strain, eV.
         """
-        # Half, as every pair occurs in both orders.
+        # The factor 0.5 is needed because every pair occurs in both orders.
         differences = 0.5 * (u[self.i] - u[self.j]) * (v[self.i] - v[self.j])
         g = differences[:, None] * self._softness_gradient
         return gather_pairs(self.i, self.j, self.D, g, self.n_atoms)
@@ -131,10 +132,11 @@ class Flows:
             Derivatives with respect to the logarithm of the softness of each element.
         """
         i, j = self.i, self.j
-        # Half, as every pair occurs in both orders.
+        # The factor 0.5 is needed because every pair occurs in both orders.
         of_pairs = -0.5 * self.softness * (H[i, i] + H[j, j] - H[i, j] - H[j, i])
         by_range = of_pairs @ (self._x / (1 - self._x / REACH) ** 2)
-        # The softness of a pair is the root of a product: half of its logarithm for either atom.
+        # The softness of a pair contains sqrt(s_i s_j), so that each atom contributes half of the
+        # derivative with respect to log s.
         ends = np.concatenate([elements[i], elements[j]])
         by_element = np.bincount(ends, np.tile(0.5 * of_pairs, 2), n_elements)
         return float(by_range), by_element
@@ -150,9 +152,9 @@ class Flows:
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3, n_atoms)
-            With respect to the positions, e/Angstrom.
+            Derivatives with respect to the positions, e/Angstrom.
         virial : ndarray of shape (3, 3, n_atoms)
-            With respect to a strain, e.
+            Derivatives with respect to a strain, e.
         """
         g = (u[self.i] - u[self.j])[:, None] * self._softness_gradient
         return spread_pairs(self.i, self.j, self.D, g, self.n_atoms)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class NoCharges(Response):
-    """No charges: the energy is a sum of local energies, and everything electrostatic is zero.
+    """No charges: the energy is a sum of local energies, and all electrostatic terms are zero.
 
-    The response of `GAPRegressor`. It has no latent fields, and ignores the total charge and the
-    field of a structure.
+    This is the response of `GAPRegressor`. It has no latent fields, and ignores the total charge
+    and the external field of a structure.
 
     See Also
     --------
@@ -48,16 +48,16 @@ class NoCharges(Response):
         Parameters
         ----------
         structure : Structure
-            Only its number of atoms matters.
+            A structure, of which only the number of atoms matters.
         name : str, default=None
-            Ignored; there is nothing that could fail.
+            Ignored, because nothing can fail.
         n_solutions : int, default=1
-            Ignored; there is nothing to solve.
+            Ignored, because nothing is solved.
 
         Returns
         -------
         equilibrium : NoChargesEquilibrium
-            Zeros for everything.
+            Its methods return zeros.
         """
         return NoChargesEquilibrium(structure)
 
@@ -68,7 +68,7 @@ class NoChargesEquilibrium(Equilibrium):
     Parameters
     ----------
     structure : Structure
-        Only its number of atoms matters.
+        A structure, of which only the number of atoms matters.
 
     Examples
     --------
@@ -84,7 +84,7 @@ class NoChargesEquilibrium(Equilibrium):
     fields = ()
 
     def __init__(self, structure: Structure) -> None:
-        # Not that of the base class: there is no hardness matrix.
+        # The constructor of the base class is not called, because there is no hardness matrix.
         self.structure, self.dipoles = structure, NoDipoles()
         self.widths = np.ones(len(structure))
         self.dipole_factors = np.zeros((len(structure), 3))
@@ -94,7 +94,7 @@ class NoChargesEquilibrium(Equilibrium):
         return np.zeros(len(self.structure))
 
     def rows(self, Y: Array, W: Array | None = None) -> dict[str, Array]:
-        """An empty dict: there are no fields."""
+        """An empty dict, because there are no latent fields."""
         return {}
 
     def potential(self, charges: Array, **fields: Array) -> Array:
@@ -124,6 +124,6 @@ class NoChargesEquilibrium(Equilibrium):
         return np.zeros((3 * n + 9, n)), None
 
     def observable(self, target: Observable) -> tuple[Array, Array]:
-        """The operator of a target, times charges that are zero, and a constant of zeros."""
+        """The operator of a target for the charges, which are zero, and zeros as the constant."""
         operator = target.operator(self.structure, self.widths)
         return operator, np.zeros(len(operator))

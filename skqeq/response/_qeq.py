@@ -1,4 +1,4 @@
-"""Charge equilibration: charges that minimise the electrostatic energy at fixed sum."""
+"""Charge equilibration: charges that minimise the electrostatic energy at fixed total charge."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 class QEq(CoulombResponse):
-    """Charge equilibration: any atom exchanges charge with any other at no cost.
+    """Charge equilibration [1]_: charge moves freely between any two atoms.
 
-    The default `response` of the charge models [1]_.
+    This is the default `response` of the charge models.
 
     Parameters
     ----------
@@ -35,31 +35,33 @@ class QEq(CoulombResponse):
         Hardness J added to the self-interaction of the Gaussian charges, eV/e^2, for all
         elements or for each.
     radius_scale : float, default=0.2
-        Width of the Gaussian charges in units of the atomic radius. The default suits dipoles
-        and charges of several data sets in cross-validation; a search may find a better one.
+        Width of the Gaussian charges in units of the atomic radius. The default gave low
+        cross-validation errors of dipoles and charges for several data sets. A hyperparameter
+        search may find a better value for other data.
     radii : {"qeq", "covalent"} or dict of {str: float}, default="qeq"
         Atomic radii, Angstrom.
     accuracy : float, default=1e-8
-        Bound of the error of the interactions in periodic and in large structures, see
+        Upper bound on the error of the interactions in periodic or large structures; see
         `skqeq.electrostatics.hardness_matrix`.
     solver : {"auto", "dense", "iterative"}, default="auto"
-        Factorise the hardness matrix, or use conjugate gradients without storing it. "auto" takes
-        what is estimated to be faster: for more than a few thousand atoms, conjugate gradients.
+        "dense" factorises the hardness matrix. "iterative" uses conjugate gradients and does not
+        store the matrix. "auto" chooses the one that is estimated to be faster: conjugate
+        gradients for more than a few thousand atoms.
     polarizability : float or dict of {str: float}, default=None
-        Isotropic polarisability of every atom, or of the atoms of each element, Angstrom^3.
-        Charges and field then induce a dipole on each atom, which is solved for together with the
-        charges, so that flat molecules polarise out of their plane. The width of a dipole follows
-        from its polarisability [2]_, which keeps the energy bounded at any distance. None means no
-        dipoles. With dipoles, structures of any size are solved by factorisation.
+        Isotropic polarisability of every atom, or of the atoms of each element, Angstrom^3. The
+        charges and the external field then induce a dipole on each atom, so that flat molecules
+        polarise out of their plane. Dipoles and charges are solved for together, by factorisation
+        for structures of any size. The width of a dipole follows from its polarisability [2]_, so
+        that the energy is bounded at all distances. None means no dipoles.
 
     Attributes
     ----------
     elements_ : ndarray of shape (n_elements,)
-        Atomic numbers that it was prepared for.
+        Atomic numbers that the response was prepared for.
 
     See Also
     --------
-    ChargeFlow : Charge flows between neighbours only, and at a cost.
+    ChargeFlow : Charge flows between neighbouring atoms at an energy cost.
 
     References
     ----------
@@ -98,9 +100,9 @@ class QEq(CoulombResponse):
         Parameters
         ----------
         structure : Structure
-            Geometry, total charge and field.
+            Geometry, total charge and external field.
         name : str, default=None
-            The structure in error messages; None means its formula.
+            Name of the structure in error messages; None means its formula.
         n_solutions : int, default=1
             Number of right-hand sides that will be solved, which decides between solvers.
 
@@ -122,29 +124,29 @@ class QEq(CoulombResponse):
         chi : ndarray of shape (n,)
             Classical electronegativities of elements or of atoms, V.
         factor : float
-            Size of the charges relative to the classical ones; smaller ones are not made.
+            Size of the charges relative to the classical charges; values below one count as one.
 
         Returns
         -------
         fields : dict of {str: ndarray of shape (n,)}
-            With one array, ``chi`` times the larger of one and `factor`.
+            A single array, ``chi * max(1, factor)``.
         """
-        # From small charges, large forces could only come from electronegativities that vary
-        # strongly with the geometry; such a start is far from linear.
+        # If the charges are small, only electronegativities that vary strongly with the geometry
+        # can give large forces. From there the fit would be strongly nonlinear.
         return {"chi": chi * max(1.0, factor)}
 
     def classical_size(self, equilibrium: Equilibrium) -> float:
-        """Mean size of the classical charges of a structure.
+        """Mean size of the charges for classical electronegativities.
 
         Parameters
         ----------
         equilibrium : QEqEquilibrium
-            Of the structure.
+            The equilibrium of one structure.
 
         Returns
         -------
         size : float
-            Mean of ``|q|``, e, without the total charge and the field.
+            Mean of ``|q|``, e, for a neutral structure without an external field.
         """
         chi = qeq_electronegativities()[equilibrium.structure.numbers]
         [charges] = equilibrium.rows(chi[None])["chi"]
@@ -154,20 +156,23 @@ class QEq(CoulombResponse):
 class QEqEquilibrium(Equilibrium):
     """The charges of one structure as an affine function of its electronegativities.
 
-    Minimising ``chi . q + q . A q / 2 - field . sum_i q_i r_i`` subject to ``1 . q = Q`` gives::
+    The charges minimise ``chi . q + q . A q / 2 - field . sum_i q_i r_i`` subject to ``1 . q = Q``,
+    where ``field`` is the external field and Q the total charge::
 
         q = q_0 - P chi,    P = A^-1 - A^-1 1 1^T A^-1 / (1^T A^-1 1),
         q_0 = A^-1 1 Q / (1^T A^-1 1) + P (R field)
 
-    ([1]_, and [2]_ for the field). P is symmetric and ``P 1 = 0``: a constant added to chi, or
-    another origin of R, changes nothing. The potential u is the same for all atoms.
+    See [1]_, and [2]_ for the external field. P is symmetric and ``P 1 = 0``. A constant added to
+    chi, or another origin of R, therefore changes no charge. The potential u is the same for all
+    atoms.
 
     Parameters
     ----------
     hardness : Hardness
-        Hardness matrix of the structure; positive definite, for a slab among charges of sum zero.
+        Hardness matrix of the structure. It must be positive definite; for a slab, only for charges
+        that sum to zero.
     name : str, default=None
-        The structure in error messages; None means its formula.
+        Name of the structure in error messages; None means its formula.
     dipoles : InducedDipoles or NoDipoles, default=None
         Polarisable atoms, see `Equilibrium`.
 
@@ -208,7 +213,7 @@ class QEqEquilibrium(Equilibrium):
 
     @property
     def n_iterations(self) -> int:  # type: ignore[override]
-        """Iterations of the last solution; 0 for a factorisation."""
+        """Number of iterations of the last solution; 0 for a factorisation."""
         return self._solver.n_iterations
 
     def charges(self, *, start: Array | None = None, **fields: Array) -> Array:
@@ -217,7 +222,7 @@ class QEqEquilibrium(Equilibrium):
         Parameters
         ----------
         start : ndarray of shape (n_atoms,), default=None
-            Charges of a similar problem, e; they save iterations.
+            Charges from which iterations start, e; for instance those of a similar geometry.
         **fields : ndarray of shape (n_atoms,)
             ``chi``, the electronegativities, V; zero if not given.
 
@@ -249,24 +254,24 @@ class QEqEquilibrium(Equilibrium):
         Parameters
         ----------
         Y, W : ndarray of shape (k, n_atoms)
-            Factors of the charges and of the potential u. The rows of W must sum to zero, so that
-            ``W u`` is zero: u is the same for all atoms.
+            Factors that multiply the charges q and the potential u. The rows of W must sum to zero.
+            Then ``W u`` is zero, because u is the same for all atoms.
 
         Returns
         -------
         rows : dict of {str: ndarray of shape (k, n_atoms)}
-            With one matrix, ``-Y P`` for ``chi``.
+            A single matrix, ``-Y P`` for ``chi``.
         """
         return {"chi": -self.project(np.ascontiguousarray(Y.T)).T}
 
     def energy_derivatives(self, charges: Array, **fields: Array) -> dict[str, Array]:
-        # The energy is a minimum in the charges.
+        # The energy is minimal with respect to the charges, so that dE = q . dchi.
         return {"chi": charges}
 
     def force_factors(
         self, charges: Array, gradients: Mapping[str, tuple[Array, Array]], **fields: Array
     ) -> tuple[Array, Array | None]:
-        # The change of u is the same for all atoms, and moves no charge: W is not needed.
+        # W is not needed: du is the same for all atoms, and the rows of W would sum to zero.
         return self._potential_factors(charges, gradients), None
 
 
@@ -281,8 +286,9 @@ def equilibrate(
 ) -> Array:
     """Charges of one structure for given electronegativities.
 
-    They minimise ``chi . q + q . A q / 2 - field . sum_i q_i r_i`` at the total charge of the
-    structure, ``atoms.info["charge"]``, in the field ``atoms.info["external_field"]``.
+    The charges minimise ``chi . q + q . A q / 2 - field . sum_i q_i r_i``. They sum to the total
+    charge of the structure, ``atoms.info["charge"]``. The vector ``field`` is the external electric
+    field, ``atoms.info["external_field"]``.
 
     Parameters
     ----------
@@ -293,14 +299,14 @@ def equilibrate(
     widths : array-like of shape (n_atoms,), default=None
         Widths of the Gaussian charges, Angstrom; None means `skqeq.electrostatics.gaussian_widths`.
     hardness : float, array-like of shape (n_atoms,) or dict, default=0.0
-        Added to the diagonal of the hardness matrix, eV/e^2; a dict gives a value per element.
+        Values added to the diagonal of the hardness matrix, eV/e^2; a dict has one per element.
     accuracy : float, default=1e-8
         As in `skqeq.electrostatics.hardness_matrix`.
     solver : {"auto", "dense", "iterative"}, default="auto"
-        Factorise the hardness matrix, or use conjugate gradients without storing it; "auto" takes
-        what is estimated to be faster.
+        "dense" factorises the hardness matrix. "iterative" uses conjugate gradients and does not
+        store the matrix. "auto" chooses the one that is estimated to be faster.
     start : array-like of shape (n_atoms,), default=None
-        Charges to start iterations from, such as those of a similar geometry; e.
+        Charges from which iterations start, e; for instance those of a similar geometry.
 
     Returns
     -------
@@ -310,7 +316,7 @@ def equilibrate(
     Raises
     ------
     ValueError
-        If the structure or an argument is unusable, or the hardness matrix not positive definite.
+        If the structure or an argument is invalid, or the hardness matrix is not positive definite.
     RuntimeError
         If the iteration does not converge.
 

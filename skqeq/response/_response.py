@@ -1,4 +1,4 @@
-"""How charges follow from latent fields: the base class of all responses."""
+"""The base class of all responses, which compute charges from latent fields."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from ..structures import Structure
 
 
-# Reference charges per electronegativity, e/V, for charges of the right sign and rough size.
+# Reference charges per unit of electronegativity, e/V. It gives charges of the right sign and of
+# about the right size.
 CHARGE_PER_VOLT = 0.1
 
 
@@ -30,30 +31,30 @@ class Response(BaseEstimator, ABC):
     """The base class of responses, which turn latent fields into the charges of a structure.
 
     A charge model learns the latent fields, such as the electronegativity of every atom, and its
-    response turns them into charges. A response owns everything that the charges depend on besides
-    the fields: the hardness, the widths of the charges, the solver, polarisable atoms. A model
-    calls `prepare` once for the elements in the data, and then `equilibrium` for each structure.
+    response turns them into charges. A response holds all else that the charges depend on: the
+    hardness, the widths of the charges, the polarisable atoms and the solver. A model calls
+    `prepare` once for the elements in the data, and then `equilibrium` for each structure.
 
-    A subclass must define `equilibrium`, and list its fields in `fields`. Fields other than
-    electronegativities have their prior in the response; `prior_parameters` names the parameters
-    that hold it.
+    A subclass must define `equilibrium`, and list its latent fields in `fields`. The priors of
+    latent fields other than the electronegativities are parameters of the response; their names
+    are listed in `prior_parameters`.
 
     Attributes
     ----------
     fields : tuple of str
-        Names of the latent fields: ``"chi"`` for electronegativities, whose prior belongs to the
-        model, and any others.
+        Names of the latent fields. ``"chi"`` is the name of the electronegativities, whose prior
+        belongs to the model.
     prior_parameters : dict of {str: (str, str)}
-        For every field but ``"chi"``, the names of the two parameters that hold the prior standard
-        deviations of its learned part and of its constant per element.
+        For every latent field but ``"chi"``, the names of two parameters: the prior standard
+        deviation of the learned part, and that of the constant for each element.
     elements_ : ndarray of shape (n_elements,)
-        Atomic numbers that it was prepared for, ascending.
+        Atomic numbers that the response was prepared for, ascending.
 
     See Also
     --------
     QEq : Charge equilibration.
-    ChargeFlow : Charge that flows between neighbours, at a cost.
-    NoCharges : No charges at all.
+    ChargeFlow : Charge flows between neighbouring atoms at an energy cost.
+    NoCharges : A model without charges.
 
     Examples
     --------
@@ -69,38 +70,40 @@ class Response(BaseEstimator, ABC):
     _parameter_constraints: ClassVar[dict[str, Any]] = {}
 
     def prior(self, field: str) -> tuple[float, float]:
-        """Prior standard deviations of a field that is the response's own.
+        """Prior standard deviations of a latent field whose prior belongs to the response.
 
         Parameters
         ----------
         field : str
-            One of `fields`, but not ``"chi"``.
+            One of the names in `fields`, but not ``"chi"``.
 
         Returns
         -------
         amplitude, baseline : float
-            Of the learned part, and of the constant per element; in the unit of the field.
+            Prior standard deviations of the learned part of the latent field, and of its constant
+            for each element; in the unit of the latent field.
         """
         if field not in self.prior_parameters:
-            raise TypeError(f"{type(self).__name__} has no prior for the field {field!r}")
+            raise TypeError(f"{type(self).__name__} has no prior for the latent field {field!r}")
         amplitude, baseline = self.prior_parameters[field]
         return getattr(self, amplitude), getattr(self, baseline)
 
     def prepare(self, elements: ArrayLike, lookup: Lookup | None = None) -> Self:
-        """Look up what the response needs of each element.
+        """Look up the values for each element that the response needs.
 
         Parameters
         ----------
         elements : array-like of shape (n_elements,)
             Atomic numbers, ascending.
         lookup : callable, default=None
-            ``lookup(table, name)`` returns the entries of a table by atomic number for the
-            elements, and raises an error for missing ones; None means one that names the element.
+            ``lookup(table, name)`` returns the entries for the elements from a table indexed by
+            atomic number, and raises an error if one is missing. None means a function whose error
+            names the element.
 
         Returns
         -------
         self : Response
-            With per-element arrays as attributes that end in an underscore.
+            The response. Its arrays with one value per element have names that end with "_".
         """
         self.elements_ = np.asarray(elements, dtype=int)
         self._indices = np.full(MAX_ATOMIC_NUMBER + 1, -1)
@@ -109,31 +112,32 @@ class Response(BaseEstimator, ABC):
         return self
 
     def _prepare(self, lookup):
-        """Look up and store arrays per element, in a subclass that needs some."""
+        """Look up and store arrays with one value per element, if a subclass needs any."""
 
     @abstractmethod
     def equilibrium(
         self, structure: Structure, name: str | None = None, n_solutions: int = 1
     ) -> Equilibrium:
-        """The charges of one structure as a function of the fields.
+        """The charges of one structure as a function of the latent fields.
 
         Parameters
         ----------
         structure : Structure
-            Geometry, total charge and field; with elements that the response is prepared for.
+            Geometry, total charge and external field. The response must be prepared for its
+            elements.
         name : str, default=None
-            The structure in error messages; None means its formula.
+            Name of the structure in error messages; None means its formula.
         n_solutions : int, default=1
             Number of right-hand sides that will be solved, which decides between solvers.
 
         Returns
         -------
         equilibrium : Equilibrium
-            Charges, energy and derivatives as functions of the fields.
+            Charges, energy and derivatives as functions of the latent fields.
         """
 
     def element_indices(self, structure: Structure) -> Array:
-        """Where the element of every atom stands in `elements_`.
+        """Index of the element of every atom in `elements_`.
 
         Parameters
         ----------
@@ -148,7 +152,7 @@ class Response(BaseEstimator, ABC):
         Raises
         ------
         ValueError
-            If the response is not prepared, or not for one of the elements.
+            If `prepare` was not called, or was called without one of the elements.
         """
         if not hasattr(self, "elements_"):
             raise ValueError(f"call {type(self).__name__}.prepare(elements) first")
@@ -161,45 +165,46 @@ class Response(BaseEstimator, ABC):
     # ---- where fits start -------------------------------------------------------------------
 
     def start_fields(self, chi: Array, factor: float) -> dict[str, Array]:
-        """Values of the fields from which fits to energies start.
+        """Values of the latent fields from which fits to energies start.
 
         Parameters
         ----------
         chi : ndarray of shape (n,)
             Classical electronegativities of elements or of atoms, V.
         factor : float
-            Size of the charges relative to those in `classical_size`.
+            Size of the charges relative to `classical_size`.
 
         Returns
         -------
         fields : dict of {str: ndarray of shape (n,)}
-            Electronegativities are `chi`; any other field holds charges, ``-factor chi``.
+            The electronegativities are `chi`. Any other latent field is taken to be charges, and is
+            ``-factor chi``.
         """
         return {name: chi if name == "chi" else -factor * chi for name in self.fields}
 
     def classical_size(self, equilibrium: Equilibrium) -> float:
-        """Mean size of the charges of a structure that `start_fields` make at a factor of one.
+        """Mean size of the charges that follow from `start_fields` with a factor of one.
 
         Parameters
         ----------
         equilibrium : Equilibrium
-            Of the structure.
+            The equilibrium of one structure.
 
         Returns
         -------
         size : float
-            Mean of ``|q|``, e, without the total charge and the field.
+            Mean of ``|q|``, e, for a neutral structure without an external field.
         """
         chi = qeq_electronegativities()[equilibrium.structure.numbers]
         return float(np.abs(chi - chi.mean()).mean())
 
     def classical_charges(self, equilibrium: Equilibrium) -> Array:
-        """Charges by classical electronegativities, which tell the directions of dipoles.
+        """Charges for classical electronegativities; their dipoles have about the right direction.
 
         Parameters
         ----------
         equilibrium : Equilibrium
-            Of the structure.
+            The equilibrium of one structure.
 
         Returns
         -------
@@ -221,16 +226,16 @@ class Response(BaseEstimator, ABC):
         """Derivatives of a function of label rows with respect to the response's parameters.
 
         The function L depends on the parameters through ``operator @ q`` and through the rows of
-        the fields, ``equilibrium.rows(operator)``.
+        the latent fields, ``equilibrium.rows(operator)``.
 
         Parameters
         ----------
         equilibrium : Equilibrium
-            Of one structure.
+            The equilibrium of one structure.
         operator : ndarray of shape (k, n_atoms)
-            Factors of the charges.
+            Factors that multiply the charges q.
         row_gradients : dict of {str: ndarray of shape (k, n_atoms)}
-            Derivatives of L with respect to the rows of each field.
+            Derivatives of L with respect to the rows of each latent field.
         potential_gradient : ndarray of shape (k, n_atoms)
             Derivatives of L with respect to ``operator @ q``, each times the potential u that
             belongs to the charges q.
@@ -238,15 +243,15 @@ class Response(BaseEstimator, ABC):
         Returns
         -------
         gradient : dict
-            By the name of a parameter, the derivative with respect to its logarithm, a float, or
-            for a parameter with a value per element an ndarray of shape (n_elements,). Parameters
-            without a derivative are missing.
+            For each parameter name, the derivative of L with respect to the logarithm of the
+            parameter: a float, or an ndarray of shape (n_elements,) for a parameter with one value
+            per element. Parameters without a derivative are missing.
         """
         return {}
 
 
 def check_response(response: Any) -> None:
-    """Refuse an object that cannot serve as a response, with the names of what it lacks.
+    """Raise an error for an object that cannot serve as a response, and name what it lacks.
 
     Parameters
     ----------
@@ -256,7 +261,7 @@ def check_response(response: Any) -> None:
     Raises
     ------
     TypeError
-        If it lacks methods or attributes of `Response`, or the prior of one of its fields.
+        If the object lacks a method or an attribute of `Response`, or the prior of a latent field.
 
     Examples
     --------
@@ -266,7 +271,7 @@ def check_response(response: Any) -> None:
     ...     fields = ("chi", "resistance")
     >>> check_response(Ohm())
     Traceback (most recent call last):
-    TypeError: Ohm is no complete response: it lacks a prior for the field 'resistance'
+    TypeError: Ohm is not a complete response: it lacks a prior for the latent field 'resistance'
     """
     if isinstance(response, type):
         raise TypeError(f"the response must be an instance: use {response.__name__}()")
@@ -275,7 +280,7 @@ def check_response(response: Any) -> None:
     lacking += [name for name in ("get_params", "_validate_params") if not hasattr(response, name)]
     if not lacking:
         lacking = [
-            f"a prior for the field {name!r}"
+            f"a prior for the latent field {name!r}"
             for name in response.fields
             if name != "chi"
             and name not in response.prior_parameters
@@ -283,7 +288,7 @@ def check_response(response: Any) -> None:
         ]
     if lacking:
         raise TypeError(
-            f"{type(response).__name__} is no complete response: it lacks {', '.join(lacking)}"
+            f"{type(response).__name__} is not a complete response: it lacks {', '.join(lacking)}"
         )
 
 

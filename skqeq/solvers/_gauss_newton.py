@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ._triangle import Triangle
 
 
-# Relative error of a loss.
+# Relative rounding error of a loss.
 ROUNDING = 1e-13
 # Largest number of conjugate-gradient steps for one Newton step.
 MAX_CG_STEPS = 30
@@ -31,28 +31,29 @@ def gauss_newton(
 ) -> tuple[Array, History, bool]:
     """Minimise the loss of a triangle (linear rows and prior) plus non-linear terms.
 
-    A step solves the linearised problem. It is halved until the true loss falls sufficiently
-    (Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 3.1), so that the loss never
-    rises.
+    A step solves the linearised problem. Its length is halved until the true loss decreases
+    sufficiently (Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 3.1), so that the
+    loss never increases.
 
-    Gauss-Newton neglects the curvature of the non-linear terms. It then converges linearly, and
-    slowly where residuals are large. Terms that know their curvature are treated by truncated
-    Newton (algorithm 7.1): a few conjugate-gradient steps on the true Hessian, preconditioned by
-    the matrix of the linearised problem.
+    Gauss-Newton neglects the second derivatives of the non-linear terms. It therefore converges
+    only linearly, and slowly if residuals are large. If terms have a `curvature_product`, the step
+    is found by truncated Newton instead (algorithm 7.1): a few conjugate-gradient steps with the
+    true Hessian, preconditioned by the matrix of the linearised problem.
 
     Parameters
     ----------
     triangle : Triangle
         Linear rows and the prior.
     terms : sequence of LossTerm
-        The other terms.
+        Terms that are not linear in the weights.
     v : ndarray of shape (n_columns,)
-        Start.
+        Initial weights.
     max_iter : int
         Largest number of steps.
     tol : float
-        Stop when the norm of the gradient is below `tol` times the norms of the contributions
-        that cancel in it, and the expected decrease of the loss is below `tol` times the loss.
+        The iteration stops when two conditions hold. The norm of the gradient is below `tol` times
+        the sum of the norms of the contributions of all rows to it. The expected decrease of the
+        loss is below `tol` times the loss.
     callback : callable, default=None
         Called as ``callback(v, entry)`` with every entry of the history.
 
@@ -63,7 +64,7 @@ def gauss_newton(
     history : list of dict
         Loss, relative gradient norm and step length of every iteration.
     converged : bool
-        Whether `tol` was reached, or the precision of the loss.
+        Whether `tol` was reached, or steps changed the loss by less than its rounding error.
 
     Examples
     --------
@@ -88,14 +89,15 @@ def gauss_newton(
             callback(v, history[-1])
         direction = _direction(local, curved, v, gradient, forcing=min(0.1, np.sqrt(norm)))
         decrease = -(gradient @ direction)
-        # If large contributions cancel in the gradient, a small one may still lower the loss much.
+        # The second condition is needed because the gradient is compared with large contributions
+        # that cancel in it: a relatively small gradient may still lower the loss considerably.
         if norm <= tol and decrease <= max(tol, ROUNDING) * current:
             return v, history, True
         if iteration == max_iter:
             break
         if decrease < ROUNDING * current:
-            # The change of the loss is below its rounding error; the gradient is still useful
-            # until it is dominated by rounding too.
+            # The loss cannot judge the step, because its change is below the rounding error. Full
+            # steps are taken as long as they halve the gradient.
             if len(history) > 1 and norm > 0.5 * history[-2]["gradient"]:
                 return v, history, True
             v, step = v + direction, 1.0
@@ -121,21 +123,22 @@ def fixed_point(
 ) -> tuple[Array, History, bool]:
     """Solve the problem linearised at fixed charges, take the charges of the solution, and repeat.
 
-    For energies and linear rows this is Gauss-Newton without damping. With forces, whose rows
-    depend on the response of the charges, it does not end at the least loss, and may not converge.
+    For energies and linear rows this is Gauss-Newton without damping. The rows of forces depend on
+    the response of the charges, which is neglected here. With forces, the iteration therefore does
+    not converge to the minimum of the loss, and may not converge at all.
 
     Parameters
     ----------
     triangle : Triangle
         Linear rows and the prior.
     terms : sequence of LossTerm
-        The other terms.
+        Terms that are not linear in the weights.
     v : ndarray of shape (n_columns,)
-        Start.
+        Initial weights.
     max_iter : int
         Largest number of steps.
     tol : float
-        Stop when a step changes the weights by less than `tol` times their norm.
+        The iteration stops when a step changes the weights by less than `tol` times their norm.
     callback : callable, default=None
         As in `gauss_newton`.
 
@@ -178,7 +181,7 @@ def fixed_point(
 
 
 def _with_best_offsets(triangle, terms, v):
-    """The weights, of which some are optimised, and the total loss."""
+    """The weights after each term has optimised its offsets, and the total loss."""
     total = 0.0
     for term in terms:
         v, loss = term.with_best_offsets(v)
@@ -189,14 +192,14 @@ def _with_best_offsets(triangle, terms, v):
 def linearized(
     triangle: Triangle, terms: Sequence[LossTerm], v: Array, response: bool = True
 ) -> tuple[Triangle, Array, float]:
-    """Collect all rows at some weights in one triangle.
+    """Linearise all terms at some weights, and collect all rows in one triangle.
 
     Parameters
     ----------
     triangle : Triangle
         Linear rows and the prior.
     terms : sequence of LossTerm
-        The other terms.
+        Terms that are not linear in the weights.
     v : ndarray of shape (n_columns,)
         Weights.
     response : bool, default=True
@@ -205,11 +208,11 @@ def linearized(
     Returns
     -------
     local : Triangle
-        All rows, over changes of the weights.
+        All rows; the unknowns are changes of the weights.
     gradient : ndarray of shape (n_columns,)
         Gradient of the loss.
     norm : float
-        Norm of the gradient over the norms of the contributions that cancel in it.
+        Norm of the gradient divided by the sum of the norms of the contributions to it.
     """
     local = triangle.centered(v)
     gradient = triangle.gradient(v)
@@ -222,9 +225,10 @@ def linearized(
 
 
 def _direction(local, curved, v, gradient, forcing):
-    """The step: of the linearised problem, or with the curvature of some terms.
+    """The step of Gauss-Newton, or of truncated Newton if terms have a curvature.
 
-    The latter solves ``H d = -gradient`` by conjugate gradients, preconditioned by the former.
+    Truncated Newton solves ``H d = -gradient`` by conjugate gradients. The preconditioner is the
+    matrix ``R^T R`` of the linearised problem.
     """
     if not curved:
         return local.solve()
@@ -241,7 +245,8 @@ def _direction(local, curved, v, gradient, forcing):
         product = R.T @ (R @ search) + sum(term.curvature_product(v, search) for term in curved)
         curvature = search @ product
         if curvature <= 0.0:
-            # Outside the convex region. The direction so far descends, or else the first step.
+            # The loss is not convex here. The direction found so far is a descent direction; in the
+            # first step, the preconditioned gradient is one.
             return direction if direction.any() else search
         direction = direction + new / curvature * search
         residual = residual - new / curvature * product

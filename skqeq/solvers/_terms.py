@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 class LossTerm(ABC):
-    """Half a sum of squared residuals that are not linear in the weights v.
+    """Half the sum of squared residuals that are not linear in the weights v.
 
-    A subclass defines `loss` and `linearize`. One that knows more of its residuals also overrides
-    `curvature_product`, with `has_curvature`, or `with_best_offsets`.
+    A subclass defines `loss`, `linearize` and `toward_start`. It may also define
+    `curvature_product` and set `has_curvature`, and it may override `with_best_offsets`.
 
     Attributes
     ----------
     has_curvature : bool
-        Whether there is a `curvature_product`.
+        Whether the class defines `curvature_product`.
 
     Examples
     --------
-    The square of the only weight has the label 4:
+    A problem with one weight, whose square has the label 4:
 
     >>> import numpy as np
     >>> from skqeq.solvers import LossTerm, Triangle, gauss_newton
@@ -58,12 +58,12 @@ class LossTerm(ABC):
         Returns
         -------
         loss : float
-            Without a unit.
+            A number without unit.
         """
 
     @abstractmethod
     def linearize(self, v: Array, response: bool = True) -> Iterator[tuple[Array, Array]]:
-        """Yield weighted Jacobians and residuals, some rows at a time.
+        """Yield Jacobians and residuals in units of the noise, some rows at a time.
 
         Parameters
         ----------
@@ -93,7 +93,7 @@ class LossTerm(ABC):
         """
 
     def with_best_offsets(self, v: Array) -> tuple[Array, float]:
-        """Weights of which those that are easily optimised have their best values.
+        """Optimise weights that can be optimised at once, such as the energies of the free atoms.
 
         Parameters
         ----------
@@ -103,7 +103,7 @@ class LossTerm(ABC):
         Returns
         -------
         v : ndarray of shape (n_columns,)
-            Unchanged here.
+            The weights after this optimisation; the base class does not change them.
         loss : float
             Half the sum of squared residuals at the returned weights.
         """
@@ -122,7 +122,7 @@ class LossTerm(ABC):
         product : ndarray of shape (n_columns,)
             The product.
         """
-        raise TypeError(f"{type(self).__name__} does not know its curvature")
+        raise TypeError(f"{type(self).__name__} does not define curvature_product")
 
     def add_to(self, triangle: Triangle, v: Array, response: bool = True) -> tuple[Array, float]:
         """Add the linearised rows to a triangle.
@@ -130,18 +130,18 @@ class LossTerm(ABC):
         Parameters
         ----------
         triangle : Triangle
-            Over changes of the weights; it is changed.
+            A triangle for changes of the weights; modified in place.
         v : ndarray of shape (n_columns,)
             Weights.
         response : bool, default=True
-            As of `linearize`.
+            As in `linearize`.
 
         Returns
         -------
         gradient : ndarray of shape (n_columns,)
             Gradient of `loss`.
         scale : float
-            Sum of the norms of the contributions that cancel in the gradient.
+            Sum of the norms of the contributions of the rows to the gradient.
         """
         gradient, scale = np.zeros_like(v), 0.0
         for jacobian, residual in self.linearize(v, response):
@@ -152,26 +152,27 @@ class LossTerm(ABC):
 
 
 class NonlinearRows(LossTerm):
-    """Labels ``y = g(m)`` of linear quantities ``m = J v + m_0``, with noise.
+    """Labels ``y = g(m)``, with noise, of quantities ``m = J v + m_0`` that are linear in v.
 
-    Structures are added one by one, and Jacobians in blocks of structures; `gathered` then stacks
-    them into the arrays below.
+    Labels are added one structure at a time, and Jacobians one block of structures at a time; the
+    method `gathered` then stacks them into the arrays below.
 
     Parameters
     ----------
     target : Target
-        Has the methods `value`, which is ``g``, `derivative`, `curvature_product` and `nearest`.
+        Has the methods `value` (the function ``g``), `derivative`, `curvature_product` and
+        `nearest`.
 
     Attributes
     ----------
     J : ndarray of shape (n, k, n_columns)
-        Derivative of the linear quantities.
+        Derivatives of the linear quantities with respect to the weights.
     m_0 : ndarray of shape (n, k)
-        Their values at ``v = 0``.
+        Values of the linear quantities at ``v = 0``.
     y, sigma : ndarray of shape (n, 1)
         Labels and their noise.
     m_start : ndarray of shape (n, k)
-        A guess of the linear quantities.
+        Initial guess of the linear quantities.
 
     Examples
     --------
@@ -202,7 +203,7 @@ class NonlinearRows(LossTerm):
         y, sigma : float or ndarray of shape (1,)
             Label and noise.
         m_start : ndarray of shape (k,)
-            A guess of the linear quantities.
+            Initial guess of the linear quantities.
         """
         self._entries.append((m_0, y, np.full(np.shape(y), sigma), m_start))
 
@@ -212,7 +213,7 @@ class NonlinearRows(LossTerm):
         Returns
         -------
         self : NonlinearRows
-            With all arrays.
+            The same object, in which all arrays are set.
         """
         columns = zip(*self._entries, strict=True)
         self.m_0, self.y, self.sigma, self.m_start = (np.array(c) for c in columns)
@@ -222,7 +223,7 @@ class NonlinearRows(LossTerm):
         return self
 
     def linear(self, v: Array) -> Array:
-        """The linear quantities at weights.
+        """The linear quantities for given weights.
 
         Parameters
         ----------
@@ -247,25 +248,25 @@ class NonlinearRows(LossTerm):
         Returns
         -------
         loss : float
-            Without a unit.
+            A number without unit.
         """
         residual = (self.target.value(self.linear(v)) - self.y) / self.sigma
         return 0.5 * np.sum(residual**2)
 
     def linearize(self, v: Array, response: bool = True) -> Iterator[tuple[Array, Array]]:
-        """Yield weighted Jacobian and residual.
+        """Yield the Jacobian and the residuals in units of the noise.
 
         Parameters
         ----------
         v : ndarray of shape (n_columns,)
             Weights.
         response : bool, default=True
-            Ignored: the linear quantities contain the response of the charges.
+            Ignored, because J already includes the response of the charges.
 
         Yields
         ------
         jacobian : ndarray of shape (n, n_columns)
-            Derivative of the residual.
+            Derivatives of the residuals.
         residual : ndarray of shape (n,)
             In units of the noise.
         """
@@ -294,7 +295,7 @@ class NonlinearRows(LossTerm):
         return np.tensordot(of_m, self.J, axes=2)
 
     def extend(self, other: NonlinearRows) -> None:
-        """Add the labels of other rows, before either is `gathered`.
+        """Append the labels of another `NonlinearRows`; neither object may be gathered yet.
 
         Parameters
         ----------
@@ -305,7 +306,9 @@ class NonlinearRows(LossTerm):
         self._entries += other._entries
 
     def toward_start(self) -> Iterator[tuple[Array, Array]]:
-        """Yield linear rows that pull m to the values nearest to `m_start` that satisfy the labels.
+        """Yield linear rows that pull m toward values that satisfy the labels.
+
+        Among all such values, these are the nearest to `m_start`.
 
         Yields
         ------

@@ -13,43 +13,45 @@ if TYPE_CHECKING:
     from .._typing import Array
 
 
-# Up to so many rows per column they are kept as they are: they then span few directions, and a
-# factorisation of those is cheaper. Later ones wait until they are so many, as the triangle is
-# read and written for those that come together.
+# Rows are buffered until there are more than FEW per column. Fewer rows are not reduced to a
+# triangle, because a factorisation of the rows themselves is cheaper (see `_solve_few`).
 FEW = 0.6
+# Once there is a triangle, rows are buffered until there are more than MANY: each reduction reads
+# and writes the whole triangle.
 MANY = 2048
-# Columns that reflectors are found for at a time, and of LAPACK's blocks among them; columns that
-# are updated at a time.
+# Three block sizes of `rotate`, in columns: of a panel, of LAPACK's blocks inside a panel, and of
+# the update of the remaining columns.
 PANEL, BLOCK, CHUNK = 192, 16, 1024
+# Avoids a division by zero for columns that need no reflector.
 TINY = 1e-300
 UNDEFINED = "the least-squares problem holds infinite or undefined numbers"
 
 
 class Triangle:
-    """All rows seen so far of a least-squares problem, reduced to one triangle.
+    """A least-squares problem whose rows are reduced to one triangle as they are added.
 
     Rows ``[J | r]`` are multiplied by orthogonal matrices until only an upper triangle is left::
 
         Q^T [J | r] = [R  z]
                       [0  rho]      so that   |J v - r|^2 = |R v - z|^2 + rho^2,
 
-    whatever the number of rows. Unlike normal equations this does not square the condition
-    number, and unlike a QR of everything it holds some thousand rows and one triangle. Rows that
-    come first are kept until they are a good part of the number of unknowns; if no more come, the
-    solution is found among their combinations.
+    for any number of rows. Unlike the normal equations, this does not square the condition number.
+    Unlike a QR factorisation of all rows together, it stores only a few thousand rows and one
+    triangle. The first rows are only collected. If there are few rows compared with the number of
+    unknowns, the solution is computed as a linear combination of the rows.
 
     Parameters
     ----------
     n_columns : int
         Number of unknowns.
     penalty : float or ndarray of shape (n_columns,), default=0.0
-        Adds ``sum_j (penalty_j v_j)^2`` to the squares. These rows are a triangle from the
-        start and cost nothing.
+        Adds ``sum_j (penalty_j v_j)^2`` to the sum of squares. The initial triangle is the
+        diagonal matrix of the penalties.
 
     Attributes
     ----------
     n_rows : int
-        Number of rows that were reduced.
+        Number of rows that were added.
 
     References
     ----------
@@ -73,17 +75,17 @@ class Triangle:
 
     @classmethod
     def from_augmented(cls, R: Array) -> Triangle:
-        """The triangle that another one had as `augmented`.
+        """Make a triangle from the array `augmented` of another one.
 
         Parameters
         ----------
         R : ndarray of shape (n_columns + 1, n_columns + 1)
-            It is copied.
+            The array; it is copied.
 
         Returns
         -------
         triangle : Triangle
-            With the same rows.
+            A triangle that represents the same rows.
         """
         triangle = cls(len(R) - 1)
         triangle._R = R.copy(order="F")
@@ -106,7 +108,7 @@ class Triangle:
 
     @property
     def rho2(self) -> float:
-        """Sum of squares that no weights can remove."""
+        """Smallest sum of squares over all weights."""
         return self._reduced()[-1, -1] ** 2
 
     def update(self, J: Array, r: Array) -> None:
@@ -134,8 +136,8 @@ class Triangle:
     def _reduced(self):
         """The triangle with all rows in it."""
         if self._R is None:
-            # LAPACK wants Fortran order; the last column is the right-hand side. An empty triangle
-            # would be slow: its pivots are rounding errors of rounding errors, down to denormals.
+            # LAPACK needs Fortran order. The last column is the right-hand side. The reduction
+            # would be slow if it started from zeros, because pivots would become denormal numbers.
             self._R = np.zeros((self.n_columns + 1, self.n_columns + 1), order="F")
             diagonal = np.arange(self.n_columns)
             self._R[diagonal, diagonal] = self._penalty
@@ -150,15 +152,15 @@ class Triangle:
         return self._R
 
     def merge(self, R: Array, n_rows: int = 0) -> None:
-        """Add all rows that a triangle stands for.
+        """Add all rows that another triangle represents.
 
         Parameters
         ----------
         R : ndarray of shape (n_columns + 1, n_columns + 1)
-            Upper triangle, the last column belongs to the right-hand sides; see `augmented`. It is
-            overwritten if it is in Fortran order.
+            Upper triangle in the form of `augmented`; its last column belongs to the right-hand
+            sides. It is overwritten if it is in Fortran order.
         n_rows : int, default=0
-            How many rows they were.
+            Number of these rows.
         """
         n = len(self._reduced())
         if R.shape != (n, n):
@@ -171,11 +173,11 @@ class Triangle:
 
     @property
     def augmented(self) -> Array:
-        """``[[R, z], [0, rho]]`` with the penalty in it, (n_columns + 1, n_columns + 1)."""
+        """``[[R, z], [0, rho]]``, including the penalty: (n_columns + 1, n_columns + 1)."""
         return self._reduced()
 
     def copy(self) -> Triangle:
-        """An independent triangle with the same rows.
+        """Make an independent triangle with the same rows.
 
         Returns
         -------
@@ -188,24 +190,24 @@ class Triangle:
         return other
 
     def centered(self, v: Array) -> Triangle:
-        """The same rows with other weights as the origin.
+        """The same problem for changes of the weights.
 
         Parameters
         ----------
         v : ndarray of shape (n_columns,)
-            The origin.
+            Weights from which changes are measured.
 
         Returns
         -------
         triangle : Triangle
-            Its solution is ``d = v' - v``.
+            Its unknowns are ``d = v' - v``.
         """
         other = self.copy()
         other._reduced()[:-1, -1] -= self.R @ v
         return other
 
     def residual(self, v: Array) -> Array:
-        """The part of the residual that depends on the weights, in rotated rows.
+        """The rotated residuals, without the part `rho2` that does not depend on the weights.
 
         Parameters
         ----------
@@ -220,7 +222,7 @@ class Triangle:
         return self.R @ v - self.z
 
     def loss(self, v: Array) -> float:
-        """Half of the sum of squares.
+        """Half the sum of squares.
 
         Parameters
         ----------
@@ -272,7 +274,7 @@ class Triangle:
             )
 
     def solve(self) -> Array:
-        """Weights of least loss.
+        """Find the weights with the smallest loss.
 
         Returns
         -------
@@ -282,7 +284,7 @@ class Triangle:
         Raises
         ------
         ValueError
-            If the rows do not determine them.
+            If the rows do not determine the weights.
         """
         few = 0 < self.n_rows <= FEW * self.n_columns
         if self._R is None and few and self._penalty.all():
@@ -291,17 +293,18 @@ class Triangle:
         return solve_triangular(self.R, self.z, check_finite=False)
 
     def _solve_few(self):
-        """The solution as a combination of the rows, which are fewer than the unknowns.
+        """The solution for fewer rows than unknowns: a linear combination of the rows.
 
-        In units of the penalty, ``J = L Q`` with n orthonormal rows Q, and ``v = Q^T y``: whatever
-        is orthogonal to the rows only costs penalty.
+        Weights are in units of the penalty. With ``J = L Q``, where Q has n orthonormal rows, the
+        solution is ``v = Q^T y``. A component of v that is orthogonal to these rows does not change
+        the residuals and increases the penalty, so it is zero.
         """
         J, r = (np.concatenate(part) for part in zip(*self._waiting, strict=True))
         J /= self._penalty
         if not (np.isfinite(J).all() and np.isfinite(r).all()):
             raise ValueError(UNDEFINED)
         n = len(r)
-        # The transpose of an array in C order is one in Fortran order.
+        # J.T is in Fortran order, because J is in C order; LAPACK then needs no copy.
         factors, tau, _, info = dgeqrf(J.T, lwork=64 * n, overwrite_a=True)
         among_rows = Triangle(n, 1.0)
         among_rows.update(np.triu(factors[:n]).T, r)
@@ -312,11 +315,12 @@ class Triangle:
 
 
 def rotate(R, rows):
-    """Rotate rows into a triangle; both are in Fortran order and overwritten.
+    """Reduce rows into a triangle; both arrays are in Fortran order and are overwritten.
 
-    LAPACK's tpqrt does it in blocks of columns, which are either too narrow for the products that
-    update the rest, or so wide that the reflectors themselves take the time. Here it finds those of
-    a panel, with narrow blocks, and the rest of the columns meet them all at once, as
+    LAPACK's tpqrt could reduce all columns, but it has one block size for two purposes: narrow
+    blocks make the update of the remaining columns slow, and wide blocks make the computation of
+    the reflectors slow. Here tpqrt computes the reflectors of one panel of columns, with narrow
+    blocks. All reflectors of the panel are then applied to the remaining columns together, as
     ``1 - [1; V] T^T [1; V]^T`` with ``T^-1 = striu(V^T V) + diag(1 / tau)`` (Joffrain et al., ACM
     Trans. Math. Softw. 32, 169 (2006)).
 
@@ -335,11 +339,12 @@ def rotate(R, rows):
         R[panel, panel], _, T, info = dtpqrt(0, min(BLOCK, width), top, V, overwrite_b=True)
         if info:
             raise ValueError(f"LAPACK tpqrt rejected argument {-info}")
-        # The diagonals of the blocks of T; zero where a column needs no reflector.
+        # tau is the diagonal of the blocks of T; it is zero if a column needs no reflector.
         tau = T[np.arange(width) % len(T), np.arange(width)]
         inverse = np.triu(dgemm(1.0, V, V, trans_a=True), 1)
         inverse[np.diag_indices(width)] = 1.0 / np.maximum(tau, TINY)
-        # All by SciPy: NumPy has BLAS threads of its own, which would keep those waiting.
+        # Only SciPy's BLAS is used here. NumPy may have a separate pool of BLAS threads, which
+        # would compete with that of SciPy.
         for first in range(panel.stop, n, CHUNK):
             here = slice(first, min(first + CHUNK, n))
             W = dgemm(1.0, V, rows[:, here], beta=1.0, c=R[panel, here], trans_a=True)

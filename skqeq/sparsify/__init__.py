@@ -1,4 +1,4 @@
-"""Sparse sets: which environments carry the Gaussian process, and the whitened kernel to them."""
+"""Sparse sets: the environments on which the Gaussian process is based, and its whitened kernel."""
 
 from ._cur import CURSparsifier
 from ._environments import environments_of

@@ -32,7 +32,7 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
     BaseEstimator,
     auto_wrap_output_keys=None,
 ):
-    """Pick representative environments by CUR and map to whitened kernel features.
+    """Select representative environments by CUR, and compute whitened kernel features.
 
     With M sparse points, ``phi = K_nM L^-T`` and ``K_MM = L L^T``, a Gaussian process with the
     Nystroem kernel ``K_nM K_MM^-1 K_Mn`` is the linear model ``phi w`` with independent
@@ -40,8 +40,8 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
 
         k(p, p') = sum_b w_b (p_b . p_b' / |p_b| |p_b'|)^zeta,     sum_b w_b = 1,
 
-    over the column blocks of the features (one per SOAP cutoff) between environments of the
-    same element, and zero otherwise.
+    for two environments of the same element, and zero otherwise. The sum runs over the column
+    blocks b of the features; there is one block for each SOAP cutoff.
 
     Parameters
     ----------
@@ -50,28 +50,28 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         used, with a warning.
     method : {"cur", "fps"}, default="cur"
         "cur" draws environments with probability proportional to their leverage in the dominant
-        column space [1]_, "fps" takes farthest points.
+        column space [1]_. "fps" selects farthest points.
     zeta : int, default=2
         Exponent of the kernel.
     block_weights : sequence of float, default=None
-        Weights of the column blocks, normalised to sum one; None means equal.
+        Weights of the column blocks, which are normalised to the sum 1; None means equal weights.
     per_species : bool, default=True
-        Whether each element has sparse points of its own. False treats all environments as one
-        group with `n_points` in total, as in [2]_.
+        Whether sparse points are selected for each element separately. If False, all environments
+        form one group with `n_points` in total, as in [2]_.
     jitter : float, default=1e-10
         Number added to the diagonal elements of ``K_MM``, which are 1.
     max_environments : int, default=None
         Number of candidates per element. Sparse points are chosen among this many random
         environments, which belong to at most as many random structures. For rare elements all
-        structures are searched. More candidates make the choice slower and hardly better. None
-        means 5000, or ``5 * n_points`` if that is larger.
+        structures are searched. More candidates make the selection slower and improve it little.
+        None means 5000, or ``5 * n_points`` if that is larger.
     random_state : int or None, default=0
         Seed for the random choices.
     dtype : {"float64", "float32"}, default="float64"
-        Precision of the matrix products with features, most of the work of large fits. With
-        "float32" the directions that all environments share are still multiplied in double
-        precision. Relative changes of predictions are below 1e-4. Forces are always computed in
-        double precision.
+        Precision of the matrix products with features, which take most of the time of a large fit.
+        With "float32" the directions that all environments share are still multiplied in double
+        precision. Predictions change by less than 1e-4 of their value. Forces are always computed
+        in double precision.
     verbose : int, default=0
         Above 0 a progress bar is shown.
 
@@ -149,12 +149,12 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         X : StructureFeatures or array-like of shape (n_samples, n_features)
             Features of structures, or one environment per row.
         y : ignored
-            For the scikit-learn API.
+            Exists for compatibility with scikit-learn.
 
         Returns
         -------
         self : CURSparsifier
-            Fitted.
+            The fitted sparsifier.
         """
         self._validate_params()
         X = self._check(X, reset=True)
@@ -189,7 +189,7 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         Parameters
         ----------
         X : StructureFeatures or array-like of shape (n_samples, n_features)
-            Features of structures if `fit` was given those, else rows of an array.
+            Features of structures or rows of an array, whichever was passed to `fit`.
 
         Returns
         -------
@@ -242,7 +242,7 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         return X
 
     def _check_kind(self, X, ragged):
-        """Refuse an array after a fit to features of structures, and the reverse."""
+        """Raise an error for an array after a fit to features of structures, and vice versa."""
         fitted_to_structures = self.component_indices_.ndim == 2
         if ragged and not fitted_to_structures:
             raise TypeError(
@@ -284,7 +284,7 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
                 "them are used",
                 stacklevel=3,
             )
-        # A group of which all environments are used needs no scores.
+        # Scores are needed only for groups that have more environments than sparse points.
         contested = [index for group, index in members.items() if group not in short]
         if contested:
             contested = np.sort(np.concatenate(contested))
@@ -306,9 +306,10 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
 def _candidates(members, n, ranks, rng):
     """At most n random environments of every group, from few structures, ascending.
 
-    Structures have a random order, their rank. The first `reach` structures, at most n, hold enough
-    environments of every group with more than n of them. Candidates are drawn from all atoms of
-    these structures. A group that is rarer is completed from later structures, in order of rank.
+    The structures are in a random order, which their ranks describe. The first `reach` structures
+    contain n environments of every large group, unless this would take more than n structures.
+    Candidates are drawn from all atoms of these structures. If a group has too few atoms in them,
+    atoms of later structures are added in the order of the ranks.
     """
     large = [ranks[index] for index in members.values() if len(index) > n]
     reach = min(n, max(np.partition(r, n - 1)[n - 1] for r in large) + 1)

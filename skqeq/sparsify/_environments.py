@@ -1,4 +1,4 @@
-"""Environments of a data set, numbered through, from an array or from features of structures."""
+"""All environments of a data set, numbered consecutively, from an array or from structures."""
 
 from abc import ABC, abstractmethod
 from functools import cache
@@ -29,7 +29,7 @@ class Environments(ABC):
 
     @abstractmethod
     def locate(self, index):
-        """Indices of environments in terms of the input of `CURSparsifier.fit`."""
+        """Convert numbers of environments to indices in the input of `CURSparsifier.fit`."""
 
     @abstractmethod
     def ranks(self, rng):
@@ -47,9 +47,9 @@ class Environments(ABC):
         Yields
         ------
         places : ndarray of int
-            Positions in `index` of the atoms of the tile.
+            Positions in `index` of the environments of the tile.
         tile : Tile
-            Features of some of them.
+            Features of these environments.
         """
 
     def sketch(self, index, width, rng):
@@ -62,10 +62,11 @@ class Environments(ABC):
         width : int
             Number of columns of the sketch.
         rng : numpy.random.Generator
-            Of the projection.
+            Source of the random numbers.
         """
         omega = sketch_matrix(self.boundaries[-1], width, rng)
-        # Structures with the same elements have the same columns, and need the same rows of omega.
+        # Stored, because structures with the same elements have the same columns and therefore need
+        # the same rows of omega.
         rows_of_omega = cache(
             lambda edges: sparse.vstack([omega[a:b] for a, b in edges], format="csc")
         )
@@ -87,11 +88,11 @@ class Environments(ABC):
         Returns
         -------
         points : dict of {int: ndarray of shape (n_points, n_features)}
-            Their features.
+            Features of the chosen environments.
         """
         points = {g: np.zeros((len(rows), self.boundaries[-1])) for g, rows in chosen.items()}
         index = np.concatenate(list(chosen.values()))
-        # One walk in order of the structures serves all groups.
+        # The structures are visited once, in their order, for all groups together.
         order = np.argsort(index)
         group = np.repeat(list(chosen), [len(rows) for rows in chosen.values()])[order]
         place = np.concatenate([np.arange(len(rows)) for rows in chosen.values()])[order]
@@ -124,11 +125,11 @@ class ArrayEnvironments(Environments):
         return index
 
     def ranks(self, rng):
-        """Each row counts as a structure."""
+        """Random ranks of the rows, each of which counts as a structure."""
         return rng.permutation(self.n)
 
     def walk(self, index):
-        """One tile with all of them."""
+        """Yield one tile with all environments."""
         yield np.arange(len(index)), Tile(index, (slice(0, self.X.shape[1]),), self.X[index])
 
 
@@ -140,7 +141,7 @@ class StructureEnvironments(Environments):
     features : StructureFeatures
         Features of the structures.
     verbose : bool
-        Whether walks show their progress.
+        Whether `walk` shows a progress bar.
     """
 
     def __init__(self, features, verbose):
@@ -159,11 +160,11 @@ class StructureEnvironments(Environments):
         return np.stack([structure, index - self.offsets[structure]], axis=1)
 
     def ranks(self, rng):
-        """All atoms of a structure have the same rank."""
+        """Random ranks of the structures; all atoms of a structure have the same rank."""
         return np.repeat(rng.permutation(len(self.features)), np.diff(self.offsets))
 
     def walk(self, index):
-        """The tiles of one structure after the other."""
+        """Yield the tiles of one structure after the other."""
         source, structures = self.features.source, self.features.structures
         place = np.full(self.n, -1)
         place[index] = np.arange(len(index))
@@ -175,7 +176,7 @@ class StructureEnvironments(Environments):
 
 
 def environments_of(X, verbose=False):
-    """The environments of an array or of features of structures."""
+    """Make the `Environments` of an array or of the features of structures."""
     if isinstance(X, StructureFeatures):
         return StructureEnvironments(X, verbose)
     return ArrayEnvironments(X)

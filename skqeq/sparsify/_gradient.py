@@ -1,14 +1,16 @@
 """Derivatives of whitened kernel features with respect to positions and strain.
 
-For one column block, with ``x = p / |p|`` the normalised row of a centre and s a sparse point,
+Let ``x = p / |p|`` be the normalised row of a centre in one column block, and s a sparse point. The
+derivative of their kernel is
 
     d (x . s)^zeta = zeta (x . s)^(zeta - 1) (s - (x . s) x) . dp / |p|.
 
-The gradient of one field is computed backwards: its derivatives with respect to the features are
-one cotangent vector per centre, which the descriptor pulls back to the pairs. The Jacobian, of all
-sparse points, is computed forwards: the columns that a neighbour can change are multiplied by the
-same columns of the points. Both are matrix products, and no array of size (centres, atoms,
-features) is stored.
+The gradient of one latent field is computed in reverse mode. The derivatives of the field with
+respect to the features are one cotangent vector per centre. The descriptor turns these cotangents
+into derivatives with respect to the vectors of all pairs. The Jacobian for all sparse points is
+computed in forward mode. Only those columns of dp are computed and multiplied by s that depend on a
+neighbour. Both modes are matrix products, and no array of size (centres, atoms, features) is
+stored.
 """
 
 from typing import NamedTuple
@@ -19,8 +21,8 @@ from scipy.sparse import csr_array
 from ..structures import FeatureGradient, Neighborhood
 from ._kernel import ALL, row_norms
 
-# Number of centres per matrix product. Larger temporary arrays do not fit into the processor's
-# cache, and malloc would return their memory to the system after each product.
+# Number of centres per matrix product. With more centres, the temporary arrays would not fit into
+# the processor's cache, and malloc would return their memory to the system after each product.
 PIECE = 256
 
 
@@ -30,11 +32,11 @@ class ColumnBlock(NamedTuple):
     Attributes
     ----------
     b : int
-        Number of the block.
+        Index of the block.
     neighborhood : Neighborhood
-        The pairs that its rows depend on.
+        The pairs of neighbours on which the rows depend.
     X : ndarray of shape (n_atoms, n)
-        Normalised rows, in the columns of the elements of the structure.
+        Normalised rows of all atoms. Columns of elements that the structure lacks are left out.
     norms : ndarray of shape (n_atoms,)
         Norms of the rows before the normalisation.
     columns : ndarray of shape (n,)
@@ -54,8 +56,8 @@ class ColumnBlock(NamedTuple):
 class SparseGradient(FeatureGradient):
     """The features of one structure and their derivatives, see `FeatureGradient`.
 
-    A field ``phi w`` is evaluated as ``K u`` with dual weights u, ``L^T u = w``. This saves the
-    whitening of the kernel and of its derivatives.
+    A latent field ``phi w`` is evaluated as ``K u``, where the dual weights u solve ``L^T u = w``.
+    With u, neither the kernel nor its derivatives need to be whitened.
 
     Parameters
     ----------
@@ -68,7 +70,7 @@ class SparseGradient(FeatureGradient):
     def __init__(self, source, structure):
         self.n_atoms, self.source = len(structure), source
         self.columns, self.n_columns = source.columns, source.boundaries[-1]
-        # Only groups that occur in the structure; `centers` are their atoms.
+        # Kernels of groups that occur in the structure, and the atoms of each group.
         self.kernels, self.centers = {}, {}
         for group, kernel in source.kernels.items():
             atoms = np.arange(self.n_atoms)
@@ -84,6 +86,7 @@ class SparseGradient(FeatureGradient):
 
     def _column_block(self, b, neighborhood):
         X = neighborhood.rows()
+        # The columns of the neighbourhood are relative to the first column of the block.
         first = self.source.parent.boundaries[b]
         columns = [np.arange(c.start, c.stop) + first for c in neighborhood.columns]
         columns = np.concatenate(columns)
@@ -96,7 +99,7 @@ class SparseGradient(FeatureGradient):
         return ColumnBlock(b, neighborhood, X, norms, columns, cosines)
 
     def _kernel(self, group):
-        """K of the centres of a group with its sparse points: (n_centers, n_points)."""
+        """K between the centres of a group and its sparse points, (n_centers, n_points)."""
         kernel = self.kernels[group]
         return sum(
             kernel.block_weights[block.b] * block.cosines[group] ** kernel.zeta
@@ -104,13 +107,13 @@ class SparseGradient(FeatureGradient):
         )
 
     def _features(self, group):
-        """Whitened features of the centres of a group, computed once."""
+        """Whitened features of the centres of a group; they are stored after the first call."""
         if group not in self._whitened:
             self._whitened[group] = self.kernels[group].whiten(self._kernel(group))
         return self._whitened[group]
 
     def field(self, dual):
-        """The field of every atom, shape (n_atoms,), from dual weights (n_columns,)."""
+        """The latent field of every atom, shape (n_atoms,), for dual weights (n_columns,)."""
         field = np.zeros(self.n_atoms)
         for group, atoms in self.centers.items():
             field[atoms] = self._kernel(group) @ dual[self.columns[group]]
@@ -135,7 +138,8 @@ class SparseGradient(FeatureGradient):
                 u = dual[..., self.columns[group]]
                 u = u if dual.ndim == 1 else u[atoms]
                 t = u * _kernel_derivative(kernel, block.b, cosines) / block.norms[atoms, None]
-                # t . (s - (x . s) x), for one run of consecutive columns after the other.
+                # The cotangent is t . (s - (x . s) x), computed for one run of consecutive columns
+                # after the other.
                 along = np.einsum("im,im->i", t, cosines)[:, None]
                 for own, full in _runs(block.columns):
                     x = block.X[atoms, own]
@@ -143,7 +147,7 @@ class SparseGradient(FeatureGradient):
             yield block.neighborhood, block.neighborhood.pull_back(cotangents)
 
     def _pieces(self):
-        """Yield a group, up to `PIECE` of its atoms, and their slice in the atoms of the group."""
+        """Yield a group, up to `PIECE` of its atoms, and their slice among the group's atoms."""
         for group, atoms in self.centers.items():
             for start in range(0, len(atoms), PIECE):
                 rows = slice(start, start + PIECE)
@@ -170,13 +174,13 @@ class SparseGradient(FeatureGradient):
             i, D = block.neighborhood.i, block.neighborhood.D
             for pairs, columns, dp in block.neighborhood.jacobians():
                 for group, atoms in self.centers.items():
-                    # An atom is also its own neighbour, at D = 0, where it always stays.
+                    # D = 0 means that an atom is its own neighbour. Such a vector never changes.
                     inside = np.isin(i[pairs], atoms) & D[pairs].any(axis=1)
                     if inside.any():
                         dK = self._dK(block, group, pairs[inside], columns, dp[inside], factors)
                         self._add_pairs(J, virial, sets, block, group, pairs[inside], dK)
         J, virial = J.reshape(-1, self.n_columns), virial.reshape(-1, self.n_columns)
-        # Whitening is linear: it is cheapest at the end, for the sums over pairs.
+        # Whitening is linear. It is therefore applied after the sum over pairs, to fewer rows.
         for group, kernel in self.kernels.items():
             for rows in (J, virial):
                 rows[:, self.columns[group]] = kernel.whiten(rows[:, self.columns[group]])
@@ -184,9 +188,9 @@ class SparseGradient(FeatureGradient):
         return J.reshape(*lead, 3 * self.n_atoms, -1), virial.reshape(*lead, 9, -1)
 
     def _dK(self, block, group, pairs, columns, dp, factors):
-        """Derivatives of the kernel of the centres of pairs with respect to D: (n, 3, n_points).
+        """For each pair, the derivative of K of its centre with respect to D: (n, 3, n_points).
 
-        `dp` (n, 3, n_columns) are those of the rows of the descriptor, in some of their columns.
+        `dp` (n, 3, m) are the derivatives of the m descriptor columns that depend on these pairs.
         """
         i = block.neighborhood.i[pairs]
         row = np.searchsorted(self.centers[group], i)
@@ -199,9 +203,11 @@ class SparseGradient(FeatureGradient):
         return dK
 
     def _add_pairs(self, J, virial, sets, block, group, pairs, dK):
-        """Add ``q_i dK`` of some pairs to the rows of both atoms and to the virial, for each q."""
+        """Add ``q_i dK`` of some pairs to J and to the virial, for each set of factors q."""
         neighborhood, columns = block.neighborhood, self.columns[group]
         i, j, D = (x[pairs] for x in (neighborhood.i, neighborhood.j, neighborhood.D))
+        # The sum over pairs is a product with a sparse matrix, with the element +q_i for the
+        # neighbour and -q_i for the centre of each pair.
         ends = np.concatenate([j, i]), np.tile(np.arange(len(pairs)), 2)
         dK = dK.reshape(len(pairs), -1)
         for k, q in enumerate(sets):
@@ -214,9 +220,9 @@ class SparseGradient(FeatureGradient):
     def residual_variances(self):
         """Prior variance that the sparse set does not represent, see `FeatureGradient`.
 
-        The residual of the field of a centre has the covariance ``k(x, x') - phi(x) . phi(x')``,
-        and these are its derivatives at ``x = x'``. Because x is normalised,
-        ``d d' k = zeta sum_b w_b |dx_b|^2``.
+        For one centre, the residual of a latent field has the covariance
+        ``k(x, x') - phi(x) . phi(x')``. The results are its value and its derivatives at
+        ``x = x'``. Because x is normalised, ``d d' k = zeta sum_b w_b |dx_b|^2``.
 
         Returns
         -------
@@ -234,7 +240,8 @@ class SparseGradient(FeatureGradient):
             for row, i in enumerate(atoms.tolist())
         }
         for i in range(n):
-            # An element without sparse points has no features, and the prior is the residual.
+            # An atom of an element without sparse points has no features, so that its residual is
+            # the prior.
             group, row = places.get(i, (None, None))
             d_kernel, variances[i] = self._derivatives_of(i, group, row)
             if group is not None:
@@ -245,7 +252,7 @@ class SparseGradient(FeatureGradient):
         return variance, covariances, variances
 
     def _derivatives_of(self, i, group, row):
-        """Derivatives of the kernel of centre i (3 n + 9, n_points), and ``d d' k`` (3 n + 9,)."""
+        """For centre i: ``dk`` with all points, (3 n + 9, n_points); and ``d d' k``, (3 n + 9,)."""
         # Kernels of all groups have the same exponent and weights of the column blocks.
         any_kernel = next(iter(self.source.kernels.values()))
         d_kernel, prior = 0.0, 0.0
@@ -265,12 +272,12 @@ class SparseGradient(FeatureGradient):
 
 
 def _kernel_derivative(kernel, b, cosines):
-    """Derivative of the kernel of column block b with respect to ``x . s``."""
+    """Derivative of the term of column block b in the kernel with respect to ``x . s``."""
     return kernel.block_weights[b] * kernel.zeta * cosines ** (kernel.zeta - 1)
 
 
 def _dot_points(rows, kernel, columns):
-    """Products of rows, given in some columns only, with the sparse points: (n, n_points)."""
+    """Products of rows with the sparse points, (n, n_points); rows are zero in other columns."""
     return sum(rows[:, own] @ kernel.points[:, full].T for own, full in _runs(columns))
 
 
@@ -284,7 +291,7 @@ def _runs(columns):
     own : slice
         Indices of the run in `columns`.
     full : slice
-        The columns themselves.
+        The run as a slice of all columns of the descriptor.
     """
     edges = [0, *(np.flatnonzero(np.diff(columns) != 1) + 1).tolist(), len(columns)]
     for start, stop in zip(edges[:-1], edges[1:], strict=True):

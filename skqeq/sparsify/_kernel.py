@@ -11,10 +11,10 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ._mixed import MixedProducts, products
 
-# Group of all environments, where elements are not kept apart.
+# Key of the group that contains environments of all elements.
 ALL = 0
-# Columns that are whitened at a time: small enough for np.linalg.solve, which does not know that
-# the matrix is triangular, to be a small part of the work.
+# Number of columns that are whitened at a time. np.linalg.solve treats a triangular matrix like any
+# other, but for few columns it is a small part of the work.
 COLUMNS = 128
 
 
@@ -43,7 +43,7 @@ class SparseKernel:
     jitter : float
         Number that was added to the diagonal of K_MM.
     digest : str
-        Hash of L, which tells whether two sparse sets are the same.
+        Hash of L. Two sparse sets are the same if their hashes are equal.
     """
 
     def __init__(self, points, boundaries, block_weights, zeta, dtype):
@@ -58,7 +58,7 @@ class SparseKernel:
         return MixedProducts(self.points, self.boundaries)
 
     def __getstate__(self):
-        # The copy of the points in single precision is made again where it is needed.
+        # The copy of the points in single precision is left out, because it can be made again.
         return {name: value for name, value in self.__dict__.items() if name != "_mixed"}
 
     def factorize(self, jitter, name):
@@ -74,7 +74,7 @@ class SparseKernel:
         Returns
         -------
         self : SparseKernel
-            With `chol`, `jitter` and `digest`.
+            The kernel, with the attributes `chol`, `jitter` and `digest`.
         """
         K_mm = 0.0
         for b, weight in enumerate(self.block_weights):
@@ -85,8 +85,8 @@ class SparseKernel:
         self.jitter = jitter
         while True:
             try:
-                # Not SciPy's cholesky: after the products above, the BLAS threads of NumPy keep a
-                # core busy for 20 ms, in which those of SciPy would wait for it.
+                # NumPy, not SciPy: they have separate BLAS threads. For 20 ms after the products
+                # above, NumPy's threads keep the cores busy, and SciPy's threads would wait.
                 self.chol = np.linalg.cholesky(K_mm + self.jitter * np.eye(len(K_mm)))
                 break
             except np.linalg.LinAlgError:
@@ -103,21 +103,22 @@ class SparseKernel:
         return self
 
     def __call__(self, tile):
-        """Kernel of every atom of a tile with every sparse point: (n, M)."""
+        """The kernel K_nM between the n atoms of a tile and the sparse points."""
         K = 0.0
         for b, values, columns in column_blocks(tile, self.boundaries):
             if self.dtype == "float32":
                 dot = self._mixed(b, values, columns)
             else:
                 dot = products(values, columns, self.points)
+            # The points are normalised already; only the rows of the atoms are divided by norms.
             K += self.block_weights[b] * _power(dot / row_norms(values)[:, None], self.zeta)
         return K
 
     def whiten(self, K):
         """Solve ``phi L^T = K`` for phi, in place, by blocked forward substitution.
 
-        It uses NumPy only, as the products before and after it do: SciPy has BLAS threads of its
-        own, which would compete with those of NumPy for the cores.
+        Only NumPy is used, as for the products before and after. SciPy has separate BLAS threads,
+        which would compete with those of NumPy for the cores.
         """
         for start in range(0, len(self.chol), COLUMNS):
             block = slice(start, start + COLUMNS)
@@ -139,22 +140,22 @@ def column_blocks(tile, boundaries):
     Yields
     ------
     b : int
-        Number of the column block.
+        Index of the column block.
     values : ndarray of shape (n, m)
         Values of the tile in this block.
     columns : list of slice
-        Which columns of all features they are.
+        The columns of `values`, as slices of the columns of all features.
     """
     pieces = list(tile.pieces())
     for b, group in groupby(pieces, lambda piece: bisect_right(boundaries, piece[0].start) - 1):
         group = list(group)
-        # Pieces of one column block are adjacent in the tile, so this is a view.
+        # The pieces of one column block are adjacent in the tile, so that no copy is made.
         values = tile.values[:, group[0][1].start : group[-1][1].stop]
         yield b, values, [columns for columns, _ in group]
 
 
 def row_norms(rows):
-    """Norm of every row, to divide by; 1 for a row of zeros, such as that of a lone atom."""
+    """Norm of every row, or 1 for a row of zeros, to avoid a division by zero."""
     squares = np.einsum("ij,ij->i", rows, rows)
     return np.sqrt(np.where(squares == 0.0, 1.0, squares))
 

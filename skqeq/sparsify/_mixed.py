@@ -1,27 +1,27 @@
-"""Products of environments and sparse points, most of the work in single precision."""
+"""Products of environments and sparse points, mostly in single precision."""
 
 from itertools import pairwise
 
 import numpy as np
 
-# Directions of every column block whose products are in double precision. Environments of one
-# element are similar: beyond 32 directions less than 2 % of a squared norm is left.
+# Number of directions, per column block, whose products are computed in double precision.
+# Environments of one element are similar: 32 directions contain at least 98 % of a squared norm.
 RANK = 32
-# Points from which the directions are taken.
+# Number of points from which the directions are computed.
 SAMPLE = 128
 
 
 def products(values, columns, points):
-    """Products with all points of rows that are zero outside of some columns.
+    """Scalar products of rows and points, where the rows are zero outside of some columns.
 
     Parameters
     ----------
     values : ndarray of shape (n, m)
-        The rows, in these columns.
+        The rows in the m columns in which they are not zero.
     columns : list of slice
-        The columns, with m entries together.
+        The m columns, as slices of all columns.
     points : ndarray of shape (M, n_features)
-        The points, in all columns.
+        The points in all columns.
 
     Returns
     -------
@@ -37,18 +37,19 @@ def products(values, columns, points):
 
 
 class MixedProducts:
-    """Products in single precision whose errors are far below the rounding of single precision.
+    """Scalar products at the speed of single precision, with much smaller errors.
 
-    In single precision, products of rows of norm one are wrong by 1e-7. With eigenvalues of the
-    kernel matrix of 1e-10 this changes charges by 1 %. Rows are therefore split into their part in
-    the span of a few directions V, the leading right singular vectors of the points, and a small
-    remainder::
+    In single precision, scalar products of unit vectors have errors of 1e-7. Because the smallest
+    eigenvalues of the kernel matrix are about 1e-10, such errors change charges by 1 %. Rows are
+    therefore split into two parts. The first part is the projection on a few directions V, which
+    are the leading right singular vectors of the points. The second part is the remainder, which is
+    small::
 
         x . s = (x Q) . (s Q) + (x - x Q Q^T) . (s - s V V^T)
 
-    The first product is computed in double precision, the second one in single precision. For a row
-    that is zero outside of some columns, Q is an orthonormal basis of what V has in these columns.
-    The remainder of x is orthogonal to it, so that the identity is exact.
+    The first product is computed in double precision, the second product in single precision. A row
+    x is zero outside of some columns, and Q is an orthonormal basis of the directions V restricted
+    to these columns. The remainder of x is orthogonal to Q, so that the identity is exact.
 
     Parameters
     ----------
@@ -61,8 +62,9 @@ class MixedProducts:
     def __init__(self, points, boundaries):
         self.points, self.boundaries = points, boundaries
         self.remainders = np.empty(points.shape, dtype=np.float32)
-        self.directions = []  # V^T of every column block
-        # Q and s Q by column block and columns; structures of the same elements share them.
+        self.directions = []  # V^T for every column block
+        # Q and s Q, keyed by column block and columns. They are stored because all structures with
+        # the same elements need the same ones.
         self._bases = {}
         for start, stop in pairwise(boundaries):
             block = points[:, start:stop]
@@ -73,17 +75,17 @@ class MixedProducts:
             self.directions.append(V_T)
 
     def __call__(self, b, values, columns):
-        """Products of rows in some columns of column block b with all points: (n, M)."""
+        """Products (n, M) of rows with all points; the rows are given in `columns` of block b."""
         Q, points_Q = self._basis(b, columns)
         values_Q = values @ Q
-        # One temporary array for the remainder: large new arrays are slow.
+        # In place, because the system would clear the memory of a new large array.
         remainder = values_Q @ Q.T
         np.subtract(values, remainder, out=remainder)
         dot = products(remainder.astype(np.float32), columns, self.remainders)
         return dot + values_Q @ points_Q
 
     def _basis(self, b, columns):
-        """Q of shape (m, at most RANK) for some columns, and its products with all points."""
+        """Q for some columns, shape (m, at most RANK), and its products with all points."""
         key = b, *((some.start, some.stop) for some in columns)
         if key not in self._bases:
             first = self.boundaries[b]
@@ -94,12 +96,12 @@ class MixedProducts:
 
 
 def _orthonormal(rows, rank=None):
-    """Orthonormal basis of the leading directions of some rows: (n_columns, at most rank).
+    """Orthonormal basis of the leading directions of some rows, shape (n_columns, <= rank).
 
-    The eigenvectors of the small matrix of products of rows give it many times faster than a
-    singular value decomposition of the rows.
+    It is computed from the eigenvectors of the small matrix of products of rows, which is many
+    times faster than a singular value decomposition of the rows.
     """
     squares, U = np.linalg.eigh(rows @ rows.T)
-    # Directions with squared singular values near rounding are noise.
+    # Directions with small singular values are dominated by rounding errors.
     leading = np.flatnonzero(squares > 1e-6 * squares[-1])[::-1][:rank]
     return rows.T @ (U[:, leading] / np.sqrt(squares[leading]))

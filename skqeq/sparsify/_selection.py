@@ -3,15 +3,15 @@
 import numpy as np
 from scipy import sparse
 
-# Width of the sketch from which leverage scores are computed.
+# Number of columns of the sketch (a random projection) from which leverage scores are computed.
 MAX_SKETCH = 256
 
 
 def sketch_matrix(n_features, width, random_state):
-    """A sparse random matrix of signs that preserves the geometry of rows.
+    """A sparse random matrix that reduces the number of columns, and nearly preserves products.
 
-    Each feature goes to one column with a random sign (CountSketch: Clarkson and Woodruff, STOC
-    2013), so that sketching costs one multiplication per entry of the data.
+    Each feature is added to one random column with a random sign (CountSketch: Clarkson and
+    Woodruff, STOC 2013), which costs one multiplication per entry of the data.
 
     Parameters
     ----------
@@ -20,12 +20,13 @@ def sketch_matrix(n_features, width, random_state):
     width : int
         Number of columns of the sketch.
     random_state : numpy.random.Generator
-        Of columns and signs.
+        Source of the random numbers.
 
     Returns
     -------
     omega : sparse matrix of shape (n_features, width)
-        The identity if there are no more features than that.
+        The projection of rows is ``rows @ omega``. If `n_features` is at most `width`, omega is the
+        identity.
     """
     if n_features <= width:
         return sparse.identity(n_features, format="csr")
@@ -37,8 +38,8 @@ def sketch_matrix(n_features, width, random_state):
 def leverage_scores(rows, rank):
     """Leverage of every row in the dominant `rank`-dimensional column space.
 
-    Mahoney and Drineas, PNAS 106, 697 (2009), eq. 3. The space comes from a randomised SVD (Halko,
-    Martinsson, Tropp, SIAM Rev. 53, 217 (2011)), of which `rows` is the sketch.
+    The definition is Mahoney and Drineas, PNAS 106, 697 (2009), eq. 3. The space is computed by a
+    randomised SVD (Halko, Martinsson, Tropp, SIAM Rev. 53, 217 (2011)), with `rows` as the sketch.
 
     Parameters
     ----------
@@ -50,10 +51,10 @@ def leverage_scores(rows, rank):
     Returns
     -------
     scores : ndarray of shape (n,)
-        Non-negative; they sum to the rank.
+        Non-negative leverage scores, which sum to the rank.
     """
-    # The eigenvectors of the small Gram matrix cost a tenth of a QR decomposition. They resolve
-    # singular values down to 1e-7 of the largest; directions below are noise, and are left out.
+    # The eigenvectors of the small Gram matrix take a tenth of the time of a QR decomposition. They
+    # are precise for singular values above 1e-7 of the largest one. Other directions are left out.
     squares, right = np.linalg.eigh(rows.T @ rows)
     squares, right = squares[::-1][:rank], right[:, ::-1][:, :rank]
     significant = squares > 1e-12 * squares[0]
@@ -71,17 +72,18 @@ def select_by_leverage(rows, n, random_state):
     n : int
         Number of rows to draw.
     random_state : numpy.random.Generator
-        Of the draw.
+        Source of the random numbers.
 
     Returns
     -------
     index : ndarray of shape (n,)
-        In the order in which they were drawn.
+        Indices of the rows, in the order in which they were drawn.
     """
-    # Half the width of the sketch, because its last directions are mixtures of many.
+    # The rank is at most half the width of the sketch, because the last directions of a sketch are
+    # mixtures of many directions of the data.
     scores = leverage_scores(rows, max(1, min(n, rows.shape[1]) // 2))
-    # Sampling without replacement by exponential races (Efraimidis and Spirakis 2006): the n rows
-    # that arrive first, each with its score as the rate.
+    # Sampling without replacement (Efraimidis and Spirakis 2006): every row arrives after a random
+    # time, with its score as the rate, and the first n rows are taken.
     arrival = random_state.exponential(size=len(scores))
     with np.errstate(divide="ignore"):
         arrival /= scores
@@ -98,18 +100,18 @@ def select_farthest(rows, n, random_state):
     n : int
         Number of rows to choose.
     random_state : numpy.random.Generator
-        Of the first row.
+        Source of the random numbers.
 
     Returns
     -------
     index : ndarray of shape (n,)
-        In the order in which they were chosen.
+        Indices of the rows, in the order in which they were chosen.
     """
     norms = np.einsum("ij,ij->i", rows, rows)
     chosen = np.empty(n, dtype=int)
     chosen[0] = random_state.integers(len(rows))
-    # Squared distance of every row to the nearest chosen one. Chosen rows get -inf and are never
-    # chosen again, even if all rows are equal.
+    # Squared distance of every row from the nearest chosen row. For chosen rows it is set to -inf,
+    # so that they are never chosen again, even if all rows are equal.
     nearest = np.full(len(rows), np.inf)
     for i in range(1, n):
         last = chosen[i - 1]

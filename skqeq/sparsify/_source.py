@@ -24,11 +24,11 @@ REPEATED_JITTER = 1e-8
 
 
 class SparseSource(FeatureSource):
-    """Whitened kernel features ``phi = K_nM L^-T`` to the sparse sets of all groups.
+    """Whitened kernel features ``phi = K_nM L^-T`` for the sparse sets of all groups.
 
-    A group consists of the environments of one element, or of all environments if elements are
-    mixed. Every group has sparse points and columns of its own; an atom is zero in the columns of
-    all other groups.
+    A group contains the environments of one element, or all environments if elements are mixed.
+    Every group has separate sparse points and columns. The features of an atom are zero in the
+    columns of all other groups.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class SparseSource(FeatureSource):
     def tiles(self, structures: Sequence[Structure] | Structures) -> list[Tile]:
         """One tile per group, with the columns of its sparse points."""
         numbers = np.concatenate([s.numbers for s in structures])
-        # A kernel is a sum over column blocks, and these may be in different tiles.
+        # A kernel is a sum over column blocks, which may be in different tiles.
         kernels_by_group: dict[int, list[tuple[Array, Array]]] = {}
         for tile in self.parent.tiles(structures):
             for group, kernel in self.kernels.items():
@@ -112,19 +112,19 @@ class SparseSource(FeatureSource):
         Parameters
         ----------
         structure : Structure
-            Atoms of elements without sparse points are ignored.
+            The structure. Atoms of elements without sparse points are ignored.
 
         Returns
         -------
         source : SparseSource
-            One more column for each of the other atoms.
+            A source with one additional column for each atom that is not ignored.
         """
         rows = StructureFeatures([structure], self.parent)[0]
         rows = normalize_blocks(rows, self.parent.boundaries)
         kernels = {}
         for group, kernel in self.kernels.items():
             new = rows if group == ALL else rows[structure.numbers == group]
-            # With equal points the kernel matrix is singular, and the jitter makes it regular.
+            # If two points are equal, the kernel matrix is singular without a jitter.
             kernels[group] = SparseKernel(
                 np.concatenate([kernel.points, new]),
                 kernel.boundaries,
@@ -153,8 +153,8 @@ class SparseSource(FeatureSource):
         Returns
         -------
         rows : ndarray of shape (n_atoms, width)
-            Column blocks are normalised before the projection. A descriptor with fewer than
-            `width` columns is not projected.
+            The projected rows, whose column blocks were normalised before the projection. A
+            descriptor with fewer than `width` columns is not projected.
         """
         environments = environments_of(StructureFeatures(structures, self.parent))
         return environments.sketch(np.arange(environments.n), width, rng)

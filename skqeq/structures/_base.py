@@ -1,7 +1,7 @@
 """Base classes: a source computes features of structures, a gradient their derivatives.
 
-To add a descriptor, derive from `FeatureSource` and define `tiles`. Define `neighborhoods` as well,
-and models behind `skqeq.CURSparsifier` have forces, stress and Born charges.
+To add a descriptor, derive a class from `FeatureSource` and define `tiles`. If it also defines
+`neighborhoods`, models that use it with `skqeq.CURSparsifier` have forces, stress and Born charges.
 """
 
 from __future__ import annotations
@@ -18,30 +18,31 @@ if TYPE_CHECKING:
     from ..structures import Neighborhood, Structure, Structures, Tile
 
 NO_GRADIENT = (
-    "forces, stress and Born charges need features of known derivative: those of CURSparsifier "
-    "behind SOAPFeaturizer"
+    "forces, stress and Born charges need features whose derivatives are known, such as those of "
+    "SOAPFeaturizer followed by CURSparsifier"
 )
 
 
 class FeatureSource(ABC):
-    """Computes per-atom features of structures, on demand of `StructureFeatures`.
+    """Computes per-atom features of structures when `StructureFeatures` asks for them.
 
-    A subclass must set `boundaries` and `row_bytes`, and define `tiles`. Everything else has a
-    default.
+    A subclass must set `boundaries` and `row_bytes`, and define `tiles`. All other attributes and
+    methods have defaults.
 
     Attributes
     ----------
     boundaries : tuple of int
         First column of each column block, then the number of columns. A column block is a set of
-        features with a kernel of its own, for instance those of one SOAP cutoff.
+        features with a separate kernel, for instance those of one SOAP cutoff.
     row_bytes : int
         Memory that one atom needs while its features are computed, bytes.
     signature : tuple or None, default=None
         Meaning of the columns, as nested tuples of plain Python objects. A fitted model refuses
-        features with another signature than in its fit. None means unknown, and is accepted.
+        features with a signature that differs from that of its training features. None means that
+        the meaning is unknown; such features are accepted.
     prior_variance : float, default=1.0
-        Prior variance of a field of unit amplitude. The features represent the part ``|phi|^2`` of
-        it, and the difference is the residual variance of the atom.
+        Prior variance of a latent field with unit amplitude. The features represent the part
+        ``|phi|^2`` of this variance; the rest is the residual variance of the atom.
     verbose : bool, default=False
         Whether a progress bar is shown while features are computed.
     names : tuple of str, default=()
@@ -121,7 +122,7 @@ class FeatureSource(ABC):
         return [tile.take(wanted[tile.atoms]) for tile in self.tiles([structure])]
 
     def neighborhoods(self, structure: Structure) -> list[Neighborhood]:
-        """The neighbours of all atoms of a structure, from which its features are made.
+        """The neighbours of all atoms of a structure, from which its features are computed.
 
         Parameters
         ----------
@@ -185,10 +186,10 @@ class FeatureSource(ABC):
 class FeatureGradient(ABC):
     """Derivatives of the features phi of one structure with respect to its geometry.
 
-    The derivatives themselves would be an array (n_atoms, n_columns, n_atoms, 3); the methods
-    compute products with it. A field is one number per atom, ``f = phi w``. Methods are given a
-    field by its dual weights, see `FeatureSource.dual`. A virial is a derivative with respect to a
-    strain e of positions and cell, ``r -> (1 + e) r``.
+    The array of all derivatives, (n_atoms, n_columns, n_atoms, 3), is not computed. The methods
+    compute products with it. A latent field is one number per atom, ``f = phi w``. The methods take
+    its dual weights, see `FeatureSource.dual`. A virial is a derivative with respect to a strain e
+    of positions and cell, ``r -> (1 + e) r``.
 
     Attributes
     ----------
@@ -216,7 +217,7 @@ class FeatureGradient(ABC):
 
     @abstractmethod
     def field(self, dual: Array) -> Array:
-        """The field ``f = phi w``.
+        """The latent field ``f = phi w``.
 
         Parameters
         ----------
@@ -236,7 +237,7 @@ class FeatureGradient(ABC):
         Parameters
         ----------
         cotangents : ndarray of shape (n_rows, n_atoms)
-            Factors of the atoms.
+            Factors that multiply the features of the atoms.
 
         Returns
         -------
@@ -258,8 +259,8 @@ class FeatureGradient(ABC):
         neighborhood : Neighborhood
             The pairs of one column block.
         g : ndarray of shape (n_pairs, 3)
-            ``d f_i / d D_ij`` of every pair, in the unit of the field per Angstrom. The derivative
-            is the sum over the column blocks.
+            The contribution of this column block to ``d f_i / d D_ij`` for every pair, in the unit
+            of the field per Angstrom. The derivative is the sum over all column blocks.
         """
 
     @abstractmethod
@@ -274,9 +275,9 @@ class FeatureGradient(ABC):
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3)
-            With respect to the positions, 1/Angstrom.
+            Derivatives with respect to the positions, 1/Angstrom.
         virial : ndarray of shape (3, 3)
-            With respect to a strain.
+            Derivatives with respect to a strain.
         """
 
     @abstractmethod
@@ -292,25 +293,25 @@ class FeatureGradient(ABC):
         Returns
         -------
         J : ndarray of shape (3 n_atoms, n_columns) or (k, 3 n_atoms, n_columns)
-            With respect to the positions, 1/Angstrom.
+            Derivatives with respect to the positions, 1/Angstrom.
         virial : ndarray of shape (9, n_columns) or (k, 9, n_columns)
-            With respect to a strain.
+            Derivatives with respect to a strain.
         """
 
     @abstractmethod
     def residual_variances(self) -> tuple[Array, Array, Array]:
         """Prior variance that the features do not represent, for a field of unit amplitude.
 
-        The field of an atom is ``phi w`` plus a residual, about which a fit learns nothing.
-        Residuals of different atoms are treated as independent.
+        The latent field of an atom is ``phi w`` plus a residual. A fit learns nothing about the
+        residual. Residuals of different atoms are treated as independent.
 
         Returns
         -------
         variance : ndarray of shape (n_atoms,)
             Variance of the residual of every atom.
         covariances : ndarray of shape (n_atoms, 3 n_atoms + 9)
-            Covariance of the residual of every atom with its own derivatives with respect to the
-            positions, 1/Angstrom, and to a strain.
+            For every atom, the covariances of its residual with the derivatives of the residual
+            with respect to the positions, 1/Angstrom, and to a strain.
         variances : ndarray of shape (n_atoms, 3 n_atoms + 9)
             Variances of these derivatives.
         """
@@ -328,12 +329,12 @@ class FeatureGradient(ABC):
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3)
-            With respect to the positions, 1/Angstrom.
+            Derivatives with respect to the positions, 1/Angstrom.
         virial : ndarray of shape (3, 3)
-            With respect to a strain.
+            Derivatives with respect to a strain.
         """
-        # Atom i gets the field with dual weights sum_f q_fi u_f: one pass over the pairs is enough
-        # for all fields.
+        # For atom i, sum the fields to one with the dual weights sum_f q_fi u_f. One pass over the
+        # pairs is then enough for all fields.
         return self._gathered(np.atleast_2d(q).T @ np.atleast_2d(dual))
 
     def _gathered(self, dual):

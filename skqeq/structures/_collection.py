@@ -1,4 +1,4 @@
-"""Checked structures in order: all in memory, or read from a file one at a time, on demand."""
+"""Sequences of checked structures, in memory or in a file that is read on demand."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from .._typing import Array, StructuresLike
 
 
-# Fewer structures are read faster by one process than by several.
+# For fewer structures, starting several processes takes longer than reading the structures.
 MIN_PARALLEL = 1000
-# Most bytes of structures from a file that are kept; those that do not fit are read each time.
+# Maximum memory for structures that were read from a file, bytes.
 STORE_BYTES = 2**26
 
 
 class Metadata(NamedTuple):
-    """What a fit needs to know about structures without reading them again.
+    """Metadata that is available without reading the structures again.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Metadata(NamedTuple):
     numbers : ndarray of shape (n_atoms,)
         Atomic numbers, one structure after the other.
     periodic : ndarray of shape (n_structures,)
-        Which structures are slabs or crystals.
+        True for slabs and crystals.
     """
 
     sizes: np.ndarray
@@ -60,7 +60,7 @@ class Structures:
     lazy : bool
         Whether structures are read and checked only when they are indexed.
     metadata : Metadata
-        Sizes, atomic numbers, and which structures are periodic.
+        Sizes, atomic numbers and periodicity of the structures.
 
     Examples
     --------
@@ -75,7 +75,7 @@ class Structures:
     lazy = False
 
     def __init__(self, items: Sequence[Structure]) -> None:
-        # np.array(items) would look inside the structures.
+        # np.array(items) would treat each structure as a sequence.
         self._items = np.empty(len(items), dtype=object)
         self._items[:] = items
 
@@ -98,7 +98,7 @@ class Structures:
 
     @cached_property
     def metadata(self) -> Metadata:
-        """Sizes, atomic numbers, and which structures are periodic."""
+        """Sizes, atomic numbers and periodicity of the structures."""
         return _metadata(self, len(self))
 
     @property
@@ -113,7 +113,7 @@ class Structures:
 
     @property
     def periodic(self) -> Array:
-        """Which structures are periodic, shape (n_structures,)."""
+        """Whether each structure is periodic, shape (n_structures,)."""
         return self.metadata.periodic
 
     @property
@@ -138,14 +138,14 @@ class Structures:
         return int(np.searchsorted(self.offsets, atom, side="right")) - 1
 
     def check_elements(self, allowed: Array, reason: str) -> None:
-        """Refuse structures with other elements than the allowed ones.
+        """Raise an error if a structure contains an element that is not allowed.
 
         Parameters
         ----------
         allowed : ndarray of int
-            Atomic numbers.
+            Atomic numbers of the allowed elements.
         reason : str
-            End of the error message, which says why other elements are refused.
+            End of the error message, which says why other elements are not allowed.
 
         Raises
         ------
@@ -177,22 +177,23 @@ class Structures:
 class LazyStructures(Structures):
     """A sequence of `Structure` that are read and checked when they are indexed.
 
-    Every fit reads each structure several times. The first structures are therefore kept, in
-    bounded memory. The metadata need one pass over all structures, which also checks all of them;
-    several processes share it if `joblib.parallel_config` allows them.
+    A fit needs each structure several times. Structures are therefore kept in memory after they
+    are read, up to a limit; those that do not fit are read each time. To obtain the metadata, all
+    structures are read and checked once; inside `joblib.parallel_config`, several processes do it.
 
     Parameters
     ----------
     reader : sequence of ase.Atoms
-        Has a length, and reads one item when it is indexed by an integer.
+        A sequence that reads an item when it is indexed by an integer.
     index : ndarray of int, default=None
-        Selected items of the reader; None means all.
+        Indices of the selected items of the reader. None means all.
     metadata : callable, default=None
-        Returns the metadata of the selected items. None means that they must be read for it.
+        Returns the metadata of the selected items. None means that the items are read to obtain
+        their metadata.
     verbose : bool, default=False
-        Whether the pass for the metadata shows its progress.
+        Whether a progress bar is shown while structures are read for the metadata.
     store : StructureStore, default=None
-        Structures that have been read; all selections of one reader share it.
+        Structures that have been read. All selections from a reader share one store.
     """
 
     lazy = True
@@ -215,7 +216,7 @@ class LazyStructures(Structures):
 
     def __getitem__(self, key: Any) -> Any:
         if not isinstance(key, (int, np.integer)):
-            # The metadata of a selection follow from those of all, when somebody asks for them.
+            # When needed, the metadata of the selection are taken from those of all structures.
             metadata = partial(self._selected_metadata, key)
             return LazyStructures(self.reader, self.index[key], metadata, store=self._store)
         i = int(self.index[key])
@@ -240,7 +241,7 @@ class LazyStructures(Structures):
 
     @cached_property
     def metadata(self) -> Metadata:
-        """Sizes, atomic numbers, and which are periodic; the first call reads all structures."""
+        """Sizes, atomic numbers and periodicity; the first call reads all structures."""
         if self._metadata_of_selection is not None:
             return self._metadata_of_selection()
         n_jobs = effective_n_jobs(None)
@@ -257,26 +258,26 @@ class LazyStructures(Structures):
         numbers = np.split(self.numbers, self.offsets[1:-1])
         return Metadata(
             self.sizes[key],
-            np.concatenate([numbers[i] for i in structures]),
+            np.concatenate([self.numbers[:0], *(numbers[i] for i in structures)]),
             self.periodic[key],
         )
 
     def __getstate__(self):
-        # A worker is sent the metadata of its own selection, not those of all structures. Its store
-        # is as large a part of the whole store as its selection is of all structures.
+        # A worker process gets only the metadata of its selection. The limit of its store is
+        # reduced in proportion to the size of the selection.
         store = StructureStore(self._store.limit * len(self) // max(1, len(self.reader)))
         metadata = {"_metadata_of_selection": None, "metadata": self.metadata}
         return self.__dict__ | metadata | {"_store": store}
 
 
 class StructureStore:
-    """The structures that were read first, by their index in the reader.
+    """Structures in memory, keyed by their index in the reader; the first to be read are stored.
 
     Parameters
     ----------
     limit : int, default=None
-        Most bytes of structures, by default `STORE_BYTES`. They also count against the memory
-        budget.
+        Maximum number of bytes, by default `STORE_BYTES`. The bytes are also claimed from the
+        memory budget.
     """
 
     def __init__(self, limit: int | None = None) -> None:
@@ -285,12 +286,14 @@ class StructureStore:
         self._memory = BUDGET.reservation()
 
     def add(self, i: int, structure: Structure) -> Structure:
-        """Keep a structure if there is room for it, and return it."""
+        """Store a structure if it fits, and return it."""
         n_bytes = structure.n_bytes
         if self._memory.n_bytes + n_bytes <= self.limit and self._memory.claim(n_bytes):
             self.structures[i] = structure
         else:
-            self.limit = 0  # full: small structures that come later are not worth the search
+            # The store is full. Smaller structures that come later are not stored either, because
+            # the structures are read in the same order next time.
+            self.limit = 0
         return structure
 
 
@@ -305,29 +308,29 @@ def _metadata(structures: Iterable[Structure], n: int) -> Metadata:
     numbers = []
     for i, structure in enumerate(structures):
         sizes[i], periodic[i] = len(structure), structure.periodic
-        # Bytes take a tenth of the memory of small arrays, of which there may be millions.
+        # Bytes, because millions of small arrays would take ten times their memory.
         numbers.append(structure.numbers.astype(np.uint8).tobytes())
     return Metadata(sizes, np.frombuffer(b"".join(numbers), dtype=np.uint8), periodic)
 
 
 def collect(X: StructuresLike, verbose: bool = False) -> Structures:
-    """Checked structures from any container that users and scikit-learn pass.
+    """Make `Structures` from any container of structures that users and scikit-learn pass.
 
-    Lists, tuples, arrays and frames are checked at once. Any other sequence, such as a
-    `skqeq.datasets.StructureFile` or a trajectory of ASE, stays in its file, and structures are
-    read one at a time.
+    Structures in lists, tuples, arrays and frames are checked immediately. The items of any other
+    sequence, such as a `skqeq.datasets.StructureFile` or an ASE trajectory, are read when they are
+    needed.
 
     Parameters
     ----------
     X : sequence of ase.Atoms, Structures or StructureFeatures
         The structures.
     verbose : bool, default=False
-        Whether reading a file shows its progress.
+        Whether a progress bar is shown while a file is read.
 
     Returns
     -------
     structures : Structures
-        Lazy for sequences that read from a file.
+        `LazyStructures` for sequences that are read later.
     """
     structures = getattr(X, "structures", X)
     if isinstance(structures, Structures):
@@ -343,5 +346,5 @@ def collect(X: StructuresLike, verbose: bool = False) -> Structures:
 
 
 def concatenate(parts: Iterable[Structures]) -> Structures:
-    """The structures of several sequences in one, in memory."""
+    """Join several sequences of structures to one sequence in memory."""
     return Structures([structure for part in parts for structure in part])

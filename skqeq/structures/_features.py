@@ -1,7 +1,7 @@
-"""The container of features that featurizers, sparsifiers and models pass to each other.
+"""The container for features that featurizers, sparsifiers and models pass to each other.
 
-Features are computed block by block, when a later step walks over them. The memory that they take
-is therefore that of a block, whatever the size of the data set.
+Features are computed when a later step needs them, for one block of structures at a time. They
+therefore take the memory of one block, whatever the size of the data set.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from ..structures import Structure
 
 
-# Size of the rows of a block if they were dense; tiles usually take half of that.
+# Maximum size of the dense rows of a block, bytes. The tiles of a block usually take half of it.
 BLOCK_BYTES = 2**27
 
 
 class StructureFeatures:
     """Per-atom features of structures, computed when they are needed.
 
-    Structures have different numbers of atoms, so the features are not an array. For scikit-learn
-    they look like one with one row per structure: they have a `shape` and a length, and can be
-    indexed, split and concatenated.
+    Structures have different numbers of atoms, so that the features are not an array. Scikit-learn
+    can treat them like an array with one row per structure: they have a `shape` and a length, and
+    can be indexed, split and concatenated.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class StructureFeatures:
 
     @classmethod
     def from_arrays(cls, X: StructuresLike, arrays: Column) -> Self:
-        """Features that you have computed, one array per structure.
+        """Make `StructureFeatures` from features that you have computed yourself.
 
         Parameters
         ----------
@@ -75,7 +75,7 @@ class StructureFeatures:
         Returns
         -------
         features : StructureFeatures
-            Without derivatives, so that models have no forces.
+            The features. They have no derivatives, so that models cannot predict forces.
         """
         structures = collect(X)
         if len(arrays) != len(structures):
@@ -84,17 +84,17 @@ class StructureFeatures:
 
     @classmethod
     def stacked(cls, blocks: Mapping[str, StructureFeatures]) -> StructureFeatures:
-        """Features of the same structures side by side, each with a name.
+        """Join the columns of several features of the same structures, and give them names.
 
         Parameters
         ----------
         blocks : dict of {str: StructureFeatures}
-            At least one.
+            Features by name; at least one.
 
         Returns
         -------
         features : StructureFeatures
-            Their columns, in order.
+            Features with the columns of all blocks.
         """
         return _stacked(list(blocks.values()), tuple(blocks))
 
@@ -132,7 +132,7 @@ class StructureFeatures:
     def __getitem__(self, key: Any) -> Array | StructureFeatures:
         """Features of the selected structures; for an integer, one structure as a dense array."""
         if isinstance(key, tuple):
-            # scikit-learn selects rows of anything that has a shape by X[key, ...].
+            # scikit-learn selects rows by X[key, ...] if X has a shape.
             if len(key) != 2 or not (key[1] is Ellipsis or key[1] == slice(None)):
                 raise IndexError("StructureFeatures can be indexed along structures only")
             key = key[0]
@@ -141,7 +141,7 @@ class StructureFeatures:
         if not isinstance(key, slice):
             key = np.asarray(key)
             if key.size == 0:
-                key = key.astype(int)
+                key = key.astype(int)  # an empty list is an array of floats
         return StructureFeatures(self.structures[key], self.source)
 
     def _block(self, structures):
@@ -158,7 +158,7 @@ class StructureFeatures:
         Returns
         -------
         gradient : FeatureGradient
-            Computes products with the derivatives, which are never stored.
+            The derivatives, as an object that computes products with them.
 
         Raises
         ------
@@ -190,14 +190,14 @@ class StructureFeatures:
     def blocks(
         self, max_bytes: int = BLOCK_BYTES, verbose: bool = False, desc: str = "features"
     ) -> Iterator[tuple[int, Block]]:
-        """Walk over the features in blocks of consecutive structures.
+        """Compute the features of one block of consecutive structures after the other.
 
         Parameters
         ----------
         max_bytes : int
-            A block holds at least one structure, and at most this many bytes of rows if they
-            were dense. Matrix products are faster on large blocks. With 0 every structure is a
-            block, and rows are not copied.
+            Maximum size of the dense rows of a block. A block has at least one structure. With 0,
+            each block is one structure, and rows are not copied. Matrix products are faster with
+            large blocks.
         verbose : bool
             Whether to show a progress bar. It is also shown if the source is verbose.
         desc : str
@@ -210,6 +210,7 @@ class StructureFeatures:
         block : Block
             Structures and their features.
         """
+        # Floats, because the number of bytes of a large data set exceeds 32-bit integers.
         ends = np.cumsum(self.structures.sizes * float(self.source.row_bytes))
         silent = not (verbose or self.source.verbose)
         with tqdm(total=len(self), desc=desc, disable=silent, leave=False) as bar:
@@ -222,8 +223,7 @@ class StructureFeatures:
                 start, begin = stop, ends[stop - 1]
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        # FeatureUnion stacks by np.hstack (scikit-learn 1.8) or np.concat(axis=1) (1.9), tools
-        # that split data by np.concatenate.
+        # FeatureUnion joins columns by np.hstack (scikit-learn 1.8) or np.concat (1.9).
         if func is np.hstack:
             return _concatenate(*args, **kwargs | {"axis": 1})
         if func is np.concatenate:
@@ -234,18 +234,18 @@ class StructureFeatures:
 
     def __array__(self, *args: object, **kwargs: object) -> NoReturn:
         raise TypeError(
-            "StructureFeatures are ragged and do not turn into an array; use X[i] for the rows "
-            "of structure i, or put an estimator of skqeq behind this step"
+            "StructureFeatures cannot be converted to an array; use X[i] for the rows of structure "
+            "i, or an estimator of skqeq as the next step of the pipeline"
         )
 
 
 def check_same_features(features, signature, estimator):
-    """Refuse features of the right number whose columns have another meaning than in `fit`."""
+    """Raise an error if the meaning of the columns differs from that of the features in `fit`."""
     present = features.source.signature
     if None not in (present, signature) and present != signature:
         raise ValueError(
-            f"X has as many features as {estimator} was fitted with, but with another meaning: the "
-            "descriptor or its sparse set has other parameters"
+            f"X has as many features as {estimator} was fitted with, but with a different meaning: "
+            "the parameters of the descriptor or of its sparse set differ"
         )
 
 
@@ -257,7 +257,7 @@ def _same_columns(first, second):
 
 
 def _same_structures(first, second):
-    """Whether two sequences hold the same structures, without reading files if possible."""
+    """Whether two sequences contain the same structures; files are read only if necessary."""
     if first is second:
         return True
     if isinstance(first, LazyStructures) and isinstance(second, LazyStructures):
@@ -268,7 +268,7 @@ def _same_structures(first, second):
 
 
 def _concatenate(parts, axis=0):
-    """What `np.concatenate` does: structures one after the other, or columns side by side."""
+    """`np.concatenate` for features: axis 0 joins structures, axis 1 columns."""
     if not all(isinstance(part, StructureFeatures) for part in parts):
         raise TypeError("StructureFeatures can be concatenated with each other only")
     if axis == 1:
@@ -281,14 +281,14 @@ def _concatenate(parts, axis=0):
 
 
 def _stacked(parts, names=()):
-    """Features of the same structures side by side."""
+    """Join the columns of features of the same structures."""
     for name, part in zip(names or range(len(parts)), parts):
         if not isinstance(part, StructureFeatures):
             raise TypeError(
                 f"block {name!r} is a {type(part).__name__}, but must be features of structures"
             )
     if any(not _same_structures(part.structures, parts[0].structures) for part in parts):
-        raise ValueError("features of different structures cannot stand side by side")
+        raise ValueError("columns of features of different structures cannot be joined")
     return StructureFeatures(
         parts[0].structures, StackedSource([part.source for part in parts], names)
     )

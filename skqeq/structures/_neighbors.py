@@ -20,8 +20,8 @@ class Neighborhood(ABC):
     """The neighbours of every atom of one structure, and one column block of features.
 
     The features of an atom, the centre, depend on the geometry only through the vectors D to its
-    neighbours. All derivatives are therefore sums over pairs. Periodic images of atoms are
-    neighbours like any other, so that molecules, slabs and crystals are treated alike.
+    neighbours. All derivatives are therefore sums over pairs. Periodic images of atoms count as
+    neighbours, so that molecules, slabs and crystals are treated alike.
 
     Attributes
     ----------
@@ -69,7 +69,8 @@ class Neighborhood(ABC):
         Returns
         -------
         g : ndarray of shape (n_pairs, 3)
-            1/Angstrom. `gather` turns them into derivatives with respect to the geometry.
+            Derivatives of the function with respect to D, 1/Angstrom. `gather` turns them into
+            derivatives with respect to the geometry.
         """
 
     @abstractmethod
@@ -98,11 +99,11 @@ class Neighborhood(ABC):
         Returns
         -------
         J : ndarray of shape (3 n_atoms + 9, n_columns)
-            With respect to the positions, 1/Angstrom, and to a strain.
+            Derivatives with respect to the positions, 1/Angstrom, and to a strain.
         """
 
     def gather(self, g: Array) -> tuple[Array, Array]:
-        """Turn derivatives with respect to `D` into those with respect to the geometry.
+        """Turn derivatives with respect to `D` into derivatives with respect to the geometry.
 
         Parameters
         ----------
@@ -112,9 +113,9 @@ class Neighborhood(ABC):
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3)
-            With respect to the positions, 1/Angstrom. It sums to zero.
+            Derivatives with respect to the positions, 1/Angstrom. It sums to zero.
         virial : ndarray of shape (3, 3)
-            With respect to a strain e of positions and cell, ``r -> (1 + e) r``.
+            Derivatives with respect to a strain e of positions and cell, ``r -> (1 + e) r``.
         """
         return gather_pairs(self.i, self.j, self.D, g, self.n_atoms)
 
@@ -124,14 +125,15 @@ class Neighborhood(ABC):
         Parameters
         ----------
         g : ndarray of shape (n_pairs, 3)
-            Pair p holds the derivative of the number of its centre ``i[p]``.
+            For pair p, the derivative of the number of atom ``i[p]``, the centre, with respect to
+            ``D[p]``.
 
         Returns
         -------
         gradient : ndarray of shape (n_atoms, 3, n_atoms)
             ``d number[i] / d r_k`` at ``[k, :, i]``, 1/Angstrom.
         virial : ndarray of shape (3, 3, n_atoms)
-            With respect to a strain of positions and cell.
+            Derivatives with respect to a strain of positions and cell.
         """
         return spread_pairs(self.i, self.j, self.D, g, self.n_atoms)
 
@@ -144,27 +146,28 @@ def neighbor_pairs(structure, cutoff):
     structure : Structure
         A molecule, a slab or a crystal.
     cutoff : float
-        Angstrom.
+        Maximum distance, Angstrom.
 
     Returns
     -------
     i, j : ndarray of shape (n_pairs,)
-        Both atoms. In a cell an atom is paired with its own images, but never with itself.
+        Both atoms of each pair. In a periodic structure an atom can form a pair with one of its
+        images, but never with itself.
     D : ndarray of shape (n_pairs, 3)
         Vectors from i to j, Angstrom.
     """
-    # Long, skew cells would need a search over very many images.
+    # With a long or skew cell, the neighbour search would have to visit very many images.
     cell, pbc = reduced_cell(structure) if structure.periodic else (np.eye(3), structure.pbc)
     neighbors = NeighborList(cutoff=cutoff, full_list=True)
     i, j, D = neighbors.compute(structure.positions, cell, pbc, "ijD", copy=False)
-    # astype and copy: the arrays are views of memory that the next call of `compute` overwrites.
+    # Copy the arrays, because they are views of memory that the next call of `compute` overwrites.
     return i.astype(np.int64), j.astype(np.int64), D.copy()
 
 
 def gather_pairs(i, j, D, g, n_atoms):
-    """Derivatives with respect to positions and strain from those with respect to D.
+    """Turn derivatives with respect to D into derivatives with respect to positions and strain.
 
-    With ``D = r_j - r_i`` a derivative g counts for j and, with the other sign, for i.
+    Because ``D = r_j - r_i``, a derivative g is added for atom j and subtracted for atom i.
 
     Parameters
     ----------
@@ -178,9 +181,9 @@ def gather_pairs(i, j, D, g, n_atoms):
     Returns
     -------
     gradient : ndarray of shape (n_atoms, 3)
-        With respect to the positions.
+        Derivatives with respect to the positions.
     virial : ndarray of shape (3, 3)
-        With respect to a strain.
+        Derivatives with respect to a strain.
     """
     # bincount is several times faster than np.add.at.
     gradient = [np.bincount(j, g_a, n_atoms) - np.bincount(i, g_a, n_atoms) for g_a in g.T]
@@ -196,9 +199,10 @@ def spread_pairs(i, j, D, g, n_atoms):
     gradient : ndarray of shape (n_atoms, 3, n_atoms)
         ``d number[i] / d r_k`` at ``[k, :, i]``.
     virial : ndarray of shape (3, 3, n_atoms)
-        With respect to a strain.
+        Derivatives with respect to a strain.
     """
     gradient, virial = np.empty((n_atoms, 3, n_atoms)), np.empty((3, 3, n_atoms))
+    # The index of (k, i) in a flat array lets bincount fill a matrix.
     for a in range(3):
         flat = np.bincount(j * n_atoms + i, g[:, a], n_atoms**2)
         flat -= np.bincount(i * n_atoms + i, g[:, a], n_atoms**2)

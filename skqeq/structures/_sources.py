@@ -1,4 +1,4 @@
-"""Sources of features that need no descriptor: arrays, several sources side by side, nothing."""
+"""Sources of features other than descriptors: arrays, stacked sources, and no features at all."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 class ArraySource(FeatureSource):
-    """Features that the user computed, looked up by geometry.
+    """Features that the user has computed.
 
-    A structure is identified by its digest, so that the features survive a selection or a new
-    order of the structures. That is why equal geometries must have equal features.
+    The features are stored under the digest of the structure. Structures can therefore be selected
+    and reordered, but two structures with the same geometry must have the same features.
 
     Parameters
     ----------
     structures : Structures
         The structures.
     arrays : sequence of array-like of shape (n_atoms, n_features)
-        Features of each structure; they are copied.
+        Features of each structure. They are copied.
     """
 
     def __init__(self, structures: Structures, arrays: Column) -> None:
@@ -47,13 +47,13 @@ class ArraySource(FeatureSource):
         self.row_bytes = 8 * self.boundaries[-1]
 
     def tiles(self, structures: Sequence[Structure] | Structures) -> list[Tile]:
-        """One tile: all atoms times all columns."""
+        """One tile with all atoms and all columns."""
         values = np.concatenate([self.rows[s.digest] for s in structures])
         return [Tile(np.arange(len(values)), (slice(0, self.boundaries[-1]),), values)]
 
 
 def _checked(array, i, structure):
-    """The features of structure i as floats, a copy."""
+    """A copy of the features of structure i, as floats."""
     array = np.array(array, dtype=np.float64)
     name = f"structure {i} ({structure.symbols})"
     if array.ndim != 2 or len(array) != len(structure):
@@ -64,26 +64,35 @@ def _checked(array, i, structure):
 
 
 class StackedSource(FeatureSource):
-    """Several sources whose columns stand side by side.
+    """Several sources, whose columns are placed side by side.
 
-    A source that is listed more than once is computed once: the electronegativity and the
-    reference charge of an atom often have the same features.
+    If the same source occurs more than once, its features are computed once. This happens often,
+    because two latent fields, such as electronegativities and reference charges, can have the same
+    features.
 
     Parameters
     ----------
     sources : sequence of FeatureSource
-        Sources of features of the same structures.
+        The sources.
     names : sequence of str, default=()
-        Names of the sources, if they are told apart by name.
+        Names of the sources, if they have names.
+
+    Attributes
+    ----------
+    n_distinct : int
+        Number of columns if every source is counted once.
     """
 
     def __init__(self, sources: Sequence[FeatureSource], names: Sequence[str] = ()) -> None:
         self._sources, self.names = tuple(sources), tuple(names)
         boundaries = [0]
+        # The column blocks of all sources remain separate, so that their kernels are added.
         for source in self.sources:
             last = boundaries[-1]
             boundaries += [last + b for b in source.boundaries[1:]]
         self.boundaries = tuple(boundaries)
+        # Sources are compared by identity, because sources with the same descriptor may have
+        # different sparse sets.
         distinct = {id(source): source for source in self.sources}.values()
         self.n_distinct = sum(source.boundaries[-1] for source in distinct)
         self.row_bytes = sum(source.row_bytes for source in distinct)
@@ -95,17 +104,17 @@ class StackedSource(FeatureSource):
 
     def _signature(self):
         signatures = tuple(source.signature for source in self.sources)
-        if None in signatures:
+        if None in signatures:  # the meaning is unknown if that of one source is
             return None
         return (self.names, signatures) if self.names else signatures
 
     @property
     def sources(self) -> Sequence[FeatureSource]:
-        """The sources side by side, in order of their columns."""
+        """The sources, in the order of their columns."""
         return self._sources
 
     def _of_sources(self, compute):
-        """``compute(source)`` of every source; the results of a repeated source are one object."""
+        """Call ``compute(source)`` for every source, but only once if it occurs several times."""
         results = {}
         for source in self.sources:
             if id(source) not in results:
@@ -113,7 +122,7 @@ class StackedSource(FeatureSource):
         return [results[id(source)] for source in self.sources]
 
     def _shifted(self, parts):
-        """The tiles of all sources, moved to the columns of their source."""
+        """The tiles of all sources, with columns counted over all sources."""
         tiles, first = [], 0
         for source, part in zip(self.sources, parts, strict=True):
             for tile in part:
@@ -127,21 +136,21 @@ class StackedSource(FeatureSource):
         return self._shifted(self._of_sources(lambda s: s.tiles(structures)))
 
     def tiles_of(self, structure: Structure, atoms: Array) -> list[Tile]:
-        """The tiles of some atoms of a structure, of all sources."""
+        """The tiles of some atoms of a structure, from all sources."""
         return self._shifted(self._of_sources(lambda s: s.tiles_of(structure, atoms)))
 
     def split(self, weights: Array) -> list[Array]:
-        """Divide an array along its last axis by source.
+        """Divide an array along its last axis into one part for each source.
 
         Parameters
         ----------
         weights : ndarray of shape (..., n_columns)
-            Such as weights of all columns.
+            The array, for instance weights of all columns.
 
         Returns
         -------
         parts : list of ndarray of shape (..., size)
-            Of each source.
+            The part that belongs to each source.
         """
         return np.split(weights, np.cumsum(self.sizes)[:-1], axis=-1)
 
@@ -161,14 +170,14 @@ class StackedSource(FeatureSource):
 
 
 class StackedGradient(FeatureGradient):
-    """The derivatives of the features of several sources side by side.
+    """The derivatives of the features of a `StackedSource`.
 
     Parameters
     ----------
     parts : list of FeatureGradient
         Gradients of the sources.
     split : callable
-        Divides an array along its last axis by source.
+        Divides an array along its last axis into one part for each source.
     """
 
     def __init__(self, parts: list[FeatureGradient], split: Callable[[Array], list[Array]]) -> None:
@@ -176,15 +185,15 @@ class StackedGradient(FeatureGradient):
         self.parts, self.split = parts, split
 
     def _with_parts(self, array):
-        """Every part and its share of the columns of an array."""
+        """For each part, the part and its columns of an array."""
         return zip(self.parts, self.split(array), strict=True)
 
     def field(self, dual: Array) -> Array:
-        """The sum of the fields of the parts."""
+        """The sum of the latent fields of all parts."""
         return np.sum([part.field(u) for part, u in self._with_parts(dual)], axis=0)
 
     def contract(self, cotangents: Array) -> Array:
-        """Cotangents times features, side by side."""
+        """Cotangents times the features of all columns."""
         return np.concatenate([part.contract(cotangents) for part in self.parts], axis=1)
 
     def pair_gradients(self, dual: Array) -> Iterator[tuple[Neighborhood, Array]]:
@@ -193,28 +202,28 @@ class StackedGradient(FeatureGradient):
             yield from part.pair_gradients(u)
 
     def pull_back(self, cotangents: Array) -> tuple[Array, Array]:
-        """The sum over the parts."""
+        """The sum of the derivatives over the parts."""
         pulled = [part.pull_back(t) for part, t in self._with_parts(cotangents)]
         gradients, virials = zip(*pulled, strict=True)
         return np.sum(gradients, axis=0), np.sum(virials, axis=0)
 
     def jacobian(self, q: Array) -> tuple[Array, Array]:
-        """The Jacobians of the parts, side by side."""
+        """The Jacobians of the parts, joined along the columns."""
         jacobians, virials = zip(*(part.jacobian(q) for part in self.parts), strict=True)
         return np.concatenate(jacobians, axis=-1), np.concatenate(virials, axis=-1)
 
     def residual_variances(self) -> tuple[Array, Array, Array]:
-        """The sum over the parts, whose fields are independent."""
+        """The sum of the variances over the parts, because their fields are independent."""
         variances = zip(*(part.residual_variances() for part in self.parts), strict=True)
         variance, covariances, of_derivatives = (np.sum(parts, axis=0) for parts in variances)
         return variance, covariances, of_derivatives
 
 
 class NoFeatures(FeatureSource):
-    """The source of features without columns, for a field that is a constant of each element."""
+    """A source without columns, for a latent field that is a constant for each element."""
 
     boundaries = (0, 0)
-    # Not 0: blocks of structures are cut by their size in bytes.
+    # Not 0, because `StructureFeatures.blocks` limits the size of a block in bytes.
     row_bytes = 1024
     prior_variance = 0.0
     signature = ()
@@ -225,16 +234,16 @@ class NoFeatures(FeatureSource):
         return []
 
     def gradient(self, structure: Structure) -> NoGradient:
-        """Derivatives of no columns."""
+        """Derivatives of no columns, of which only the number of atoms matters."""
         return NoGradient(len(structure))
 
     def dual(self, weights: Array) -> Array:
-        """The weights, of which there are none."""
+        """An empty array, like the weights."""
         return weights
 
 
 class NoGradient(FeatureGradient):
-    """The derivatives of features without columns: zero, or arrays of no columns.
+    """The derivatives of features without columns. All results are zero or have no columns.
 
     Parameters
     ----------
@@ -250,7 +259,7 @@ class NoGradient(FeatureGradient):
         return np.zeros(self.n_atoms)
 
     def contract(self, cotangents: Array) -> Array:
-        """No columns."""
+        """An array without columns."""
         return np.zeros((len(cotangents), 0))
 
     def pair_gradients(self, dual: Array) -> Iterator[tuple[Neighborhood, Array]]:
@@ -258,15 +267,15 @@ class NoGradient(FeatureGradient):
         return iter(())
 
     def pull_back(self, cotangents: Array) -> tuple[Array, Array]:
-        """Zero."""
+        """Zeros."""
         return np.zeros((self.n_atoms, 3)), np.zeros((3, 3))
 
     def jacobian(self, q: Array) -> tuple[Array, Array]:
-        """No columns."""
+        """An array without columns."""
         lead = np.shape(q)[:-1]
         return np.zeros((*lead, 3 * self.n_atoms, 0)), np.zeros((*lead, 9, 0))
 
     def residual_variances(self) -> tuple[Array, Array, Array]:
-        """Zero: a constant has no residual."""
+        """Zeros, because a constant has no residual."""
         n = self.n_atoms
         return np.zeros(n), np.zeros((n, 3 * n + 9)), np.zeros((n, 3 * n + 9))

@@ -1,4 +1,4 @@
-"""From `ase.Atoms`, which users have, to plain arrays, with which the package computes."""
+"""Conversion of `ase.Atoms`, which users pass, to checked plain arrays, which skqeq works with."""
 
 from __future__ import annotations
 
@@ -18,36 +18,37 @@ if TYPE_CHECKING:
     from .._typing import Array, StructuresLike
 
 
-# Nuclei closer than this (Angstrom) are a mistake in the file, not chemistry.
+# Minimum distance of two atoms, Angstrom. Atoms that are closer indicate a mistake in the file.
 SHORTEST_DISTANCE = 0.1
-# A position farther from the origin (Angstrom), or a larger box around all atoms (Angstrom^3), is a
-# number from a wrong column of the file. Neighbour lists of such a box would fill the memory.
+# Maximum distance of an atom from the origin (Angstrom), and maximum volume of the box around all
+# atoms (Angstrom^3). Larger values usually come from a wrong column of the file. Neighbour lists of
+# such a box would fill the memory.
 FARTHEST, LARGEST_SPACE = 1e6, 1e9
 # Memory of the Python objects of one structure, without the data of its arrays, bytes.
 OVERHEAD = 1050
-# Keys of `Atoms.info` for the total charge; the first one wins.
+# Keys of `Atoms.info` for the total charge; if both are present, they must agree.
 CHARGE_KEYS = ("charge", "total_charge")
-# All keys of `Atoms.info` that a model may look at.
+# All keys of `Atoms.info` that models use.
 INFO_KEYS = (*CHARGE_KEYS, "external_field", "potential_points")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Structure:
-    """Geometry, total charge and field of one structure, and nothing else.
+    """Geometry, total charge and external field of one structure, and nothing else.
 
     Parameters
     ----------
     numbers : ndarray of shape (n_atoms,)
         Atomic numbers.
     positions : ndarray of shape (n_atoms, 3)
-        Angstrom.
+        Positions of the atoms, Angstrom.
     cell : ndarray of shape (3, 3)
-        Cell vectors in rows, Angstrom. The vector of a slab that is not periodic is replaced by
+        Cell vectors in rows, Angstrom. For a slab, the vector that is not periodic is replaced by
         the unit normal of the slab.
     pbc : tuple of 3 bool
         Which cell vectors are periodic.
     volume : float
-        Volume of the cell as given, including vacuum, Angstrom^3; 0 if a vector is missing.
+        Volume of the original cell, including vacuum, Angstrom^3; 0 if a cell vector is zero.
     masses : ndarray of shape (n_atoms,)
         Atomic mass units. They define the centre of mass, which is the origin of dipoles.
     charge : float
@@ -59,7 +60,7 @@ class Structure:
     species : tuple of int
         Atomic numbers that occur, ascending.
     digest : bytes
-        Hash of numbers, positions, cell and pbc, all that per-atom features can depend on.
+        Hash of numbers, positions, cell and pbc, because per-atom features depend on these only.
 
     See Also
     --------
@@ -117,16 +118,17 @@ class Structure:
         Returns
         -------
         atoms : ase.Atoms
-            With numbers, positions, cell and pbc, and nothing else.
+            Atoms with numbers, positions, cell and pbc, and nothing else.
         """
         return Atoms(self.numbers, self.positions, cell=self.cell, pbc=self.pbc)
 
 
 def reduced_cell(structure):
-    """Shortest vectors of the lattice of a structure, and which of them are periodic.
+    """The shortest cell vectors of the same lattice, and which of them are periodic.
 
-    The vectors of the given cell may be long and skew, so that a sphere of neighbours reaches over
-    very many images. The third vector of a slab is its unit normal.
+    With the cell vectors of a very skew cell, a sphere of neighbours extends over a huge number of
+    periodic images. With the shortest vectors it extends over few images. The third vector of a
+    slab is the unit normal.
     """
     order = np.argsort([not periodic for periodic in structure.pbc], kind="stable")
     periodic = True, True, all(structure.pbc)
@@ -134,26 +136,27 @@ def reduced_cell(structure):
 
 
 def check_structures(X: StructuresLike) -> list[Structure]:
-    """Check structures, and reduce them to what a charge model may look at.
+    """Check structures, and extract the data that charge models use.
 
     All `ase.Atoms` enter the package through this function.
 
     Parameters
     ----------
     X : list, tuple, Series, one-column frame or 1-D object array of ase.Atoms
-        Structures. The total charge is ``info["charge"]``, else ``info["total_charge"]``, else
-        0 (e). The field is ``info["external_field"]`` (V/Angstrom). Points (n, 3) for the target
-        `potential` are ``info["potential_points"]`` (Angstrom). The atoms are not modified.
+        Structures. The total charge (e) is ``info["charge"]``, or ``info["total_charge"]``, or 0 if
+        neither is present. The external field (V/Angstrom) is ``info["external_field"]``. The
+        points (n, 3) of the target `potential` are ``info["potential_points"]`` (Angstrom). The
+        atoms are not modified.
 
     Returns
     -------
     structures : list of Structure
-        Geometry, total charge and field.
+        Geometry, total charge and external field.
 
     Raises
     ------
     TypeError
-        If X is no sequence of Atoms.
+        If X is not a sequence of Atoms.
     ValueError
         If X is empty, or a structure is invalid; the message names its index and the value.
 
@@ -181,7 +184,7 @@ def check_structures(X: StructuresLike) -> list[Structure]:
 
 
 def strip(X: StructuresLike) -> list[Atoms]:
-    """Copies of structures without calculators, labels, and all else that models do not look at.
+    """Copy structures without calculators, labels, and other data that models do not use.
 
     Some calculators cannot be pickled or hashed, and labels in ``info`` become part of every cache
     key. Strip structures before you pass them to `joblib` or ``Pipeline(memory=...)``.
@@ -194,7 +197,8 @@ def strip(X: StructuresLike) -> list[Atoms]:
     Returns
     -------
     stripped : list of ase.Atoms
-        With geometry, masses, and the ``info`` of charge, field and potential points.
+        Copies with geometry, masses, and the items of ``info`` for total charge, external field and
+        potential points.
 
     Examples
     --------
@@ -220,8 +224,8 @@ def strip(X: StructuresLike) -> list[Atoms]:
 def as_sequence(X):
     """The items of any container of structures that users and scikit-learn pass.
 
-    It never calls ``np.asarray(X)``, which turns molecules of equal size into a two-dimensional
-    array of atoms.
+    The function never calls ``np.asarray(X)``, which would turn molecules of equal size into a
+    two-dimensional array of atoms.
     """
     if isinstance(X, Atoms):
         raise TypeError("X is a single Atoms object; pass a list of structures: [atoms]")
@@ -240,7 +244,7 @@ def as_sequence(X):
         if X.dtype != object or not (X.ndim == 1 or column):
             raise TypeError(
                 f"X is an array of shape {X.shape} and dtype {X.dtype}, but structures come as a "
-                "list of ase.Atoms; np.asarray tears molecules of equal size apart into atoms"
+                "list of ase.Atoms; np.asarray splits molecules of equal size into atoms"
             )
         return list(X.ravel())
     if isinstance(X, (str, bytes, dict)) or not hasattr(X, "__iter__"):
@@ -249,7 +253,7 @@ def as_sequence(X):
 
 
 def check_one(i, atoms):
-    """The checked structure of one `ase.Atoms`; i is its index in messages."""
+    """Check one `ase.Atoms`, which error messages call structure i, and convert it."""
     numbers = atoms.numbers.astype(np.int64)
 
     def fail(message):
@@ -263,7 +267,7 @@ def check_one(i, atoms):
     _check_space(positions, cell, pbc, fail)
     volume = abs(float(np.linalg.det(cell)))
     if any(pbc) and not all(pbc):
-        # This vector of a slab has no meaning: it may be missing, or lie in the plane.
+        # The third cell vector of a slab has no meaning. In ASE it may be zero or lie in the plane.
         normal = np.cross(*cell[np.array(pbc)])
         cell[pbc.index(False)] = normal / np.linalg.norm(normal)
     _check_distances(positions, cell, pbc, fail)
@@ -299,7 +303,7 @@ def _check_numbers(numbers, fail):
 
 
 def _checked_geometry(atoms, fail):
-    """Copies of positions and cell, all of them finite numbers."""
+    """Copy positions and cell, and check that all numbers are finite."""
     positions = np.array(atoms.positions, dtype=np.float64)
     bad = ~np.isfinite(positions)
     if bad.any():
@@ -312,7 +316,7 @@ def _checked_geometry(atoms, fail):
 
 
 def _digest(numbers, positions, cell, pbc):
-    """Hash of a geometry; the cell of a molecule does not count."""
+    """Hash of a geometry; the cell is included only if the structure is periodic."""
     digest = hashlib.blake2b(digest_size=16)
     for array in (numbers, positions, cell if any(pbc) else np.zeros(0), np.array(pbc)):
         digest.update(array.tobytes())
@@ -363,7 +367,7 @@ def _points(value, fail):
 
 
 def _as_floats(value):
-    """A copy as an array of floats, which is empty if the value holds anything but numbers."""
+    """A copy as an array of floats; an empty array if the value is not numeric."""
     try:
         return np.array(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -371,14 +375,17 @@ def _as_floats(value):
 
 
 def _check_cell(cell, pbc, field, fail):
-    """Refuse wires, flat cells, and fields along a periodic axis, where they have no energy."""
+    """Raise an error for wires, flat cells, and external fields along a periodic axis.
+
+    The energy in a field along a periodic axis is undefined.
+    """
     n_periodic = sum(pbc)
     if n_periodic == 0:
         return
     if n_periodic == 1:
         fail(f"pbc = {pbc} is a wire; one periodic axis is not supported (use none, two or three)")
     vectors = cell[np.array(pbc)]
-    # Only the periodic vectors must be independent: that of a slab which is not may be missing.
+    # The Gram determinant of the periodic vectors only: the third vector of a slab may be zero.
     gram = vectors @ vectors.T
     scale = np.prod(np.diag(gram))
     if scale == 0.0 or np.linalg.det(gram) < 1e-12 * scale:
@@ -389,7 +396,7 @@ def _check_cell(cell, pbc, field, fail):
 
 
 def _check_space(positions, cell, pbc, fail):
-    """Refuse positions and cells that no simulation has, see `FARTHEST`."""
+    """Raise an error for unrealistically large positions and cells, see `FARTHEST`."""
     far = np.abs(positions) > FARTHEST
     if far.any():
         atom, axis = np.argwhere(far)[0]
@@ -402,12 +409,13 @@ def _check_space(positions, cell, pbc, fail):
             fail(f"a cell vector is {edges.max():g} Angstrom long (above {FARTHEST:g})")
     if edges.prod() > LARGEST_SPACE:
         sizes = " x ".join(f"{edge:.3g}" for edge in edges)
-        fail(f"takes a space of {sizes} Angstrom (more than {LARGEST_SPACE:g} Angstrom^3)")
+        fail(f"extends over {sizes} Angstrom (more than {LARGEST_SPACE:g} Angstrom^3)")
 
 
 def _check_distances(positions, cell, pbc, fail):
-    """Refuse atoms on top of each other, also across the faces of the cell."""
+    """Raise an error if two atoms, or an atom and an image, are too close to each other."""
     atoms = np.arange(len(positions))
+    # A tree finds close pairs in N log N steps; a matrix of distances would be too large.
     if any(pbc):
         positions, atoms = _with_images(positions, cell, pbc)
     pairs = cKDTree(positions).query_pairs(SHORTEST_DISTANCE, output_type="ndarray")
@@ -419,14 +427,14 @@ def _check_distances(positions, cell, pbc, fail):
 
 
 def _with_images(positions, cell, pbc):
-    """Positions wrapped into one cell, with the images next to it, and the atom of each."""
+    """Wrapped positions plus images in adjacent cells, and the atom's index for each position."""
     cell = minkowski_reduce(cell, pbc)[0]
     inverse = np.linalg.inv(cell)
     fractions, atoms = positions @ inverse, np.arange(len(positions))
     for axis in np.flatnonzero(pbc):
         fractions[:, axis] %= 1.0
-        # An atom just above the lower face may touch one just below the upper face: add the image
-        # of it that is just above the upper face.
+        # An atom close to the lower face of the cell may be too close to an atom near the upper
+        # face. Its image just beyond the upper face is therefore added.
         low = fractions[:, axis] <= SHORTEST_DISTANCE * np.linalg.norm(inverse[:, axis])
         images = fractions[low] + np.eye(3)[axis]
         fractions, atoms = np.concatenate([fractions, images]), np.append(atoms, atoms[low])

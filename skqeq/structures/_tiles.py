@@ -1,8 +1,10 @@
 """Features of some structures in memory, as dense tiles of a sparse matrix.
 
-The features of a data set are a matrix with one row per atom. Most columns are zero for an atom:
-those of elements that its structure lacks, and behind a sparse set those of other elements. Only
-the columns that can differ from zero are stored, as dense tiles that matrix products are fast on.
+The features of a data set are a matrix with one row per atom. Most elements of a row are zero.
+Those in the columns of chemical elements that the structure lacks are zero, and after
+`skqeq.CURSparsifier` those of all other chemical elements are zero, too. Only the remaining columns
+are stored, as dense tiles. Matrix products with a few dense tiles are much faster than products
+with a general sparse matrix.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ class Tile(NamedTuple):
     atoms : ndarray of shape (n,)
         Indices of the atoms in the block, ascending.
     columns : tuple of slice
-        Which columns of all features the columns of `values` are, in order. No slice spans two
-        column blocks.
+        The columns of `values`, as slices of all columns, in order. Every slice is inside one
+        column block.
     values : ndarray of shape (n, m)
-        The features. The sum of all tiles is the matrix of features.
+        The features of these atoms in these columns.
 
     Examples
     --------
@@ -47,7 +49,7 @@ class Tile(NamedTuple):
     values: np.ndarray
 
     def take(self, rows: Array) -> Tile:
-        """The tile of some of its atoms.
+        """Return the part of the tile for some of its atoms.
 
         Parameters
         ----------
@@ -57,22 +59,22 @@ class Tile(NamedTuple):
         Returns
         -------
         tile : Tile
-            With the same columns.
+            A tile with the same columns.
         """
-        # Mostly all atoms are wanted, and values are large: no copy then.
+        # Usually all atoms are selected. A copy of the values is avoided, because it would be slow.
         if rows.dtype == bool and rows.all():
             return self
         return self._replace(atoms=self.atoms[rows], values=self.values[rows])
 
     def pieces(self) -> Iterator[tuple[slice, slice]]:
-        """Yield the slices of columns, and the parts of `values` that belong to them.
+        """Yield the slices in `columns`, and the corresponding slices of `values`.
 
         Yields
         ------
         columns : slice
-            Columns of all features.
+            Some columns, as a slice of all columns.
         piece : slice
-            The same columns in `values`.
+            The same columns, as a slice of the columns of `values`.
         """
         start = 0
         for columns in self.columns:
@@ -89,7 +91,7 @@ class Block:
     structures : list of Structure
         The structures.
     tiles : list of Tile
-        Their features.
+        Features of the structures.
     n_features : int
         Number of columns.
 
@@ -154,7 +156,8 @@ class Block:
         start, stop = self.offsets[s : s + 2]
         dense = np.zeros((stop - start, self.n_features))
         for tile in self.tiles:
-            # Atoms of a tile are ascending, so those of the structure are consecutive.
+            # The atoms of a tile are in ascending order, so that those of one structure are
+            # consecutive.
             rows = slice(*np.searchsorted(tile.atoms, [start, stop]))
             for columns, piece in tile.pieces():
                 dense[tile.atoms[rows] - start, columns] = tile.values[rows, piece]
@@ -171,7 +174,7 @@ class Block:
         Returns
         -------
         field : ndarray of shape (n_atoms,)
-            One number per atom, in units of the weights.
+            One number per atom, in the unit of the weights.
         """
         result = np.zeros(self.n_atoms)
         for tile in self.tiles:
@@ -185,9 +188,9 @@ class Block:
         Returns
         -------
         norms : ndarray of shape (n_atoms,)
-            Features of `skqeq.CURSparsifier` have norms of at most 1.
+            Squared norms; for features of `skqeq.CURSparsifier` they are at most 1.
         """
-        # Tiles of an atom have different columns, so that their squares add.
+        # The tiles of an atom have different columns, so that their squared norms can be added.
         result = np.zeros(self.n_atoms)
         for tile in self.tiles:
             result[tile.atoms] += np.einsum("ij,ij->i", tile.values, tile.values)
@@ -199,7 +202,7 @@ class Block:
         Parameters
         ----------
         cotangents : ndarray or sparse array of shape (n_rows, n_atoms)
-            Factors of the atoms.
+            Factors that multiply the features of the atoms.
 
         Returns
         -------
@@ -214,12 +217,13 @@ class Block:
         return result
 
     def split(self, sizes: Sequence[int]) -> list[Block]:
-        """Divide the columns, for instance into those of sources that were stacked.
+        """Divide the columns, for instance into those of the sources of a `StackedSource`.
 
         Parameters
         ----------
         sizes : sequence of int
-            Numbers of columns; their sum is `n_features`. No tile may have columns of two parts.
+            Numbers of columns of the parts; their sum is `n_features`. No tile may have columns
+            of two parts.
 
         Returns
         -------

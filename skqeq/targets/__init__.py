@@ -1,4 +1,4 @@
-"""Targets: observables of structures, and the table of their labels y."""
+"""Targets: observables of structures, and the table y of their labels."""
 
 from ._from_atoms import label_keys, targets_from_atoms
 from ._labels import (

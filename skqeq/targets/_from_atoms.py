@@ -35,23 +35,23 @@ def targets_from_atoms(
     X : sequence of ase.Atoms
         Structures with labels.
     names : sequence of str, or dict of {str: str}
-        Targets. The key ``REF_<target>`` is tried first, then ``<target>``; a dict gives the key of
-        each target.
+        Targets. The label is looked up under the key ``REF_<target>``, and then under
+        ``<target>``. A dict gives the key of each target instead.
     units : dict of {str: float}, default=None
         Units of the labels, expressed in those of `make_targets`, such as
         ``{"dipole": ase.units.Debye, "energy": ase.units.Hartree}``; 1 for other targets.
     verbose : int, default=0
-        Above 0 a progress bar is shown.
+        If above 0, a progress bar is shown.
 
     Returns
     -------
     y : ndarray of shape (n,)
-        As from `make_targets`; structures without a label get NaN or None.
+        In the form of `make_targets`; NaN or None for structures without a label.
 
     Raises
     ------
     ValueError
-        If no structure has a label of that name, or a unit is not a positive number.
+        If no structure has a label of some target, or if a unit is not a positive number.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def targets_from_atoms(
             raise ValueError(
                 f"no structure has {name}: looked for {' or '.join(candidates)} in calc.results, "
                 f"arrays and info; the first structure has {label_keys(X)}. Give another key "
-                f"as {{{name!r}: key}}, or in a shell by --key {name}=KEY"
+                f"as {{{name!r}: key}}, or on the command line with --key {name}=KEY"
             )
     y = make_targets(**columns)
     with np.errstate(over="ignore"):  # make_targets refuses infinite labels
@@ -111,7 +111,9 @@ def label_keys(X: StructuresLike) -> str:
 def _check_units(units, names):
     for name, unit in units.items():
         if name not in names:
-            raise ValueError(f"units name {name}, which is not among {', '.join(names)}")
+            raise ValueError(
+                f"units holds {name}, which is not among the targets {', '.join(names)}"
+            )
         if not (np.isscalar(unit) and np.isreal(unit) and np.isfinite(unit) and unit > 0):
             raise ValueError(f"the unit of {name} must be a positive number, got {unit!r}")
     return dict(units)

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 from ..structures import Structures
 
 COLUMNS = {name: t.shape for name, t in TARGETS.items()}
-# Charges whose sum is this close to a whole number other than the total charge, e, belong to an ion
-# whose total charge was not given.
+# If the sum of the charges is this close to a whole number other than the total charge, e, the
+# total charge of an ion was probably not given.
 SUM_TOLERANCE = 0.005
-# Smallest number of structures from which the unit of dipoles is judged.
+# Smallest number of structures for a check of the unit of the dipoles.
 MIN_DIPOLES = 5
 RAGGED = [name for name, shape in COLUMNS.items() if shape is None]
 
 
 def make_targets(**columns: Column) -> Array:
-    """Gather labels in the table that scikit-learn can split: a structured array.
+    """Gather labels in a structured array, which scikit-learn can split.
 
     Parameters
     ----------
@@ -43,23 +43,25 @@ def make_targets(**columns: Column) -> Array:
         - ``forces``, sequence of n array-likes of shape (n_atoms, 3): negative derivatives of the
           energy, eV/Angstrom.
         - ``stress``, array-like of shape (n, 6) or (n, 3, 3): stress of crystals, and of slabs in
-          their plane, in the sign and the order of ASE: xx, yy, zz, yz, xz, xy; eV/Angstrom^3.
+          their plane, in the sign convention and the order of ASE: xx, yy, zz, yz, xz, xy;
+          eV/Angstrom^3.
         - ``born_effective_charges``, sequence of n array-likes of shape (n_atoms, 3, 3):
-          derivatives ``d mu_a / d r_jb`` of the dipole about the coordinate origin, e; or of shape
-          (n_atoms, 9), the rows of each tensor one after the other.
-        - ``dipole_sigma``, ``charges_sigma``, ..., array-like of shape (n,): noise of each label
-          relative to ``sigma_dipole``, ``sigma_charges``, ... of the model (NaN means 1).
+          derivatives ``d mu_a / d r_jb`` of the dipole about the coordinate origin, e. The shape
+          (n_atoms, 9), with the rows of each tensor one after another, is accepted as well.
+        - ``dipole_sigma``, ``charges_sigma``, ..., array-like of shape (n,): noise of each label,
+          divided by ``sigma_dipole``, ``sigma_charges``, ... of the model (NaN means 1).
 
     Returns
     -------
     y : ndarray of shape (n,)
-        Structured array with the given columns. NaN, or None for a whole label, means that the
-        value is missing.
+        Structured array with the given columns. NaN means that a value is missing, and None that a
+        whole label is missing.
 
     Raises
     ------
     ValueError
-        For unknown columns, different lengths, wrong shapes, infinite or non-positive values.
+        If a column is unknown, if lengths differ, if a shape is wrong, if a value is infinite, or
+        if a noise is not positive.
 
     Examples
     --------
@@ -84,7 +86,7 @@ def make_targets(**columns: Column) -> Array:
         raise ValueError(f"targets have different lengths: {lengths}")
     y = np.empty(next(iter(lengths.values())), dtype=[(n, _dtype(n)) for n in columns])
     for name, values in columns.items():
-        # Series and frames index by label, arrays and lists by position.
+        # Indexing a pandas Series looks up a label; the position is needed here.
         values = values.to_numpy() if hasattr(values, "to_numpy") else values
         for i in range(len(y)):
             y[name][i] = _entry(name, i, values[i])
@@ -146,7 +148,7 @@ class Labels:
     y : structured array, (n, 3) array, list of dict or DataFrame
         A plain array of shape (n, 3) means dipoles.
     structures : Structures
-        What the labels belong to.
+        The structures to which the labels belong.
 
     Attributes
     ----------
@@ -155,7 +157,7 @@ class Labels:
     form : {"array", "table", "dicts", "frame"}
         Form in which `predict` returns its predictions.
     names : list of str
-        Targets of which at least one value is known.
+        Targets with at least one label.
 
     Examples
     --------
@@ -187,7 +189,7 @@ class Labels:
         for i, structure in possibly_undefined(structures, partial):
             for name in partial:
                 value, defined = self.table[name][i], TARGETS[name].defined(structure)
-                # Programs write all components, also those that a slab does not have.
+                # Programs write all components, also those that are undefined for a slab.
                 if value is not None and defined.any():
                     value[~defined.reshape(value.shape)] = np.nan
         self.names = [n for n in self.columns if self.known(n).any()]
@@ -217,7 +219,7 @@ class Labels:
         Returns
         -------
         values : ndarray of shape (k,) or None
-                In the unit of the target; None for a missing label.
+            In the unit of the target; None for a missing label.
         """
         value = self.table[name][i]
         return np.ravel(value) if has_label(value) else None
@@ -233,12 +235,12 @@ class Labels:
         Returns
         -------
         known : ndarray of bool of shape (n,)
-            True where at least one value is known.
+            True if at least one component of the label is known.
         """
         return np.array([self.values(name, i) is not None for i in range(len(self.table))])
 
     def relative_sigma(self, name: str) -> Array:
-        """Noise relative to that of the model.
+        """Noise of the labels divided by the noise of the model.
 
         Parameters
         ----------
@@ -248,7 +250,7 @@ class Labels:
         Returns
         -------
         sigma : ndarray of shape (n,)
-            1 where the table has no value.
+            1 for labels without a value in the table.
         """
         column = f"{name}_sigma"
         if column not in column_names(self.table):
@@ -257,7 +259,11 @@ class Labels:
 
 
 class _ChargeCheck:
-    """Compares labels of charges with total charges, and with the unit and sign of dipoles."""
+    """Checks labels of charges against total charges and labels of dipoles.
+
+    The charges of a structure should sum to its total charge. Their dipole should agree with the
+    label of the dipole in unit and sign.
+    """
 
     def __init__(self):
         self.n_wrong, self.first, self.products = 0, "", []
@@ -289,14 +295,16 @@ class _ChargeCheck:
             )
         if len(self.products) < MIN_DIPOLES:
             return
+        # Warn only if the dipoles of the charges are strongly correlated with the labels, as then
+        # the factor between them is meaningful.
         both, of_charges, of_dipoles = np.sum(self.products, axis=0)
         if abs(both) <= 0.9 * np.sqrt(of_charges * of_dipoles):
             return
         if both < 0 or both > 3.0 * of_charges:
             warnings.warn(
-                f"the dipoles are {both / of_charges:.2g} times those of the charges; they must be "
-                "in e*Angstrom (multiply Debye by ase.units.Debye) and point from negative to "
-                "positive charge",
+                f"the dipoles are {both / of_charges:.2g} times those of the labels of charges; "
+                "dipoles must be in e*Angstrom (multiply Debye by ase.units.Debye) and point from "
+                "negative to positive charge",
                 stacklevel=5,
             )
 
@@ -317,7 +325,7 @@ def column_names(table: Array) -> tuple[str, ...]:
 
 
 def as_table(y: Any) -> tuple[Array, str]:
-    """Labels as a structured array, and the name of their form.
+    """Turn labels into a structured array, and return the name of their original form.
 
     Parameters
     ----------
@@ -327,19 +335,19 @@ def as_table(y: Any) -> tuple[Array, str]:
     Returns
     -------
     table : ndarray of shape (n,)
-        As from `make_targets`.
+        In the form of `make_targets`.
     form : {"array", "table", "dicts", "frame"}
         The form of y.
     """
     if isinstance(y, dict):
         raise TypeError(
-            "y is a dict of arrays, whose length is its number of keys, so that scikit-learn "
-            "cannot split it; use make_targets(**y)"
+            "y is a dict of arrays, which scikit-learn cannot split into training and test "
+            "structures; use make_targets(**y)"
         )
     if hasattr(y, "columns"):
         return make_targets(**{name: y[name].tolist() for name in y.columns}), "frame"
     if isinstance(y, np.ndarray) and y.dtype.names:
-        # Checked again, because the table may have been edited.
+        # Check the table again, because the user may have edited it.
         return make_targets(**{name: y[name] for name in y.dtype.names}), "table"
     if isinstance(y, (list, tuple)) and y and isinstance(y[0], dict):
         for i, row in enumerate(y):
@@ -363,14 +371,14 @@ def as_table(y: Any) -> tuple[Array, str]:
 
 
 def to_form(table: Array, form: str) -> Any:
-    """A structured array in the form of the labels that the user gave.
+    """Turn a structured array into the form of the user's labels.
 
     Parameters
     ----------
     table : ndarray of shape (n,)
-        As from `make_targets`.
+        In the form of `make_targets`.
     form : {"array", "table", "dicts", "frame"}
-        As from `as_table`.
+        The form that `as_table` returned.
 
     Returns
     -------

@@ -1,20 +1,22 @@
-"""Observables of a structure: those of its charges, its energy, and derivatives of both.
+"""Observables of a structure: observables of its charges, its energy, and derivatives of both.
 
-An observable of the charges is a linear operator, for some observables followed by a smooth
-function.
+An observable of the charges is a linear operator applied to the charges. Some observables then
+apply a smooth function to the result.
 
 Conventions
 -----------
 dipole
-    About the centre of mass, from minus to plus.
+    About the centre of mass; it points from negative to positive charge.
 quadrupole
     About the centre of mass, traceless: ``Theta_ab = sum_i q_i (3 r_a r_b - r^2 delta_ab) / 2``
-    (Buckingham, Q. Rev. Chem. Soc. 13, 183 (1959)). The widths of the charges drop out.
+    (Buckingham, Q. Rev. Chem. Soc. 13, 183 (1959)). It does not depend on the widths of the
+    Gaussian charges.
 potential
-    That of the Gaussian charges, V.
+    Electrostatic potential of the Gaussian charges, V.
 stress
     Derivative of the energy with respect to a strain, divided by the volume of the cell. It is
-    positive if the cell tends to shrink. Order of ASE: xx, yy, zz, yz, xz, xy.
+    positive if the cell tends to shrink. The components are in the order of ASE: xx, yy, zz, yz,
+    xz, xy.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
 class Solution(Protocol):
-    """What targets read: the solution of one structure by a charge model."""
+    """The solution of one structure by a charge model: the attributes that targets use."""
 
     structure: Structure
     equilibrium: Equilibrium
@@ -69,7 +71,7 @@ class Target:
     shape : tuple of int or None
         Shape of the label of one structure; None if it depends on the structure.
     row_shape : tuple of int
-        If `shape` is None, the shape of one row of the label, such as that of an atom.
+        If `shape` is None, the shape of one row of the label, for example of one atom.
     linear : bool
         Whether the value is linear in the charges.
     extensive : bool
@@ -106,14 +108,14 @@ class Target:
         Returns
         -------
         size : int
-            The product of `shape` if that is fixed.
+            Number of components; the product of `shape` if `shape` is not None.
         """
         if self.shape is None:
-            raise TypeError(f"{type(self).__name__} does not say what its size is")
+            raise TypeError(f"{type(self).__name__} does not define its size")
         return int(np.prod(self.shape))
 
     def defined(self, structure: Structure) -> Array:
-        """Which components of the label have a meaning.
+        """Which components of the label are defined.
 
         Parameters
         ----------
@@ -123,15 +125,15 @@ class Target:
         Returns
         -------
         defined : ndarray of bool of shape (k,)
-            False for components that a periodic structure does not have.
+            False for components that are undefined for a periodic structure.
         """
         return np.full(self.size(structure), True)
 
     def comparable(self, values: Array, structures: Structures) -> Array:
-        """Values in a form that can be compared between structures: energies per atom.
+        """Values in a form that can be compared between structures, such as energies per atom.
 
-        Total energies of different compositions differ by much more than any error, so that their
-        R2 would always be close to 1.
+        Total energies of structures with different compositions differ by much more than any error.
+        Without the division, their R2 would always be close to 1.
 
         Parameters
         ----------
@@ -148,7 +150,7 @@ class Target:
         return values / structures.sizes if self.extensive else values
 
     def as_label(self, structure: Structure, values: Array) -> Any:
-        """Components in the form of a label.
+        """Bring the components of a prediction into the form of a label.
 
         Parameters
         ----------
@@ -171,7 +173,7 @@ class Target:
         return values[0] if self.shape == (1,) else values
 
     def observe(self, solution: Solution) -> Array:
-        """The prediction of a model for the label.
+        """Compute the prediction for the label from a solution.
 
         Parameters
         ----------
@@ -183,14 +185,14 @@ class Target:
         values : ndarray of shape (k,)
             In the unit of the target.
         """
-        raise TypeError(f"{type(self).__name__} cannot be observed")
+        raise TypeError(f"{type(self).__name__} does not define observe")
 
 
 class ChargeTarget(Target):
     """An observable of the charges.
 
-    By default it is defined for molecules only: moments and potentials of a periodic structure
-    depend on the choice of the image of each atom.
+    By default it is defined for molecules only, because moments and potentials of a periodic
+    structure depend on which image of each atom is chosen.
     """
 
     linear = True
@@ -203,15 +205,15 @@ class ChargeTarget(Target):
         return self.value(operator @ solution.charges + constant)
 
     def operator(self, structure, widths):
-        """The matrix T of shape (k, n_atoms) of ``T q``, for charges of these widths."""
+        """The matrix T of the observable ``T q``, for charges of these widths: (k, n_atoms)."""
         raise TypeError(f"{type(self).__name__} defines no operator")
 
     def dipole_operator(self, structure, widths):
-        """The operator of dipoles of the atoms with these widths: shape (k, n_atoms, 3)."""
-        raise TypeError(f"{type(self).__name__} defines no operator of dipoles")
+        """The operator for induced dipoles on atoms with these widths: shape (k, n_atoms, 3)."""
+        raise TypeError(f"{type(self).__name__} defines no operator for dipoles")
 
     def value(self, linear):
-        """The observable from ``T q``, along the last axis."""
+        """Compute the observable from ``T q``, along the last axis."""
         return linear
 
 
@@ -254,8 +256,8 @@ class Quadrupole(ChargeTarget):
     """Traceless quadrupole moment about the centre of mass: xx, yy, zz, yz, xz, xy."""
 
     name, unit, shape = "quadrupole", "e*Angstrom^2", (6,)
-    # An off-diagonal component stands twice in the tensor. Counting it twice makes the norm of the
-    # label independent of the orientation.
+    # An off-diagonal component occurs twice in the tensor. If it counts twice, the norm of the
+    # label does not depend on the orientation of the molecule.
     weights = np.sqrt([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
 
     def operator(self, structure, widths):
@@ -283,7 +285,7 @@ class Potential(ChargeTarget):
         if structure.potential_points is None:
             raise ValueError(
                 f"structure {structure.symbols} has no info['potential_points']: give the points "
-                "at which the potential is taken"
+                "at which the potential is computed"
             )
         return potential_matrix(structure.potential_points, structure, widths)
 
@@ -296,7 +298,7 @@ class Potential(ChargeTarget):
 class DipoleMagnitude(Dipole):
     """Norm of the dipole moment, smoothed at zero.
 
-    ``|mu| = sqrt(mu . mu + guard^2)`` has a gradient everywhere.
+    The function ``|mu| = sqrt(mu . mu + guard^2)`` is differentiable also at zero.
     """
 
     name, unit, shape = "dipole_magnitude", "e*Angstrom", (1,)
@@ -348,7 +350,10 @@ class Forces(Target):
 
 
 class Stress(Target):
-    """Derivatives of the energy by a strain over the volume, in the order and sign of ASE."""
+    """Derivatives of the energy with respect to a strain, divided by the volume.
+
+    Order and sign are those of ASE.
+    """
 
     name, unit, shape = "stress", "eV/Angstrom^3", (6,)
     # Off-diagonal components count twice, as for the quadrupole.
@@ -357,7 +362,8 @@ class Stress(Target):
     def defined(self, structure):
         """The components along axes in the periodic directions.
 
-        A molecule has no cell, and a slab without a third vector has no volume.
+        They are undefined for a molecule, which has no cell, and for a slab without a third cell
+        vector, which has no volume.
         """
         if not structure.periodic or structure.volume == 0.0:
             return np.full(6, False)
@@ -371,10 +377,10 @@ class Stress(Target):
 
 
 class BornEffectiveCharges(Target):
-    """Derivatives of the dipole ``sum_i q_i r_i`` with respect to the positions, of every atom.
+    """Derivatives of the dipole ``sum_i q_i r_i`` with respect to the position of every atom.
 
-    Numbers ``d mu_a / d r_jb`` at ``[j, a, b]``; those of a structure sum to its total charge times
-    the unit matrix.
+    The derivative ``d mu_a / d r_jb`` is at ``[j, a, b]``. The sum over all atoms is the total
+    charge times the unit matrix.
     """
 
     name, unit, row_shape = "born_effective_charges", "e", (3, 3)
@@ -383,7 +389,7 @@ class BornEffectiveCharges(Target):
         return 9 * len(structure)
 
     def defined(self, structure):
-        """Defined where the dipole has the component a."""
+        """Component ``[j, a, b]`` is defined if the component a of the dipole is defined."""
         along = Dipole().defined(structure)
         return np.tile(np.repeat(along, 3), len(structure))
 
@@ -391,6 +397,8 @@ class BornEffectiveCharges(Target):
         return solution.born_effective_charges.ravel()
 
 
+# A new target also needs a parameter ``sigma_<name>`` in the estimators that predict it, and names
+# of its components in `_component_name` of ``_cli/report.py``.
 ALL = (
     Dipole(),
     Charges(),
@@ -404,7 +412,7 @@ ALL = (
 )
 TARGETS: dict[str, Any] = {target.name: target for target in ALL}
 ENERGIES = ("energy", "forces", "stress")
-# Targets that need derivatives by the geometry.
+# Targets that need derivatives with respect to the geometry.
 GRADIENTS = ("forces", "stress", "born_effective_charges")
 
 
@@ -413,8 +421,8 @@ def possibly_undefined(
 ) -> Iterator[tuple[int, Structure]]:
     """Yield the structures for which some of the targets may be undefined.
 
-    All targets of a molecule are defined, except for the stress. Reading only the other structures
-    matters if they are read from a file.
+    All targets except the stress are defined for a molecule. Molecules are skipped if possible,
+    because structures may have to be read from a file.
 
     Parameters
     ----------

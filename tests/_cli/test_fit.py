@@ -49,7 +49,7 @@ def test_fit_several_targets_by_other_names_with_a_grouped_search(tmp_path, caps
     assert "2-fold cross-validation by group" in captured.out
     assert captured.out.count("<- best") == 1
     assert "folds" in captured.err  # a progress bar
-    assert "errors on structures that were left out, with the best R2\n" in captured.out
+    assert "errors on held-out structures, for the best R2\n" in captured.out
     model = joblib.load(tmp_path / "model.joblib")
     assert model[-1].targets_ == ["dipole", "charges"]
     assert model[-1].sigma_dipole in (0.3 * 0.02, 0.02, 3.0 * 0.02)
@@ -116,9 +116,9 @@ def test_fit_shows_warnings_in_one_line(folder, tmp_path, capsys):
     [
         (["--targets", "quadrupole"], "no structure has quadrupole: looked for REF_quadrupole or"),
         (["--key", "dipole=nothing"], "no structure has dipole: looked for nothing"),
-        (["--key", "charges=q"], "--key names charges, which --targets does not"),
-        (["--sigma", "charges=1"], "--sigma names charges, which --targets does not"),
-        (["--group", "nothing"], "structure 0 has no info['nothing'], the --group"),
+        (["--key", "charges=q"], "--key names charges, which is not among --targets"),
+        (["--sigma", "charges=1"], "--sigma names charges, which is not among --targets"),
+        (["--group", "nothing"], "structure 0 has no info['nothing'], which --group names"),
         (["--sigma", "dipole=-1"], "sigma_dipole"),
         (["--n-points", "0"], "n_points"),
         (["--r-cut", "0.5"], "r_cut"),

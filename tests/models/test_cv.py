@@ -36,9 +36,9 @@ from skqeq import (
 from skqeq.datasets import load_molecules, open_structures
 from skqeq.metrics import target_r2, target_rmse
 from skqeq.model_selection import TargetScorer
-from skqeq.models import _cv_rows
+from skqeq.models import _cv_residuals
 from skqeq.models._cv_blocks import solve_blocks
-from skqeq.models._held_out import HeldOut
+from skqeq.models._cv_predictions import HeldOut
 from skqeq.models._workers import Part, Workers
 from skqeq.targets import Labels
 
@@ -279,7 +279,7 @@ def test_error_ratio_of_a_target_whose_squares_are_not_positive(data):
     table = make_targets(dipole=y["dipole"], charges=list(y["charges"]))
     held_out = HeldOut(Labels(table, X.structures))
     held_out._squares = {"dipole": [-1.0, 3], "charges": [10.0, 6]}
-    with pytest.warns(UserWarning, match="3 labels of dipole are too few to compare its errors"):
+    with pytest.warns(UserWarning, match="3 labels of dipole are too few to compare their errors"):
         assert held_out.error_ratios == {"dipole": 1.0, "charges": np.sqrt(10 / 6)}
 
 
@@ -315,7 +315,7 @@ def test_bad_labels(data, monkeypatch, memory_budget):
     with pytest.raises(ValueError, match="groups holds 3"):
         KQEqRegressorCV().fit(X, y["dipole"], groups=[1, 2, 3])
     memory_budget(0)
-    monkeypatch.setattr(_cv_rows, "FEW_FOLDS", 5)
+    monkeypatch.setattr(_cv_residuals, "FEW_FOLDS", 5)
     from skqeq.structures import _features
 
     monkeypatch.setattr(_features.StructureFeatures.blocks, "__defaults__", (1, False, ""))
@@ -333,7 +333,7 @@ def test_groups_spread_over_blocks(data, monkeypatch, memory_budget):
     D, folds = y["dipole"], groups.copy()
     folds[10:] = np.sort(folds[10:])
     expected = KQEqRegressorCV(sigmas=SIGMAS).fit(X, D, groups=folds)
-    monkeypatch.setattr(_cv_rows, "FEW_FOLDS", 5)
+    monkeypatch.setattr(_cv_residuals, "FEW_FOLDS", 5)
     memory_budget(8 * 30 * n_weights(X))  # 30 rows
     from skqeq.structures import _features
 
@@ -347,10 +347,10 @@ def test_groups_spread_over_blocks(data, monkeypatch, memory_budget):
 def test_several_processes(regime, monkeypatch, memory_budget, few_folds):
     """The same as in one process, whether rows are stored, in blocks, or groups are divided."""
     X, y, groups = regime
-    monkeypatch.setattr(_cv_rows, "FEW_FOLDS", few_folds)
+    monkeypatch.setattr(_cv_residuals, "FEW_FOLDS", few_folds)
     monkeypatch.setattr(Workers, "map", one_after_the_other)
     if not skqeq.get_memory_budget():  # all rows may wait, and none are stored
-        monkeypatch.setattr(_cv_rows.ManyFolds, "_check_memory", lambda self: None)
+        monkeypatch.setattr(_cv_residuals.ManyFolds, "_check_memory", lambda self: None)
     folds, sigmas = groups % 10, {"sigma_dipole": [0.01, 0.1], "sigma_charges": [0.02, 0.2]}
     charges = list(y["charges"])
     if few_folds == 5:  # a part without any label
@@ -377,7 +377,7 @@ def test_groups_that_would_all_come_back_from_workers(data, monkeypatch, memory_
     from skqeq.structures import _features
 
     monkeypatch.setattr(_features.StructureFeatures.blocks, "__defaults__", (1, False, ""))
-    monkeypatch.setattr(_cv_rows, "FEW_FOLDS", 5)
+    monkeypatch.setattr(_cv_residuals, "FEW_FOLDS", 5)
     divided = []
 
     def on_parts(workers, function, *arguments):

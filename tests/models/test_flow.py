@@ -166,7 +166,7 @@ def test_energies_alone_are_learned():
 
 def test_fixed_point_is_refused():
     X = [pair(d) for d in (2.3, 2.5, 3.0, 4.0)]
-    with pytest.raises(ValueError, match="fixed_point' is for charge equilibration; with ChargeFl"):
+    with pytest.raises(ValueError, match="fixed_point' is for charge equilibration only; with Ch"):
         model(algorithm="fixed_point").fit(X, make_targets(energy=np.arange(4.0)))
 
 
@@ -325,7 +325,7 @@ def test_bad_responses_are_refused(response, message, fitted):
 
 def test_what_is_no_response_is_refused():
     y = make_targets(charges=[np.zeros(7)])
-    with pytest.raises(TypeError, match="str is no complete response: it lacks fields, .*equilib"):
+    with pytest.raises(TypeError, match="str is not a complete response: it lacks .*equilib"):
         model("flow", 1).fit([pair(2.5)], y)
 
 

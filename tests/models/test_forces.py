@@ -130,11 +130,11 @@ def test_solvers_agree(model):
 def test_features_without_derivative():
     X, y = [CASES["molecule"]], make_targets(charges=[[0.8, -0.8]])
     arrays = StructureFeatures.from_arrays(X, [np.eye(2)])
-    with pytest.raises(TypeError, match="need features of known derivative"):
+    with pytest.raises(TypeError, match="need features whose derivatives are known"):
         KQEqRegressor().fit(arrays, y).predict_forces(arrays)
     arrays = StructureFeatures.from_arrays(X, [np.array([[1.0, 2.0], [2.0, 1.0]])])
     model = make_pipeline(CURSparsifier(n_points=1), KQEqRegressor()).fit(arrays, y)
-    with pytest.raises(TypeError, match="those of CURSparsifier behind SOAPFeaturizer"):
+    with pytest.raises(TypeError, match="such as those of SOAPFeaturizer followed by CUR"):
         predict_forces(model, arrays)
 
 

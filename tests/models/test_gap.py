@@ -417,7 +417,7 @@ def test_local_energies_have_no_charges(model):
     atoms.calc = KQEqCalculator(make_pipeline(half(3.5), GAPRegressor()).fit(TRAINING, y))
     assert atoms.get_potential_energy() == pytest.approx(0.0, abs=1e-8)
     for name in ("charges", "dipole", "polarizability"):
-        with pytest.raises(NotImplementedError, match="local energy without charges"):
+        with pytest.raises(NotImplementedError, match="local energies, but no charges"):
             atoms.calc.get_property(name, atoms)
 
 
@@ -511,7 +511,7 @@ def test_order_of_blocks_does_not_matter(model):
         for order in (parts, parts[::-1])
     )
     assert_allclose(one[-1].coef_, other[-1].coef_, rtol=0, atol=1e-10)
-    with pytest.raises(ValueError, match="but with another meaning: the descriptor"):
+    with pytest.raises(ValueError, match="but with a different meaning: the param"):
         one[-1].predict(other[0].set_params(chi=half(3.5), gap=half(2.5)).fit_transform(TRAINING))
 
 
@@ -520,11 +520,11 @@ def test_order_of_blocks_does_not_matter(model):
     [
         (
             half(2.5),
-            "takes the blocks chi and gap, and .* got features without names; make them by",
+            "takes the blocks chi and gap, and .* got features without names; make them with",
         ),
         (FeatureUnion([("chi", half(2.5)), ("gap", half(3.0))]), "got features without names"),
         (StructureBlocks([("chi", half(2.5)), ("GAP", half(3.0))]), "got blocks chi, GAP"),
-        (StructureBlocks([("chi", half(2.5))]), "got blocks chi; make them by StructureBlocks"),
+        (StructureBlocks([("chi", half(2.5))]), "got blocks chi; make them with StructureBlocks"),
     ],
 )
 def test_blocks_must_be_chi_and_gap(features, message):
@@ -535,11 +535,11 @@ def test_blocks_must_be_chi_and_gap(features, message):
 
 def test_bad_blocks():
     y = make_targets(energy=np.zeros(len(TRAINING)))
-    with pytest.raises(TypeError, match="features of structures, got list; make them by Struc"):
+    with pytest.raises(TypeError, match="features of structures, got list; make them with S"):
         GAPKQEqRegressor().fit(TRAINING, y)
     weighted = StructureBlocks([("chi", half(2.5))], transformer_weights={"chi": 2.0})
     for method in (weighted.fit, weighted.fit_transform):
-        with pytest.raises(ValueError, match="features of structures have no transformer_weights"):
+        with pytest.raises(ValueError, match="transformer_weights do not apply to features"):
             method(TRAINING)
     with pytest.raises(TypeError, match="block 'b' is a list, but must be features of structures"):
         StructureFeatures.stacked({"a": half(2.5).fit_transform(TRAINING), "b": []})

@@ -1,5 +1,6 @@
 """Standard deviations of predictions."""
 
+import copy
 import warnings
 
 import numpy as np
@@ -38,37 +39,38 @@ def data():
     return make_pipeline(soap, CURSparsifier(n_points=10)).fit_transform(X), y
 
 
-def naive(model, X, i, name):
-    """The same by dense matrices, and derivatives of predictions by differences of weights."""
-    scale = np.full(len(model.coef_), model.amplitude_chi)
+def by_weights(model, X, name):
+    """Derivatives of predictions by the weights in units of their prior, by differences."""
     n_elements = len(model.elements_)
+    scale = np.full(len(model.coef_), model.amplitude_chi)
     scale[-n_elements:] = model.amplitude_baseline
-    coef = model.coef_.copy()
+    other, columns = copy.copy(model), []
+    for unit in np.eye(len(scale)):
+        ends = []
+        for step in (-1e-4, 1e-4):
+            other.coef_ = model.coef_ + step * unit
+            ends.append(np.ravel(other.predict_target(X, name)))
+        columns.append((ends[1] - ends[0]) / 2e-4)
+    return np.array(columns).T * scale
 
-    def predictions(structures, target):
-        rows = []
-        for k in range(len(coef)):
-            ends = []
-            for step in (-1e-4, 1e-4):
-                model.coef_ = coef + step * np.eye(len(coef))[k]
-                ends.append(np.ravel(model.predict_target(structures, target)))
-            rows.append((ends[1] - ends[0]) / 2e-4)
-        model.coef_ = coef
-        return np.array(rows).T * scale
 
-    J = predictions(X[:40], "dipole") / model.sigma_dipole
-    covariance = np.linalg.inv(J.T @ J + np.eye(len(coef)))
-    rows = predictions(X[[i]], name)
-    return np.einsum("ij,jk,ik->i", rows, covariance, rows)
+@pytest.fixture(scope="module")
+def fitted(data):
+    """A model, and the covariance of its weights by dense matrices; neither is changed."""
+    X, y = data
+    model = KQEqRegressor(sigma_dipole=0.05, store_triangles=True).fit(X[:40], y["dipole"][:40])
+    J = by_weights(model, X[:40], "dipole") / 0.05
+    return model, np.linalg.inv(J.T @ J + np.eye(len(model.coef_)))
 
 
 @pytest.mark.parametrize("name", ["dipole", "charges", "quadrupole", "dipole_magnitude"])
-def test_a_naive_covariance(data, name):
-    X, y = data
-    model = KQEqRegressor(sigma_dipole=0.05, store_triangles=True).fit(X[:40], y["dipole"][:40])
+def test_a_naive_covariance(data, fitted, name):
+    X, (model, covariance) = data[0], fitted
     for i in (3, 50):
         structure, phi = X.structures[i], X[i]
         std = np.ravel(model.predict_std(X[[i]], [name])[name][0])
+        rows = by_weights(model, X[[i]], name)
+        explained = np.einsum("ij,jk,ik->i", rows, covariance, rows)
         unknown = 1.0 - np.einsum("ij,ij->i", phi, phi)
         # Derivatives with respect to each electronegativity, by differences.
         [solution] = model.solutions(X[[i]], [name])
@@ -80,7 +82,7 @@ def test_a_naive_covariance(data, name):
                 solution.charges = solution.equilibrium.charges(chi=chi)
                 ends.append(TARGETS[name].observe(solution))
             derivatives.append((ends[1] - ends[0]) / 2e-4)
-        expected = naive(model, X, i, name) + np.array(derivatives).T ** 2 @ unknown
+        expected = explained + np.array(derivatives).T ** 2 @ unknown
         assert_allclose(std**2, expected, rtol=1e-5, atol=1e-10)
 
 

@@ -152,11 +152,11 @@ class HalfResponse(Response):
 @pytest.mark.parametrize(
     ("response", "message"),
     [
-        (WithoutPrior(), "WithoutPrior .* lacks a prior for the field 'reference'"),
-        (NotAResponse(), "NotAResponse is no complete response: it lacks .*equilibrium"),
+        (WithoutPrior(), "WithoutPrior .* lacks a prior for the latent field 'reference'"),
+        (NotAResponse(), "NotAResponse is not a complete response: it lacks .*equilibrium"),
         (HalfResponse(), "WithoutRows .*rows"),
         (LocalCharges, r"must be an instance: use LocalCharges\(\)"),
-        ("qeq", "str is no complete response"),
+        ("qeq", "str is not a complete response"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )

@@ -99,16 +99,16 @@ class TestIncomplete:
         class Nothing:
             fields = ("chi",)
 
-        with pytest.raises(TypeError, match="Nothing is no complete response: it lacks .*equilib"):
+        with pytest.raises(TypeError, match="Nothing is not a complete response: .*equilib"):
             check_response(Nothing())
 
     def test_without_prior(self):
         class Unknown(LocalCharges):
             prior_parameters = {}
 
-        with pytest.raises(TypeError, match="Unknown .* lacks a prior for the field 'reference'"):
+        with pytest.raises(TypeError, match="Unknown .* prior for the latent field .reference"):
             check_response(Unknown())
-        with pytest.raises(TypeError, match="Unknown has no prior for the field 'reference'"):
+        with pytest.raises(TypeError, match="Unknown has no prior for the latent field"):
             Unknown().prior("reference")
 
     def test_with_a_prior_of_its_own(self):
@@ -141,7 +141,7 @@ class TestIncomplete:
     def test_unknown_fields(self):
         [structure] = check_structures([helpers.rattled("H2O", 0)])
         equilibrium = QEq().prepare([1, 8]).equilibrium(structure)
-        with pytest.raises(TypeError, match="QEqEquilibrium has no field reference, xi"):
+        with pytest.raises(TypeError, match="QEqEquilibrium has no latent field reference, xi"):
             equilibrium.charges(chi=np.zeros(3), xi=np.zeros(3), reference=np.zeros(3))
 
     def test_elements(self):

@@ -166,5 +166,5 @@ def test_terms_that_add_their_rows_themselves(problem):
 
 def test_terms_without_curvature_say_so(problem):
     *data, start = problem
-    with pytest.raises(TypeError, match="WithoutCurvature does not know its curvature"):
+    with pytest.raises(TypeError, match="WithoutCurvature does not define curvature_product"):
         WithoutCurvature(rows_of(*data)).curvature_product(start, start)

@@ -197,8 +197,8 @@ def test_sources_without_derivatives():
     stacked = np.hstack([features, phi])
     for x in (features, phi, stacked):
         assert not x.source.has_gradient and not x.source.has_neighborhoods
-        with pytest.raises(TypeError, match="need features of known derivative"):
+        with pytest.raises(TypeError, match="need features whose derivatives are known"):
             x.gradient(x.structures[0])
     for x in (features, stacked):
-        with pytest.raises(TypeError, match="need features of known derivative"):
+        with pytest.raises(TypeError, match="need features whose derivatives are known"):
             x.dual(np.zeros(x.n_features))

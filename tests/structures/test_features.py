@@ -140,7 +140,7 @@ def test_different_transformers_do_not_mix(X):
 
 
 def test_no_silent_array(features):
-    with pytest.raises(TypeError, match="ragged"):
+    with pytest.raises(TypeError, match="cannot be converted to an array"):
         np.asarray(features)
 
 

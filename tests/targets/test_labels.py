@@ -275,14 +275,14 @@ def test_units():
     with pytest.raises(ValueError, match="structure 1: dipole is infinite"):
         targets_from_atoms(X, names, units={"dipole": 1e300})
     del X[1].info["mu"]
-    with pytest.raises(ValueError, match="units name energy"):
+    with pytest.raises(ValueError, match="units holds energy"):
         targets_from_atoms(X, names, units={"energy": 1.0})
     for unit in (0, -1.0, np.nan, "Debye", None, [1.0]):
         with pytest.raises(ValueError, match="unit of dipole must be a positive number"):
             targets_from_atoms(X, names, units={"dipole": unit})
     with pytest.raises(ValueError, match="the first structure has .*q, .*mu"):
         targets_from_atoms(X, {"dipole": "dft"})
-    with pytest.raises(ValueError, match="the first has nothing"):
+    with pytest.raises(ValueError, match="the first structure has nothing"):
         targets_from_atoms([], ["dipole"])
 
 
@@ -314,7 +314,9 @@ def test_unit_and_sign_of_dipoles(molecules, factor, message):
     if message is None:
         Labels(y, structures)
         return
-    with pytest.warns(UserWarning, match=f"the dipoles {message} those of the charges; .*Debye"):
+    with pytest.warns(
+        UserWarning, match=f"the dipoles {message} those of the labels of charges; .*Debye"
+    ):
         Labels(y, structures)
     Labels(y[:4], structures[:4])  # too few to tell
 

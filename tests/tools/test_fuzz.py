@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 pytest.importorskip("resource")  # not on Windows
 PATH = Path(__file__).parents[2] / "tools" / "fuzz.py"
 

@@ -8,6 +8,8 @@ import pytest
 
 from skqeq.validation import find_fragments
 
+pytestmark = pytest.mark.once
+
 PATH = Path(__file__).parents[2] / "tools" / "make_chains.py"
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from ase.io import read
 
+pytestmark = pytest.mark.once
+
 pytest.importorskip("tblite")
 pytest.importorskip("pyscf")
 

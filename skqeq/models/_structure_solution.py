@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class FieldGradient(NamedTuple):
-    """How one field of one structure depends on the geometry.
+    """Derivatives of one field of one structure with respect to the geometry.
 
     Parameters
     ----------
     enters : str
-        Where the field enters, see `skqeq.fields.Field`.
+        The quantity to which the field contributes, see `skqeq.fields.Field`.
     features : FeatureGradient
         Gradient of the features of the structure.
     dual : ndarray
@@ -37,14 +37,14 @@ class FieldGradient(NamedTuple):
 
 
 class Solution:
-    """Charges of least energy of one structure, with the energy and its derivatives.
+    """The charges that minimise the energy of one structure, the energy, and its derivatives.
 
-    ``model.solutions(X)`` yields one for each structure. The energy ``E`` is that of the charges,
-    which depends on the fields f of the response, plus the local energies of the atoms::
+    ``model.solutions(X)`` yields a solution for each structure. The energy E is the energy of the
+    charges, which depends on the fields f of the response, plus the local energies of the atoms::
 
         E = E_charges(q, f, r) + sum_i e_i
 
-    Because E is minimal with respect to the charges, forces hold no derivatives of the charges::
+    E is minimal with respect to the charges, so the forces contain no derivatives of the charges::
 
         F_j = -dE_charges/dr_j - sum_f sum_i (dE_charges/df_i) df_i/dr_j - sum_i de_i/dr_j
 
@@ -53,7 +53,7 @@ class Solution:
     Parameters
     ----------
     structure : Structure
-        Geometry, total charge and external field.
+        Geometry, total charge and external electric field.
     equilibrium : Equilibrium
         The response of the charges.
     fields : dict of {str: ndarray of shape (n_atoms,)}
@@ -61,10 +61,10 @@ class Solution:
     energies : ndarray of shape (n_atoms,)
         Local energies, eV.
     charges : ndarray of shape (n_atoms,)
-        Charges of least energy, e.
+        Charges that minimise the energy, e.
     field_gradients : list of FieldGradient, default=None
-        How each field of the model depends on the geometry. None where forces, stress and Born
-        charges are not needed; these then raise an error.
+        Derivatives of each field of the model with respect to the geometry. None disables forces,
+        stress and Born charges, which then raise an error.
 
     See Also
     --------
@@ -108,7 +108,7 @@ class Solution:
 
     @property
     def field_gradients(self) -> Sequence[FieldGradient]:
-        """How each field of the model depends on the geometry."""
+        """Derivatives of each field of the model with respect to the geometry."""
         if self._field_gradients is None:
             raise ValueError("ask for derivatives first: model.solutions(X, ['forces'])")
         return self._field_gradients
@@ -126,7 +126,7 @@ class Solution:
 
     @cached_property
     def energy_derivatives(self) -> dict[str, Array]:
-        """By the place where fields enter, ``dE / df_i``, shape (n_atoms,)."""
+        """Derivatives ``dE / df_i`` for every quantity to which fields contribute, (n_atoms,)."""
         of_charges = self.equilibrium.energy_derivatives(self.charges, **self.fields)
         return {**of_charges, "energy": np.ones(len(self.structure))}
 
@@ -135,7 +135,7 @@ class Solution:
         """Derivatives of the energy with respect to the positions and to a strain."""
         with blas_threads_for(self.structure):
             gradient, virial = self.equilibrium.energy_gradient(self.charges, **self.fields)
-            # Fields with the same features share one pass over the neighbours.
+            # The pass over the neighbours is expensive; fields with the same features share it.
             by_features = {}
             for field in self.field_gradients:
                 by_features.setdefault(id(field.features), []).append(field)
@@ -148,7 +148,7 @@ class Solution:
 
     @property
     def forces(self) -> Array:
-        """Negative derivatives of the energy, shape (n_atoms, 3), eV/Angstrom."""
+        """Negative derivatives of the energy by position, shape (n_atoms, 3), eV/Angstrom."""
         return -self._energy_gradient[0]
 
     @property
@@ -158,7 +158,7 @@ class Solution:
 
     @property
     def polarizability(self) -> Array:
-        """Derivatives of the dipole by a uniform field, shape (3, 3), e^2 Angstrom^2 / eV."""
+        """Derivatives of the dipole with respect to a field, (3, 3), e^2 Angstrom^2 / eV."""
         return self.equilibrium.polarizability
 
     @property
@@ -185,7 +185,7 @@ class Solution:
         return born
 
     def force_factors(self) -> tuple[Array, Array | None]:
-        """How the derivatives of the energy change with charges and potential.
+        """Derivatives of the energy gradient with respect to charges and potential.
 
         Returns
         -------
@@ -197,7 +197,7 @@ class Solution:
         return self.equilibrium.force_factors(self.charges, gradients, **self.fields)
 
     def _value_gradient(self, place):
-        """Derivatives of the values that enter at a place by positions and strain."""
+        """Derivatives of a field of the response with respect to positions and strain."""
         n = len(self.structure)
         gradient, virial = np.zeros((n, 3, n)), np.zeros((3, 3, n))
         for enters, features, dual in self.field_gradients:

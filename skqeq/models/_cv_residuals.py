@@ -1,19 +1,19 @@
-"""Held-out residuals of all labels, in fits that leave out the fold of their structure.
+"""Held-out residuals: for every label, the error of a fit without the fold of its structure.
 
-With rows J and labels r in units in which the prior of the weights is 1, and a noise s, the
-structures F that a fit leaves out have the residuals
+Let J be the rows and r the labels. Weights are in units of their prior standard deviation, and s is
+the noise. If the structures of fold F are left out, the residuals of their labels are
 
     e_F = (1 - H_FF)^-1 (r - J v)_F,    H = J (J^T J + s^2)^-1 J^T,    v = (J^T J + s^2)^-1 J^T r
 
-(Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), section 5.4.2, for blocks).
-Three classes compute them, each with the method ``held_out(sigmas)``:
+(Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), section 5.4.2, generalised
+to blocks). Three classes compute these residuals, each with the method ``held_out(sigmas)``:
 
 `FewRows`
-    fewer rows than weights: one eigenvalue problem of ``J J^T`` for all noises,
+    for fewer rows than weights: one eigenvalue problem of ``J J^T`` for all values of the noise;
 `FewFolds`
-    many rows and few folds: the weights of every fold from ``J^T J`` minus its part of the fold,
+    for many rows and few folds: the weights of every fold follow from ``J^T J`` of the other folds;
 `ManyFolds`
-    many rows and many folds: one eigenvalue problem of ``J^T J``, and blocks of H.
+    for many rows and many folds: one eigenvalue problem of ``J^T J``, and blocks of H.
 """
 
 from __future__ import annotations
@@ -34,21 +34,22 @@ if TYPE_CHECKING:
     from .._typing import Array
     from ._problem import LabelRows, Problem
 
-# Largest number of folds for which normal equations of each are stored.
+# Largest number of folds for which the normal equations of every fold are stored.
 FEW_FOLDS = 20
-# Number of the fold that no fit leaves out.
+# Key of the fit to all structures. It must differ from -1, the fold of structures that are never
+# left out.
 NO_FOLD = -2
 
 
 def held_out_rows(problem: Problem, folds: Array, verbose: bool = False) -> HeldOutRows:
-    """The rows of a problem in the class that is fastest for their number.
+    """The rows of a problem, in the class that is fastest for the numbers of rows and folds.
 
     Parameters
     ----------
     problem : Problem
-        Linear labels.
+        A problem whose labels are all linear.
     folds : ndarray of shape (n_structures,)
-        The fold in which each structure is left out; -1 where it never is.
+        The fold in which each structure is left out; -1 for structures that never are.
     verbose : bool, default=False
         Whether to show progress bars.
 
@@ -69,14 +70,14 @@ def held_out_rows(problem: Problem, folds: Array, verbose: bool = False) -> Held
 
 
 class HeldOutRows:
-    """Residuals of all labels in fits that leave out the fold of their structure.
+    """Residual of every label in the fit that leaves out the fold of its structure.
 
     Parameters
     ----------
     stream : RowStream
         The rows.
     folds : ndarray of shape (n_structures,)
-        The fold in which each structure is left out; -1 where it never is.
+        The fold in which each structure is left out; -1 for structures that never are.
     verbose : bool
         Whether to show progress bars.
 
@@ -93,42 +94,44 @@ class HeldOutRows:
         self._prepare()
 
     def _prepare(self):
-        """Set `rows` and everything that serves all noises."""
+        """Set `rows`, and compute all that does not depend on the noise."""
         raise TypeError(f"{type(self).__name__} does not prepare its rows")
 
     def _residuals(self, units, sigmas):
-        """Residuals of all rows when their fold is left out, and in the fit to everything.
+        """Residuals of every row in the fit without its fold, and in the fit to all structures.
 
-        Both have the shape (n_sigmas, n_rows) in these units; the first is NaN for rows in no fold.
+        Both arrays have the shape (n_sigmas, n_rows), in the given units. The first array is NaN
+        for rows that are in no fold.
         """
         raise TypeError(f"{type(self).__name__} has no residuals")
 
     def fit(self, model: Any) -> None:
-        """Fit a model to all rows, with its present noise.
+        """Fit a model to all rows, with the noise that is set on the model.
 
         Parameters
         ----------
         model : ChargeModel
-            Its fields and its response are those of the rows.
+            A model with the fields and the response from which the rows were made.
         """
         _, triangles = self.stream.reduce(np.zeros_like(self.folds))
         by_target = {name: R for (_, name), R in triangles.items()}
         model.solve_triangles(by_target, {n: getattr(model, f"sigma_{n}") for n in by_target})
 
     def held_out(self, sigmas: Array) -> list[tuple[Array, Array]]:
-        """Errors of the predictions of every structure when its fold is left out.
+        """Held-out errors of all rows.
 
         Parameters
         ----------
         sigmas : ndarray of shape (n, n_targets)
-            Noises, all with the same ratios between targets.
+            Values of the noise; their ratios between targets are the same in every row.
 
         Returns
         -------
         results : list of (errors, squares)
-            For each noise and every row. Errors are in the unit of the label, NaN for rows in no
-            fold. Squares are squared errors over the variances that the model expects,
-            ``e . (1 - H) e / s^2``: the product of e and the residual of the fit to everything.
+            Two arrays of shape (n_rows,) for each noise. Errors are in the unit of the label, and
+            NaN for rows that are in no fold. Squares are squared errors divided by the variances
+            that the model expects, ``e . (1 - H) e / s^2``. They are computed as the product of e
+            and the residual of the fit to all structures.
         """
         ratios = (sigmas[0][0] / sigmas[0]).tolist()
         units = Units(self.scale, dict(zip(self.names, ratios, strict=True)))
@@ -142,13 +145,13 @@ class HeldOutRows:
 
 
 class FewRows(HeldOutRows):
-    """At most as many rows as weights: eigenvectors of ``J J^T`` serve all noises."""
+    """For at most as many rows as weights: eigenvectors of ``J J^T`` are used for all noises."""
 
     def _prepare(self):
         self.rows, self._spectrum, self._ratios = self.stream.stored, None, None
 
     def _eigenvectors(self, units):
-        """The spectrum for these ratios of the noise."""
+        """The spectrum for the noise ratios of the units; it is computed again if they change."""
         if self._ratios != units.ratios:
             self._spectrum, self._ratios = Spectrum(*units.stacked(self.rows)), units.ratios
         return self._spectrum
@@ -177,7 +180,7 @@ class FewRows(HeldOutRows):
 
 
 class Spectrum:
-    """Rows ``J v = r``, at most as many as weights, by the eigenvectors U of ``J J^T``.
+    """Least squares ``J v = r`` with the eigenvectors U of ``J J^T``, for fewer rows than weights.
 
     Parameters
     ----------
@@ -203,11 +206,11 @@ class Spectrum:
         Returns
         -------
         v : ndarray of shape (n_columns,)
-            The minimum.
+            The weights at the minimum.
         loss : float
-            Its value.
+            The value at the minimum.
         """
-        # Without refinement, the rounding errors of J J^T would be those of the weights.
+        # J J^T squares the condition number; iterative refinement removes the rounding errors.
         combination, residual = np.zeros_like(self.r), self.r
         for _ in range(3):
             combination += self.U @ ((self.U.T @ residual) / (self.values + sigma**2))
@@ -217,10 +220,10 @@ class Spectrum:
 
 
 class ManyRows(HeldOutRows):
-    """More rows than weights: normal equations from triangles."""
+    """For more rows than weights: normal equations, computed from triangles."""
 
     def _owners(self):
-        """Number of the triangle of every structure."""
+        """For every structure, the number of the triangle to which its rows are added."""
         return np.zeros_like(self.folds)
 
     def _prepare(self):
@@ -233,9 +236,8 @@ class ManyRows(HeldOutRows):
         )
 
     def _normal_equations(self, units):
-        """``J^T J`` and ``J^T r`` of every owner, in these units."""
-        gram: dict[int, Any] = {}
-        right: dict[int, Any] = {}
+        """``J^T J`` and ``J^T r`` of every owner, in the given units."""
+        gram, right = {}, {}
         for (owner, name), R in self._triangles.items():
             J, r = units.scaled(name, R[:-1, :-1], R[:-1, -1])
             gram[owner] = gram.get(owner, 0.0) + J.T @ J
@@ -244,7 +246,7 @@ class ManyRows(HeldOutRows):
 
 
 class FewFolds(ManyRows):
-    """Many rows and few folds: the weights of every fold by a factorisation of its own."""
+    """For many rows and few folds: one Cholesky factorisation for every fold and noise."""
 
     def _owners(self):
         return self.folds
@@ -256,6 +258,7 @@ class FewFolds(ManyRows):
         folds = [*np.unique(self.folds[self.folds >= 0]).tolist(), NO_FOLD]
         for f in tqdm(folds, "folds", disable=not self.verbose, leave=False):
             rest, b = total_gram - gram.get(f, 0.0), total_right - right.get(f, 0.0)
+            # A writable view of the diagonal, so that only the diagonal changes with the noise.
             diagonal, solutions = np.einsum("ii->i", rest), []
             without_noise = diagonal.copy()
             for sigma in sigmas:
@@ -267,7 +270,7 @@ class FewFolds(ManyRows):
 
 
 class ManyFolds(ManyRows):
-    """Many rows and many folds: eigenvectors of ``J^T J``, and a block of H for every fold."""
+    """For many rows and many folds: eigenvectors of ``J^T J``, and a block of H for every fold."""
 
     def _prepare(self):
         super()._prepare()
@@ -276,9 +279,10 @@ class ManyFolds(ManyRows):
             self._check_memory()
 
     def _check_memory(self):
-        """Refuse folds whose rows come so far apart that too many wait for the rest of their fold.
+        """Refuse an order of structures for which too many rows must be stored at the same time.
 
-        Rows are made block by block, and those of a fold are needed together.
+        Rows are made block by block, and all rows of a fold are needed together. Rows are therefore
+        stored until their fold is complete.
         """
         folds = folds_of(self.rows, self.folds)
         sizes = [len(rows.inverse_noise) for rows in self.rows]
@@ -287,14 +291,14 @@ class ManyFolds(ManyRows):
         last = np.zeros(self.n_folds, dtype=int)
         np.maximum.at(last, folds, blocks)
         n_blocks = blocks.max() + 1
-        # Rows that wait after each block: those that have come, without those of complete folds.
+        # Rows stored after each block: the rows made so far, minus the rows of complete folds.
         arriving, leaving = (np.bincount(at, minlength=n_blocks) for at in (blocks, last[folds]))
         most = BUDGET.available / (8 * self.stream.n_columns)
         if np.cumsum(arriving - leaving).max() > most:
             raise ValueError(
-                "groups whose structures are far apart need all their rows together, which exceeds "
-                f"the memory budget; sort X by group, use up to {FEW_FOLDS} folds, or raise the "
-                "budget by skqeq.set_memory_budget"
+                "the structures of a group are far apart in X, and storing their rows until the "
+                "group is complete exceeds the memory budget; sort X by group, use up to "
+                f"{FEW_FOLDS} folds, or raise the budget with skqeq.set_memory_budget"
             )
         if self.stream.n_jobs > 1:
             bounds = Workers(self.stream.problem, self.stream.n_rows).bounds
@@ -302,7 +306,8 @@ class ManyFolds(ManyRows):
             first, last = np.full(self.n_folds, len(bounds)), np.zeros(self.n_folds, dtype=int)
             np.minimum.at(first, folds, parts)
             np.maximum.at(last, folds, parts)
-            # Folds that are divided among workers wait until all of them have ended.
+            # The rows of a fold that is divided among workers are stored until all have finished.
+            # If they are too many, use one process.
             if np.sum((first < last)[folds]) > most:
                 self.stream.n_jobs = 1
 
@@ -324,7 +329,7 @@ class ManyFolds(ManyRows):
             waiting.append((Z, start + places))
             start += of_part.shape[1]
         errors, residuals = (np.concatenate(x, axis=1) for x in (errors, residuals))
-        # Folds whose rows are in several parts.
+        # Folds that are divided among several workers are solved here.
         Z, places = map(np.concatenate, zip(*waiting, strict=True))
         for rows in batches(members_of(row_folds[places]), self.verbose):
             right = residuals[:, places[rows]]
@@ -333,7 +338,7 @@ class ManyFolds(ManyRows):
 
 
 def _fold_residuals(blocks, folds, units, weights):
-    """Residuals of all rows with the weights of their fold, and with those of all folds."""
+    """Residuals of every row in the fit without its fold, and in the fit to all structures."""
     empty = np.empty((weights[NO_FOLD].shape[1], 0))
     errors, residuals = [empty], [empty]
     for rows in chain.from_iterable(blocks):
@@ -349,9 +354,9 @@ def _fold_residuals(blocks, folds, units, weights):
 
 
 def _block_residuals(blocks, folds, sizes, units, V, weights, coefficients, verbose):
-    """Errors of all rows of complete folds, residuals, and the rows of the other folds.
+    """Held-out errors of complete folds, residuals of all rows, and the rows of incomplete folds.
 
-    Rows wait in ``Z = J V`` until all rows of their fold have come.
+    Rotated rows ``Z = J V`` are stored until all rows of their fold have been made.
     """
     none = np.empty(0, dtype=int)
     Z, right, row_folds, places = np.empty((0, len(V))), np.empty((len(weights), 0)), none, none

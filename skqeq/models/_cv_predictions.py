@@ -1,4 +1,4 @@
-"""Held-out predictions of cross-validation."""
+"""Held-out predictions in cross-validation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class HeldOut:
-    """Predictions of structures by fits that leave out their fold, and their errors.
+    """Held-out predictions: every structure is predicted by the fit that leaves out its fold.
 
     Parameters
     ----------
@@ -40,20 +40,22 @@ class HeldOut:
                 column[:] = [None if v is None else np.full(v.shape, np.nan) for v in column]
             else:
                 column[...] = np.nan
-        # By target, the sum of squared errors over expected ones, and the number of rows.
+        # For every target, the sum over rows of squared error / expected squared error, and the
+        # number of rows.
         self._squares: dict[str, list[float]] = {name: [0.0, 0] for name in labels.names}
 
     @property
     def error_ratios(self) -> dict[str, float]:
-        """By target, the root mean square of the errors over their expected size."""
+        """For every target, the ratio of the held-out RMS error to the expected RMS error."""
         squares = dict(self._squares)
         for name, (total, n) in squares.items():
-            # The sum of all targets is positive, as 1 - H is, but not that of each.
+            # 1 - H is positive definite, so the sum over all targets is positive; the sum of one
+            # target need not be.
             if total <= 0.0:
                 squares[name] = np.sum(list(self._squares.values()), axis=0)
                 warnings.warn(
-                    f"{n} labels of {name} are too few to compare its errors with the expected "
-                    "ones; the ratio of all targets is used",
+                    f"{n} labels of {name} are too few to compare their errors with the expected "
+                    "errors; the ratio of all targets together is used",
                     stacklevel=3,
                 )
         return {name: float(np.sqrt(total / n)) for name, (total, n) in squares.items()}
@@ -66,9 +68,9 @@ class HeldOut:
         parts : sequence of LabelRows
             The rows.
         errors : ndarray of shape (n_rows,)
-            Held-out errors, in the unit of the label; NaN for rows in no fold.
+            Held-out errors, in the unit of the label; NaN for rows that are in no fold.
         squares : ndarray of shape (n_rows,)
-            Squared errors over the expected ones.
+            Squared errors divided by the expected squared errors.
         """
         start = 0
         for rows in parts:

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def in_plane(virial: Array, structure: Structure) -> Array:
-    """Derivatives with respect to the strains that a structure can have.
+    """Keep derivatives with respect to strains that a structure can have; set others to zero.
 
-    The vector that leaves a slab has no length, so that a strain along it means nothing.
+    A slab has no period normal to its plane, so that a strain along the normal is not defined.
 
     Parameters
     ----------
@@ -46,9 +46,9 @@ def in_plane(virial: Array, structure: Structure) -> Array:
 
 
 def project_strain(virial, normal):
-    """Derivatives (3, 3, ...) with respect to strains in the plane with this unit normal.
+    """Project derivatives (3, 3, ...) to strains in the plane with this unit normal.
 
-    Without a normal (None) any strain is possible, and the derivatives are returned unchanged.
+    If the normal is None, any strain is possible, and the derivatives are returned unchanged.
     """
     if normal is None:
         return virial

@@ -18,10 +18,23 @@ if TYPE_CHECKING:
     from ..response import Response
     from ..structures import FeatureSource, Structures
 
-HOW_TO_MAKE_BLOCKS = (
-    "make them by StructureBlocks([('chi', make_pipeline(SOAPFeaturizer(), CURSparsifier())), "
-    "('gap', make_pipeline(SOAPFeaturizer(), CURSparsifier()))])"
-)
+
+def how_to_make_blocks(names: Sequence[str]) -> str:
+    """Advice for users whose features are not in blocks.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of the blocks.
+
+    Returns
+    -------
+    advice : str
+        The end of an error message.
+    """
+    steps = "make_pipeline(SOAPFeaturizer(), CURSparsifier())"
+    blocks = ", ".join(f"('{name}', {steps})" for name in names)
+    return f"make them with StructureBlocks([{blocks}])"
 
 
 def charge_fields(
@@ -31,19 +44,19 @@ def charge_fields(
     baseline: bool = True,
     blocks: tuple[str, ...] = ("chi",),
 ) -> list[Field]:
-    """The fields of a response: the electronegativity, and those that are the response's own.
+    """The fields of a response: the electronegativity, and any that only this response has.
 
     Parameters
     ----------
     response : Response
-        Says which fields it takes.
+        Its attribute `fields` lists the names.
     amplitude_chi, amplitude_baseline : float
         Prior standard deviations of the electronegativity, V.
     baseline : bool, default=True
-        Whether elements have a constant electronegativity around that of QEq.
+        Whether each element has a constant electronegativity, with that of QEq as prior mean.
     blocks : tuple of str, default=("chi",)
-        Feature blocks of the electronegativity. A field of another name may have a block of its
-        name, and else has these.
+        Feature blocks of the electronegativity. Any other field uses the block with the name of the
+        field if there is one, and otherwise these blocks.
 
     Returns
     -------
@@ -75,9 +88,9 @@ def stacked_features(
     structures : Structures
         The structures.
     blocks : dict of {str: FeatureSource}
-        Features by the name of their block.
+        The keys are the names of the feature blocks.
     fields : sequence of Field
-        Each takes the first of its blocks that is present.
+        Each field uses the first of its blocks that is present.
     estimator : str
         Name of the estimator, for messages.
     named : bool
@@ -86,7 +99,7 @@ def stacked_features(
     Returns
     -------
     features : StructureFeatures
-        In the order of the fields, followed by the energies of the free atoms, without features.
+        In the order of the fields. The last field, the energies of the free atoms, has no features.
 
     Raises
     ------
@@ -94,14 +107,14 @@ def stacked_features(
         If a block is missing, or belongs to no field.
     """
     required = list(dict.fromkeys(f.blocks[0] for f in fields if len(f.blocks) == 1))
-    # Blocks of fields that another response has may be unused, so that responses can be compared.
+    # A block "reference" may be unused, so that responses can be compared on the same features.
     allowed = {"chi", "reference", *(name for field in fields for name in field.blocks)}
     missing = [field for field in fields if field.blocks and not set(field.blocks) & set(blocks)]
     if missing or not set(blocks) <= allowed:
         got = f"blocks {', '.join(blocks)}" if named else "features without names"
         raise ValueError(
             f"{estimator} takes the blocks {' and '.join(required)}, and reference if its response "
-            f"is ChargeFlow, got {got}; {HOW_TO_MAKE_BLOCKS}"
+            f"is ChargeFlow, got {got}; {how_to_make_blocks(required)}"
         )
     sources = [
         next((blocks[name] for name in field.blocks if name in blocks), NoFeatures())
@@ -111,7 +124,7 @@ def stacked_features(
 
 
 def element_lookup(elements: Array, structures: Structures | None = None) -> Lookup:
-    """A function that takes the entries of some elements from tables.
+    """Make a function that looks up some elements in tables.
 
     Parameters
     ----------
