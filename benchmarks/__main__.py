@@ -183,9 +183,9 @@ def precision(case, data):
 
 
 def atoms(case, data):
-    """Measure energy and forces of one structure.
+    """Measure the time and memory that energy and forces of one structure need.
 
-    The floor is the time for its descriptors, its kernel and the whitening.
+    The floor is the time for the descriptors, the kernel and the whitening of the structure.
     """
     set_memory_budget(0)
     X = [zno_ball(200, seed=1 + seed) for seed in range(10)]

@@ -62,9 +62,10 @@ LAMBDA = 0.4913
 # The mean radius of a Gaussian charge is its width times sqrt(8 / pi).
 RADIUS_SCALE = np.sqrt(np.pi / 8) / LAMBDA
 
-# Crystal, shortest distance (Angstrom), and Madelung constant: minus the energy of a formula unit
-# with the charges `CHARGES`, in units of k_e e^2 over the shortest distance. Source: Y. Sakamoto,
-# J. Chem. Phys. 28, 164 (1958); rock salt and caesium chloride also OEIS, A085469 and A181152.
+# Each entry holds a crystal, its shortest distance d between ions (Angstrom), and its Madelung
+# constant. The constant is minus the energy of a formula unit with the charges `CHARGES`, in units
+# of k_e e^2 / d. All constants are from Y. Sakamoto, J. Chem. Phys. 28, 164 (1958). Those of rock
+# salt and caesium chloride are also in the OEIS, as A085469 and A181152.
 MADELUNG = {
     "rock salt": (bulk("NaCl", "rocksalt", a=5.64), 5.64 / 2, 1.7475645946331822),
     "caesium chloride": (bulk("CsCl", "cesiumchloride", a=4.12), 2.06 * 3**0.5, 1.7626747730709883),

@@ -194,8 +194,8 @@ def grouped(X, groups, n_splits=5):
 def cross_validate(study, X, y, folds, models):
     """Errors of models in all folds together.
 
-    Returns the table, the errors by model and target, and for each error the index of its
-    structure.
+    Returns three values: a table of the errors, a dict with the error of every structure by model
+    and target, and an array with the index of the structure of every error.
     """
     n_atoms = np.array([len(atoms) for atoms in X])
     targets = [name for name in UNITS if name in y.dtype.names]

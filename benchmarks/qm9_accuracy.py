@@ -125,7 +125,7 @@ def cross_validate(name, model, grid, X, y, groups, train_target, score_target):
             labels = make_targets(**{t: y[t][train] for t in train_target})
             searched = search(clone(model), grid, score_target)
             with warnings.catch_warnings():
-                # Rare elements have fewer environments than sparse points.
+                # Rare elements have fewer environments than the requested sparse points.
                 warnings.filterwarnings("ignore", "n_points")
                 start = time.perf_counter()
                 searched.fit(take(X, train), labels, groups=groups[train])

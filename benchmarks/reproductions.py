@@ -44,7 +44,7 @@ def published_range():
 
 
 def madelung(accuracy):
-    """Largest error of the Madelung constants at an accuracy."""
+    """Largest error of the Madelung constants that are computed with the given accuracy."""
     return f"{max(float(r['error']) for r in table('madelung') if r['accuracy'] == accuracy):.0e}"
 
 

@@ -46,8 +46,9 @@ class Model(Protocol):
 # Used by functions that return the model that they were given.
 M = TypeVar("M", bound=Model)
 
-# Structures of a fit or a prediction; a single Atoms object is not allowed. According to its type,
-# `ase.io.read` may return either; type checkers accept ``list(ase.io.iread(path))``.
+# Structures of a fit or a prediction. A single Atoms object is not allowed. By its type annotation,
+# `ase.io.read` may return a single Atoms object or a list, so that type checkers reject its result.
+# They accept ``list(ase.io.iread(path))``.
 StructureLike: TypeAlias = Atoms | Structure
 StructuresLike: TypeAlias = (
     Sequence[StructureLike] | StructureFeatures | Structures | StructureFile | Array | Frame

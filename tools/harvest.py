@@ -421,15 +421,15 @@ def main(name, make_queue, calculate, labels, build, data, description, more=Non
     Parameters
     ----------
     name : str
-        Of the files.
+        Start of the names of all files.
     make_queue : callable
         Returns the jobs.
     calculate, labels
         See `run` and `status`.
     build, data : Path
-        Folders of the journal and of the queue and the packed results.
+        Two folders. `build` holds the journal; `data` holds the queue and the packed results.
     description : str
-        For ``--help``.
+        Description of the command for ``--help``.
     more : dict of str to callable, optional
         Further commands, called with the parsed arguments.
     before : callable, optional

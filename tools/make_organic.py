@@ -112,20 +112,25 @@ class Molecule:
 
     @property
     def inchi(self):
-        """InChI that tells tautomers apart: the standard one has no place for the protons."""
+        """InChI that distinguishes tautomers.
+
+        The standard InChI does not record the positions of mobile protons.
+        """
         from rdkit import Chem
 
         return Chem.MolToInchi(self.rdkit, options="/FixedH")
 
     @property
     def kind(self):
-        """What it counts as."""
+        """Kind under which the molecule is counted: "zwitterion", or its total charge."""
         return "zwitterion" if self.zwitterion and self.charge == 0 else self.charge
 
     def group(self):
-        """Structures of one group are in the same part of the data.
+        """Name of the group; structures of one group are in the same part of the data.
 
-        Rings and what links them, or for chains the skeleton, both without charges and protons.
+        Molecules with rings have the same group if they have the same scaffold: the rings and the
+        atoms that link them. Chains have the same group if they have the same skeleton of heavy
+        atoms. Charges, and the protons that cause them, do not matter.
         """
         from rdkit import Chem
         from rdkit.Chem.MolStandardize import rdMolStandardize
@@ -286,7 +291,11 @@ def ordered(jobs):
 
 
 def geometry(job):
-    """Relaxed structure of a job, or a second one of the same molecule, and what it is."""
+    """Structure of a job, and its kind.
+
+    The kind is "relaxed", "conformer" or "displaced". A conformer is a second relaxed structure of
+    the same molecule. If none is found, the atoms of the relaxed structure are displaced randomly.
+    """
     from rdkit import Chem
 
     molecule = Chem.AddHs(Chem.MolFromSmiles(job["smiles"]))

@@ -283,9 +283,10 @@ def density(method, dm):
 def mbis(method, dm, tolerance=1e-6, max_steps=400):
     """Minimal basis iterative stockholder charges and dipoles of the atoms.
 
-    The density is shared out in proportion to a model density, exponential shells around each
-    atom, whose populations N and widths s are those of the shared density: a fixed point [1]_.
-    Steps towards it are extrapolated by SQUAREM [2]_.
+    The density is divided among the atoms in proportion to a model density. The model density is a
+    sum of exponential shells around each atom, and every shell receives a part of the density. The
+    populations N and widths s of the shells are iterated until they equal those of the parts [1]_.
+    The steps of this iteration are extrapolated by SQUAREM [2]_.
 
     Returns
     -------

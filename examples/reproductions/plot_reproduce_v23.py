@@ -92,7 +92,7 @@ def wurtzite(scale):
 
 
 def rigid_ions(crystal):
-    """Energy of the potential of rigid ions in a crystal, eV per atom."""
+    """Energy of a crystal in the rigid-ion potential, eV per atom."""
     q = np.where(crystal.symbols == "Zn", 1.0, -1.0)
     width = 0.2
     C = hardness_matrix(crystal, np.full(len(crystal), width))

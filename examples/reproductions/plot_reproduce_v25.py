@@ -173,8 +173,9 @@ _ = right.set(xticks=strengths, xlabel="field (V/Å)", ylabel="energy of polaris
 
 # %%
 # A local energy cannot describe different charge states. Adding charge equilibration removes most
-# of this error. However, charge equilibration shows both faults: for distant molecules and in
-# external fields. More training data do not correct them. Its polarisation energy is the same in
-# the short version and in the full study, because it depends only on geometry, widths and hardness,
-# and not on learned quantities. If charge flows between neighbours only, the polarisation energy
-# agrees with the reference, and the ion keeps its charge.
+# of this error. However, charge equilibration shows both of its faults: it moves charge between
+# distant molecules, and clusters polarise too much in external fields. More training data do not
+# correct these faults. The polarisation energy of charge equilibration is the same in the short
+# version and in the full study. The reason is that this energy depends only on geometry, widths
+# and hardness, and not on learned quantities. If charge flows between neighbours only, the
+# polarisation energy agrees with the reference, and the ion keeps its charge.

@@ -23,8 +23,9 @@ from .search import grid_results
 
 SIGMA = "kqeqregressor__sigma_dipole"
 N_POINTS = 100
-SIGMAS = (0.001, 0.003, 0.01)  # e*Angstrom
-FRACTIONS = (0.25, 0.5, 1.0)  # of the training structures, for the learning curve
+SIGMAS = (0.001, 0.003, 0.01)  # values of `SIGMA` that are tried, e*Angstrom
+# Sizes of the training sets of the learning curve, as fractions of all training structures.
+FRACTIONS = (0.25, 0.5, 1.0)
 
 
 def run(args):

@@ -30,7 +30,7 @@ class Candidate(NamedTuple):
     score : float
         R2, averaged over the folds and the targets.
     columns : dict of {str: str}
-        From the title of each printed column to the score as text.
+        Maps the title of each printed column to a score as text.
     """
 
     params: dict[str, Any]
@@ -154,7 +154,7 @@ def errors_of_fold(estimator, X, y):
 
 
 def print_candidates(candidates, best):
-    """Print the parameters and scores of every candidate in one line."""
+    """Print the parameters and scores of the candidates, one line for each candidate."""
     names = [name.split("__")[1] for name in candidates[0].params]
     titles = [*names, *candidates[0].columns]
     widths = [max(len(title), 16) + 2 for title in titles]

@@ -35,11 +35,11 @@ def complement(table, x):
 
 
 def pair_slope(table, r2, a, b):
-    """Derivative of ``(erfc(b r) - erfc(a r)) / r`` with respect to r, divided by r."""
+    """``(df / dr) / r`` for the function ``f = (erfc(b r) - erfc(a r)) / r``."""
     r = math.sqrt(r2)
     value = complement(table, b * r) - complement(table, a * r)
     slope = -b * math.exp(-b * b * r2)
-    # For a r >= 6 the Gaussian is below machine precision.
+    # For ``a * r >= 6`` the Gaussian is below machine precision.
     if a * r < 6.0:
         slope += a * math.exp(-a * a * r2)
     return (2.0 / math.sqrt(math.pi) * slope - value / r) / r2
@@ -101,8 +101,8 @@ def ewald_pair_matrix(fractions, cell, images, widths, cutoff, kappa, smooth):
                     y = dy + shifts[1, m]
                     z = dz + shifts[2, m]
                     r2[m] = x * x + y * y + z * z
-                # A branch would be mispredicted often. Without one, every value is stored, and the
-                # next value overwrites it unless it is near.
+                # A branch would often be mispredicted. The loop therefore stores every image. If an
+                # image is beyond the cutoff, the next image overwrites it.
                 n_near = 0
                 for m in range(n_images):
                     near[n_near] = r2[m]

@@ -61,7 +61,7 @@ def ewald_matrix_gradient(fractions, cell, images, widths, cutoff, kappa, q):
 
 
 def pair_slope(r, a, b):
-    """Derivative of ``(erfc(b r) - erfc(a r)) / r`` with respect to r, divided by r."""
+    """``(df / dr) / r`` for the function ``f = (erfc(b r) - erfc(a r)) / r``."""
     slope = a * np.exp(-((a * r) ** 2)) - b * np.exp(-((b * r) ** 2))
     return (2.0 / np.sqrt(np.pi) * slope - (erfc(b * r) - erfc(a * r)) / r) / r**2
 

@@ -219,7 +219,7 @@ def soap_pull_back(pairs, offsets, exponents, contraction, runs, cotangents):
 
 
 def radial_functions(pairs, p, G, exponents, contraction):
-    """Radial functions of neighbour p, and their derivatives with respect to r, divided by r.
+    """Radial functions f of neighbour p, and ``(df / dr) / r``.
 
     G are the Gaussians of the neighbour.
     """

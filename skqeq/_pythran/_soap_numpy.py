@@ -78,7 +78,7 @@ class Expansion:
         self.R = solid_harmonics(self.D, self.l_max)
         r2 = np.einsum("pa,pa->p", self.D, self.D)
         gaussians = np.exp(-r2[:, None, None] * exponents)
-        # Gaussians times the weights, and their derivatives with respect to r, divided by r.
+        # The products f of Gaussians and weights, and ``(df / dr) / r``.
         self.G, self.dG = w * gaussians, (dw - 2 * w * exponents) * gaussians
         ends = np.append(offsets[:, :-1].ravel(), offsets[-1, -1])
         ends -= ends[0]

@@ -45,7 +45,8 @@ def load_molecules(*, return_groups: bool = False) -> DataSet:
         Structured array in the form of `make_targets`, with ``dipole``, the dipole vectors
         (e*Angstrom), and ``charges``, the Mulliken charges (e).
     groups : ndarray of shape (574,)
-        Number of the molecule; no number occurs also in `load_ions`. Only with `return_groups`.
+        Number of the molecule. The numbers differ from all those of `load_ions`. Only with
+        `return_groups`.
 
     See Also
     --------
@@ -91,7 +92,8 @@ def load_ions(*, return_groups: bool = False) -> DataSet:
         Structured array in the form of `make_targets`, with ``dipole``, the dipole vectors about
         the centre of mass (e*Angstrom), and ``charges``, the Mulliken charges (e).
     groups : ndarray of shape (119,)
-        Number of the ion; no number occurs also in `load_molecules`. Only with `return_groups`.
+        Number of the ion. The numbers differ from all those of `load_molecules`. Only with
+        `return_groups`.
 
     See Also
     --------
@@ -145,8 +147,8 @@ def load_water(level: Literal["gfn2", "pbe0"] = "gfn2", *, return_groups: bool =
         the centre of mass (e*Angstrom), and ``charges`` (e): Mulliken charges for GFN2-xTB,
         Hirshfeld charges for PBE0.
     groups : ndarray of shape (n,)
-        Number of the trajectory; no number occurs in the sets of both levels of theory. Only with
-        `return_groups`.
+        Number of the trajectory. The sets of the two levels of theory have different numbers. Only
+        with `return_groups`.
 
     See Also
     --------

@@ -152,7 +152,7 @@ class EwaldSum:
         cosines, sines = np.split(F, 2, axis=1)
         for a, k_a in enumerate(k.T):
             # The derivative of a wave is -k_a sin(k . (r_i - r_j)). It is the difference of two
-            # products of matrices that are transposes of each other: one product is enough.
+            # matrix products. One is the transpose of the other, so that only one is computed.
             half = (k_a * cosines) @ sines.T
             U[:, a] += half - half.T
         if self.normal is not None:

@@ -8,9 +8,10 @@ with cell volume V, the number of points in any ball of radius R is at most::
 In the plane of a slab it is ``pi (R + d)^2 / S``. Let f be a decreasing function. By summation by
 parts, the sum of f over lattice points beyond the cutoff R is at most
 ``N(R + h) f(R) + N(R + 2 h) f(R + h) + ...`` for any h > 0. Only the first term is used. From one
-term to the next, f falls at least by a factor exp(-4), and faster if the accuracy is better than
-the loosest one. The omitted terms do not matter, because the bound ignores that terms of the sum
-cancel: for 5,600 random cells, all errors were below a tenth of the bound. In real space
+term to the next, f falls to at most exp(-4) of its value. It falls faster if the accuracy is
+tighter than the loosest allowed one, see `ACCURACIES`. The omitted terms do not matter, because
+terms of the true sum cancel, which the bound ignores. For 5,600 random cells, all errors were below
+a tenth of the bound. In real space
 ``f(r) = erfc(r / (sqrt(2) sigma)) / r`` and ``h = sigma``; in reciprocal space
 ``f(k) = (4 pi / V) exp(-sigma^2 k^2 / 2) / k^2`` and ``h = 1 / sigma``.
 

@@ -168,8 +168,8 @@ def _runs(n_max, l_max, compression, n_species):
 
     A row (l, a, b, first, length) defines the features ``first + t`` for t < length. Feature
     ``first + t`` is the product of the coefficients a and ``b + t`` of degree l, summed over m.
-    Here a is the index of (z, n), and b is the index of (z', n') with the smallest n'. If z = z',
-    only features with n' >= n are stored.
+    Here a is the index of (z, n), and b is the index of the first pair (z', n') of the row. If
+    z = z', the first n' is n, because only features with n' >= n are stored. Otherwise it is 0.
     """
     elements = range(1 if compression == "mu2" else n_species)
     pairs = [(z, other) for z in elements for other in elements if other >= z]
@@ -192,7 +192,8 @@ def _runs(n_max, l_max, compression, n_species):
 def _channel_runs(n_max, l_max, compression, n_species, channel):
     """The rows of `_runs` with features of one channel, and the columns of these features.
 
-    In the rows, the features are numbered consecutively.
+    In `_runs`, ``first`` is an index among all features. In the rows that are returned, it is an
+    index among the features of the channel. The columns map this index to the index among all.
     """
     runs = _runs(n_max, l_max, compression, n_species)
     runs = runs[(runs[:, 1:3] // n_max == channel).any(axis=1)]

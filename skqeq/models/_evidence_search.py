@@ -243,6 +243,6 @@ class _Ascent:
 
 
 def _value(step, place):
-    """Look up a parameter, or its value for one element, in a step or a gradient."""
+    """Look up a parameter, or its value for one chemical element, in values or a gradient."""
     name, symbol = place
     return step[name] if symbol is None else step[name][symbol]

@@ -37,8 +37,8 @@ ENERGY_NOISE: dict[str, Any] = {
 class LabelRows(NamedTuple):
     """Rows of the labels of one target in one block of structures.
 
-    The noise of the labels is relative to the noise of the model, so that the rows do not depend on
-    any ``sigma``.
+    The noise of the labels is divided by the parameter ``sigma_<target>``, so that the rows do not
+    depend on this parameter.
 
     Attributes
     ----------

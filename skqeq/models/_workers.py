@@ -1,10 +1,11 @@
 """Rows of labels reduced to triangles, by one process or many.
 
-A triangle represents the rows of one target. It depends neither on the noise nor on the amplitudes
-of the model, because its weights are not in units of their prior, and the noise of each label is
-relative to the noise of the model. With the triangles of all targets, a fit with other noise or
-amplitudes does not need the data, and more data can be added at any time. Parts of the data can be
-reduced by any process and in any order.
+A triangle represents the rows of one target. It does not depend on the amplitudes of the model,
+because its weights are not in units of their prior. It does not depend on the noise of the target
+either, which is the parameter ``sigma_<target>``, because the noise of each label is divided by it.
+With the triangles of all targets, a fit with other noise or amplitudes does not need the data, and
+more data can be added at any time. Parts of the data can be reduced by any process and in any
+order.
 """
 
 from __future__ import annotations

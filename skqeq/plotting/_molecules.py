@@ -147,8 +147,8 @@ def plot_charges_by_element(X: Sequence[Atoms], charges: Column, *, ax: Axes | N
 def principal_axes(positions):
     """Principal axes of positions (n, 3) as rows of a rotation matrix, the longest axis first."""
     axes = np.linalg.svd(positions - positions.mean(axis=0))[2]
-    # The signs from the SVD are arbitrary. With these signs, copies of a molecule are drawn alike.
-    # The cross product avoids a mirror image.
+    # The SVD gives axes with arbitrary signs. The signs are chosen such that all copies of a
+    # molecule are drawn alike. The cross product avoids a mirror image.
     for axis in axes[:2]:
         axis *= np.sign(axis[np.abs(axis).argmax()])
     axes[2] = np.cross(axes[0], axes[1])
@@ -197,7 +197,10 @@ def _draw_atoms(ax, xyz, radii, charges):
 
 
 def _label_atoms(ax, atoms, xyz, radii, charges, norm):
-    """Write element symbols that fit into the disks, in white on dark colours and else in black."""
+    """Write the element symbols, with the size of the disks, unless another atom covers them.
+
+    The symbols are white on dark colours and black on others.
+    """
     from matplotlib import colormaps
 
     width = ax.get_window_extent().width * 72.0 / ax.figure.dpi

@@ -79,8 +79,8 @@ class InducedDipoles:
         q, p : ndarray of shape (n_atoms,)
             Two sets of charges, e.
         q_field, p_field : ndarray of shape (3,)
-            External fields that induce the dipoles of q and of p, together with the charges;
-            V/Angstrom.
+            External fields, V/Angstrom. The charges q and `q_field` together induce the dipoles of
+            the set q; p and `p_field` induce those of the set p.
 
         Returns
         -------

@@ -184,8 +184,8 @@ class ChargeFlow(CoulombResponse):
         row_gradients : dict of {str: ndarray of shape (k, n_atoms)}
             Derivatives of the function with respect to the rows of each latent field.
         potential_gradient : ndarray of shape (k, n_atoms)
-            Derivatives of the function with respect to ``operator @ q``, each times the potential
-            u that belongs to q.
+            Each row is a product: the derivative of the function with respect to one element of
+            ``operator @ q``, times the potential u of the charges q.
 
         Returns
         -------
@@ -422,8 +422,8 @@ class FlowEquilibrium(Equilibrium):
         row_gradients : dict of {str: ndarray of shape (k, n_atoms)}
             Derivatives of the function with respect to ``rows(U)``.
         potential_gradient : ndarray of shape (k, n_atoms)
-            Derivatives of the function with respect to ``U q``, each times the potential that
-            belongs to q.
+            Each row is a product: the derivative of the function with respect to one element of
+            ``U q``, times the potential u of the charges q.
 
         Returns
         -------
@@ -437,6 +437,6 @@ class FlowEquilibrium(Equilibrium):
         return left.T @ self._propagate(operator)[1]
 
     def _propagate(self, U):
-        """``U P`` and ``U T = U - U P A`` for factors U of the charges, (k, n_atoms)."""
+        """``U P`` and ``U T = U - U P A`` for rows U that multiply the charges, (k, n_atoms)."""
         V = np.ascontiguousarray(self.project(np.ascontiguousarray(U.T)).T)
         return V, U - V @ self.hardness

@@ -177,8 +177,8 @@ class Response(BaseEstimator, ABC):
         Returns
         -------
         fields : dict of {str: ndarray of shape (n,)}
-            The electronegativities are `chi`. Any other latent field is taken to be charges, and is
-            ``-factor chi``.
+            The field ``"chi"`` starts at `chi`. Any other latent field is assumed to be a charge,
+            and starts at ``-factor * chi``.
         """
         return {name: chi if name == "chi" else -factor * chi for name in self.fields}
 
@@ -237,8 +237,8 @@ class Response(BaseEstimator, ABC):
         row_gradients : dict of {str: ndarray of shape (k, n_atoms)}
             Derivatives of L with respect to the rows of each latent field.
         potential_gradient : ndarray of shape (k, n_atoms)
-            Derivatives of L with respect to ``operator @ q``, each times the potential u that
-            belongs to the charges q.
+            Each row is a product: the derivative of L with respect to one element of
+            ``operator @ q``, times the potential u of the charges q.
 
         Returns
         -------

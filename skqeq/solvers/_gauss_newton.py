@@ -51,9 +51,10 @@ def gauss_newton(
     max_iter : int
         Largest number of steps.
     tol : float
-        The iteration stops when two conditions hold. The norm of the gradient is below `tol` times
-        the sum of the norms of the contributions of all rows to it. The expected decrease of the
-        loss is below `tol` times the loss.
+        The iteration stops when two conditions hold. First, the norm of the gradient is below `tol`
+        times a scale. Every row contributes a part of the gradient, and the scale is the sum of the
+        norms of these parts. Second, the expected decrease of the loss is below `tol` times the
+        loss.
     callback : callable, default=None
         Called as ``callback(v, entry)`` with every entry of the history.
 

@@ -62,9 +62,10 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         Number added to the diagonal elements of ``K_MM``, which are 1.
     max_environments : int, default=None
         Number of candidates per element. Sparse points are chosen among this many random
-        environments, which belong to at most as many random structures. For rare elements all
-        structures are searched. More candidates make the selection slower and improve it little.
-        None means 5000, or ``5 * n_points`` if that is larger.
+        environments. The candidates of all elements come from a random choice of structures, at
+        most this many. For rare elements all structures are searched. More candidates make the
+        selection slower and improve it little. None means 5000, or ``5 * n_points`` if that is
+        larger.
     random_state : int or None, default=0
         Seed for the random choices.
     dtype : {"float64", "float32"}, default="float64"

@@ -333,8 +333,8 @@ class FeatureGradient(ABC):
         virial : ndarray of shape (3, 3)
             Derivatives with respect to a strain.
         """
-        # For atom i, sum the fields to one with the dual weights sum_f q_fi u_f. One pass over the
-        # pairs is then enough for all fields.
+        # For atom i, combine all fields into a single field with the dual weights sum_f q_fi u_f.
+        # One pass over the pairs is then enough for all fields.
         return self._gathered(np.atleast_2d(q).T @ np.atleast_2d(dual))
 
     def _gathered(self, dual):

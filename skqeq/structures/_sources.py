@@ -223,7 +223,7 @@ class NoFeatures(FeatureSource):
     """A source without columns, for a latent field that is a constant for each element."""
 
     boundaries = (0, 0)
-    # Not 0, because `StructureFeatures.blocks` limits the size of a block in bytes.
+    # With 0 bytes per row, `StructureFeatures.blocks` would put all structures into one block.
     row_bytes = 1024
     prior_variance = 0.0
     signature = ()
@@ -234,7 +234,7 @@ class NoFeatures(FeatureSource):
         return []
 
     def gradient(self, structure: Structure) -> NoGradient:
-        """Derivatives of no columns, of which only the number of atoms matters."""
+        """Derivatives of features without columns; only the number of atoms is used."""
         return NoGradient(len(structure))
 
     def dual(self, weights: Array) -> Array:

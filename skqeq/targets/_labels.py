@@ -240,7 +240,7 @@ class Labels:
         return np.array([self.values(name, i) is not None for i in range(len(self.table))])
 
     def relative_sigma(self, name: str) -> Array:
-        """Noise of the labels divided by the noise of the model.
+        """Noise of the labels divided by the parameter ``sigma_<target>`` of the model.
 
         Parameters
         ----------
@@ -259,17 +259,17 @@ class Labels:
 
 
 class _ChargeCheck:
-    """Checks labels of charges against total charges and labels of dipoles.
+    """Checks charge labels against total charges and dipole labels.
 
-    The charges of a structure should sum to its total charge. Their dipole should agree with the
-    label of the dipole in unit and sign.
+    The charges of a structure should sum to its total charge. The dipole that is computed from the
+    charges should agree with the dipole label in unit and sign.
     """
 
     def __init__(self):
         self.n_wrong, self.first, self.products = 0, "", []
 
     def compare(self, i, structure, charges, dipole):
-        """Add the labels of one structure."""
+        """Compare the charge labels of one structure, and keep the results for `warn`."""
         if charges is None or np.isnan(charges).any():
             return
         total = charges.sum()
@@ -295,14 +295,15 @@ class _ChargeCheck:
             )
         if len(self.products) < MIN_DIPOLES:
             return
-        # Warn only if the dipoles of the charges are strongly correlated with the labels, as then
-        # the factor between them is meaningful.
+        # Warn only if the computed dipoles are strongly correlated with the labels, because only
+        # then the factor between them is meaningful.
         both, of_charges, of_dipoles = np.sum(self.products, axis=0)
         if abs(both) <= 0.9 * np.sqrt(of_charges * of_dipoles):
             return
         if both < 0 or both > 3.0 * of_charges:
             warnings.warn(
-                f"the dipoles are {both / of_charges:.2g} times those of the labels of charges; "
+                f"the dipole labels are {both / of_charges:.2g} times the dipoles that were "
+                "computed from the charge labels; "
                 "dipoles must be in e*Angstrom (multiply Debye by ase.units.Debye) and point from "
                 "negative to positive charge",
                 stacklevel=5,

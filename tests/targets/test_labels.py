@@ -315,7 +315,7 @@ def test_unit_and_sign_of_dipoles(molecules, factor, message):
         Labels(y, structures)
         return
     with pytest.warns(
-        UserWarning, match=f"the dipoles {message} those of the labels of charges; .*Debye"
+        UserWarning, match=f"the dipole labels {message} the dipoles .* the charge labels; .*Debye"
     ):
         Labels(y, structures)
     Labels(y[:4], structures[:4])  # too few to tell
