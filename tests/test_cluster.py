@@ -10,10 +10,14 @@ import joblib
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 
 from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer, partial_fit
 from skqeq.datasets import load_molecules, open_structures
+
+from .test_search import GRID, assert_same_search
 
 distributed = pytest.importorskip("distributed")
 
@@ -60,6 +64,13 @@ def test_the_weights_are_those_of_one_process(cluster, data, serial):
     with joblib.parallel_config(backend="dask"):
         model = pipeline().fit(open_structures(path), D)
     assert_same(model, serial)
+
+
+def test_grid_search(cluster, model, molecules, table):
+    search = GridSearchCV(model, GRID, cv=KFold(3))
+    one = clone(search).fit(molecules, table)
+    with joblib.parallel_config(backend="dask"):
+        assert_same_search(search.fit(molecules, table), one)
 
 
 def test_energies_and_forces(cluster, data):

@@ -122,16 +122,6 @@ def test_loky(reference, model, molecules, table):
     assert_same_search(search, reference)
 
 
-def test_dask(reference, model, molecules, table):
-    distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
-    ) as cluster:
-        with distributed.Client(cluster), joblib.parallel_config(backend="dask"):
-            search = GridSearchCV(model, GRID, cv=KFold(3)).fit(molecules, table)
-    assert_same_search(search, reference)
-
-
 def test_threads(reference, model, molecules, table, empty_cache):
     # Threads share the store of rows.
     with joblib.parallel_config(backend="threading", n_jobs=2):

@@ -351,7 +351,6 @@ def several_targets(truth):
     )
 
 
-@pytest.mark.parametrize("backend", ["loky", "threading"])
 @pytest.mark.parametrize(
     "names",
     [
@@ -361,23 +360,24 @@ def several_targets(truth):
     ],
     ids=lambda names: f"{len(names)} columns",
 )
-def test_several_processes(truth, names, backend):
+def test_several_processes_and_threads(truth, names):
     _, phi, _, _ = truth
     y = several_targets(truth)[names]
     weights = np.append(np.random.default_rng(1).integers(0, 3, len(phi) - 1), 2.0)
     bias = {"Na": 0.7, "Cl": -0.7} if "dipole_magnitude" in names else None
     model = KQEqRegressor(**OPTIONS, charge_bias=bias, store_triangles=True)
     whole = copy.deepcopy(model).fit(phi, y, weights)
-    with joblib.parallel_config(backend=backend, n_jobs=2):
-        parallel = copy.deepcopy(model).fit(phi, y, weights)
-    assert parallel.n_iter_ == whole.n_iter_
     size = np.abs(whole.coef_).max()
-    assert_allclose(parallel.coef_, whole.coef_, rtol=0, atol=1e-8 * size)
-    assert_allclose(parallel.atomic_energies_, whole.atomic_energies_, rtol=1e-8)
-    for one, other in zip(parallel.fit_history_, whole.fit_history_, strict=True):
-        assert one == pytest.approx(other, rel=1e-5, abs=1e-7)
-    std = [m.predict_std(phi, ["energy"])["energy"] for m in (parallel, whole)]
-    assert_allclose(*std, rtol=1e-6)
+    for backend in ("loky", "threading"):
+        with joblib.parallel_config(backend=backend, n_jobs=2):
+            parallel = copy.deepcopy(model).fit(phi, y, weights)
+        assert parallel.n_iter_ == whole.n_iter_
+        assert_allclose(parallel.coef_, whole.coef_, rtol=0, atol=1e-8 * size)
+        assert_allclose(parallel.atomic_energies_, whole.atomic_energies_, rtol=1e-8)
+        for one, other in zip(parallel.fit_history_, whole.fit_history_, strict=True):
+            assert one == pytest.approx(other, rel=1e-5, abs=1e-7)
+        std = [m.predict_std(phi, ["energy"])["energy"] for m in (parallel, whole)]
+        assert_allclose(*std, rtol=1e-6)
 
 
 def test_messages_of_workers_name_the_structure_among_all(truth):
