@@ -192,6 +192,13 @@ def test_weights(data):
     others = np.delete(np.arange(len(X)), i)
     model = KQEqRegressor(sigma_dipole=0.05).fit(X[others], y["dipole"][others], weights[others])
     assert_allclose(search.left_out_["dipole"][i], model.predict(X[[i]])[0], atol=1e-6)
+    # Structures of weight zero are ignored, by scores too.
+    some = np.flatnonzero(weights)
+    fewer = KQEqRegressorCV(sigmas=[0.05]).fit(X[some], y["dipole"][some], weights[some])
+    assert len(some) < len(X)
+    assert search.best_score_ == pytest.approx(fewer.best_score_, rel=1e-8)
+    assert search.calibration_ == pytest.approx(fewer.calibration_, rel=1e-8)
+    assert_allclose(search.best_estimator_.coef_, fewer.best_estimator_.coef_, atol=1e-8)
 
 
 def test_weights_are_no_groups(data):
