@@ -107,7 +107,7 @@ def slater_charge(symbols):
 
 
 def gaussian_charge(symbols):
-    """Charge of the metal for Gaussian charges with the same mean radius, e."""
+    """Charge of the metal, e, for Gaussian charges with the mean radii of the Slater charges."""
     atoms, chi, J = halide(symbols)
     widths = RADIUS_SCALE * qeq_radii()[atoms.numbers]
     # The idempotential includes the self-energy of the Gaussian, which is therefore subtracted.

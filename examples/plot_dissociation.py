@@ -32,9 +32,10 @@ rows = [r for r in csv.DictReader(path.open(encoding="utf-8")) if r["curve"] == 
 # %%
 # Energies
 # --------
-# The figure shows energies per molecule relative to the compact cluster. The local energy alone
-# ends at its cutoff. It also cannot distinguish the three charge states if the molecules look the
-# same. With charges, the energies follow the reference at all distances.
+# The figure shows energies per molecule relative to the compact cluster. A model of local energies
+# alone (GAP) has no interaction between atoms beyond its cutoff. It also cannot distinguish the
+# three charge states if the molecules look the same. With charges, the energies follow the
+# reference at all distances.
 fig, axes = plt.subplots(1, 3, figsize=(11.5, 3.8), layout="constrained")
 for ax, (state, title) in zip(axes, STATES.items()):
     mine = [r for r in rows if int(r["charge"]) == state]

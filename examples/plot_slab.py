@@ -125,8 +125,9 @@ print(f"equivalent metal plate {plate:.1f} A, first to last layer {7 * spacing:.
 # Pictures
 # --------
 # Left: a plane of atoms through the molecules, coloured by the difference of the charge from that
-# in the crystal. Middle: all charges against the height. Right: the dipole in a box approaches that
-# of the slab as the vacuum grows, on a reciprocal scale.
+# in the crystal. Middle: all charges against the height. Right: the dipole in a periodic box
+# against the vacuum, on a reciprocal axis. As the vacuum grows, this dipole approaches that of the
+# slab.
 fig, (left, middle, right) = plt.subplots(
     1, 3, figsize=(13, 4.8), layout="constrained", width_ratios=[1.35, 1, 1]
 )

@@ -15,7 +15,8 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 __all__ = ["HasMethods", "Interval", "NamedUnion", "StrOptions"]
 
 
-class NamedUnion(FeatureUnion, auto_wrap_output_keys=None):  # type: ignore[call-arg]  # of a mixin without types
+# A mixin of scikit-learn takes the argument `auto_wrap_output_keys`, but has no types.
+class NamedUnion(FeatureUnion, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """A `FeatureUnion` that knows the names of its transformers when it joins their results."""
 
     @abstractmethod

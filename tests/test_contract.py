@@ -1015,7 +1015,8 @@ def test_predicting_needs_no_labels_of_the_new_structures(regressor, molecules, 
 )
 @pytest.mark.parametrize(
     ("estimator", "check"),
-    # A list: pytest 9 deprecates the generator that `parametrize_with_checks` of 1.8 passes on.
+    # A list, because pytest 9 deprecates generators. The function `parametrize_with_checks` of
+    # scikit-learn 1.8 would pass a generator.
     [
         pair
         for estimator in (CURSparsifier(), CURSparsifier(n_points=2, method="fps"))

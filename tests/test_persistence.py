@@ -446,7 +446,7 @@ def test_files_name_no_private_module(path):
 
 
 def test_a_file_from_before_types_moved(path, fitted, molecules, monkeypatch):
-    """Classes may be defined in another file, and even have another public name, than once."""
+    """A file can be loaded after its classes have moved and have new public names."""
     expected = bits(fitted.predict(molecules))
     types, moved = {}, ModuleType("skqeq._moved")
     monkeypatch.setitem(sys.modules, "skqeq._moved", moved)

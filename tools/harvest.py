@@ -113,7 +113,7 @@ def read_lines(path):
 
 
 def read_queue(path):
-    """Jobs in their order, checked."""
+    """Jobs of a queue, in their order; raises an error if there are none, or if ids are equal."""
     jobs = read_lines(path)
     if not jobs:
         raise SystemExit(f"There are no jobs in {path}.")
@@ -228,7 +228,7 @@ def run(jobs, journal, calculate, state=None, minutes=None):
 
 
 def attempt(job, calculate, end, bar):
-    """Run one job in a process of its own; the journal's entry."""
+    """Run one job in a process of its own, and return its entry for the journal."""
     if end is not None and time.monotonic() >= end:
         raise OutOfTime
     # Forked: a new interpreter would import the quantum chemistry again for every job.

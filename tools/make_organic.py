@@ -34,8 +34,8 @@ N_SMALL = {"zwitterion": 80, -2: 60, -1: 330, 0: 850, 1: 250, 2: 50}
 N_MEDIUM = {"zwitterion": 25, -2: 20, -1: 65, 0: 150, 1: 60, 2: 15}
 TEST = 0.13  # of the groups, without the largest: 10 % of the molecules
 MAX_GROUP = 0.02  # of the molecules, for groups of the test set
-SECOND = 3  # every third molecule comes a second time
-HF = 8  # every eighth one has the HF/6-31G* potential
+SECOND = 3  # on average one molecule in this many has a second structure
+HF = 8  # on average one molecule in this many has the HF/6-31G* potential
 MIX = 3.0  # heavy atoms by which the order may differ from that of the sizes
 FMAX = 0.05  # eV/Angstrom
 RATTLE = 0.05  # Angstrom, standard deviation of each coordinate
@@ -203,7 +203,10 @@ def candidates(path):
 
 
 def drawn(*key):
-    """Random numbers that depend on a key only, so that a longer list changes nothing else."""
+    """Generator of random numbers, seeded by a key.
+
+    The numbers of a molecule therefore stay the same if other molecules are added.
+    """
     return random.Random(" ".join(map(str, (SEED, *key))))
 
 
@@ -277,7 +280,7 @@ def test_groups(molecules):
 
 
 def ordered(jobs):
-    """Small ones first, every element in every charge early, otherwise at random."""
+    """Jobs roughly by size, after small ones that contain every element with every total charge."""
     rank = {job["id"]: job["n_heavy"] + MIX * drawn("order", job["id"]).random() for job in jobs}
     jobs = sorted(jobs, key=lambda job: (rank[job["id"]], job["id"]))
     early, seen = [], set()

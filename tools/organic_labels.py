@@ -50,7 +50,11 @@ class KeptNumInt(dft.numint.NumInt):
         self.grid, self.kept = None, []
 
     def blocks(self, molecule, grids):
-        """Which functions matter in a block, their values and gradients, and the weights."""
+        """Yield arrays for each block of grid points.
+
+        The arrays are: indices of the basis functions that matter in the block, values and
+        gradients of these functions, and weights of the points.
+        """
         if self.grid is not grids.coords:
             self.grid, self.kept = grids.coords, []
             size = 0
@@ -348,7 +352,8 @@ def mbis(method, dm, tolerance=1e-6, max_steps=400):
 
 def shells(molecule):
     """Atom, first population and first width (Bohr) of every shell."""
-    rows = ((2, 2), (10, 8), (18, 8), (36, 18), (54, 18))  # noble gases, electrons of the row
+    # For every period: atomic number of its noble gas, and number of electrons that it adds.
+    rows = ((2, 2), (10, 8), (18, 8), (36, 18), (54, 18))
     found = []
     for i in range(molecule.natm):
         z = atomic_numbers[molecule.atom_pure_symbol(i)]

@@ -135,7 +135,8 @@ def ewald_matrix_gradient(fractions, cell, images, widths, cutoff, kappa, q):
     virial = np.zeros((n, 3, 3))
     step = np.empty(3)
     strain = np.empty((3, 3))
-    # Columns in groups of eight, and no branch in the search, as in `ewald_pair_matrix`.
+    # The loops fill eight columns at a time, and find images within the cutoff without a branch.
+    # The reasons are the same as in `ewald_pair_matrix`.
     for first in range(0, n, 8):
         for i in range(first, n):
             for j in range(first, min(first + 8, i + 1)):

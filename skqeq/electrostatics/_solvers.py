@@ -140,7 +140,7 @@ class _Iteration(ABC):
 
     @abstractmethod
     def _product(self, direction):
-        """Return the direction, the charges that it moves, and the residual that they remove."""
+        """Return the direction, the charges that it moves, and how much they lower the residual."""
 
     def _iterate(self, q, residual, tolerance):
         """Iterate until the residual potential is below the tolerance; return the charges."""

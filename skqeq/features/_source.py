@@ -128,8 +128,8 @@ def _stacked(rows, places):
     """Copy the rows of structures into one array per power spectrum.
 
     `rows` yields the arrays of one structure after the other. Rows that are not stored elsewhere
-    therefore exist for one structure at a time only. `places` is the row of the result for every
-    atom.
+    therefore exist for one structure at a time only. `places` has one number per atom: the index of
+    its row in the result.
     """
     arrays, start = None, 0
     for parts in rows:

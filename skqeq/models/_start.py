@@ -1,7 +1,8 @@
 """The weights from which an iterative fit starts.
 
-The classical values of the fields come from `DerivativeRows.start` and, for the kind of response,
-from `skqeq.response.Response.start_fields`.
+If there are no linear rows, a fit to energies starts from classical electronegativities.
+`DerivativeRows.start` chooses the size of the charges. For charges of this size,
+`skqeq.response.Response.start_fields` returns the values of the latent fields.
 """
 
 from __future__ import annotations

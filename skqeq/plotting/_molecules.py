@@ -197,9 +197,9 @@ def _draw_atoms(ax, xyz, radii, charges):
 
 
 def _label_atoms(ax, atoms, xyz, radii, charges, norm):
-    """Write the element symbols, with the size of the disks, unless another atom covers them.
+    """Write the element symbol of every atom whose centre no other atom covers.
 
-    The symbols are white on dark colours and black on others.
+    Larger disks have larger symbols. The symbols are white on dark colours and black on others.
     """
     from matplotlib import colormaps
 

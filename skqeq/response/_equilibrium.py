@@ -24,10 +24,10 @@ class Observable(Protocol):
     """A target with linear operators on charges and dipoles, see `Equilibrium.observable`."""
 
     def operator(self, structure: Structure, widths: Array, /) -> Array:
-        """The operator for charges with the given widths, shape (k, n_atoms)."""
+        """Matrix of shape (k, n_atoms) that acts on charges with the given widths."""
 
     def dipole_operator(self, structure: Structure, widths: Array, /) -> Array:
-        """The operator for dipoles with the given widths, shape (k, n_atoms, 3)."""
+        """Array of shape (k, n_atoms, 3) that acts on dipoles with the given widths."""
 
 
 class Equilibrium(ABC):

@@ -97,8 +97,8 @@ class Response(BaseEstimator, ABC):
             Atomic numbers, ascending.
         lookup : callable, default=None
             ``lookup(table, name)`` returns the entries for the elements from a table indexed by
-            atomic number, and raises an error if one is missing. None means a function whose error
-            names the element.
+            atomic number, and raises an error if one is missing. The error of the default function
+            names the missing element.
 
         Returns
         -------

@@ -150,7 +150,7 @@ class StructureEnvironments(Environments):
         self.silent = not (verbose or features.source.verbose)
 
     def groups(self, per_species):
-        """The element of every atom, or one group."""
+        """Group of every atom: its element, or the same group for all atoms."""
         numbers = self.features.structures.numbers
         return numbers if per_species else np.full(len(numbers), ALL)
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 from ..structures import Structures
 
 COLUMNS = {name: t.shape for name, t in TARGETS.items()}
-# If the sum of the charges is this close to a whole number other than the total charge, e, the
-# total charge of an ion was probably not given.
+# Tolerance of the sum of the charges, e. If the sum is within this tolerance of a whole number that
+# is not the total charge, the total charge of an ion was probably not given.
 SUM_TOLERANCE = 0.005
 # Smallest number of structures for a check of the unit of the dipoles.
 MIN_DIPOLES = 5

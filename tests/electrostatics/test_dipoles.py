@@ -67,7 +67,11 @@ def test_radial_derivatives_at_zero():
 
 @pytest.mark.parametrize("kind", [*KINDS, "one atom"])
 def test_differences_of_charges(kind):
-    """The dipoles' Gaussians as charges, two at each place, and one set of them shifted."""
+    """Interactions of dipoles are derivatives of interactions of charges.
+
+    Every atom has three charges: its own, and two charges with the width of its dipole. The test
+    shifts one of these two, and computes derivatives by finite differences.
+    """
     atoms = geometry(kind)
     n, [structure] = len(atoms), check_structures([atoms])
     widths, broad = WIDTHS[:n], DIPOLE_WIDTHS[:n]

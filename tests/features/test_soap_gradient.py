@@ -235,7 +235,10 @@ def test_two_continuous_derivatives(edge, cutoff_width):
 
 
 def test_jumps_at_the_edges():
-    """DScribe's edge lies where the Gaussian has fallen to 1e-3 at the cutoff."""
+    """Without a cutoff function, features jump at the distance beyond which DScribe drops atoms.
+
+    At this distance the Gaussian of the atom has fallen to 1e-3 of its maximum at the cutoff.
+    """
     reach = 3.0 + 3.0 / 8 * np.sqrt(-2 * np.log(1e-3))
     for edge, cutoff_width, jumps in ((reach, None, True), (3.0, 1.0, False)):
         inside, outside = (at_distance(edge + h, cutoff_width)[0] for h in (-1e-8, 1e-8))

@@ -308,7 +308,7 @@ def test_a_known_model_is_found_again(model):
 
 @WITHOUT_DIPOLES
 def test_the_fit_has_the_least_loss(model):
-    """Computed from predictions, for weights in random directions around those of the fit."""
+    """The test computes the loss from predictions, and changes the weights in random directions."""
     rng, X = np.random.default_rng(5), TRAINING[:6]
     phi = model[:-1].transform(X)
     y = make_targets(

@@ -201,7 +201,8 @@ def test_atoms_of_one_kind_share_charge_equally(model):
 
 def test_duplicated_structures_are_one_with_less_noise(train):
     y = dipoles(train)
-    # Points from the plain set, so that both models see the same features.
+    # The sparse points come from the set without duplicates, so that both models have the same
+    # features.
     features = make_pipeline(SOAPFeaturizer(**SOAP), CURSparsifier(n_points=6)).fit(train)
     twice = regressor(sigma_dipole=0.05).fit(
         features.transform(train + train), np.concatenate([y, y])

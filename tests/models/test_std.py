@@ -56,7 +56,7 @@ def by_weights(model, X, name):
 
 @pytest.fixture(scope="module")
 def fitted(data):
-    """A model, and the covariance of its weights by dense matrices; neither is changed."""
+    """A model, and the covariance of its weights from dense matrices; tests change neither."""
     X, y = data
     model = KQEqRegressor(sigma_dipole=0.05, store_triangles=True).fit(X[:40], y["dipole"][:40])
     J = by_weights(model, X[:40], "dipole") / 0.05

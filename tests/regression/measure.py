@@ -31,7 +31,7 @@ def regressor(fitted):
 
 
 def predictions(fitted, case):
-    """What depends on the fit only through its weights."""
+    """Predicted numbers, all of which depend on the fit only through its weights."""
     numbers = flat(predict_targets(fitted, case.new, case.targets))
     if "charges" in case.targets:
         chi = predict_electronegativities(fitted, case.new)

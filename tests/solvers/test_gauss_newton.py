@@ -118,7 +118,7 @@ def test_derivatives_of_the_norm():
 
 
 def test_history_is_that_of_the_loss(problem):
-    """The gradient is relative to the norms of the terms of which it is the sum."""
+    """The gradient is a sum of terms; its norm is divided by the sum of the norms of the terms."""
     *data, start = problem
     _, (first, *_), _ = gauss_newton(prior(len(start)), [rows_of(*data)], start, 0, 1e-10)
     value, gradient, jacobian, misfit = loss(start, *data)

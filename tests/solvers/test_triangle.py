@@ -114,7 +114,7 @@ def test_fewer_rows_than_columns_with_prior():
 
 @pytest.mark.parametrize("n_rows", [1, 5, 12, 20, 30, 31, 200])
 def test_few_rows_are_buffered(n_rows):
-    """Results do not depend on the number of rows, nor on whether they were reduced before."""
+    """Results are right for any number of rows, whether or not the rows were reduced before."""
     rng = np.random.default_rng(n_rows)
     J, r, v = rng.normal(size=(n_rows, 50)), rng.normal(size=n_rows), rng.normal(size=50)
     J[:, :20] *= 1e6  # normal equations would lose half of the digits

@@ -244,7 +244,7 @@ def test_an_environment_without_neighbours_is_harmless():
 @pytest.mark.parametrize("n_points", [1, 3, 10])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_undefined_features_are_refused(value, n_points):
-    """In particular they do not send the search for a jitter on forever."""
+    """Without an error, the search for a jitter would never end."""
     array = np.ones((3, 2))
     array[1, 1] = value
     with pytest.raises(ValueError):
