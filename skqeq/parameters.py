@@ -1,6 +1,8 @@
 """Element tables and physical constants, each with its source.
 
 The units of the package are eV, Angstrom, e and V/Angstrom; dipoles are in e*Angstrom.
+Hardnesses are not tabulated: they are the parameter `hardness` of the response, such as
+`skqeq.QEq`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,13 @@
-"""Electrostatics: the hardness matrix of Gaussian charges, and their potential."""
+"""Electrostatics: the hardness matrix of Gaussian charges, and their potential.
+
+- ``_hardness``: the hardness matrix A, as an array (`DenseHardness`) or as an operator.
+- ``_direct``, ``_ewald``: elements of A for molecules, and for slabs and crystals.
+- ``_operator``, ``_waves``: products with A for large structures, and for large slabs.
+- ``_solvers``: charges with a fixed sum, by a Cholesky factor or by conjugate gradients.
+- ``_preconditioner``: the preconditioner of the conjugate gradients.
+- ``_splitting``: cutoffs of the Ewald sums for a given accuracy, and the gap above a slab.
+- ``_dipoles``: induced dipoles.
+"""
 
 from ._arguments import gaussian_widths, lookup
 from ._choice import SOLVERS, make_hardness

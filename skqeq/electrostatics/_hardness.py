@@ -31,7 +31,7 @@ from ._arguments import check_arguments, check_charges, check_hardness
 from ._direct import DirectSum
 from ._ewald import EwaldSum
 from ._operator import coulomb_operator
-from ._screening import Screening
+from ._preconditioner import Screening
 from ._solvers import Cholesky, ConjugateGradients, FlowCholesky, FlowConjugateGradients
 
 if TYPE_CHECKING:

@@ -170,7 +170,7 @@ def slab_gap(vectors, width, accuracy):
     width : float
         Largest ``gamma_ij``, Angstrom.
     accuracy : float
-        Upper bound on the error of an matrix element, 1/Angstrom.
+        Upper bound on the error of a matrix element, 1/Angstrom.
 
     Returns
     -------

@@ -1,4 +1,13 @@
-"""Estimators of charges, and of dipoles, energies and forces that follow from them."""
+"""Estimators of charges, and of dipoles, energies and forces that follow from them.
+
+- ``_kqeq``, ``_gap``, ``_gapkqeq``, ``_qeq``: the estimators; ``_base``: their common `fit`.
+- ``_problem``, ``_derivative_rows``: rows of a fit to charges and dipoles, and to energies, forces
+  and stress; ``_jacobian``: the equations of these derivatives.
+- ``_minimise``, ``_start``: the iteration for energies, and its first weights.
+- ``_posterior``: variances behind `predict_std`.
+- ``_predictions``, ``_functions``: `predict_energy` and the like, of a model and of a pipeline.
+- ``_cv`` and ``_cv_*``: cross-validation; ``_evidence*``: the marginal likelihood.
+"""
 
 from ._checks import check_defined, check_weights, with_energy
 from ._cv import KQEqRegressorCV

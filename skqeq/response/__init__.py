@@ -1,4 +1,9 @@
-"""Charge responses: how charges follow from the latent fields."""
+"""Charge responses: how charges follow from the latent fields.
+
+`Response` and `Equilibrium` are base classes: the settings of a charge model, and the charges of
+one structure. The equations are in ``_qeq`` and ``_flow``. Their linear systems are solved in
+``skqeq/electrostatics/_solvers.py``.
+"""
 
 from ._equilibrium import Equilibrium
 from ._flow import ChargeFlow, FlowEquilibrium
