@@ -71,6 +71,7 @@ Solver: TypeAlias = Literal["auto", "dense", "iterative"]
 Algorithm: TypeAlias = Literal["gauss_newton", "fixed_point"]
 EnergyNoise: TypeAlias = Literal["per_atom", "per_structure", "sqrt_n"]
 AtomicEnergies: TypeAlias = Literal["fit"] | ByElement
+HandleUnknown: TypeAlias = Literal["error", "prior"]
 Metric: TypeAlias = Literal["rmse", "mae", "r2"]
 # Function that looks up the elements of a model in a table, and refuses missing entries.
 Lookup: TypeAlias = Callable[[Array, str], Array]

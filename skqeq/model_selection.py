@@ -13,10 +13,10 @@ from .models import (
     Evidence,
     check_defined,
     check_weights,
+    comparable,
     log_evidence,
     maximize_evidence,
-    predict_targets,
-    with_energy,
+    predict_for_scores,
 )
 from .structures import collect
 from .targets import TARGETS, Labels, as_table, column_names
@@ -98,13 +98,10 @@ class TargetScorer:
             )
         function, sign = _METRICS[self.metric]
         weights = check_weights(sample_weight, len(labels.table))
-        # The dipole of a crystal is undefined. With the energy among the targets, a crystal among
-        # molecules does not raise an error.
-        predicted = predict_targets(estimator, X, with_energy([self.target]))[self.target]
-        truth = labels.table[self.target]
-        if self.per_atom:
-            target = TARGETS[self.target]
-            truth, predicted = (target.comparable(v, structures) for v in (truth, predicted))
+        predicted = predict_for_scores(estimator, X, [self.target])
+        truth, predicted = comparable(
+            self.target, labels.table, predicted, structures, per_atom=self.per_atom
+        )
         return sign * function(truth, predicted, weights)
 
 

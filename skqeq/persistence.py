@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
 import json
 import os
@@ -70,6 +71,10 @@ class Persistent:
     def __setstate__(self, state):
         state = dict(state)
         _check_format(state.pop("_skqeq_format", FORMAT), f"this {type(self).__name__}")
+        # Parameters that this version added have their defaults.
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            if parameter.default is not parameter.empty:
+                state.setdefault(name, parameter.default)
         super().__setstate__(state)
 
 

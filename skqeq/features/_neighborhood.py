@@ -50,8 +50,8 @@ class SOAPNeighborhood(Neighborhood):
         r_cut, n_max, l_max, sigma, compression = spectrum.options
         self.n_atoms = len(structure)
         self.columns = spectrum.columns(structure.species)
-        reach, exponents, contraction = _radial(r_cut, n_max, l_max, sigma)
-        i, j, D = _pairs(structure, reach if spectrum.cutoff_width is None else r_cut)
+        _, exponents, contraction = radial(r_cut, n_max, l_max, sigma)
+        i, j, D = _pairs(structure, spectrum.reach)
         element = np.searchsorted(structure.species, structure.numbers)
         channel, n_channels = element[j], len(structure.species)
         if compression == "mu2":
@@ -146,7 +146,7 @@ def _pairs(structure, reach):
 
 
 @lru_cache(maxsize=64)
-def _radial(r_cut, n_max, l_max, sigma):
+def radial(r_cut, n_max, l_max, sigma):
     """The radius up to which DScribe counts neighbours, the exponents ``a``, and ``B``.
 
     ``B`` includes the square root of the prefactor of p, because p is a product of two c.

@@ -77,6 +77,10 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
     Columns of an element that a structure lacks are zero. They are neither computed nor stored:
     the rows of a structure hold only the channels of its own elements.
 
+    Atoms of elements that are not in `species_` have zero features, and so have atoms with such a
+    neighbour. The estimators that take the features refuse these structures, see `handle_unknown` of
+    `KQEqRegressor`.
+
     Computed rows stay in memory, within the budget of `skqeq.set_memory_budget`, and all
     featurizers of a process share them. A structure is then described only once per cutoff, however
     many clones, folds and candidates of a search need it. Rows of structures that are read from a
@@ -246,10 +250,6 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
         return self._transform(structures)
 
     def _transform(self, structures):
-        species = ", ".join(chemical_symbols[z] for z in self.species_)
-        structures.check_elements(
-            self.species_, f"; known species: {species}; add structures with it to the training set"
-        )
         source = SOAPSource(
             self.spectra_,
             self.n_jobs,

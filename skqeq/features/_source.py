@@ -8,9 +8,10 @@ import numpy as np
 from joblib import Memory, Parallel, delayed, effective_n_jobs
 
 from .._memory import BUDGET
-from ..structures import FeatureSource, Tile
+from ..structures import FeatureSource, Structures, Tile
 from ._cache import ROWS
 from ._neighborhood import SOAPNeighborhood
+from ._unknown import known_part
 
 # Packages whose code computes rows. If one of them is upgraded, rows on disk are computed again.
 ROW_PACKAGES = ("skqeq", "dscribe", "numpy", "vesin")
@@ -45,8 +46,25 @@ class SOAPSource(FeatureSource):
         self.boundaries = (0, *np.cumsum([s.n_features for s in spectra]).tolist())
         self.row_bytes = 8 * self.boundaries[-1]
         self.signature = tuple(s.signature for s in spectra)
+        self.elements = frozenset(spectra[0].species)
+        self.reach = max(s.reach for s in spectra)
 
     def tiles(self, structures):
+        """Tiles of all atoms without unknown elements in their neighbourhood."""
+        if all(self.elements.issuperset(s.species) for s in structures):
+            return self._tiles(structures)
+        parts = [known_part(s, self.elements, self.reach) for s in structures]
+        known = [part.structure for part in parts if part is not None]
+        if not known:
+            return []
+        starts = np.cumsum([0, *(len(s) for s in structures[:-1])])
+        atoms = [s + p.atoms for s, p in zip(starts, parts, strict=True) if p is not None]
+        atoms = np.concatenate(atoms)
+        described = np.concatenate([part.described for part in parts if part is not None])
+        tiles = [tile.take(described[tile.atoms]) for tile in self._tiles(known)]
+        return [tile._replace(atoms=atoms[tile.atoms]) for tile in tiles if len(tile.atoms)]
+
+    def _tiles(self, structures):
         """One tile per power spectrum and element, for all structures with the same elements."""
         numbers = np.concatenate([s.numbers for s in structures])
         offsets = np.concatenate([[0], np.cumsum([len(s) for s in structures])])
@@ -76,7 +94,8 @@ class SOAPSource(FeatureSource):
     def tiles_of(self, structure, atoms):
         """The tiles of some atoms of a structure, see `FeatureSource.tiles_of`."""
         # If rows are stored, compute those of the other atoms, too: a fit needs them later.
-        if (self.keeps_rows and BUDGET.available > 0) or self.memory is not None:
+        stored = (self.keeps_rows and BUDGET.available > 0) or self.memory is not None
+        if stored or not self.elements.issuperset(structure.species):
             return super().tiles_of(structure, atoms)
         present = structure.species
         return [
@@ -86,6 +105,8 @@ class SOAPSource(FeatureSource):
 
     def neighborhoods(self, structure):
         """One neighbourhood for each power spectrum."""
+        if not self.elements.issuperset(structure.species):
+            Structures([structure]).check_elements(self.elements, "there are no derivatives")
         return [SOAPNeighborhood(spectrum, structure) for spectrum in self.spectra]
 
     def _rows(self, structures):

@@ -7,7 +7,7 @@ from ase.data import chemical_symbols
 
 from ..structures import reduced_cell
 from ._dscribe import dscribe_soap
-from ._neighborhood import SOAPNeighborhood
+from ._neighborhood import SOAPNeighborhood, radial
 
 
 class PowerSpectrum:
@@ -65,6 +65,12 @@ class PowerSpectrum:
     def columns(self, present, first=0):
         """Columns of a structure with the elements `present`, as slices shifted by `first`."""
         return _columns(self.species, self.options, self._weights(self.species), present, first)
+
+    @property
+    def reach(self):
+        """Distance up to which atoms count as neighbours, Angstrom."""
+        r_cut, n_max, l_max, sigma, _ = self.options
+        return r_cut if self.cutoff_width is not None else radial(r_cut, n_max, l_max, sigma)[0]
 
     def rows(self, structure, centers=None):
         """Power spectra of the atoms `centers` (None for all), shape (n_centers, n_columns)."""

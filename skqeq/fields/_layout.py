@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,45 @@ class FieldLayout:
         # again.
         cached = ("columns", "scale")
         return {name: value for name, value in self.__dict__.items() if name not in cached}
+
+    def with_elements(self, elements: Array, means: Array) -> FieldLayout:
+        """The same fields for more elements.
+
+        Parameters
+        ----------
+        elements : ndarray of shape (n_more,)
+            Atomic numbers, ascending; they include those of this layout.
+        means : ndarray of shape (n_fields, n_more)
+            Prior means of the fields.
+
+        Returns
+        -------
+        layout : FieldLayout
+            A layout with additional constants, for the new elements.
+        """
+        layout = copy(self)
+        layout.elements, layout.means = elements, means
+        layout.n_constants = [len(elements) if n else 0 for n in self.n_constants]
+        return layout
+
+    def places_in(self, layout: FieldLayout) -> Array:
+        """Positions of the weights of this layout in a layout for more elements.
+
+        Parameters
+        ----------
+        layout : FieldLayout
+            A layout that `with_elements` has made.
+
+        Returns
+        -------
+        places : ndarray of shape (n_columns,)
+            Ascending positions.
+        """
+        old = layout.slots(self.elements)
+        places = []
+        for (features, constants), n in zip(layout.columns, self.n_constants, strict=True):
+            places += [np.arange(features.start, features.stop), constants.start + old[:n]]
+        return np.concatenate(places)
 
     @property
     def n_columns(self) -> int:

@@ -6,7 +6,6 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from ase.data import chemical_symbols
 from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.utils.validation import check_is_fitted
@@ -35,6 +34,7 @@ from ._posterior import Posterior
 from ._predictions import Predictions
 from ._problem import ENERGY_NOISE, Problem
 from ._start import start_weights
+from ._unknown import check_fittable, check_known, extended_means, known_elements
 from ._workers import reduce_labels
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         "atomic_energies": [StrOptions({"fit"}), dict],
         "charge_bias": [dict, None],
         "amplitude_baseline": [POSITIVE],
+        "handle_unknown": [StrOptions({"error", "prior"})],
         "response": "no_validation",  # `check_response` validates it, and names missing methods
         "algorithm": [StrOptions({"gauss_newton", "fixed_point"})],
         "init": ["array-like", None],
@@ -180,7 +181,8 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         """
         self._validate_params()
         response = self._checked_response()
-        features = (self._checked_features if continued else self._features)(X, response)
+        features = (self._known_features if continued else self._features)(X, response)
+        elements = np.unique(features.structures.numbers).astype(int)
         labels = Labels(y, features.structures)
         if not labels.names:
             raise ValueError(f"all labels are missing: y holds no value of {labels.columns}")
@@ -190,12 +192,13 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         if not labels.names:
             raise ValueError("all labels belong to structures whose sample_weight is zero")
         check_defined(labels, features.structures)
+        check_fittable(features, elements, labels, self.handle_unknown)
         # If the fit fails after this line, the weights of an earlier fit must not remain.
         for name in ("coef_", "triangles_", "row_parameters_", "posterior_"):
             self.__dict__.pop(name, None)
         if not continued:
             self.n_features_in_ = features.source.n_distinct
-            self.elements_ = np.unique(features.structures.numbers).astype(int)
+            self.elements_ = elements
             self.features_ = features.source.signature
         sigmas = self._sigmas()
         without_noise = [name for name in labels.names if name not in sigmas]
@@ -291,8 +294,8 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         fields, estimator = self._fields(response), type(self).__name__
         return stacked_features(structures, blocks, fields, estimator, named)
 
-    def _checked_features(self, X, response):
-        """Features of X; they must be the features of `fit`, for elements of the training data."""
+    def _same_features(self, X, response):
+        """Features of X, which must have the meaning of those of `fit`."""
         features, name = self._features(X, response), type(self).__name__
         n_features = features.source.n_distinct
         if n_features != self.n_features_in_:
@@ -300,17 +303,42 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
                 f"X has {n_features} features, but {name} was fitted with {self.n_features_in_}"
             )
         check_same_features(features, self.features_, name)
-        symbols = ", ".join(chemical_symbols[z] for z in self.elements_)
-        where = f", not in the training data ({symbols})"
-        features.structures.check_elements(self.elements_, where)
         return features
 
-    def _forward(self):
-        return ForwardModel(self.layout_, self.response_, bool(self.verbose))
+    def _known_features(self, X, response):
+        """Features of X, without elements that are not in the training data."""
+        features = self._same_features(X, response)
+        features.structures.check_elements(self.elements_, "fit again to include it")
+        return features
 
-    def _weights(self):
-        """All weights; the last ones belong to the energies of the free atoms."""
-        return np.append(self.coef_, self.atomic_energies_ - self.layout_.means[-1])
+    def _checked_features(self, X, names, handle_unknown):
+        """Features of X, and which structures hold unknown elements, see `check_known`."""
+        features = self._same_features(X, self.response_)
+        known = known_elements(features, self.elements_)
+        return features, check_known(features.structures, known, names, handle_unknown)
+
+    def _forward(self, structures=None):
+        """The fields and the response, also for elements of `structures` that are new."""
+        layout, response = self.layout_, self.response_
+        if structures is not None:
+            elements = np.union1d(self.elements_, structures.numbers).astype(int)
+            if len(elements) > len(self.elements_):
+                lookup = element_lookup(elements, structures)
+                response = clone(response).prepare(elements, lookup)
+                fields = self._fields(response)
+                means = extended_means(layout, fields, elements, lookup)
+                layout = layout.with_elements(elements, means)
+        return ForwardModel(layout, response, bool(self.verbose))
+
+    def _weights(self, layout=None):
+        """All weights in the order of a layout; the last ones belong to free atoms' energies."""
+        weights = np.append(self.coef_, self.atomic_energies_ - self.layout_.means[-1])
+        if layout is None or layout is self.layout_:
+            return weights
+        # Weights of new elements have their prior mean.
+        extended = np.zeros(layout.n_columns)
+        extended[self.layout_.places_in(layout)] = weights
+        return extended
 
     def _sigmas(self):
         """A dict from every target of the model to its noise."""
@@ -346,18 +374,23 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         Raises
         ------
         ValueError
-            If all targets are undefined for a periodic structure.
+            If all targets are undefined for a periodic structure, or if a structure holds an unknown
+            element, see `handle_unknown`.
         """
         check_is_fitted(self)
-        features = self._checked_features(X, self.response_)
+        features, _ = self._checked_features(X, names, self.handle_unknown)
         check_targets(names, self.response_, type(self).__name__)
         check_predictable(features.structures, names)
-        start = check_start(start, features.structures)
+        yield from self._solutions(features, names, check_start(start, features.structures))
+
+    def _solutions(self, features, names, start=None, numbers=None):
+        """Solutions for checked features; messages call the structures by `numbers`."""
         gradients = any(name in GRADIENTS for name in names)
         # Born charges need the response to an electric field along each of the three axes.
         n_rows = np.full(len(features), 3 * ("born_effective_charges" in names))
-        for _, _, solutions in self._forward().solutions(
-            features, self._weights(), gradients, start, n_rows=n_rows
+        forward = self._forward(features.structures)
+        for _, _, solutions in forward.solutions(
+            features, self._weights(forward.layout), gradients, start, numbers, n_rows
         ):
             yield from solutions
 

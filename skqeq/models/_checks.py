@@ -192,6 +192,37 @@ def with_energy(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*names, "energy"]))
 
 
+def comparable(
+    name: str, labels: Array, predicted: Array, structures: Structures, per_atom: bool = True
+) -> tuple[Array, Array]:
+    """Labels and predictions of one target, for a score.
+
+    Parameters
+    ----------
+    name : str
+        The target.
+    labels, predicted : ndarray of shape (n,)
+        Structured arrays with a column of the target.
+    structures : Structures
+        Their structures.
+    per_atom : bool, default=True
+        Whether energies are divided by the number of atoms.
+
+    Returns
+    -------
+    truth, values : ndarray of shape (n, ...)
+        The labels are missing where the predictions are.
+    """
+    truth, values = labels[name].copy(), predicted[name]
+    if truth.dtype == object:
+        truth[[value is None for value in values]] = None
+    else:
+        truth[np.isnan(values)] = np.nan
+    if per_atom:
+        truth, values = (TARGETS[name].comparable(v, structures) for v in (truth, values))
+    return truth, values
+
+
 def check_start(start: Column | None, structures: Structures) -> list[Array | None]:
     """Check the charges from which the iterative solver starts.
 

@@ -257,7 +257,9 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         for f in tqdm(numbers, "folds", disable=not self.verbose, leave=False):
             train = np.flatnonzero(folds != f)
             fitted = clone(head).fit(_safe_indexing(X, train), _safe_indexing(y, train))
-            problem = clone(model).problem(fitted.transform(X), y, sample_weight)
+            # Elements of the fold that are not in the other folds have the prior, as in `score`.
+            trial = clone(model).set_params(handle_unknown="prior")
+            problem = trial.problem(fitted.transform(X), y, sample_weight)
             yield held_out_rows(problem, np.where(folds == f, 0, -1), bool(self.verbose))
 
     def _held_out(self, passes, candidates, labels):

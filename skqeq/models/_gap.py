@@ -113,6 +113,8 @@ class GAPRegressor(ChargeModel):
 
     # There are no charges to which `charge_bias` could apply.
     charge_bias = None
+    # Energies of structures with unknown elements are undefined.
+    handle_unknown = "error"
 
     def _fields(self, response):
         return [Field("gap", "energy", ("gap",), self.amplitude_gap)]

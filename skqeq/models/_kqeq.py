@@ -10,7 +10,7 @@ from ._field_features import charge_fields
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from .._typing import Algorithm, AtomicEnergies, ByElement, EnergyNoise
+    from .._typing import Algorithm, AtomicEnergies, ByElement, EnergyNoise, HandleUnknown
     from ..response import Response
 
 
@@ -99,6 +99,14 @@ class KQEqRegressor(ChargeModel):
         response can be searched under names such as ``response__radius_scale``. With `ChargeFlow`
         the atoms also have reference charges. They are learned from the same features, or from the
         block ``"reference"`` of `StructureBlocks` if there is one.
+    handle_unknown : {"error", "prior"}, default="error"
+        What to do with structures that hold an unknown element, which the training data or the
+        sparse set lack. "error" refuses them. "prior" gives atoms of this element, and all atoms
+        with such a neighbour, features of zero: their electronegativity is a constant of the
+        element, and its standard deviation is that of the prior. The constant of an unknown element
+        is the QEq value. A warning names the first structure. Energies, forces, stress and Born
+        charges of these structures are still refused. `score` always uses "prior", and leaves out
+        what is refused.
     n_jobs : int, default=None
         Number of processes that compute and reduce the rows of the labels. None means 1, or the
         number that `joblib.parallel_config` sets, for example for the workers of a cluster.
@@ -181,6 +189,7 @@ class KQEqRegressor(ChargeModel):
         max_iter: int = 50,
         tol: float = 1e-7,
         response: Response | None = None,
+        handle_unknown: HandleUnknown = "error",
         n_jobs: int | None = None,
         store_triangles: bool = False,
         verbose: int = 0,
@@ -205,6 +214,7 @@ class KQEqRegressor(ChargeModel):
         self.max_iter = max_iter
         self.tol = tol
         self.response = response
+        self.handle_unknown = handle_unknown
         self.n_jobs = n_jobs
         self.store_triangles = store_triangles
         self.verbose = verbose

@@ -104,19 +104,24 @@ class Posterior:
             Index of a structure, name of a target, the structure, and the variances in the squared
             unit of the target.
         """
-        R = self.factor
+        layout, R = self.layout, self.factor
+        if len(forward.layout.elements) > len(layout.elements):
+            # The labels say nothing about the constants of new elements. They have their prior.
+            layout = layout.with_elements(forward.layout.elements, forward.layout.means)
+            places = self.layout.places_in(layout)
+            R = np.eye(layout.n_columns)
+            R[np.ix_(places, places)] = self.factor
         gradients = [name for name in names if name in GRADIENTS]
         others = [name for name in names if name not in GRADIENTS]
         walks = []
         if others:
-            walks.append(self._of_values(forward, features, weights, others, R))
+            walks.append(self._of_values(layout, forward, features, weights, others, R))
         if gradients:
-            walks.append(self._of_gradients(forward, features, weights, gradients, R))
+            walks.append(self._of_gradients(layout, forward, features, weights, gradients, R))
         return chain(*walks)
 
-    def _of_values(self, forward, features, weights, names, R):
+    def _of_values(self, layout, forward, features, weights, names, R):
         """Variances of targets that need no derivatives with respect to the geometry."""
-        layout = self.layout
         n_rows = np.array([1 + 3 * len(names)] * len(features))
         for begin, block, solutions in forward.solutions(features, weights, n_rows=n_rows):
             remainders = self._remainders(features, block)
@@ -156,7 +161,7 @@ class Posterior:
             remainders[place] = remainders[place] + amplitude**2 * left
         return remainders
 
-    def _of_gradients(self, forward, features, weights, names, R):
+    def _of_gradients(self, layout, forward, features, weights, names, R):
         """Variances of forces, stress and Born charges."""
         defined = [
             [name for name in names if TARGETS[name].defined(structure).any()]
@@ -173,9 +178,9 @@ class Posterior:
         ):
             i, structure = int(index[s]), solution.structure
             with blas_threads_for(structure):
-                jacobian = TargetJacobian(self.layout, solution, defined[i])
-                columns = jacobian.columns(range(len(self.layout.names)))
-                J = np.concatenate(columns, axis=1) * self.layout.scale
+                jacobian = TargetJacobian(layout, solution, defined[i])
+                columns = jacobian.columns(range(len(layout.names)))
+                J = np.concatenate(columns, axis=1) * layout.scale
                 variances = _variances_of(R, J) + jacobian.residual_variances()
             ends = np.cumsum(jacobian.sizes)[:-1]
             for name, part in zip(defined[i], np.split(variances, ends), strict=True):

@@ -8,8 +8,16 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ..metrics import target_r2
+from ..structures import collect
 from ..targets import TARGETS, Labels, make_targets, to_form
-from ._checks import check_defined, check_names, check_targets, check_weights, with_energy
+from ._checks import (
+    check_defined,
+    check_names,
+    check_targets,
+    check_weights,
+    comparable,
+)
+from ._unknown import UNDEFINED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,8 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from .._typing import Array, Column, LabelsLike, StructuresLike, Values
+    from ..fields import FieldLayout
     from ..response import Response
-    from ..structures import StructureFeatures
+    from ..structures import StructureFeatures, Structures
     from ._forward import ForwardModel
     from ._posterior import Posterior
     from ._structure_solution import Solution
@@ -29,6 +38,7 @@ class Predictions:
 
     targets_: list[str]
     y_form_: str
+    handle_unknown: str
     response_: Response
     posterior_: Posterior
 
@@ -38,13 +48,21 @@ class Predictions:
             self, X: StructuresLike, names: Sequence[str] = ..., start: Column | None = ...
         ) -> Iterator[Solution]: ...
 
-        def _features(self, X: StructuresLike, response: Response) -> StructureFeatures: ...
+        def _solutions(
+            self,
+            features: StructureFeatures,
+            names: Sequence[str],
+            start: Sequence[Array | None] | None = ...,
+            numbers: Sequence[int] | None = ...,
+        ) -> Iterator[Solution]: ...
 
-        def _checked_features(self, X: StructuresLike, response: Response) -> StructureFeatures: ...
+        def _checked_features(
+            self, X: StructuresLike, names: Sequence[str], handle_unknown: str
+        ) -> tuple[StructureFeatures, Array]: ...
 
-        def _forward(self) -> ForwardModel: ...
+        def _forward(self, structures: Structures | None = ...) -> ForwardModel: ...
 
-        def _weights(self) -> Array: ...
+        def _weights(self, layout: FieldLayout | None = ...) -> Array: ...
 
     def predict(self, X: StructuresLike, return_std: bool = False) -> Any:
         """Predict the targets that `fit` was given.
@@ -128,10 +146,11 @@ class Predictions:
             )
         check_names(names)
         check_targets(names, self.response_, type(self).__name__)
-        features = self._checked_features(X, self.response_)
+        features, _ = self._checked_features(X, names, self.handle_unknown)
+        forward = self._forward(features.structures)
         columns: dict[str, list[Any]] = {name: [None] * len(features) for name in names}
         for i, name, structure, variances in self.posterior_.variances(
-            self._forward(), features, self._weights(), names
+            forward, features, self._weights(forward.layout), names
         ):
             columns[name][i] = TARGETS[name].as_label(structure, np.sqrt(variances))
         return make_targets(**columns)
@@ -171,11 +190,57 @@ class Predictions:
         columns: dict[str, list[Any]] = {name: [] for name in names}
         for solution in self.solutions(X, names):
             for name, values in columns.items():
-                target, structure = TARGETS[name], solution.structure
-                defined = target.defined(structure).any()
-                values.append(
-                    target.as_label(structure, target.observe(solution)) if defined else None
-                )
+                values.append(_observed(name, solution))
+        return make_targets(**columns)
+
+    def predict_for_scores(self, X: StructuresLike, names: Sequence[str]) -> Array:
+        """Predict all that can be predicted, for comparison with labels.
+
+        Unlike `predict_targets`, this method does not refuse structures for which a target is
+        undefined. For structures with unknown elements it takes charges, and what follows from
+        them, from the prior, whatever `handle_unknown` is.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+        names : sequence of str
+            Columns of `skqeq.make_targets`.
+
+        Returns
+        -------
+        y : ndarray of shape (n,)
+            Structured array in the form of `skqeq.make_targets`; NaN or None if a target is
+            undefined for a periodic structure. Energies, forces, stress and Born charges are also
+            undefined for structures with unknown elements.
+
+        Examples
+        --------
+        >>> from ase.build import bulk, molecule
+        >>> from skqeq import QEqRegressor
+        >>> model = QEqRegressor().fit([molecule("H2O")], [[0.0, 0.0, -0.39]])
+        >>> X = [molecule("H2O"), molecule("H2O")]
+        >>> X[1].set_cell([5.0, 5.0, 5.0])
+        >>> X[1].pbc = True
+        >>> y = model.predict_for_scores(X, ["dipole"])
+        >>> y["dipole"][1]
+        array([nan, nan, nan])
+        """
+        check_is_fitted(self)
+        check_names(names)
+        check_targets(names, self.response_, type(self).__name__)
+        features, unknown = self._checked_features(X, names, "skip")
+        columns: dict[str, list[Any]] = {name: [None] * len(features) for name in names}
+        defined = [name for name in names if name not in UNDEFINED]
+        for mask, some in ((~unknown, names), (unknown, defined)):
+            index = np.flatnonzero(mask)
+            if not len(index) or not some:
+                continue
+            part = features if mask.all() else features[index]
+            walk = zip(index, self._solutions(part, some, numbers=index), strict=True)
+            for i, solution in walk:
+                for name in some:
+                    columns[name][i] = _observed(name, solution)
         return make_targets(**columns)
 
     def predict_target(self, X: StructuresLike, name: str) -> Values:
@@ -425,18 +490,23 @@ class Predictions:
             At most 1.
         """
         check_is_fitted(self)
-        structures = self._features(X, self.response_).structures
+        structures = collect(X)
         labels = Labels(y, structures)
         weights = check_weights(sample_weight, len(structures))
         check_defined(labels, structures)
         if not labels.names:
             return target_r2([], [])
-        predicted = self.predict_targets(X, with_energy(labels.names))
+        predicted = self.predict_for_scores(X, labels.names)
         scores = []
         for name in labels.names:
-            truth, values = (
-                TARGETS[name].comparable(table[name], structures)
-                for table in (labels.table, predicted)
-            )
+            truth, values = comparable(name, labels.table, predicted, structures)
             scores.append(target_r2(truth, values, weights))
         return float(np.mean(scores))
+
+
+def _observed(name, solution):
+    """The prediction of a target in the form of its label; None if it is undefined."""
+    target, structure = TARGETS[name], solution.structure
+    if not target.defined(structure).any():
+        return None
+    return target.as_label(structure, target.observe(solution))

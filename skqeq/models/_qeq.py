@@ -11,7 +11,7 @@ from ._field_features import charge_fields
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from .._typing import Algorithm, AtomicEnergies, ByElement, EnergyNoise
+    from .._typing import Algorithm, AtomicEnergies, ByElement, EnergyNoise, HandleUnknown
     from ..response import Response
 
 
@@ -48,6 +48,9 @@ class QEqRegressor(ChargeModel):
     response : Response, default=None
         Determines the charges from the electronegativities, as in `KQEqRegressor`. None means
         ``QEq()``.
+    handle_unknown : {"error", "prior"}, default="error"
+        What to do with structures that hold an element which the training data or the sparse set
+        lack, as in `KQEqRegressor`.
     n_jobs : int, default=None
         Number of processes, as in `KQEqRegressor`.
     store_triangles : bool, default=False
@@ -101,6 +104,7 @@ class QEqRegressor(ChargeModel):
         max_iter: int = 50,
         tol: float = 1e-7,
         response: Response | None = None,
+        handle_unknown: HandleUnknown = "error",
         n_jobs: int | None = None,
         store_triangles: bool = False,
         verbose: int = 0,
@@ -123,6 +127,7 @@ class QEqRegressor(ChargeModel):
         self.max_iter = max_iter
         self.tol = tol
         self.response = response
+        self.handle_unknown = handle_unknown
         self.n_jobs = n_jobs
         self.store_triangles = store_triangles
         self.verbose = verbose

@@ -230,6 +230,9 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         if not ragged:
             return validate_data(self, X, dtype=np.float64, reset=reset)
         if reset:
+            if X.source.elements is not None:
+                advice = "the features describe no other elements"
+                X.structures.check_elements(X.source.elements, advice)
             self.n_features_in_ = X.n_features
             self.features_ = X.source.signature
             self.__dict__.pop("feature_names_in_", None)

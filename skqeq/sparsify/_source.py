@@ -55,6 +55,10 @@ class SparseSource(FeatureSource):
         if parent.signature is not None:
             digests = ((int(g), kernel.digest) for g, kernel in kernels.items())
             self.signature = (parent.signature, *digests)
+        self.elements = parent.elements
+        if ALL not in kernels:
+            groups = frozenset(map(int, kernels))
+            self.elements = groups if parent.elements is None else groups & parent.elements
         self.row_bytes = parent.row_bytes
         self.verbose = parent.verbose
         self.has_gradient = parent.has_neighborhoods

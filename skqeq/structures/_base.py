@@ -40,6 +40,10 @@ class FeatureSource(ABC):
         Meaning of the columns, as nested tuples of plain Python objects. A fitted model refuses
         features with a signature that differs from that of its training features. None means that
         the meaning is unknown; such features are accepted.
+    elements : frozenset of int or None, default=None
+        Atomic numbers of the elements that the features describe; None means all. The features are
+        zero for atoms of other elements, and for atoms with such a neighbour. The residual variance
+        of these atoms is then the prior variance.
     prior_variance : float, default=1.0
         Prior variance of a latent field with unit amplitude. The features represent the part
         ``|phi|^2`` of this variance; the rest is the residual variance of the atom.
@@ -72,6 +76,7 @@ class FeatureSource(ABC):
     boundaries: tuple[int, ...]
     row_bytes: int
     signature: tuple[Any, ...] | None = None
+    elements: frozenset[int] | None = None
     prior_variance: float = 1.0
     verbose: bool = False
     names: tuple[str, ...] = ()

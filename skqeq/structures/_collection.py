@@ -12,10 +12,11 @@ from joblib import Parallel, delayed, effective_n_jobs
 from tqdm import tqdm
 
 from .._memory import BUDGET
+from ..parameters import MAX_ATOMIC_NUMBER
 from ._structure import Structure, check_one, check_structures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from .._typing import Array, StructuresLike
 
@@ -137,26 +138,61 @@ class Structures:
         atom = np.flatnonzero(self.numbers == number)[0]
         return int(np.searchsorted(self.offsets, atom, side="right")) - 1
 
-    def check_elements(self, allowed: Array, reason: str) -> None:
-        """Raise an error if a structure contains an element that is not allowed.
+    def holding_others(self, elements: Collection[int]) -> Array:
+        """Which structures contain an element that is not in a list.
 
         Parameters
         ----------
-        allowed : ndarray of int
-            Atomic numbers of the allowed elements.
-        reason : str
-            End of the error message, which says why other elements are not allowed.
+        elements : collection of int
+            Atomic numbers of the elements in the list.
+
+        Returns
+        -------
+        mask : ndarray of shape (n_structures,)
+            True for structures with at least one other element.
+        """
+        in_list = np.zeros(MAX_ATOMIC_NUMBER + 1, dtype=bool)
+        in_list[list(elements)] = True
+        return np.logical_or.reduceat(~in_list[self.numbers], self.offsets[:-1])
+
+    def check_elements(self, elements: Collection[int], advice: str) -> None:
+        """Raise an error if a structure contains an element that is not in a list.
+
+        Parameters
+        ----------
+        elements : collection of int
+            Atomic numbers of the known elements.
+        advice : str
+            End of the error message.
 
         Raises
         ------
         ValueError
             If another element occurs; the message names the first structure that contains it.
         """
-        refused = np.setdiff1d(self.numbers, allowed)
-        if len(refused):
-            i = min(self.first_with(z) for z in refused)
-            symbols = [chemical_symbols[z] for z in refused if z in self[i].species]
-            raise ValueError(f"{self.name(i)} holds {', '.join(symbols)}{reason}")
+        others = self.holding_others(elements)
+        if others.any():
+            raise ValueError(f"{self.unknown_elements(int(others.argmax()), elements)}; {advice}")
+
+    def unknown_elements(self, i: int, elements: Collection[int]) -> str:
+        """Say which unknown elements a structure contains.
+
+        Parameters
+        ----------
+        i : int
+            Index of the structure.
+        elements : collection of int
+            Atomic numbers of the known elements.
+
+        Returns
+        -------
+        message : str
+            The beginning of a message, with the structure, its unknown elements, and the known
+            elements.
+        """
+        unknown = ", ".join(chemical_symbols[z] for z in self[i].species if z not in elements)
+        known = ", ".join(chemical_symbols[z] for z in sorted(elements)) or "none"
+        return f"{self.name(i)} holds {unknown}; known elements: {known}"
 
     def name(self, i: int) -> str:
         """Name of a structure in messages.

@@ -101,6 +101,8 @@ class StackedSource(FeatureSource):
         self.has_gradient = all(source.has_gradient for source in self.sources)
         self.has_neighborhoods = all(source.has_neighborhoods for source in self.sources)
         self.signature = self._signature()
+        described = [source.elements for source in self.sources if source.elements is not None]
+        self.elements = frozenset.intersection(*described) if described else None
 
     def _signature(self):
         signatures = tuple(source.signature for source in self.sources)

@@ -1,0 +1,51 @@
+"""Warnings that point at the line of the user, and that one call gives once."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+# Calls inside these packages belong to the call of the user.
+PACKAGES = {"skqeq", "sklearn", "joblib"}
+# Name under which the outermost call remembers which warnings it has given.
+GIVEN = "__skqeq_warnings__"
+
+
+def warn_once(message: str, kind: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line that called the package, but once per kind and call.
+
+    A cross-validation fits and scores a model many times, and every fold could give the same
+    warning. Only the first one is useful.
+
+    Parameters
+    ----------
+    message : str
+        The warning.
+    kind : str
+        Warnings of the same kind are given once per call of the user, whatever they say.
+    category : type, default=UserWarning
+        Class of the warning.
+    """
+    call, depth = _outermost_call()
+    given = call.f_locals.get(GIVEN, ())
+    if kind not in given:
+        # An additional entry among the local variables, which ends with the call.
+        call.f_locals[GIVEN] = (*given, kind)
+        warnings.warn(message, category, stacklevel=depth + 1)
+
+
+def _outermost_call() -> tuple[FrameType, int]:
+    """The function of a known package that the user called, and the depth of the user's frame."""
+    frame = sys._getframe(1)
+    depth = 1
+    while frame.f_back is not None and _package(frame.f_back) in PACKAGES:
+        frame, depth = frame.f_back, depth + 1
+    return frame, depth
+
+
+def _package(frame):
+    return frame.f_globals.get("__name__", "").partition(".")[0]
