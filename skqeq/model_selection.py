@@ -13,7 +13,7 @@ from .models import (
     Evidence,
     check_defined,
     check_weights,
-    comparable,
+    labels_of_predictions,
     log_evidence,
     maximize_evidence,
     predict_for_scores,
@@ -99,9 +99,11 @@ class TargetScorer:
         function, sign = _METRICS[self.metric]
         weights = check_weights(sample_weight, len(labels.table))
         predicted = predict_for_scores(estimator, X, [self.target])
-        truth, predicted = comparable(
-            self.target, labels.table, predicted, structures, per_atom=self.per_atom
-        )
+        truth = labels_of_predictions(labels.table, predicted)[self.target]
+        predicted = predicted[self.target]
+        if self.per_atom:
+            target = TARGETS[self.target]
+            truth, predicted = (target.comparable(v, structures) for v in (truth, predicted))
         return sign * function(truth, predicted, weights)
 
 

@@ -1,10 +1,8 @@
 """``skqeq evaluate``: errors of a model on labelled structures."""
 
-import numpy as np
-
-from .. import make_targets, predict_targets, strip, targets_from_atoms
+from .. import make_targets, strip, targets_from_atoms
 from ..metrics import has_label
-from ..models import unwrap, with_energy
+from ..models import labels_of_predictions, predict_for_scores, unwrap
 from ..plotting import plot_parity
 from ..targets import ENERGIES, TARGETS, label_keys
 from .figures import import_matplotlib, save_figure
@@ -21,9 +19,7 @@ def run(args):
     labelled = read_structures(args.structures)
     y = labels(labelled, args.targets, args.key, dict(args.unit), predictable_targets(model))
     X = strip(labelled)
-    # The dipole of a crystal is undefined. With the energy among the targets, a crystal among
-    # molecules does not raise an error.
-    predicted = predict_targets(model, X, with_energy(y.dtype.names))
+    predicted = predict_for_scores(model, X, y.dtype.names)
     y = defined_labels(y, predicted)
     print(f"{len(X)} structures of {args.structures}\n")
     print_errors(y, predicted, X)
@@ -70,14 +66,11 @@ def labels(X, targets, keys, units, predictable):
 
 
 def defined_labels(y, predicted):
-    """Replace the components of labels that are undefined for a structure by NaN.
+    """Remove labels of targets that are undefined for a structure.
 
     Some programs write a stress for molecules, or all components of the stress for slabs.
     """
-    y = y.copy()
-    for name in y.dtype.names:
-        if y[name].dtype.kind == "f":
-            y[name][np.isnan(predicted[name])] = np.nan
+    y = labels_of_predictions(y, predicted)
     names = [name for name in y.dtype.names if any(has_label(value) for value in y[name])]
     if not names:
         raise ValueError(f"{', '.join(y.dtype.names)}: undefined for all structures with labels")

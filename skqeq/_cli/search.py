@@ -11,6 +11,7 @@ from tqdm import tqdm
 from .. import KQEqRegressorCV
 from ..metrics import has_label, target_mae
 from ..model_selection import LabelledKFold
+from ..models import labels_of_predictions, predict_for_scores
 from ..targets import TARGETS
 from .report import print_errors, printed_unit, quantities
 
@@ -147,7 +148,9 @@ def grid_results(model, grid, folds, score, X, y, *, groups, quiet):
 def errors_of_fold(estimator, X, y):
     """R2 over all targets, and the MAE of every quantity; NaN if the fold has no labels of it."""
     scores = {"r2": estimator.score(X, y)}
-    for name, unit, truth, predicted in quantities(y, estimator.predict(X), X):
+    predictions = predict_for_scores(estimator, X, y.dtype.names)
+    y = labels_of_predictions(y, predictions)
+    for name, unit, truth, predicted in quantities(y, predictions, X):
         labelled = any(has_label(value) for value in truth)
         scores[f"{name} ({unit})"] = target_mae(truth, predicted) if labelled else np.nan
     return scores

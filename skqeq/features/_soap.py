@@ -78,8 +78,7 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
     the rows of a structure hold only the channels of its own elements.
 
     Atoms of elements that are not in `species_` have zero features, and so have atoms with such a
-    neighbour. The estimators that take the features refuse these structures, see `handle_unknown` of
-    `KQEqRegressor`.
+    neighbour. Charge models refuse these structures, see `handle_unknown` of `KQEqRegressor`.
 
     Computed rows stay in memory, within the budget of `skqeq.set_memory_budget`, and all
     featurizers of a process share them. A structure is then described only once per cutoff, however

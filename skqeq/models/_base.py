@@ -33,6 +33,7 @@ from ._minimise import assembled, minimise
 from ._posterior import Posterior
 from ._predictions import Predictions
 from ._problem import ENERGY_NOISE, Problem
+from ._scores import Scores
 from ._start import start_weights
 from ._unknown import check_fittable, check_known, extended_means, known_elements
 from ._workers import reduce_labels
@@ -52,7 +53,7 @@ POSITIVE = Interval(Real, 0.0, None, closed="neither")
 AMPLITUDE_OFFSET = 10.0
 
 
-class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEstimator):
+class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, BaseEstimator):
     """A regressor for the charges and local energies of atoms, and for all that follows from them.
 
     Latent fields of the atoms are linear in weights with normal priors (`skqeq.fields.Field`). The
@@ -374,8 +375,8 @@ class ChargeModel(Incremental, Predictions, Persistent, RegressorMixin, BaseEsti
         Raises
         ------
         ValueError
-            If all targets are undefined for a periodic structure, or if a structure holds an unknown
-            element, see `handle_unknown`.
+            If all targets are undefined for a periodic structure, or if a structure holds an
+            unknown element, see `handle_unknown`.
         """
         check_is_fitted(self)
         features, _ = self._checked_features(X, names, self.handle_unknown)

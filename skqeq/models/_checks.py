@@ -174,53 +174,27 @@ def check_predictable(structures: Structures, names: Sequence[str]) -> None:
             raise ValueError(undefined_message(i, structure, " and ".join(names)))
 
 
-def with_energy(names: Sequence[str]) -> list[str]:
-    """Add the energy to the targets, because it is defined for every structure.
-
-    With the energy, no structure is refused because all of its targets are undefined.
+def labels_of_predictions(labels: Array, predicted: Array) -> Array:
+    """Labels without those of structures for which the target cannot be predicted.
 
     Parameters
     ----------
-    names : sequence of str
-        Names of targets.
-
-    Returns
-    -------
-    names : list of str
-        The same names and ``"energy"``.
-    """
-    return list(dict.fromkeys([*names, "energy"]))
-
-
-def comparable(
-    name: str, labels: Array, predicted: Array, structures: Structures, per_atom: bool = True
-) -> tuple[Array, Array]:
-    """Labels and predictions of one target, for a score.
-
-    Parameters
-    ----------
-    name : str
-        The target.
     labels, predicted : ndarray of shape (n,)
-        Structured arrays with a column of the target.
-    structures : Structures
-        Their structures.
-    per_atom : bool, default=True
-        Whether energies are divided by the number of atoms.
+        Structured arrays; every column of `predicted` is also one of `labels`.
 
     Returns
     -------
-    truth, values : ndarray of shape (n, ...)
-        The labels are missing where the predictions are.
+    labels : ndarray of shape (n,)
+        A copy, with missing labels where predictions are missing.
     """
-    truth, values = labels[name].copy(), predicted[name]
-    if truth.dtype == object:
-        truth[[value is None for value in values]] = None
-    else:
-        truth[np.isnan(values)] = np.nan
-    if per_atom:
-        truth, values = (TARGETS[name].comparable(v, structures) for v in (truth, values))
-    return truth, values
+    labels = labels.copy()
+    for name in predicted.dtype.names:
+        truth, values = labels[name], predicted[name]
+        if truth.dtype == object:
+            truth[[value is None for value in values]] = None
+        else:
+            truth[np.isnan(values)] = np.nan
+    return labels
 
 
 def check_start(start: Column | None, structures: Structures) -> list[Array | None]:

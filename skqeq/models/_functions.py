@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from sklearn.utils.validation import check_is_fitted
 
 from ._predictions import Predictions
+from ._scores import Scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +93,7 @@ predict_charges = _function_of(Predictions.predict_charges)
 predict_electronegativities = _function_of(Predictions.predict_electronegativities)
 predict_energy = _function_of(Predictions.predict_energy)
 predict_forces = _function_of(Predictions.predict_forces)
-predict_for_scores = _function_of(Predictions.predict_for_scores)
+predict_for_scores = _function_of(Scores.predict_for_scores)
 predict_polarizability = _function_of(Predictions.predict_polarizability)
 predict_std = _function_of(Predictions.predict_std)
 predict_stress = _function_of(Predictions.predict_stress)
