@@ -79,9 +79,7 @@ def search_linear(model, grid, folds, X, y, *, groups, quiet):
         estimator = clone(model).set_params(**{R_CUT: r_cut})
         trial = KQEqRegressorCV(estimator, sigmas, cv=folds, verbose=0 if quiet else 1)
         with warnings.catch_warnings():
-            # The final fit gives the same warnings about the sparse set, and `print_advice` names
-            # the option that widens the range.
-            warnings.filterwarnings("ignore", message="n_points=")
+            # `print_advice` names the option that widens the range.
             warnings.filterwarnings("ignore", message="the best .* is at the end of sigmas")
             trial.fit(X, y, groups=groups)
         cutoff = {R_CUT: r_cut} if R_CUT in grid else {}
@@ -139,10 +137,7 @@ def grid_results(model, grid, folds, score, X, y, *, groups, quiet):
         trial = GridSearchCV(
             model, grid, cv=folds, scoring=score_and_advance, refit=False, error_score="raise"
         )
-        with warnings.catch_warnings():
-            # The final fit gives the same warning about the sparse set.
-            warnings.filterwarnings("ignore", message="n_points=")
-            return trial.fit(X, y, groups=groups).cv_results_
+        return trial.fit(X, y, groups=groups).cv_results_
 
 
 def errors_of_fold(estimator, X, y):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -12,11 +11,12 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._sklearn import Interval, StrOptions
+from .._warnings import warn_once
 from ..persistence import Persistent
 from ..structures import StructureFeatures, Tile, check_same_features
 from ._environments import environments_of
 from ._kernel import ALL, SparseKernel, normalize_blocks
-from ._selection import MAX_SKETCH, METHODS
+from ._selection import MAX_SKETCH, METHODS, distinct
 from ._source import SparseSource
 
 if TYPE_CHECKING:
@@ -46,8 +46,9 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
     Parameters
     ----------
     n_points : int, default=1000
-        Number of sparse points per element. If there are fewer environments, all of them are
-        used, with a warning.
+        Number of sparse points per element. Copies of an environment, such as those of equivalent
+        atoms or of a structure that occurs twice, count once. If there are fewer environments, all
+        of them are used, with a warning.
     method : {"cur", "fps"}, default="cur"
         "cur" draws environments with probability proportional to their leverage in the dominant
         column space [1]_. "fps" selects farthest points.
@@ -163,6 +164,9 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         if isinstance(seed, np.random.RandomState):
             seed = seed.randint(2**31)
         rng = np.random.default_rng(seed)
+        distinct_structures = _distinct_structures(X)
+        if len(distinct_structures) < len(X):
+            X = X[distinct_structures]
         environments = environments_of(X, bool(self.verbose))
         boundaries = environments.boundaries
         weights = self._weights(len(boundaries) - 1)
@@ -178,7 +182,10 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
             ).factorize(self.jitter, _name(group))
             for group in chosen
         }
-        self.component_indices_ = environments.locate(np.concatenate(list(chosen.values())))
+        located = environments.locate(np.concatenate(list(chosen.values())))
+        if located.ndim == 2:
+            located[:, 0] = distinct_structures[located[:, 0]]
+        self.component_indices_ = located
         self.component_numbers_ = np.concatenate(
             [np.full(len(index), group) for group, index in chosen.items()]
         )
@@ -279,32 +286,45 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         max_candidates = self.max_environments or max(5000, 5 * self.n_points)
         if max(map(len, members.values())) > max_candidates:
             members = _candidates(members, max_candidates, environments.ranks(rng), rng)
-        short = {g: len(index) for g, index in members.items() if len(index) < self.n_points}
-        if short:
-            limited = " (max_environments)" if max_candidates < self.n_points else ""
-            warnings.warn(
-                f"n_points={self.n_points}, but there are only "
-                f"{', '.join(f'{n} of {_name(g)}' for g, n in short.items())}{limited}; all of "
-                "them are used",
-                stacklevel=3,
-            )
-        # Scores are needed only for groups that have more environments than sparse points.
-        contested = [index for group, index in members.items() if group not in short]
-        if contested:
-            contested = np.sort(np.concatenate(contested))
-            sketch = environments.sketch(contested, min(self.n_points + 10, MAX_SKETCH), rng)
-        chosen = {}
+        candidates = np.sort(np.concatenate(list(members.values())))
+        sketch = environments.sketch(candidates, min(self.n_points + 10, MAX_SKETCH), rng)
+        chosen, short = {}, []
         for group, index in members.items():
-            if group not in short:
-                rows = sketch[np.searchsorted(contested, index)]
+            rows = sketch[np.searchsorted(candidates, index)]
+            first = distinct(rows)
+            index, rows = index[first], rows[first]
+            if len(index) < self.n_points:
+                short.append(f"{len(index)} of {_name(group)}")
+            else:
                 index = index[np.sort(METHODS[self.method](rows, self.n_points, rng))]
             chosen[group] = index
+        if short:
+            limited = " (max_environments)" if max_candidates < self.n_points else ""
+            warn_once(
+                f"n_points={self.n_points}, but there are only {', '.join(short)}{limited}, not "
+                "counting copies; all of them are used",
+                "n_points",
+            )
         return chosen
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+def _distinct_structures(X):
+    """Indices of the structures that are not copies of earlier ones.
+
+    All rows of an array count as distinct, and all structures that are read on demand; for these,
+    environments are compared later.
+    """
+    if not isinstance(X, StructureFeatures) or X.structures.lazy:
+        return np.arange(len(X))
+    first: dict[bytes, int] = {}
+    for i, structure in enumerate(X.structures):
+        first.setdefault(structure.digest, i)
+    return np.array(list(first.values()))
 
 
 def _candidates(members, n, ranks, rng):

@@ -2,9 +2,13 @@
 
 import numpy as np
 from scipy import sparse
+from scipy.spatial import cKDTree
 
 # Number of columns of the sketch (a random projection) from which leverage scores are computed.
 MAX_SKETCH = 256
+# Rows that are closer than this are copies. Their kernel differs from 1 by less than the default
+# jitter, so that a second one would make the kernel matrix singular.
+COPY_DISTANCE = 1e-5
 
 
 def sketch_matrix(n_features, width, random_state):
@@ -33,6 +37,36 @@ def sketch_matrix(n_features, width, random_state):
     columns = random_state.integers(width, size=n_features)
     signs = random_state.choice([-1.0, 1.0], size=n_features)
     return sparse.csr_matrix((signs, columns, np.arange(n_features + 1)), shape=(n_features, width))
+
+
+def distinct(rows):
+    """Indices of rows that are not copies of earlier ones.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_rows, width)
+        Sketched data.
+
+    Returns
+    -------
+    index : ndarray of shape (n_distinct,)
+        Ascending indices.
+    """
+    # Most copies are equal after rounding.
+    rounded = np.rint(rows / COPY_DISTANCE).astype(np.int64)
+    index = np.sort(np.unique(rounded, axis=0, return_index=True)[1])
+    # For the rest, a tree in few dimensions finds all pairs that may be close. An orthogonal
+    # projection never increases a distance.
+    rows = rows[index]
+    width = rows.shape[1]
+    axes = np.linalg.qr(np.random.default_rng(0).normal(size=(width, min(width, 6))))[0]
+    pairs = cKDTree(rows @ axes).query_pairs(COPY_DISTANCE, output_type="ndarray")
+    close = np.linalg.norm(rows[pairs[:, 0]] - rows[pairs[:, 1]], axis=1) < COPY_DISTANCE
+    first = np.full(len(rows), True)
+    for i, j in sorted(pairs[close].tolist()):
+        if first[i]:
+            first[j] = False
+    return index[first]
 
 
 def leverage_scores(rows, rank):
