@@ -424,7 +424,7 @@ def test_bad_models(model):
 
 def test_bad_atoms(model):
     calc = KQEqCalculator(model)
-    with pytest.raises(ValueError, match="H2O.* holds H, O; known species: Na, Cl"):
+    with pytest.raises(ValueError, match="H2O.* holds H, O; known elements: Na, Cl"):
         calc.get_potential_energy(molecule("H2O"))
     atoms = with_calculator("cluster", model)
     good = atoms.get_potential_energy()

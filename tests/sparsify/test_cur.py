@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import molecule
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
@@ -312,3 +313,75 @@ def test_a_sketch_keeps_the_geometry(X, features):
     assert np.corrcoef(found.ravel(), exact.ravel())[0, 1] > 0.9
     whole = source.sketch(features.structures, np.random.default_rng(0), width=10**6)
     assert_allclose(whole @ whole.T, exact, atol=1e-12)
+
+
+# ---- copies -------------------------------------------------------------------------------------
+
+
+def copied(X, how):
+    """The structures, followed by copies of them in a few forms."""
+    rng = np.random.default_rng(0)
+    if how == "repeated":
+        return X + X[::-1] + [X[2]] * 20
+    if how == "rotated":
+        copies = [atoms.copy() for atoms in X]
+        for atoms in copies:
+            atoms.rotate(rng.uniform(0, 360), rng.normal(size=3))
+            atoms.positions += rng.normal(size=3)
+        return X + copies
+    if how == "renumbered":
+        return X + [atoms[rng.permutation(len(atoms))] for atoms in X]
+    copies = [atoms.copy() for atoms in X]
+    for atoms in copies:
+        atoms.positions = atoms.positions.round(7)
+    return X + copies
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("per_species", [True, False])
+@pytest.mark.parametrize("how", ["repeated", "rotated", "renumbered", "rounded"])
+def test_copies_change_nothing(X, how, per_species, method):
+    soap = SOAPFeaturizer(r_cut=(2.0, 3.0), n_max=3, l_max=2).fit(X)
+    sparsifier = CURSparsifier(n_points=3, method=method, per_species=per_species)
+    once = clone(sparsifier).fit(soap.transform(X))
+    often = clone(sparsifier).fit(soap.transform(copied(X, how)))
+    assert_array_equal(often.component_indices_, once.component_indices_)
+    assert_array_equal(often.components_, once.components_)
+    assert often.jitter_ == once.jitter_
+
+
+def test_copies_change_nothing_if_there_are_more_structures_than_candidates(X):
+    soap = SOAPFeaturizer(n_max=3, l_max=2).fit(X)
+    sparsifier = CURSparsifier(n_points=2, max_environments=4, per_species=False)
+    once = clone(sparsifier).fit(soap.transform(X))
+    often = clone(sparsifier).fit(soap.transform(X + X))
+    assert_array_equal(often.component_indices_, once.component_indices_)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_of_an_array_that_occur_twice_count_once(method):
+    rows = np.random.default_rng(0).normal(size=(30, 5))
+    once = CURSparsifier(n_points=6, method=method).fit(rows)
+    often = CURSparsifier(n_points=6, method=method).fit(np.concatenate([rows, rows[::-1]]))
+    assert_array_equal(often.component_indices_, once.component_indices_)
+
+
+@pytest.mark.parametrize("name, counts", [("CH4", {"H": 1, "C": 1}), ("C2H6", {"H": 1, "C": 1})])
+def test_equivalent_atoms_are_copies(name, counts):
+    atoms = molecule(name)
+    features = SOAPFeaturizer(n_max=3, l_max=2).fit_transform([atoms] * 3)
+    with pytest.warns(UserWarning, match="only 1 of H, 1 of C, not counting copies"):
+        sparsifier = CURSparsifier(n_points=2).fit(features)
+    assert len(sparsifier.component_indices_) == sum(counts.values())
+    assert set(sparsifier.jitter_.values()) == {1e-10}
+    assert_allclose(np.linalg.norm(sparsifier.transform(features)[0], axis=1), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("displacement", [1e-3, 1e-2])
+def test_small_displacements_are_not_copies(displacement):
+    """Structures for finite differences are different environments."""
+    X = [molecule("H2O") for _ in range(2)]
+    X[1].positions[1, 1] += displacement
+    features = SOAPFeaturizer(n_max=3, l_max=2).fit_transform(X)
+    points = CURSparsifier(n_points=3, per_species=False).fit(features).component_indices_
+    assert len(points) == 3
