@@ -5,6 +5,7 @@ ORDER = (
     "plot_dipoles.py",
     "plot_learning_curve.py",
     "plot_noise.py",
+    "plot_unknown.py",
     "plot_charges.py",
     "plot_dipole_magnitude.py",
     "plot_ions.py",

@@ -179,8 +179,7 @@ def test_what_is_looked_at_is_spread_and_reaches_rare_elements(monkeypatch):
 @pytest.mark.parametrize("jitter, warns", [(0.0, True), (1e-8, False)])
 def test_singular_kernel_raises_jitter(jitter, warns):
     rng = np.random.default_rng(0)
-    rows = rng.normal(size=(4, 3))
-    rows = np.concatenate([rows, rows])
+    rows = rng.normal(size=(8, 3))  # the squares of products of three columns have the rank 6
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         sparsifier = CURSparsifier(n_points=8, jitter=jitter).fit(rows)
