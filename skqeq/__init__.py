@@ -13,7 +13,7 @@ from ._explore import explore
 from ._memory import get_memory_budget, set_memory_budget
 from ._show_versions import show_versions
 from .calculator import KQEqCalculator
-from .features import SOAPFeaturizer, StructureBlocks
+from .features import SOAPFeaturizer, StructureBlocks, TotalChargeFeatures
 from .models import (
     GAPKQEqRegressor,
     GAPRegressor,
@@ -54,6 +54,7 @@ __all__ = [
     "SOAPFeaturizer",
     "StructureBlocks",
     "StructureFeatures",
+    "TotalChargeFeatures",
     "check_structures",
     "explore",
     "get_memory_budget",

@@ -47,6 +47,7 @@ TYPES = {
         "skqeq.QEqRegressor",
         "skqeq.SOAPFeaturizer",
         "skqeq.StructureBlocks",
+        "skqeq.TotalChargeFeatures",
         "skqeq.features.PowerSpectrum",
         "skqeq.fields.FieldLayout",
         "skqeq.model_selection.LabelledKFold",

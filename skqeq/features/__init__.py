@@ -6,5 +6,6 @@ from ._neighborhood import SOAPNeighborhood
 from ._soap import SOAPFeaturizer
 from ._source import SOAPSource
 from ._spectrum import PowerSpectrum
+from ._total_charge import TotalChargeFeatures
 
-__all__ = ["SOAPFeaturizer", "StructureBlocks"]
+__all__ = ["SOAPFeaturizer", "StructureBlocks", "TotalChargeFeatures"]
