@@ -2,14 +2,16 @@ import warnings
 
 import numpy as np
 import pytest
+from ase.io import write
 from numpy.testing import assert_allclose
 from sklearn.pipeline import make_pipeline
 
 from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer, strip, targets_from_atoms
 from skqeq._cli.search import R_CUT, search_grid, search_linear
+from skqeq.cli import main
 from skqeq.model_selection import LabelledKFold
 
-from .common import labelled
+from .common import SMALL, labelled, with_energies
 
 
 @pytest.mark.parametrize("with_cutoffs", [False, True])
@@ -41,3 +43,22 @@ def test_cross_validation_of_linear_labels_has_the_scores_of_a_grid_search(names
             assert candidate.columns[title].startswith(same.columns[title])
         assert " +- " in same.columns["R2" if len(names) == 1 else "R2 charges"]
     assert np.isfinite(left_out["dipole"][5:]).all() and np.isnan(left_out["dipole"][:5]).all()
+
+
+@pytest.mark.filterwarnings("always")
+@pytest.mark.parametrize("target", ["dipole", "energy"])
+def test_a_rare_element_leaves_scores_finite_with_one_warning(tmp_path, capsys, target):
+    """All structures with chlorine are in one fold."""
+    X = with_energies(labelled())
+    for atoms in X:
+        if atoms.info["family"] == "CH4":
+            atoms.symbols[1] = "Cl"
+    write(tmp_path / "data.xyz", X)
+    arguments = ["fit", str(tmp_path / "data.xyz"), "-o", str(tmp_path / "model.skqeq")]
+    options = ["--targets", target, "--search", "--folds", "3", "--group", "family", "--quiet"]
+    assert main([*arguments, *options, *SMALL]) == 0
+    output, messages = capsys.readouterr()
+    table = output.split("cross-validation by group")[1].split("errors on")[0]
+    assert "<- best R2" in table and "nan" not in table
+    assert messages.count("holds Cl; known elements: H, C, O") == 1
+    assert messages.count("n_points=") <= 1
