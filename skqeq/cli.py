@@ -297,6 +297,12 @@ def _add_predict(commands):
         help="also write standard deviations, as charges_std, dipole_std and so on; needs a model "
         "from `skqeq fit --std`",
     )
+    parser.add_argument(
+        "--handle-unknown",
+        choices=["error", "prior"],
+        help="structures with elements that the training data lack: refuse them (the default of "
+        "models), or take charges and dipoles from the prior",
+    )
 
 
 def _add_evaluate(commands):

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from .. import predict_std, predict_targets
 from .._memory import BUDGET
+from ..models import predict_for_scores, unwrap
 from ..persistence import replacing
 from ..targets import ENERGIES, TARGETS
 from .evaluate import predictable_targets
@@ -22,6 +23,8 @@ BLOCK = 256  # structures in memory at a time
 def run(args):
     """Predict and write block by block, because a file may be larger than the memory."""
     model = load_model(args.model)
+    if args.handle_unknown is not None:
+        unwrap(model)[1].set_params(handle_unknown=args.handle_unknown)
     names = predicted_names(model)
     n = 0
     with (
@@ -48,17 +51,22 @@ def predicted_names(model):
 def label_block(model, X, names, first, *, std):
     """Attach predictions to a block of structures; `first` is the number of its first structure."""
     try:
-        predicted = predict_targets(model, X, names)
-        deviations = predict_std(model, X, names) if std else [None] * len(X)
+        # Energies of structures with unknown elements have no prior; the others are predicted.
+        prior = unwrap(model)[1].handle_unknown == "prior"
+        predicted = (predict_for_scores if prior else predict_targets)(model, X, names)
+        names_of_std = [name for name in names if not (prior and name in ENERGIES)] if std else []
+        deviations = predict_std(model, X, names_of_std) if std else None
     except ValueError as error:
         # The message counts structures from the beginning of the block, and users count from the
         # beginning of the file.
         number = re.compile(r"\bstructure (\d+)")
         message = number.sub(lambda match: f"structure {int(match[1]) + first}", str(error))
         raise ValueError(message) from error
-    for atoms, row, deviation in zip(X, predicted, deviations, strict=True):
-        attach(atoms, {name: row[name] for name in names})
-        attach_std(atoms, {name: None if deviation is None else deviation[name] for name in names})
+    for i, atoms in enumerate(X):
+        results = {name: predicted[name][i] for name in names}
+        attach(atoms, {name: value for name, value in results.items() if value is not None})
+        stds = {name: deviations[name][i] for name in names_of_std}
+        attach_std(atoms, dict.fromkeys(names) | stds)
 
 
 def attach_std(atoms, deviations):

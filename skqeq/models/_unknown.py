@@ -82,7 +82,7 @@ def check_known(
     undefined = [name for name in names if name in UNDEFINED]
     if undefined and handle_unknown == "prior":
         raise ValueError(f"{message}; {' and '.join(undefined)} cannot come from the prior")
-    left_out = f"; their {' and '.join(undefined)} cannot be scored" if undefined else ""
+    left_out = f"; their {' and '.join(undefined)} cannot be predicted" if undefined else ""
     warn_once(
         f"{message}. In {unknown.sum()} of {len(structures)} structures, atoms of unknown elements "
         f"and their neighbours have the electronegativity of the prior{left_out}",

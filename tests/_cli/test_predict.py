@@ -134,3 +134,17 @@ def test_nothing_half_written_stays(folder, tmp_path, monkeypatch, capsys, end):
     assert code == (130 if end == "Ctrl-C" else 2)
     assert not list(tmp_path.iterdir())
     assert ("interrupted" if end == "Ctrl-C" else "no space left") in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("always")
+def test_unknown_elements(energy_folder, tmp_path, capsys):
+    write(tmp_path / "in.xyz", [molecule("H2O"), molecule("CH3Cl"), molecule("CH4")])
+    files = [energy_folder / "model.joblib", tmp_path / "in.xyz", "-o", tmp_path / "out.xyz"]
+    capsys.readouterr()
+    message = error_of(capsys, "predict", *files, "--quiet")
+    assert "structure 1 (CClH3) holds Cl; known elements: H, C, O" in message
+    assert main(["predict", *map(str, files), "--handle-unknown", "prior"]) == 0
+    assert capsys.readouterr().err.count("warning: structure 1 (CClH3) holds Cl") == 1
+    out = read(tmp_path / "out.xyz", ":")
+    assert max(abs(atoms.get_charges().sum()) for atoms in out) < 1e-6
+    assert ["energy" in atoms.calc.results for atoms in out] == [True, False, True]

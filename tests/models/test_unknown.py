@@ -137,7 +137,7 @@ def test_energies_of_unknown_elements_are_left_out_of_scores():
     assert_allclose(score, model.score(X, y), rtol=1e-12)
     [warning] = caught
     assert "structure 8 (C2F3N) holds N, F" in str(warning.message)
-    assert "; their energy and forces cannot be scored" in str(warning.message)
+    assert "; their energy and forces cannot be predicted" in str(warning.message)
     scorer = TargetScorer("forces", "rmse")
     with pytest.warns(UserWarning, match="In 1 of 9 structures"):
         assert scorer(model, more, table) == scorer(model, X, y)
@@ -282,7 +282,7 @@ def test_a_model_without_charges_has_no_prior():
     model = pipeline(GAPRegressor()).fit(X, y)
     with pytest.raises(ValueError, match="holds F; known elements"):
         model.predict([with_neighbor("F")])
-    with pytest.warns(UserWarning, match="their energy cannot be scored"):
+    with pytest.warns(UserWarning, match="their energy cannot be predicted"):
         score = model.score([*X, with_neighbor("F")], make_targets(energy=np.arange(9.0)))
     assert score == model.score(X, y)
 
