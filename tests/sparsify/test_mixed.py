@@ -58,7 +58,7 @@ def fitted():
     def fit(dtype):
         model = make_pipeline(
             SOAPFeaturizer(n_max=4, l_max=3),
-            CURSparsifier(n_points=90, dtype=dtype),
+            CURSparsifier(n_points=60, dtype=dtype),
             KQEqRegressor(response=QEq(hardness=1.0)),
         )
         return model.fit(X, D)
