@@ -9,6 +9,7 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid
 from tqdm import tqdm
 
 from .. import KQEqRegressorCV
+from .._warnings import muted
 from ..metrics import has_label, target_mae
 from ..model_selection import LabelledKFold
 from ..models import labels_of_predictions, predict_for_scores
@@ -55,7 +56,8 @@ def search(model, X, y, groups, args):
     # KQEqRegressorCV tries all sigmas at the cost of one, but needs labels linear in the charges.
     linear = all(TARGETS[name].linear for name in y.dtype.names)
     method = search_linear if linear else search_grid
-    candidates, left_out = method(model, grid, folds, X, y, groups=groups, quiet=args.quiet)
+    with muted("n_points"):  # the final fit gives the same warning about the sparse set
+        candidates, left_out = method(model, grid, folds, X, y, groups=groups, quiet=args.quiet)
     best = int(np.nanargmax([candidate.score for candidate in candidates]))
     print(f"\n{args.folds}-fold cross-validation{' by group' * (groups is not None)}")
     print_candidates(candidates, best)

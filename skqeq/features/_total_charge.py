@@ -142,7 +142,7 @@ class TotalChargeSource(FeatureSource):
         self.row_bytes = 2 * parent.row_bytes
         if parent.signature is not None:
             self.signature = ("total charge", weight, parent.signature)
-        self.elements = parent.elements
+        self.elements, self.represented = parent.elements, parent.represented
         # The squared norms of the features do not change, and neither does the prior.
         self.prior_variance = parent.prior_variance
         self.verbose = parent.verbose

@@ -188,7 +188,7 @@ def labels_of_predictions(labels: Array, predicted: Array) -> Array:
         A copy, with missing labels where predictions are missing.
     """
     labels = labels.copy()
-    for name in predicted.dtype.names:
+    for name in predicted.dtype.names or ():
         truth, values = labels[name], predicted[name]
         if truth.dtype == object:
             truth[[value is None for value in values]] = None

@@ -101,7 +101,7 @@ class KQEqRegressor(ChargeModel):
         block ``"reference"`` of `StructureBlocks` if there is one.
     handle_unknown : {"error", "prior"}, default="error"
         What to do with structures that hold an unknown element, which the training data or the
-        sparse set lack. "error" refuses them. "prior" gives atoms of this element, and all atoms
+        descriptor lack. "error" refuses them. "prior" gives atoms of this element, and all atoms
         with such a neighbour, features of zero: their electronegativity is a constant of the
         element, and its standard deviation is that of the prior. The constant of an unknown element
         is the QEq value. A warning names the first structure. Energies, forces, stress and Born

@@ -49,8 +49,8 @@ class QEqRegressor(ChargeModel):
         Determines the charges from the electronegativities, as in `KQEqRegressor`. None means
         ``QEq()``.
     handle_unknown : {"error", "prior"}, default="error"
-        What to do with structures that hold an element which the training data or the sparse set
-        lack, as in `KQEqRegressor`.
+        What to do with structures that hold an element which the training data lack, as in
+        `KQEqRegressor`.
     n_jobs : int, default=None
         Number of processes, as in `KQEqRegressor`.
     store_triangles : bool, default=False

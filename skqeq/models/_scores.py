@@ -94,7 +94,7 @@ class Scores:
             if not len(index) or not some:
                 continue
             part = features if mask.all() else features[index]
-            solutions = self._solutions(part, some, numbers=index)
+            solutions = self._solutions(part, some, numbers=index.tolist())
             for i, solution in zip(index, solutions, strict=True):
                 for name in some:
                     columns[name][i] = observed(name, solution)

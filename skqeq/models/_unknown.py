@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from .._warnings import warn_once
 from ..fields import ElementTable
@@ -115,17 +116,31 @@ def check_fittable(
     """
     structures, known = features.structures, known_elements(features, elements)
     unknown = structures.holding_others(known)
-    if not unknown.any():
-        return
-    refused = [name for name in labels.names if name in UNDEFINED]
-    bad = unknown
-    if handle_unknown == "prior":
-        bad = unknown & np.any([labels.known(name) for name in refused] or [False], axis=0)
-    if bad.any():
-        message = structures.unknown_elements(int(bad.argmax()), known)
-        advice = f"{refused[0]} cannot be fitted" if handle_unknown == "prior" else ADVICE
-        raise ValueError(f"{message}; {advice}")
-    check_known(structures, known, (), handle_unknown)
+    if unknown.any():
+        refused = [name for name in labels.names if name in UNDEFINED]
+        bad, advice = unknown, ADVICE
+        if handle_unknown == "prior":
+            labelled = np.zeros(len(structures), dtype=bool)
+            for name in refused:
+                labelled |= labels.known(name)
+            bad, advice = unknown & labelled, f"{' and '.join(refused)} cannot be fitted"
+        if bad.any():
+            raise ValueError(f"{structures.unknown_elements(int(bad.argmax()), known)}; {advice}")
+        check_known(structures, known, (), handle_unknown)
+    _warn_of_constants(structures, features.source.represented)
+
+
+def _warn_of_constants(structures, represented):
+    """Warn of elements that the descriptor knows, but of which there are no sparse points."""
+    lacking = structures.holding_others(represented) if represented is not None else np.zeros(0)
+    if lacking.any():
+        i = int(lacking.argmax())
+        others = [chemical_symbols[z] for z in structures[i].species if z not in represented]
+        warn_once(
+            f"{structures.name(i)} holds {', '.join(others)}, of which there are no sparse points: "
+            "the fields of these atoms are constants of the element",
+            "unknown elements",
+        )
 
 
 def extended_means(

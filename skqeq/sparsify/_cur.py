@@ -321,7 +321,7 @@ def _distinct_structures(X):
     """
     if not isinstance(X, StructureFeatures) or X.structures.lazy:
         return np.arange(len(X))
-    first: dict[bytes, int] = {}
+    first = {}
     for i, structure in enumerate(X.structures):
         first.setdefault(structure.digest, i)
     return np.array(list(first.values()))

@@ -56,9 +56,7 @@ class SparseSource(FeatureSource):
             digests = ((int(g), kernel.digest) for g, kernel in kernels.items())
             self.signature = (parent.signature, *digests)
         self.elements = parent.elements
-        if ALL not in kernels:
-            groups = frozenset(map(int, kernels))
-            self.elements = groups if parent.elements is None else groups & parent.elements
+        self.represented = None if ALL in kernels else frozenset(map(int, kernels))
         self.row_bytes = parent.row_bytes
         self.verbose = parent.verbose
         self.has_gradient = parent.has_neighborhoods

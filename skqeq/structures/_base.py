@@ -44,6 +44,9 @@ class FeatureSource(ABC):
         Atomic numbers of the elements that the features describe; None means all. The features are
         zero for atoms of other elements, and for atoms with such a neighbour. The residual variance
         of these atoms is then the prior variance.
+    represented : frozenset of int or None, default=None
+        Elements whose atoms can have features other than zero, such as those with sparse points;
+        None means all.
     prior_variance : float, default=1.0
         Prior variance of a latent field with unit amplitude. The features represent the part
         ``|phi|^2`` of this variance; the rest is the residual variance of the atom.
@@ -77,6 +80,7 @@ class FeatureSource(ABC):
     row_bytes: int
     signature: tuple[Any, ...] | None = None
     elements: frozenset[int] | None = None
+    represented: frozenset[int] | None = None
     prior_variance: float = 1.0
     verbose: bool = False
     names: tuple[str, ...] = ()

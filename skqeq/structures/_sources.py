@@ -101,8 +101,8 @@ class StackedSource(FeatureSource):
         self.has_gradient = all(source.has_gradient for source in self.sources)
         self.has_neighborhoods = all(source.has_neighborhoods for source in self.sources)
         self.signature = self._signature()
-        described = [source.elements for source in self.sources if source.elements is not None]
-        self.elements = frozenset.intersection(*described) if described else None
+        self.elements = _common([source.elements for source in self.sources])
+        self.represented = _common([source.represented for source in self.sources])
 
     def _signature(self):
         signatures = tuple(source.signature for source in self.sources)
@@ -169,6 +169,12 @@ class StackedSource(FeatureSource):
         """See `FeatureSource.dual`."""
         parts = zip(self.sources, self.split(weights), strict=True)
         return np.concatenate([source.dual(part) for source, part in parts], axis=-1)
+
+
+def _common(sets):
+    """The elements that are in all sets; None is the set of all elements."""
+    given = [elements for elements in sets if elements is not None]
+    return frozenset.intersection(*given) if given else None
 
 
 class StackedGradient(FeatureGradient):

@@ -392,7 +392,12 @@ def test_elements_without_sparse_points():
         sparse = CURSparsifier(n_points=4).fit(soap.fit_transform(seen))
         model = GAPRegressor(store_triangles=True)
         phi = sparse.transform(soap.transform(X))
-        model.fit(phi, make_targets(energy=np.zeros(len(X))))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.fit(phi, make_targets(energy=np.zeros(len(X))))
+        messages = [str(warning.message) for warning in caught]
+        assert len(messages) == (seen is not X)
+        assert all(" holds O, of which there are no sparse points" in text for text in messages)
         std.append(model.predict_std(phi, ["forces"])["forces"][-1])
     oxygen = X[-1].numbers == 8
     assert (std[1][oxygen] > std[0][oxygen]).all()

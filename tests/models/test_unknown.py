@@ -1,4 +1,4 @@
-"""Structures with elements that the training data or the sparse set lack."""
+"""Structures with elements that the training data lack."""
 
 import warnings
 
@@ -237,7 +237,7 @@ def test_elements_without_sparse_points():
     assert (pipeline().fit(X, dipoles)[:-1].transform([atoms])[0][-1] == 0).all()
 
 
-def test_fits_refuse_elements_without_sparse_points():
+def test_fits_refuse_elements_without_features():
     X, dipoles, q = training_data()
     head = make_pipeline(SOAPFeaturizer(r_cut=3.0, n_max=3, l_max=2), CURSparsifier(1)).fit(X[:1])
     features = head.transform(X)
