@@ -36,7 +36,7 @@ from .models import (
 from .persistence import load, save
 from .response import ChargeFlow, QEq
 from .sparsify import CURSparsifier
-from .structures import StructureFeatures, check_structures, strip
+from .structures import StructureFeatures, check_structures, strip, with_total_charges
 from .targets import make_targets, targets_from_atoms
 
 __version__ = _version("skqeq")
@@ -77,4 +77,5 @@ __all__ = [
     "show_versions",
     "strip",
     "targets_from_atoms",
+    "with_total_charges",
 ]

@@ -1,29 +1,29 @@
 """Structures: checks of `ase.Atoms`, and the ragged container of per-atom features."""
 
 from ._base import NO_GRADIENT, FeatureGradient, FeatureSource
+from ._check import as_sequence, check_structures, implausible_structures, strip
 from ._collection import LazyStructures, Structures, collect, concatenate
 from ._features import StructureFeatures, check_same_features
 from ._neighbors import Neighborhood, gather_pairs, neighbor_pairs, spread_pairs
+from ._numbers import WORD, as_floats, holds_booleans
+from ._plausibility import Finding
 from ._sources import ArraySource, NoFeatures, StackedSource
-from ._structure import (
-    CHARGE_KEYS,
-    Structure,
-    as_sequence,
-    check_structures,
-    reduced_cell,
-    strip,
-)
+from ._structure import Structure, reduced_cell
 from ._tiles import Block, Tile
+from ._total_charge import CHARGE_KEYS, with_total_charge, with_total_charges
 
 __all__ = [
     "Block",
     "FeatureGradient",
     "FeatureSource",
+    "Finding",
     "Neighborhood",
     "Structure",
     "StructureFeatures",
     "Structures",
     "Tile",
     "check_structures",
+    "implausible_structures",
     "strip",
+    "with_total_charges",
 ]

@@ -13,7 +13,9 @@ from tqdm import tqdm
 
 from .._memory import BUDGET
 from ..parameters import MAX_ATOMIC_NUMBER
-from ._structure import Structure, check_one, check_structures
+from ._check import check_one, check_structures
+from ._plausibility import Plausibility
+from ._structure import Structure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -255,13 +257,16 @@ class LazyStructures(Structures):
             # When needed, the metadata of the selection are taken from those of all structures.
             metadata = partial(self._selected_metadata, key)
             return LazyStructures(self.reader, self.index[key], metadata, store=self._store)
-        i = int(self.index[key])
+        return self._item(int(self.index[key]))
+
+    def _item(self, i, plausibility=None):
+        """Item i of the reader, from memory or from the file."""
         if i in self._store.structures:
             return self._store.structures[i]
-        return self._store.add(i, self._read(i))
+        return self._store.add(i, self._read(i, plausibility))
 
-    def _read(self, i):
-        """Read and check item i of the reader."""
+    def _read(self, i, plausibility):
+        """Read and check item i of the reader; `plausibility` may be None."""
         try:
             atoms = self.reader[i]
         except Exception as error:  # each file format has its own kinds of errors
@@ -273,7 +278,10 @@ class LazyStructures(Structures):
             raise TypeError(
                 f"X[{i}] is a {type(atoms).__name__}, but every structure must be an ase.Atoms"
             )
-        return check_one(i, atoms)
+        structure = check_one(i, atoms)
+        if plausibility is not None:
+            plausibility.add(i, atoms, structure)
+        return structure
 
     @cached_property
     def metadata(self) -> Metadata:
@@ -282,11 +290,23 @@ class LazyStructures(Structures):
             return self._metadata_of_selection()
         n_jobs = effective_n_jobs(None)
         if n_jobs == 1 or len(self) < MIN_PARALLEL:
-            walk = tqdm(self, "structures", disable=not self.verbose, leave=False)
-            return _metadata(walk, len(self))
-        parts = np.array_split(self.index, 4 * n_jobs)
-        results = Parallel()(delayed(_metadata_of_part)(self.reader, part) for part in parts)
-        return Metadata(*(np.concatenate(arrays) for arrays in zip(*results, strict=True)))
+            metadata, plausibility = self._examine()
+        else:
+            parts = np.array_split(self.index, 4 * n_jobs)
+            results = Parallel()(delayed(_examine_part)(self.reader, part) for part in parts)
+            tables, (plausibility, *others) = zip(*results, strict=True)
+            metadata = Metadata(*(np.concatenate(arrays) for arrays in zip(*tables, strict=True)))
+            for other in others:
+                plausibility.merge(other)
+        plausibility.warn()
+        return metadata
+
+    def _examine(self):
+        """Read all structures; return their metadata, and what is implausible about them."""
+        plausibility = Plausibility()
+        walk = tqdm(self.index.tolist(), "structures", disable=not self.verbose, leave=False)
+        structures = (self._item(i, plausibility) for i in walk)
+        return _metadata(structures, len(self)), plausibility
 
     def _selected_metadata(self, key):
         """The metadata of the structures that `key` selects."""
@@ -333,9 +353,9 @@ class StructureStore:
         return structure
 
 
-def _metadata_of_part(reader, index):
-    """The metadata of some items of a reader, computed by a worker."""
-    return _metadata(LazyStructures(reader, index), len(index))
+def _examine_part(reader, index):
+    """The metadata of some items of a reader, and what is implausible about them, by a worker."""
+    return LazyStructures(reader, index)._examine()
 
 
 def _metadata(structures: Iterable[Structure], n: int) -> Metadata:
