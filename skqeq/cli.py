@@ -62,7 +62,8 @@ LABELS = """\
 Labels are looked up by the name of the target, such as `dipole` or `REF_dipole`, in calculator
 results, columns of atoms and info; use --key for other names. Their units are e*Angstrom for
 dipole, e for charges, eV for energy, eV/Angstrom for forces, and eV/Angstrom^3 for stress; use
---unit for other units. The total charge of a structure is `charge` or `total_charge` in info."""
+--unit for other units. The total charge of a structure is `charge` or `total_charge` in info; use
+--charge-key for another name."""
 
 RESULTS = """\
 The output is extended xyz with the order, info and cell of the input. Charges and dipoles are
@@ -181,6 +182,7 @@ def _add_fit(commands):
         metavar="TARGET",
         help=f"targets to learn, from {', '.join(TARGETS)} (default: dipole)",
     )
+    _add_charge_key(parser)
     _add_keys(parser)
     _add_features(parser)
     _add_charge_model(parser)
@@ -335,6 +337,16 @@ def _add_evaluate(commands):
 def _add_model(parser, structures):
     parser.add_argument("model", metavar="model.skqeq", help="from `skqeq fit`")
     parser.add_argument("structures", metavar=structures, help=STRUCTURES)
+    _add_charge_key(parser)
+
+
+def _add_charge_key(parser):
+    parser.add_argument(
+        "--charge-key",
+        metavar="KEY",
+        help="info key that holds the total charge of every structure (default: charge or "
+        "total_charge, or 0 without them); initial_charges means the sum of the initial charges",
+    )
 
 
 def _add_keys(parser):

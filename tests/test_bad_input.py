@@ -185,7 +185,10 @@ UNUSABLE = {
     "inf position": (lambda: with_position(-np.inf), "atom 1 has position z = -inf"),
     "nan cell": (lambda: with_cell(np.nan, True), "the cell holds nan"),
     "inf cell": (lambda: with_cell(np.inf, False), "the cell holds inf"),
-    "close": (lambda: close(0.07), r"atoms 1 and 2 are 0\.07 Angstrom apart \(below 0\.1\)"),
+    "close": (
+        lambda: close(0.07),
+        r"atoms 1 and 2 are 0\.07 Angstrom apart \(below 0\.25 for H-H\)",
+    ),
     "same place": (lambda: close(0.0), "atoms 1 and 2 are 0 Angstrom apart"),
     "close image": (close_through_the_boundary, r"atoms 0 and 2 are 0\.05 Angstrom apart"),
     "dummy": (lambda: with_number(0), "atom 1 has atomic number 0: not an element"),
@@ -408,7 +411,10 @@ BAD_TARGETS = {
     "ragged": ({"dipole": [[0, 0, 1], [0, 1]]}, r"structure 1: dipole .*\(2,\)"),
     "text": ({"dipole": [[0, 0, 1], "abc"]}, "structure 1: dipole = 'abc' is not numeric"),
     "infinite": ({"charges": [[0.0], [np.inf]]}, "structure 1: charges is infinite"),
-    "charges 2-D": ({"charges": [[[0.0]]]}, r"structure 0: charges must be 1-D.*\(1, 1\)"),
+    "charges 2-D": (
+        {"charges": [np.zeros((2, 2))]},
+        r"structure 0: charges must be 1-D.*\(2, 2\)",
+    ),
     "negative norm": ({"dipole_magnitude": [1.0, -2.0]}, r"structure 1: .*-2\.0.* is negative"),
     "norm vector": ({"dipole_magnitude": ZEROS}, "structure 0: dipole_magnitude must be a number"),
     "quadrupole": ({"quadrupole": np.zeros((1, 5))}, r"structure 0: quadrupole .*\(6,\).*\(5,\)"),

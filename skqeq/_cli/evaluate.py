@@ -16,7 +16,7 @@ def run(args):
     if args.plot is not None:
         import_matplotlib()
     model = load_model(args.model)
-    labelled = read_structures(args.structures)
+    labelled = read_structures(args.structures, args.charge_key)
     y = labels(labelled, args.targets, args.key, dict(args.unit), predictable_targets(model))
     X = strip(labelled)
     predicted = predict_for_scores(model, X, y.dtype.names)

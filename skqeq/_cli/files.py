@@ -10,15 +10,28 @@ from sklearn.exceptions import NotFittedError
 from ..datasets import open_structures
 from ..models import unwrap
 from ..persistence import SUFFIX, load, replacing, save
+from ..structures import with_total_charge
 
 
-def iterate_structures(path):
-    """Yield the structures of a file one by one."""
+def iterate_structures(path, charge_key=None, **options):
+    """Yield the structures of a file one by one.
+
+    `charge_key` is the key of the total charge in ``info``; None means those that models read.
+    The options are passed to the reader of ASE.
+    """
+    for i, atoms in enumerate(_read(path, options)):
+        if charge_key is None:
+            yield atoms
+        else:
+            yield with_total_charge(atoms, charge_key, f"{path}, structure {i}")
+
+
+def _read(path, options):
     if Path(path).suffix in (".xyz", ".extxyz"):
         yield from open_structures(path)
         return
     n = 0
-    structures = iread(str(path))  # all structures, or a slice of them for FILE@SLICE
+    structures = iread(str(path), **options)  # all structures, or a slice of them for FILE@SLICE
     while True:
         try:
             atoms = next(structures, None)
@@ -34,9 +47,11 @@ def iterate_structures(path):
         raise ValueError(f"{path} holds no structures")
 
 
-def read_structures(path):
-    """All structures of a file."""
-    return list(iterate_structures(path))
+def read_structures(path, charge_key=None):
+    """All structures of a file with their labels."""
+    # In CIF files, charges and other columns of sites are stored only on request.
+    is_cif = ".cif" in map(str.lower, Path(str(path).partition("@")[0]).suffixes)
+    return list(iterate_structures(path, charge_key, **({"store_tags": True} if is_cif else {})))
 
 
 def blocks(iterable, size):

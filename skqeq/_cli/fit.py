@@ -14,7 +14,7 @@ from .search import search
 
 def run(args):
     """Read structures, fit a model, and save it."""
-    labelled = read_structures(args.structures)
+    labelled = read_structures(args.structures, args.charge_key)
     keys = chosen_keys(args.targets, args.key)
     y = targets_from_atoms(labelled, keys, units=dict(args.unit))
     groups = None if args.group is None else group_ids(labelled, args.group)

@@ -33,7 +33,7 @@ def run(args):
         tqdm(desc="predict", unit=" structures", disable=args.quiet) as bar,
     ):
         with open_with_compression(str(temporary), "wt") as file:
-            for block in blocks(iterate_structures(args.structures), BLOCK):
+            for block in blocks(iterate_structures(args.structures, args.charge_key), BLOCK):
                 label_block(model, block, names, first=n, std=args.std)
                 write(file, block, format="extxyz")
                 n += len(block)

@@ -14,9 +14,17 @@ from sklearn.utils import check_scalar
 from tqdm import tqdm
 
 from .._sklearn import HasMethods, Interval, StrOptions
+from .._warnings import warn_once
+from ..metrics import has_label
 from ..models import unwrap
 from ..structures import check_structures, collect, strip
-from ..targets import Labels, make_targets, targets_from_atoms
+from ..targets import (
+    Labels,
+    MissingLabelsError,
+    free_energy,
+    make_targets,
+    targets_from_atoms,
+)
 from ._exploration import LangevinDynamics, one_line, run_trajectory
 from ._selection import select_novel, select_uncertain
 from ._store import RunDirectory
@@ -32,6 +40,10 @@ if TYPE_CHECKING:
 
 # The public name, with which users configure log messages; this module is private.
 LOGGER = logging.getLogger("skqeq.active_learning")
+FREE_ENERGY = (
+    "the energy of the reference is not its free energy, of which forces and stress are "
+    "derivatives; pass a function as reference that returns the free energy as energy"
+)
 # Labels with a value for every atom.
 PER_ATOM = ("charges", "forces")
 
@@ -256,6 +268,10 @@ class ActiveLearner(BaseEstimator):
         """Compute and check the labels of one structure."""
         if hasattr(self.reference, "get_property"):
             labels = {name: self.reference.get_property(name, atoms) for name in self.targets}
+            free = free_energy(getattr(self.reference, "results", {}))
+            derivatives = {"forces", "stress"} & labels.keys()
+            if "energy" in labels and derivatives and free is not None:
+                warn_once(FREE_ENERGY, "free energy")
         else:
             labels = self.reference(atoms)
         y = make_targets(**{name: [labels[name]] for name in self.targets})
@@ -312,16 +328,15 @@ class ActiveLearner(BaseEstimator):
 
     def _first_structures(self, X):
         """The initial structures; a structure keeps its labels if it has labels of all targets."""
-        structures = []
-        for atoms, stripped in zip(X, strip(X), strict=True):
-            stripped.info["round"] = 0
-            try:
-                y = targets_from_atoms([atoms], list(self.targets))
-            except ValueError:  # a label is missing
-                structures.append(stripped)
-            else:
-                labels = {name: y[name][0] for name in self.targets}
-                structures.append(with_labels(stripped, labels))
+        structures, names = strip(X), list(self.targets)
+        try:
+            y = targets_from_atoms(X, names)
+        except MissingLabelsError:
+            y = [None] * len(structures)
+        for atoms, row in zip(structures, y, strict=True):
+            atoms.info["round"] = 0
+            if row is not None and all(has_label(row[name]) for name in names):
+                with_labels(atoms, {name: row[name] for name in names})
         return structures
 
     def _is_labelled(self, atoms):

@@ -15,6 +15,8 @@ from ase.db import connect
 from ase.io import Trajectory
 from ase.io.extxyz import read_xyz
 
+from ..structures import with_total_charge
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from .._typing import Array, PathType
 
 
-def open_structures(*paths: PathType) -> StructureFile:
+def open_structures(*paths: PathType, charge_key: str | None = None) -> StructureFile:
     """Open files of structures without reading them into memory.
 
     Parameters
@@ -32,6 +34,10 @@ def open_structures(*paths: PathType) -> StructureFile:
         Extended XYZ (``.xyz``, ``.extxyz``), trajectories of ASE (``.traj``), and databases of ASE
         (``.db``, ``.aselmdb`` and other formats of `ase.db.connect`). Several files are
         concatenated.
+    charge_key : str, default=None
+        Key of ``info`` that holds the total charge (e) of every structure, see
+        `skqeq.with_total_charges`. None means ``charge`` or ``total_charge``, or a total charge of
+        0 if neither is present.
 
     Returns
     -------
@@ -70,7 +76,7 @@ def open_structures(*paths: PathType) -> StructureFile:
         if not path.is_file():
             raise ValueError(f"cannot read {path}: {'not a' if path.exists() else 'no such'} file")
         files.append(kind.get(path.suffix, DatabaseFile)(path))
-    return StructureFile(files)
+    return StructureFile(files, charge_key=charge_key)
 
 
 class StructureFile:
@@ -86,6 +92,8 @@ class StructureFile:
         Readers of single files, with a length and a method ``read(i)``.
     index : ndarray of int, default=None
         Indices of the selected structures; None means all.
+    charge_key : str, default=None
+        Key of the total charge, see `open_structures`.
 
     Examples
     --------
@@ -99,8 +107,10 @@ class StructureFile:
     1 NH3
     """
 
-    def __init__(self, files: Sequence[Any], index: Array | None = None) -> None:
-        self.files = files
+    def __init__(
+        self, files: Sequence[Any], index: Array | None = None, charge_key: str | None = None
+    ) -> None:
+        self.files, self.charge_key = files, charge_key
         self._ends = np.cumsum([len(file) for file in files])
         self._index = np.arange(self._ends[-1]) if index is None else index
 
@@ -136,15 +146,17 @@ class StructureFile:
             if not isinstance(key, slice):
                 key = np.asarray(key)
                 key = key if key.size else key.astype(int)
-            return StructureFile(self.files, self._index[key])
+            return StructureFile(self.files, self._index[key], self.charge_key)
         i = int(self._index[key])
         f = int(np.searchsorted(self._ends, i, side="right"))
         file, place = self.files[f], i - int(self._ends[f]) + len(self.files[f])
+        name = f"structure {place} of {file.path}"
         try:
-            return file.read(place)
+            atoms = file.read(place)
         except Exception as error:  # ASE's readers raise exceptions of many types
             reason = str(error) or type(error).__name__
-            raise ValueError(f"structure {place} of {file.path}: {reason}") from error
+            raise ValueError(f"{name}: {reason}") from error
+        return atoms if self.charge_key is None else with_total_charge(atoms, self.charge_key, name)
 
     def __iter__(self) -> Iterator[Atoms]:
         return (self[i] for i in range(len(self)))

@@ -5,7 +5,7 @@ from ._check import as_sequence, check_structures, implausible_structures, strip
 from ._collection import LazyStructures, Structures, collect, concatenate
 from ._features import StructureFeatures, check_same_features
 from ._neighbors import Neighborhood, gather_pairs, neighbor_pairs, spread_pairs
-from ._numbers import WORD, as_floats, holds_booleans
+from ._numbers import BOOLEAN, as_floats, holds_booleans
 from ._plausibility import Finding
 from ._sources import ArraySource, NoFeatures, StackedSource
 from ._structure import Structure, reduced_cell

@@ -66,8 +66,8 @@ def check_cell(cell: Array, pbc: tuple[bool, ...], n_atoms: int, field: Array, f
     longest = lengths.max()
     if longest > FARTHEST:
         fail(f"a cell vector is {longest:g} Angstrom long (above {FARTHEST:g})")
-    # The size of the periodic vectors only: the third vector of a slab may be zero. A cell with long
-    # skew vectors is not flat, so the size must not be compared with the lengths.
+    # The size of the periodic vectors only: the third vector of a slab may be zero. A cell with
+    # long skew vectors is not flat, so the size must not be compared with the lengths.
     size = abs(np.linalg.det(cell)) if n_periodic == 3 else np.linalg.norm(np.cross(*vectors))
     if size < max(FLAT, 1e-14 * lengths.prod()):  # which is the rounding error
         fail(f"the periodic cell vectors span zero volume: {vectors.tolist()}")
@@ -128,11 +128,11 @@ def check_distances(
     worst = (distances / limits).argmin()
     if distances[worst] < limits[worst]:
         a, b = sorted((int(atoms[i[worst]]), int(atoms[j[worst]])))
-        first, second = (f"{k} ({chemical_symbols[numbers[k]]})" for k in (a, b))
+        elements = "-".join(chemical_symbols[numbers[k]] for k in (a, b))
         fail(
-            f"atoms {first} and {second} are {distances[worst]:.3g} Angstrom apart (below "
-            f"{limits[worst]:.2g}); look for alternative positions of one atom, and for another "
-            "unit of the positions"
+            f"atoms {a} and {b} are {distances[worst]:.3g} Angstrom apart (below "
+            f"{limits[worst]:.2g} for {elements}); look for alternative positions of one atom, and "
+            "for another unit of the positions"
         )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-WORD = (
+BOOLEAN = (
     "is a boolean, not a number; ASE reads a word without '=' in the comment line of an XYZ file "
     "as True"
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atoms
 
-from ._numbers import WORD, holds_booleans
+from ._numbers import BOOLEAN, holds_booleans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -73,7 +73,7 @@ def as_charge(key: str, value: Any, fail: Callable[[str], None]) -> float:
         Total charge, e.
     """
     if holds_booleans(value):
-        fail(f"info[{key!r}] = {value!r} {WORD}: write {key}=-1, for example")
+        fail(f"info[{key!r}] = {value!r} {BOOLEAN}: write {key}=-1, for example")
     one = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
     try:
         charge = float(one)

@@ -8,6 +8,7 @@ from ._labels import (
     make_targets,
     to_form,
 )
+from ._lookup import MissingLabelsError, free_energy
 from ._observables import (
     ENERGIES,
     GRADIENTS,

@@ -8,8 +8,10 @@ import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
+from .._warnings import warn_once
 from ..structures import as_sequence
 from ._labels import make_targets
+from ._lookup import MissingLabelsError, calculator_results, find_label, free_energy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,7 +38,8 @@ def targets_from_atoms(
         Structures with labels.
     names : sequence of str, or dict of {str: str}
         Targets. The label is looked up under the key ``REF_<target>``, and then under
-        ``<target>``. A dict gives the key of each target instead.
+        ``<target>``; charges also under ``_atom_site_charge``, where ``ase.io.read(...,
+        store_tags=True)`` stores charges in CIF files. A dict gives the key of each target instead.
     units : dict of {str: float}, default=None
         Units of the labels, expressed in those of `make_targets`, such as
         ``{"dipole": ase.units.Debye, "energy": ase.units.Hartree}``; 1 for other targets.
@@ -51,7 +54,14 @@ def targets_from_atoms(
     Raises
     ------
     ValueError
-        If no structure has a label of some target, or if a unit is not a positive number.
+        If no structure has a label of some target, if a label is a boolean, if a calculator holds
+        results of another geometry, or if a unit is not a positive number.
+
+    Warns
+    -----
+    UserWarning
+        If forces or stress are among the targets, and a calculator has a ``free_energy`` other than
+        its ``energy``. Forces and stress are derivatives of the free energy.
 
     Examples
     --------
@@ -67,21 +77,25 @@ def targets_from_atoms(
     if isinstance(names, str):
         names = [names]
     keys = names if isinstance(names, dict) else dict.fromkeys(names)
-    places = {n: (f"REF_{n}", n) if key is None else (key,) for n, key in keys.items()}
+    places = {n: _default_keys(n) if key is None else (key,) for n, key in keys.items()}
     units = _check_units({} if units is None else units, keys)
     columns: dict[str, list[Any]] = {name: [] for name in keys}
+    free_energies = _FreeEnergies(keys)
     # One pass over X, which may read every structure from a file.
-    for atoms in tqdm(as_sequence(X), "labels", disable=not verbose, leave=False):
+    for i, atoms in enumerate(tqdm(as_sequence(X), "labels", disable=not verbose, leave=False)):
         for name, candidates in places.items():
-            value = _find(atoms, candidates)
+            value, place = find_label(i, atoms, candidates)
+            if name == "energy":
+                free_energies.compare(i, atoms, value, place)
             columns[name].append(value)
     for name, candidates in places.items():
         if all(value is None for value in columns[name]):
-            raise ValueError(
+            raise MissingLabelsError(
                 f"no structure has {name}: looked for {' or '.join(candidates)} in calc.results, "
                 f"arrays and info; the first structure has {label_keys(X)}. Give another key "
                 f"as {{{name!r}: key}}, or on the command line with --key {name}=KEY"
             )
+    free_energies.warn()
     y = make_targets(**columns)
     with np.errstate(over="ignore"):  # make_targets refuses infinite labels
         for name, unit in units.items():
@@ -103,8 +117,7 @@ def label_keys(X: StructuresLike) -> str:
         Separated by commas.
     """
     atoms = next(iter(as_sequence(X)), Atoms())
-    results = {} if atoms.calc is None else getattr(atoms.calc, "results", {})
-    keys = [*results, *atoms.arrays, *atoms.info]
+    keys = [*calculator_results(atoms), *atoms.arrays, *atoms.info]
     return ", ".join(k for k in keys if k not in ("numbers", "positions")) or "nothing"
 
 
@@ -119,10 +132,38 @@ def _check_units(units, names):
     return dict(units)
 
 
-def _find(atoms, candidates):
-    results = {} if atoms.calc is None else getattr(atoms.calc, "results", {})
-    for key in candidates:
-        for place in (results, atoms.arrays, atoms.info):
-            if place.get(key) is not None:
-                return place[key]
-    return None
+def _default_keys(name):
+    return (f"REF_{name}", name, *(["_atom_site_charge"] if name == "charges" else []))
+
+
+class _FreeEnergies:
+    """Counts calculations whose energy is not the one that belongs to forces and stress.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The targets.
+    """
+
+    def __init__(self, names):
+        self.derivatives = [name for name in ("forces", "stress") if name in names]
+        self.n_structures, self.first = 0, ""
+
+    def compare(self, i, atoms, energy, results):
+        """Compare the label `energy` with the free energy of the same calculation."""
+        free = free_energy(results) if self.derivatives else None
+        if free is not None and energy is results.get("energy"):
+            difference = free - float(np.ravel(energy)[0])
+            self.n_structures += 1
+            self.first = self.first or (f"{difference:+.3g} eV in structure {i} ({atoms.symbols})")
+
+    def warn(self):
+        """Warn once about all structures."""
+        if self.n_structures:
+            warn_once(
+                f"{' and '.join(self.derivatives)} are derivatives of the free energy, which is "
+                f"not the energy in {self.n_structures} structures: the difference is "
+                f"{self.first}; use it as the label: {{'energy': 'free_energy'}}, or --key "
+                "energy=free_energy on the command line",
+                "free energy",
+            )

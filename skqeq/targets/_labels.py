@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from ._observables import TARGETS, VOIGT, possibly_undefined
 
 if TYPE_CHECKING:
     from .._typing import Array, Column, LabelsLike
-from ..structures import Structures
+from ..structures import BOOLEAN, Structures, as_floats, holds_booleans
 
 COLUMNS = {name: t.shape for name, t in TARGETS.items()}
 # Tolerance of the sum of the charges, e. If the sum is within this tolerance of a whole number that
@@ -107,6 +108,8 @@ def _entry(name, i, value):
     ragged = name in RAGGED
     if value is None:
         return None if ragged else np.nan
+    if holds_booleans(value):
+        raise ValueError(f"structure {i}: {name} = {value!r} {BOOLEAN}")
     try:
         array = np.array(value, dtype=np.float64)
     except (TypeError, ValueError):
@@ -114,29 +117,54 @@ def _entry(name, i, value):
     if np.isinf(array).any():
         raise ValueError(f"structure {i}: {name} is infinite")
     if name.endswith("_sigma"):
-        if array.ndim or array <= 0:
+        if array.size != 1 or array.item() <= 0:
             raise ValueError(f"structure {i}: {name} = {value!r} is not a positive number")
-        return array
+        return array.item()
+    given = array.shape
+    array = _without_unit_axes(array, name)
+    if array.ndim == 0 and np.isnan(array):
+        return None if ragged else array
     if ragged:
-        if array.ndim == 0 and np.isnan(array):
-            return None
         row_shape = TARGETS[name].row_shape
-        if len(row_shape) == 2 and array.ndim == 2 and array.shape[1] == np.prod(row_shape):
-            array = array.reshape(-1, *row_shape)  # files hold the rows of a tensor in one line
-        if array.ndim != 1 + len(row_shape) or array.shape[1:] != row_shape:
+        if not _fits(array.shape, name):
             expected = f"(n_atoms, {', '.join(map(str, row_shape))})" if row_shape else "1-D"
-            raise ValueError(f"structure {i}: {name} must be {expected}, got shape {array.shape}")
-        return array
-    shape = COLUMNS[name]
-    if shape == (6,) and array.shape == (3, 3):
-        array = np.array([array[a, b] for a, b in VOIGT])
-    if array.ndim == 0 and (shape == (1,) or np.isnan(array)):
-        if name == "dipole_magnitude" and array < 0:
-            raise ValueError(f"structure {i}: {name} = {value!r} is negative")
-        return array
-    if array.shape != shape or shape == (1,):
+            raise ValueError(f"structure {i}: {name} must be {expected}, got shape {given}")
+        return array.reshape(-1, *row_shape)  # files hold the rows of a tensor in one line
+    if not _fits(array.shape, name):
+        shape = COLUMNS[name]
         expected = "a number" if shape == (1,) else f"shape {shape}"
-        raise ValueError(f"structure {i}: {name} must be {expected}, got shape {array.shape}")
+        raise ValueError(f"structure {i}: {name} must be {expected}, got shape {given}")
+    if array.shape == (3, 3):
+        array = np.array([array[a, b] for a, b in VOIGT])
+    if name == "dipole_magnitude" and array < 0:
+        raise ValueError(f"structure {i}: {name} = {value!r} is negative")
+    return array
+
+
+def _fits(shape, name):
+    """Whether an array of this shape can be the label of one structure."""
+    expected = COLUMNS[name]
+    if expected is None:
+        row_shape = TARGETS[name].row_shape
+        rows = {row_shape, (math.prod(row_shape),)} if row_shape else {()}
+        return len(shape) > 0 and shape[1:] in rows
+    return shape in {(1,): {()}, (6,): {(6,), (3, 3)}}.get(expected, {expected})
+
+
+def _without_unit_axes(array, name):
+    """Remove axes of length one, which databases and calculators add, until the shape fits.
+
+    A number is the potential at one point: ASE writes an array of length one as a number.
+    """
+    while array.ndim and not _fits(array.shape, name):
+        if array.shape[0] == 1:
+            array = array[0]
+        elif array.shape[-1] == 1:
+            array = array[..., 0]
+        else:
+            break
+    if array.ndim == 0 and not np.isnan(array) and name == "potential":
+        array = array.reshape(1)
     return array
 
 
@@ -358,10 +386,7 @@ def as_table(y: Any) -> tuple[Array, str]:
         return make_targets(**{n: [row.get(n) for row in y] for n in names}), "dicts"
     if hasattr(y, "to_numpy"):
         y = y.tolist()  # a Series of vectors
-    try:
-        array = np.asarray(y, dtype=np.float64)
-    except (TypeError, ValueError):
-        array = np.empty(0)
+    array = as_floats(y)
     if array.ndim != 2 or array.shape[1] != 3:
         raise ValueError(
             f"y must be an (n, 3) array of dipoles or a table from make_targets, such as "

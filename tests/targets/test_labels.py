@@ -93,7 +93,7 @@ def test_labels_are_copied(charges):
         ({"dipole": [[0, 0, 0], 1.0]}, "structure 1: dipole must be shape"),
         ({"dipole": [[0, 0, np.inf]]}, "structure 0: dipole is infinite"),
         ({"dipole": [["a", 0, 0]]}, "structure 0: dipole = .* is not numeric"),
-        ({"charges": [[1.0], [[1.0]]]}, "structure 1: charges must be 1-D"),
+        ({"charges": [[1.0], [[1.0, 0.0]] * 2]}, "structure 1: charges must be 1-D"),
         ({"charges": [1.0]}, "structure 0: charges must be 1-D"),
         ({"quadrupole": [np.zeros((2, 3))]}, "structure 0: quadrupole must be shape"),
         ({"dipole_magnitude": [[0.1, 0.2]]}, "structure 0: dipole_magnitude must be a number"),
