@@ -4,7 +4,7 @@ from .. import make_targets, strip, targets_from_atoms
 from ..metrics import has_label
 from ..models import labels_of_predictions, predict_for_scores, unwrap
 from ..plotting import plot_parity
-from ..targets import ENERGIES, TARGETS, label_keys
+from ..targets import ENERGIES, TARGETS, MissingLabelsError, label_keys
 from .figures import import_matplotlib, save_figure
 from .files import load_model, read_structures
 from .fit import chosen_keys
@@ -51,7 +51,7 @@ def labels(X, targets, keys, units, predictable):
         try:
             unit = {name: units[name]} if name in units else None
             columns.append(targets_from_atoms(X, {name: key}, units=unit))
-        except ValueError:
+        except MissingLabelsError:
             if key is not None:
                 raise
     if not columns:

@@ -255,7 +255,7 @@ def _sketch(atoms, structure):
     ratios = distances[nearest] / sums
     unusual = np.mean((ratios < NEAREST[0]) | (ratios > NEAREST[1])) > 0.2
     equal = np.ptp(distances[nearest]) < 0.005 * distances[nearest].mean()
-    if unusual or (equal and np.ptp(sums) > 0.1 * sums.mean()):
+    if unusual or (equal and np.ptp(sums) > 0.25 * sums.mean()):
         return "", "z is 0 for all atoms, and the bonds do not have the lengths of bonds"
     return "", ""
 
