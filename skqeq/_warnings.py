@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType
 
 # Calls inside these packages belong to the call of the user.
-PACKAGES = {"skqeq", "sklearn", "joblib"}
+PACKAGES = {"skqeq", "sklearn", "joblib", "contextlib"}
 # Name under which the outermost call remembers which warnings it has given.
 GIVEN = "__skqeq_warnings__"
 
@@ -36,6 +38,24 @@ def warn_once(message: str, kind: str, category: type[Warning] = UserWarning) ->
         # An additional entry among the local variables, which ends with the call.
         call.f_locals[GIVEN] = (*given, kind)
         warnings.warn(message, category, stacklevel=depth + 1)
+
+
+@contextmanager
+def muted(kind: str) -> Iterator[None]:
+    """Leave out warnings of a kind for some time, for instance because a later fit repeats them.
+
+    Parameters
+    ----------
+    kind : str
+        See `warn_once`.
+    """
+    call, _ = _outermost_call()
+    given = call.f_locals.get(GIVEN, ())
+    call.f_locals[GIVEN] = (*given, kind)
+    try:
+        yield
+    finally:
+        call.f_locals[GIVEN] = given
 
 
 def _outermost_call() -> tuple[FrameType, int]:

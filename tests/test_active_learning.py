@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.pipeline import make_pipeline
@@ -281,6 +282,44 @@ def test_existing_labels_are_not_calculated_again(tmp_path):
     learner = make_learner(tmp_path, never).run(X, n_rounds=0)
     energies = [salt_labels(atoms)["energy"] for atoms in X]
     assert_allclose([atoms.info["REF_energy"] for atoms in learner.data_], energies, rtol=1e-12)
+
+
+def test_labels_of_another_geometry_are_refused(tmp_path):
+    X, calculator = seeds(), Salt()
+    for atoms in X:
+        atoms.calc = calculator
+        atoms.get_forces()
+    X[0].calc = SinglePointCalculator(X[0], **salt_labels(X[0]))
+    message = r"^structure 1 \(NaClNaCl\): its calculator holds results of a structure with pos"
+    with pytest.raises(ValueError, match=message):
+        make_learner(tmp_path, Salt()).run(X, n_rounds=0)
+
+
+def test_structures_that_lack_a_label_are_calculated(tmp_path):
+    X = seeds()
+    labels = salt_labels(X[1])
+    for atoms in X[:2]:
+        atoms.calc = SinglePointCalculator(X[1], **labels | {"energy": 7.0})
+    X[0].calc.results.clear()
+    learner = make_learner(tmp_path, Salt()).run(X, n_rounds=0)
+    energies = [salt_labels(atoms)["energy"] for atoms in X]
+    energies[1] = 7.0
+    assert_allclose([atoms.info["REF_energy"] for atoms in learner.data_], energies, rtol=1e-8)
+
+
+class SmearedSalt(Salt):
+    """A calculator whose energy is not the one that belongs to its forces."""
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.results["free_energy"] = self.results["energy"] - 0.1
+
+
+def test_energies_that_do_not_belong_to_forces(tmp_path):
+    with pytest.warns(UserWarning, match="the energy of the reference is not its free") as caught:
+        make_learner(tmp_path, SmearedSalt()).run(seeds(), n_rounds=0)
+    [found] = [w for w in caught if "free energy" in str(w.message)]
+    assert found.filename == __file__
 
 
 class Flaky:

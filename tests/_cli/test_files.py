@@ -1,11 +1,14 @@
 import joblib
+import numpy as np
 import pytest
+from ase.io import iread, read, write
 from sklearn.linear_model import Ridge
 
-from skqeq import KQEqRegressor
+from skqeq import KQEqRegressor, load, predict_charges
 from skqeq._cli import files
+from skqeq.cli import main
 
-from .common import error_of
+from .common import SMALL, error_of, labelled
 
 
 def test_interrupted_save_keeps_the_old_model(tmp_path, monkeypatch):
@@ -47,3 +50,83 @@ def test_bad_files(folder, tmp_path, capsys, command, model, structures, message
     argv += ["-o", tmp_path / "out.xyz"] if command == "predict" else []
     assert message.format(folder) in error_of(capsys, *argv)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def ions(tmp_path):
+    """Labelled cations, whose total charge has a name that models do not read."""
+    X = labelled(1)
+    for atoms in X:
+        atoms.info["net_charge"] = 1
+        atoms.arrays["REF_charges"] += 1.0 / len(atoms)
+    write(tmp_path / "ions.xyz", X)
+    return tmp_path / "ions.xyz"
+
+
+def test_charge_key(ions, tmp_path, capsys):
+    model, out = str(tmp_path / "model.skqeq"), tmp_path / "out.xyz"
+    targets = ["--targets", "charges"]
+    key = ["--charge-key", "net_charge"]
+    assert main(["fit", str(ions), "-o", model, "-q", *targets, *SMALL[:-1], "2", *key]) == 0
+    assert main(["evaluate", model, str(ions), "-q", *targets, *key]) == 0
+    assert main(["predict", model, str(ions), "-o", str(out), "-q", *key]) == 0
+    assert "net_charge" not in capsys.readouterr().err
+    for atoms in read(out, ":"):
+        assert atoms.info["charge"] == 1
+        assert atoms.get_charges().sum() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("default")
+def test_total_charges_under_another_key_are_noticed(folder, ions, tmp_path, capsys):
+    argv = ["predict", folder / "model.joblib", ions, "-o", tmp_path / "out.xyz", "-q"]
+    assert main([str(a) for a in argv]) == 0
+    warning = capsys.readouterr().err
+    assert "structure 0 (H2O), and 6 other structures: info['net_charge'] = 1" in warning
+    assert warning.count("--charge-key net_charge") == 1
+
+
+def test_charge_key_that_is_missing(folder, ions, capsys):
+    argv = ["evaluate", folder / "model.joblib", ions, "--charge-key", "Qtot", "-q"]
+    assert "structure 0 (OH2): has no info['Qtot']" in error_of(capsys, *argv)
+
+
+CIF = """data_x
+_cell_length_a 5.64
+_cell_length_b 5.64
+_cell_length_c 5.64
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_symmetry_space_group_name_H-M 'F m -3 m'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_charge
+Na1 Na 0 0 0 0.9
+Cl1 Cl 0.5 0 0 -0.9
+"""
+
+
+@pytest.mark.parametrize("name", ["salt.cif", "salt.CIF"])
+@pytest.mark.parametrize("key", [[], ["--key", "charges=_atom_site_charge"]])
+def test_charges_in_cif(tmp_path, capsys, name, key):
+    (tmp_path / name).write_text(CIF)
+    model, path = str(tmp_path / "model.skqeq"), str(tmp_path / name)
+    targets = ["--targets", "charges", *key, "-q"]
+    assert main(["fit", path, "-o", model, *targets, *SMALL[:-1], "1"]) == 0
+    assert main(["evaluate", model, path, *targets]) == 0
+    errors = capsys.readouterr().out.splitlines()
+    assert any("charges" in line for line in errors)
+    [charges] = predict_charges(load(model), list(iread(path)))
+    assert charges == pytest.approx([0.9] * 4 + [-0.9] * 4, abs=1e-2)
+
+
+def test_labels_that_evaluate_cannot_read_are_no_missing_labels(folder, tmp_path, capsys):
+    X = labelled(1)
+    X[2].info["REF_dipole"] = np.array([0.1, 0.2])
+    write(tmp_path / "x.xyz", X)
+    message = error_of(capsys, "evaluate", folder / "model.joblib", tmp_path / "x.xyz", "-q")
+    assert "structure 2: dipole must be shape (3,), got shape (2,)" in message
