@@ -61,8 +61,8 @@ def make_targets(**columns: Column) -> Array:
     Raises
     ------
     ValueError
-        If a column is unknown, if lengths differ, if a shape is wrong, if a value is infinite, or
-        if a noise is not positive.
+        If a column is unknown, if lengths differ, if a shape is wrong, if a value is infinite or a
+        boolean, or if a noise is not positive.
 
     Examples
     --------
