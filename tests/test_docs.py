@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
+from ase.calculators.singlepoint import SinglePointCalculator
 from sklearn.pipeline import make_pipeline
 
 import skqeq
@@ -125,6 +126,10 @@ def test_code_on_pages(path, scratch):
 def refusals(folder):
     """Calls that fail in the ways that `docs/howto/own_data.rst` quotes, in the same order."""
     water, methane, ion, clash, wire = map(molecule, ("H2O", "CH4", "H2O", "H2O", "H2O"))
+    word, turned = molecule("H2O"), molecule("H2O")
+    word.info["charge"] = True
+    turned.calc = SinglePointCalculator(turned, energy=-1.0)
+    turned.rotate(90, "x")
     ion.info |= {"charge": 1, "total_charge": 0}
     clash.positions[1] = clash.positions[0]
     wire.cell, wire.pbc = [9.0, 9.0, 9.0], (True, False, False)
@@ -142,6 +147,8 @@ def refusals(folder):
         lambda: classical.fit([water, methane], charges),
         lambda: skqeq.check_structures([ion]),
         lambda: skqeq.check_structures([clash]),
+        lambda: skqeq.check_structures([word]),
+        lambda: skqeq.targets_from_atoms([turned], ["energy"]),
         lambda: model.predict([methane]),
         lambda: skqeq.check_structures([wire]),
         lambda: classical.fit([bulk("MgO", "rocksalt", a=4.2)], D),

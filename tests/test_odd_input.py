@@ -11,6 +11,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
+from joblib import parallel_config
 
 from skqeq import (
     QEqRegressor,
@@ -22,7 +23,7 @@ from skqeq import (
     with_total_charges,
 )
 from skqeq.datasets import load_ions, load_molecules, open_structures
-from skqeq.structures import collect, implausible_structures
+from skqeq.structures import _collection, collect, implausible_structures
 
 WATER = "O 0 0 0.119\nH 0 0.763 -0.477\nH 0 -0.763 -0.477\n"
 
@@ -278,6 +279,18 @@ def test_files_are_warned_about_as_lists(tmp_path):
     X = collect(open_structures(tmp_path / "x.xyz"))
     with pytest.warns(UserWarning, match=r"^structure 1 \(H2O\): info\['net_charge'\] = -1"):
         assert len(X.metadata.sizes) == 2
+
+
+def test_workers_find_the_same(tmp_path, monkeypatch):
+    write(tmp_path / "x.xyz", [water(), *[water(net_charge=-1)] * 3, *[skeleton("C6H6")] * 2] * 2)
+    monkeypatch.setattr(_collection, "MIN_PARALLEL", 1)
+    X = collect(open_structures(tmp_path / "x.xyz"))
+    with parallel_config(backend="threading", n_jobs=2), pytest.warns(UserWarning) as caught:
+        assert len(X.metadata.sizes) == 12
+    assert [str(w.message).partition(":")[0] for w in caught] == [
+        "structure 1 (H2O), and 5 other structures",
+        "structure 4 (C6), and 3 other structures",
+    ]
 
 
 def test_strip_warns_about_what_it_removes():

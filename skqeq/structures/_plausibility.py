@@ -41,7 +41,7 @@ MAX_SEARCHES = 100
 class Finding(NamedTuple):
     """What one check found in all structures.
 
-    Attributes
+    Parameters
     ----------
     name : str
         Name of the check.
@@ -55,6 +55,15 @@ class Finding(NamedTuple):
         What was found in the first structure.
     advice : str
         What was found and what to do, in a sentence; empty if nothing was found.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from skqeq.structures import implausible_structures
+    >>> benzene = molecule("C6H6")
+    >>> finding = implausible_structures([benzene, benzene[:6]])[2]
+    >>> finding.name, finding.severity, finding.first, finding.value
+    ('hydrogen atoms', 'warning', 1, '6 of 6 carbon atoms have too few neighbours')
     """
 
     name: str
