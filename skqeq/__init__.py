@@ -37,7 +37,7 @@ from .persistence import load, save
 from .response import ChargeFlow, QEq
 from .sparsify import CURSparsifier
 from .structures import StructureFeatures, check_structures, strip, with_total_charges
-from .targets import make_targets, targets_from_atoms
+from .targets import check_labels, make_targets, targets_from_atoms
 
 __version__ = _version("skqeq")
 
@@ -55,6 +55,7 @@ __all__ = [
     "StructureBlocks",
     "StructureFeatures",
     "TotalChargeFeatures",
+    "check_labels",
     "check_structures",
     "explore",
     "get_memory_budget",

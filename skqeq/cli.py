@@ -1,7 +1,6 @@
-"""The command line: ``skqeq demo | fit | predict | evaluate``."""
+"""The command line: ``skqeq demo | check | fit | predict | evaluate``."""
 
 import argparse
-import math
 import sys
 import textwrap
 import traceback
@@ -10,25 +9,19 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-import ase.units
-
 from . import CURSparsifier, KQEqRegressor, SOAPFeaturizer
 from ._cli import RESPONSES
-from .targets import TARGETS
+from .targets import TARGETS, UNITS, parse_unit
 
 TRUST = (
     "A model file that ends in .skqeq is safe to load: no code in it is executed. Other model "
     "files are read with joblib, which can execute code: load only files that you trust."
 )
 STRUCTURES = "any file that ASE reads; FILE@:100 selects the first 100 structures"
-# Not all names of ase.units are allowed: there, for example, A is the ampere.
-UNITS = (
-    "Debye", "Bohr", "Ang", "Angstrom", "nm", "eV", "Hartree", "Ha", "Rydberg", "Ry", "kcal", "kJ",
-    "mol", "GPa", "C", "m",
-)  # fmt: skip
 EXAMPLES = {
     "main": """
         skqeq demo
+        skqeq check train.xyz
         skqeq fit train.xyz -o model.skqeq --search
         skqeq evaluate model.skqeq test.xyz --plot parity.png
         skqeq predict model.skqeq new.xyz -o charges.xyz
@@ -38,6 +31,12 @@ EXAMPLES = {
         skqeq demo
         skqeq demo --output figures
         """,
+    "check": """
+        skqeq check train.xyz
+        skqeq check train.xyz --key dipole=dft_dipole --unit dipole=debye
+        skqeq check train.xyz --targets energy forces --key forces=gradient \\
+            --unit energy=hartree forces=-hartree/bohr
+        """,
     "fit": """
         skqeq fit train.xyz -o model.skqeq
         skqeq fit train.xyz -o model.skqeq --search --group molecule
@@ -45,7 +44,8 @@ EXAMPLES = {
         skqeq fit train.xyz -o model.skqeq --targets dipole charges \\
             --key dipole=dft_dipole charges=mulliken --unit dipole=Debye \\
             --sigma dipole=0.01 charges=0.05
-        skqeq fit train.xyz -o model.skqeq --targets energy forces --hardness 8 --cutoff-width 1
+        skqeq fit train.xyz -o model.skqeq --targets energy forces dipole --gap --cutoff-width 1 \\
+            --radius-scale 0.7
         """,
     "predict": """
         skqeq predict model.skqeq new.xyz -o charges.xyz
@@ -84,13 +84,14 @@ def main(argv=None):
     Returns
     -------
     code : int
-        0 for success, 2 for an error in arguments or files, 130 after Ctrl-C.
+        0 for success, 1 if `check` found mistakes, 2 for an error in arguments or files, 130 after
+        Ctrl-C.
     """
     args = build_parser().parse_args(argv)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            args.run(args)
+            return args.run(args) or 0
         except KeyboardInterrupt:
             print("\nskqeq: interrupted", file=sys.stderr)
             return 130
@@ -100,7 +101,6 @@ def main(argv=None):
             message = " ".join(str(error).split()) or type(error).__name__
             print(f"skqeq {args.command}: error: {message}", file=sys.stderr)
             return 2
-    return 0
 
 
 def _show_warning(message, *_, **__):
@@ -118,6 +118,7 @@ def build_parser():
     parser.add_argument("--version", action="version", version=f"skqeq {version('skqeq')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)
+    _add_check(commands)
     _add_fit(commands)
     _add_predict(commands)
     _add_evaluate(commands)
@@ -144,7 +145,7 @@ def _add_command(commands, name, summary, description="", note=""):
 
 
 def _run(name, args):
-    import_module(f"skqeq._cli.{name}").run(args)
+    return import_module(f"skqeq._cli.{name}").run(args)
 
 
 def _add_demo(commands):
@@ -161,6 +162,29 @@ def _add_demo(commands):
         default=Path("skqeq-demo"),
         metavar="DIR",
         help="folder for figures, model and held-out molecules (default: %(default)s)",
+    )
+
+
+def _add_check(commands):
+    parser = _add_command(
+        commands,
+        "check",
+        "look for wrong units, signs and origins in the labels of a file",
+        "The exit\ncode is 1 if there are warnings.",
+        note=LABELS,
+    )
+    parser.add_argument("structures", metavar="train.xyz", help=STRUCTURES)
+    _add_found_targets(parser, "check")
+    _add_keys(parser)
+
+
+def _add_found_targets(parser, verb):
+    parser.add_argument(
+        "--targets",
+        nargs="+",
+        choices=list(TARGETS),
+        metavar="TARGET",
+        help=f"targets to {verb} (default: every target with labels)",
     )
 
 
@@ -226,10 +250,19 @@ def _add_charge_model(parser):
         "all atoms; flow, charge flow between neighbours from learned reference charges (default: "
         "qeq)",
     )
+    parser.add_argument(
+        "--gap",
+        action="store_true",
+        help="learn local energies of the atoms too; energies and forces of molecules need them",
+    )
     meaning = "hardness of all elements, eV/e^2"
     _add_response_number(parser, "--hardness", "hardness", "J", meaning)
     meaning = "width of the charges in units of the atomic radius"
     _add_response_number(parser, "--radius-scale", "radius_scale", "S", meaning)
+    meaning = "softness of the bonds of --response flow, e/V"
+    _add_response_number(parser, "--softness", "softness", "S", meaning)
+    meaning = "length over which the softness decays with distance, Angstrom"
+    _add_response_number(parser, "--range", "range", "L", meaning)
     model = KQEqRegressor()
     defaults = [f"{name}={getattr(model, f'sigma_{name}'):g}" for name in TARGETS]
     parser.add_argument(
@@ -244,9 +277,10 @@ def _add_charge_model(parser):
 
 def _add_response_number(parser, option, name, metavar, meaning):
     """Add an option for a parameter of the response; None keeps the default of the response."""
-    defaults = {key: getattr(response(), name) for key, response in RESPONSES.items()}
+    responses = {key: response() for key, response in RESPONSES.items()}
+    defaults = {key: getattr(r, name) for key, r in responses.items() if hasattr(r, name)}
     if len(set(defaults.values())) == 1:
-        text = _default([defaults["qeq"]])
+        text = _default(set(defaults.values()))
     else:
         text = _default([", ".join(f"{value} for {key}" for key, value in defaults.items())])
     parser.add_argument(option, type=float, metavar=metavar, help=f"{meaning} {text}")
@@ -316,13 +350,7 @@ def _add_evaluate(commands):
     )
     _add_model(parser, "test.xyz")
     add = parser.add_argument
-    add(
-        "--targets",
-        nargs="+",
-        choices=list(TARGETS),
-        metavar="TARGET",
-        help="targets to compare (default: every target with labels)",
-    )
+    _add_found_targets(parser, "compare")
     _add_keys(parser)
     add(
         "--worst",
@@ -331,7 +359,7 @@ def _add_evaluate(commands):
         metavar="N",
         help="number of structures with the largest errors to list (default: 10)",
     )
-    add("--plot", type=output_file, metavar="parity.png", help="draw a parity plot")
+    add("--plot", type=output_file, metavar="parity.png", help="draw a parity plot of every target")
 
 
 def _add_model(parser, structures):
@@ -364,9 +392,9 @@ def _add_keys(parser):
         type=unit,
         default=[],
         metavar="TARGET=UNIT",
-        help="units of labels that are not in e, eV and Angstrom, such as dipole=Debye "
-        "energy=Hartree forces=Hartree/Bohr; a unit consists of numbers and "
-        f"{', '.join(UNITS)}",
+        help="units of labels that are not in e, eV and Angstrom, such as dipole=debye "
+        "energy=hartree forces=-hartree/bohr, where the minus sign makes forces of gradients; a "
+        f"unit is a product or quotient of numbers and {', '.join(UNITS)}, in any case",
     )
 
 
@@ -392,17 +420,10 @@ def number(text):
 def unit(text):
     """Parse ``target=unit``, and convert the unit to a number in e, eV and Angstrom."""
     target, value = assignment(text)
-    sizes = []
-    for name in value.split("/"):
-        try:
-            sizes.append(getattr(ase.units, name) if name in UNITS else float(name))
-            if not 0 < sizes[-1] < math.inf:
-                raise ValueError
-        except ValueError:
-            raise argparse.ArgumentTypeError(
-                f"{name!r} is neither a positive number nor one of {', '.join(UNITS)}"
-            ) from None
-    return target, sizes[0] / math.prod(sizes[1:])
+    try:
+        return target, parse_unit(target, value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def output_file(text):

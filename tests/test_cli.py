@@ -19,14 +19,14 @@ def test_version_of_the_installed_command():
     assert done.stdout.strip() == f"skqeq {version('skqeq')}"
 
 
-@pytest.mark.parametrize("command", ["demo", "fit", "predict", "evaluate"])
+@pytest.mark.parametrize("command", ["demo", "check", "fit", "predict", "evaluate"])
 def test_help_has_examples_and_a_warning(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert f"skqeq {command}" in text.split("examples:")[1]
-    assert command == "demo" or "load only files that you trust" in text
+    assert command in ("demo", "check") or "load only files that you trust" in text
 
 
 def test_help_states_the_defaults_of_the_classes(capsys):

@@ -3,6 +3,7 @@
 ORDER = (
     # Dipoles and charges of molecules.
     "plot_dipoles.py",
+    "plot_check_labels.py",
     "plot_learning_curve.py",
     "plot_noise.py",
     "plot_unknown.py",

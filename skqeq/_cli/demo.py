@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from .. import CURSparsifier, KQEqRegressor, QEqRegressor, SOAPFeaturizer, datasets, predict_charges
 from ..metrics import dipole_errors
+from ..models import at_end
 from ..parameters import DEBYE
 from ..persistence import replacing
 from ..plotting import plot_learning_curve, plot_molecule, plot_parity
@@ -81,6 +82,8 @@ def choose_sigma(model, X, D, groups, quiet):
     for i, (sigma, mae) in enumerate(zip(SIGMAS, -results["mean_test_score"], strict=True)):
         mark = "  <- best" if i == best else ""
         print(f"  sigma_dipole = {sigma:<5g} e*Angstrom   MAE of |mu| {mae:.3f} D{mark}")
+    if more := at_end(SIGMAS[best], SIGMAS):
+        print(f"  the best value is at the end of the range: {more} values may be better")
     return SIGMAS[best]
 
 

@@ -5,10 +5,17 @@ from ..metrics import has_label
 from ..models import labels_of_predictions, predict_for_scores, unwrap
 from ..plotting import plot_parity
 from ..targets import ENERGIES, TARGETS, MissingLabelsError, label_keys
-from .figures import import_matplotlib, save_figure
-from .files import load_model, read_structures
+from .figures import import_matplotlib, save_panels
+from .files import indices_in_file, load_model, read_structures
 from .fit import chosen_keys
-from .report import print_errors, print_worst, quantities
+from .report import (
+    ENERGY,
+    element_energies,
+    of_composition,
+    print_errors,
+    print_worst,
+    quantities,
+)
 
 
 def run(args):
@@ -23,14 +30,30 @@ def run(args):
     y = defined_labels(y, predicted)
     print(f"{len(X)} structures of {args.structures}\n")
     print_errors(y, predicted, X)
+    indices = indices_in_file(args.structures, len(X))
     if args.worst > 0:
         for name in y.dtype.names:
-            print_worst(name, X, y[name], predicted[name], args.worst)
+            print_worst(name, X, y[name], predicted[name], args.worst, indices)
     if args.plot is not None:
-        name, unit, truth, prediction = next(quantities(y, predicted, X))
-        label = "|μ|" if "dipole" in name else name
-        save_figure(args.plot, plot_parity, truth, prediction, unit=unit, label=label)
+        save_panels(args.plot, parity_panels(y, predicted, X))
         print(f"\nwrote {args.plot}")
+
+
+def parity_panels(y, predicted, X):
+    """One parity plot per target; of vectors every component is a point, because norms hide signs.
+
+    The part of the energies that the composition explains is removed.
+    """
+    panels, energies = [], element_energies(y, X)
+    for name, unit, truth, prediction in quantities(y, predicted, X):
+        if name == "|dipole|":
+            continue
+        if name == ENERGY and energies is not None:
+            part = of_composition(X, energies)
+            name, truth, prediction = "energy - composition", truth - part, prediction - part
+        options = {"unit": unit, "label": name}
+        panels.append((plot_parity, (list(truth), list(prediction)), options))
+    return panels
 
 
 def predictable_targets(model):

@@ -20,3 +20,20 @@ def save_figure(path, plot, *args, figsize=(5.0, 4.6), title=None, **options):
         ax.set_title(title, fontsize=10)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=160)
+
+
+def save_panels(path, panels):
+    """Draw several panels, each with a function of `skqeq.plotting`, and write them to a file.
+
+    Every panel is a tuple of the function, its positional arguments and its keyword arguments.
+    """
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    figure = import_matplotlib()(figsize=(4.8 * columns, 4.4 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, (plot, arguments, options) in zip(axes, panels, strict=False):
+        plot(*arguments, ax=ax, **options)
+    for ax in axes[len(panels) :]:
+        ax.remove()
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=160)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import joblib
 from ase.io import iread
+from ase.io.formats import parse_filename
 from sklearn.exceptions import NotFittedError
 
 from ..datasets import open_structures
@@ -52,6 +53,21 @@ def read_structures(path, charge_key=None):
     # In CIF files, charges and other columns of sites are stored only on request.
     is_cif = ".cif" in map(str.lower, Path(str(path).partition("@")[0]).suffixes)
     return list(iterate_structures(path, charge_key, **({"store_tags": True} if is_cif else {})))
+
+
+def indices_in_file(path, n):
+    """Indices in the file of n structures that were read: those of the slice for FILE@SLICE."""
+    file, index = parse_filename(str(path))
+    if isinstance(index, int):
+        index = slice(index, index + 1 or None)
+    if not isinstance(index, slice):
+        return range(n)
+    # Indices from the end need the length of the file.
+    ends = index.start, index.stop, index.step
+    if any(end is not None and end < 0 for end in ends):
+        return range(sum(1 for _ in iterate_structures(file)))[index]
+    start, step = index.start or 0, index.step or 1
+    return range(start, start + n * step, step)
 
 
 def blocks(iterable, size):

@@ -5,11 +5,23 @@ import time
 import numpy as np
 from sklearn.pipeline import make_pipeline
 
-from .. import CURSparsifier, KQEqRegressor, SOAPFeaturizer, strip, targets_from_atoms
+from .. import (
+    CURSparsifier,
+    GAPKQEqRegressor,
+    KQEqRegressor,
+    SOAPFeaturizer,
+    StructureBlocks,
+    strip,
+    targets_from_atoms,
+)
+from ..targets import ENERGIES
 from . import RESPONSES
 from .files import read_structures, save_model
 from .report import print_errors, print_labels
 from .search import search
+
+RESPONSE_OPTIONS = ("hardness", "radius_scale", "softness", "range")
+GAP_HARDNESS = 2.7  # eV/e^2, the default of GAPKQEqRegressor
 
 
 def run(args):
@@ -25,11 +37,10 @@ def run(args):
     print_labels(y, X)
     if args.search or args.search_r_cut:
         model.set_params(**search(model, X, y, groups, args))
-    model.set_params(kqeqregressor__store_triangles=args.std)
+    model[-1].set_params(store_triangles=args.std)
     start = time.perf_counter()
     fit_with_bar(model, X, y, quiet=args.quiet)
-    points = len(model["cursparsifier"].component_indices_)
-    print(f"fitted {points} sparse points in {time.perf_counter() - start:.1f} s")
+    print(f"fitted {n_sparse_points(model)} sparse points in {time.perf_counter() - start:.1f} s")
     print("\nerrors on the training structures")
     print_errors(y, model.predict(X), X)
     save_model(model, args.output)
@@ -59,22 +70,49 @@ def build_model(args):
     extra = {name for name, _ in args.sigma} - set(args.targets)
     if extra:
         raise ValueError(f"--sigma names {', '.join(sorted(extra))}, which is not among --targets")
-    # Options that were not given must not override the defaults of the response.
-    given = {"hardness": args.hardness, "radius_scale": args.radius_scale}
-    given = {name: value for name, value in given.items() if value is not None}
-    return make_pipeline(
-        SOAPFeaturizer(
-            r_cut=tuple(args.r_cut),
-            n_max=args.n_max,
-            l_max=args.l_max,
-            cutoff_width=args.cutoff_width,
-        ),
-        CURSparsifier(n_points=args.n_points),
-        KQEqRegressor(response=RESPONSES[args.response](**given), **sigmas),
+    response = build_response(args)
+    if not args.gap:
+        return make_pipeline(*build_features(args), KQEqRegressor(response=response, **sigmas))
+    if set(ENERGIES).isdisjoint(args.targets):
+        raise ValueError(f"--gap needs one of {', '.join(ENERGIES)} among --targets")
+    blocks = [(name, make_pipeline(*build_features(args))) for name in ("chi", "gap")]
+    # Local energies of molecules are some eV; with the default amplitude, 1 eV, they are too stiff.
+    regressor = GAPKQEqRegressor(amplitude_gap=10.0, response=response, **sigmas)
+    return make_pipeline(StructureBlocks(blocks), regressor)
+
+
+def build_features(args):
+    """The transformers that compute the features of a field."""
+    soap = SOAPFeaturizer(
+        r_cut=tuple(args.r_cut), n_max=args.n_max, l_max=args.l_max, cutoff_width=args.cutoff_width
     )
+    return soap, CURSparsifier(n_points=args.n_points)
+
+
+def build_response(args):
+    """The response; None is the default response of the model."""
+    # Options that were not given must not override the defaults of the response.
+    options = {name: getattr(args, name) for name in RESPONSE_OPTIONS}
+    given = {name: value for name, value in options.items() if value is not None}
+    response = RESPONSES[args.response]
+    for name in given:
+        if name not in response().get_params():
+            option = name.replace("_", "-")
+            raise ValueError(f"--response {args.response} has no --{option}; use --response flow")
+    if args.gap and args.response == "qeq":
+        given = {"hardness": GAP_HARDNESS} | given
+    return response(**given)
+
+
+def n_sparse_points(model):
+    """Number of sparse points of a fitted pipeline, over all of its blocks of features."""
+    if isinstance(model[0], StructureBlocks):
+        return sum(len(part[-1].component_indices_) for _, part in model[0].transformer_list)
+    return len(model["cursparsifier"].component_indices_)
 
 
 def fit_with_bar(model, X, y, *, quiet):
     """Fit a pipeline with a progress bar; the fitted model shows no bars when it predicts."""
-    model.set_params(kqeqregressor__verbose=0 if quiet else 1)
-    return model.fit(X, y).set_params(kqeqregressor__verbose=0)
+    model[-1].set_params(verbose=0 if quiet else 1)
+    model.fit(X, y)[-1].set_params(verbose=0)
+    return model

@@ -15,6 +15,7 @@ PRINTED_UNITS = {
     "eV/Angstrom^3": ("meV/Angstrom^3", 1e3),
 }
 AXES = "xyz"
+ENERGY = "energy per atom"
 
 
 def printed_unit(name):
@@ -55,7 +56,46 @@ def quantities(y, predicted, X):
             norms = (np.linalg.norm(values, axis=1) for values in (truth, prediction))
             yield "|dipole|", unit, *norms
             name = "dipole components"
-        yield "energy per atom" if name == "energy" else name, unit, truth, prediction
+        yield ENERGY if name == "energy" else name, unit, truth, prediction
+
+
+def element_energies(y, X):
+    """Energies of the atoms of each element that explain most of the energy labels, eV.
+
+    Returns None if they explain all labels, because there are too few.
+    """
+    if "energy" not in y.dtype.names:
+        return None
+    known = np.flatnonzero(~np.isnan(y["energy"]))
+    counts = element_counts([X[i] for i in known])
+    if len(known) <= np.linalg.matrix_rank(counts):
+        return None
+    return np.linalg.lstsq(counts, y["energy"][known], rcond=None)[0]
+
+
+def element_counts(X):
+    """Number of atoms of each element in every structure, shape (n, 119)."""
+    return np.array([np.bincount(atoms.numbers, minlength=119) for atoms in X])
+
+
+def quantity_r2(name, truth, predicted, X, energies):
+    """R2 of a quantity; NaN if it is undefined.
+
+    Total energies of different compositions differ by much more than any error. The part of the
+    energy labels that the composition explains is therefore removed.
+    """
+    if sum(has_label(value) for value in truth) < 2 or (name == ENERGY and energies is None):
+        return np.nan
+    if name == ENERGY:
+        part = of_composition(X, energies)
+        truth, predicted = truth - part, predicted - part
+    return target_r2(truth, predicted)
+
+
+def of_composition(X, energies):
+    """The part of the energies per atom that the composition explains, in the printed unit."""
+    sizes = np.array([len(atoms) for atoms in X])
+    return printed_unit("energy")[1] * (element_counts(X) @ energies) / sizes
 
 
 def print_labels(y, X):
@@ -72,6 +112,7 @@ def print_labels(y, X):
 
 def print_errors(y, predicted, X):
     """Print one line of errors per quantity."""
+    energies = element_energies(y, X)
     print(f"{'quantity':<18}{'unit':<14}{'labelled':>10}", end="")
     print("".join(f" {title:>9}" for title in ("MAE", "median", "RMSE", "R2")))
     for name, unit, truth, prediction in quantities(y, predicted, X):
@@ -82,14 +123,15 @@ def print_errors(y, predicted, X):
             np.nanmedian(errors),
             target_rmse(truth, prediction),
         ]
-        if len(labelled) > 1:
-            columns.append(target_r2(truth, prediction))
+        columns.append(quantity_r2(name, truth, prediction, X, energies))
         print(f"{name:<18}{unit:<14}{len(labelled):>10}", end="")
-        print("".join(f" {value:>9.4f}" for value in columns))
+        print("".join(f" {value:>9.4f}" for value in columns if not np.isnan(value)))
+    if energies is not None:
+        print("R2 of the energy: without the part that the composition explains")
 
 
-def print_worst(name, X, truth, predicted, n):
-    """Print the n structures with the largest errors of a target.
+def print_worst(name, X, truth, predicted, n, indices):
+    """Print the n structures with the largest errors of a target, and their indices in the file.
 
     The error of a dipole is the norm of the error vector; the error of any other target is its
     largest component.
@@ -102,7 +144,7 @@ def print_worst(name, X, truth, predicted, n):
     print(f"\n{min(n, len(rows))} largest errors of {name} ({unit})")
     print(f"{'index':>6}  {'formula':<16} {'error':>9} {'reference':>12} {'predicted':>12}")
     for error, component, reference, prediction, i in rows[:n]:
-        line = f"{i:>6}  {X[i].get_chemical_formula():<16} {error:>9.4f}"
+        line = f"{indices[i]:>6}  {X[i].get_chemical_formula():<16} {error:>9.4f}"
         print(
             f"{line} {reference:>12.4f} {prediction:>12.4f}{_component_name(name, X[i], component)}"
         )

@@ -1,6 +1,7 @@
 """``skqeq fit --search``: choose the noise of the labels, and cutoffs, by cross-validation."""
 
 import warnings
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,9 +13,9 @@ from .. import KQEqRegressorCV
 from .._warnings import muted
 from ..metrics import has_label, target_mae
 from ..model_selection import LabelledKFold
-from ..models import labels_of_predictions, predict_for_scores
+from ..models import at_end, labels_of_predictions, predict_for_scores
 from ..targets import TARGETS
-from .report import print_errors, printed_unit, quantities
+from .report import element_energies, print_errors, printed_unit, quantities, quantity_r2
 
 # Candidates are these factors times --sigma and --r-cut.
 SIGMAS = (0.3, 1.0, 3.0)
@@ -45,18 +46,19 @@ def search(model, X, y, groups, args):
 
     These are the sigmas and, with --search-r-cut, the cutoffs.
     """
-    defaults = model.get_params()
-    grid = {
-        f"{MODEL}sigma_{name}": [factor * defaults[f"{MODEL}sigma_{name}"] for factor in SIGMAS]
-        for name in y.dtype.names
-    }
+    defaults, regressor = model.get_params(), f"{model.steps[-1][0]}__"
+    sigmas = [f"{regressor}sigma_{name}" for name in y.dtype.names]
+    grid = {sigma: [factor * defaults[sigma] for factor in SIGMAS] for sigma in sigmas}
+    if args.search_r_cut and R_CUT not in defaults:
+        raise ValueError("--search-r-cut is not available with --gap; compare several --r-cut")
     if args.search_r_cut:
         grid[R_CUT] = [tuple(factor * r for r in defaults[R_CUT]) for factor in CUTOFFS]
     folds = LabelledKFold(y.dtype.names[0], args.folds, shuffle=True, random_state=0)
     # KQEqRegressorCV tries all sigmas at the cost of one, but needs labels linear in the charges.
     linear = all(TARGETS[name].linear for name in y.dtype.names)
     method = search_linear if linear else search_grid
-    with muted("n_points"):  # the final fit gives the same warning about the sparse set
+    # The final fit gives the same warnings.
+    with muted("n_points"), muted("bad fit"), muted("composition"):
         candidates, left_out = method(model, grid, folds, X, y, groups=groups, quiet=args.quiet)
     best = int(np.nanargmax([candidate.score for candidate in candidates]))
     print(f"\n{args.folds}-fold cross-validation{' by group' * (groups is not None)}")
@@ -114,7 +116,8 @@ def _candidates_of(trial, cutoff, names):
 
 def search_grid(model, grid, folds, X, y, *, groups, quiet):
     """Score candidates by fits in every fold, for labels that are not linear in the charges."""
-    results = grid_results(model, grid, folds, errors_of_fold, X, y, groups=groups, quiet=quiet)
+    score = partial(errors_of_fold, energies=element_energies(y, X))
+    results = grid_results(model, grid, folds, score, X, y, groups=groups, quiet=quiet)
     maes = [name for name in results if name.startswith("mean_test_") and name != "mean_test_r2"]
     candidates = []
     for i, params in enumerate(results["params"]):
@@ -142,15 +145,20 @@ def grid_results(model, grid, folds, score, X, y, *, groups, quiet):
         return trial.fit(X, y, groups=groups).cv_results_
 
 
-def errors_of_fold(estimator, X, y):
-    """R2 over all targets, and the MAE of every quantity; NaN if the fold has no labels of it."""
-    scores = {"r2": estimator.score(X, y)}
+def errors_of_fold(estimator, X, y, energies):
+    """R2 averaged over all targets, and the MAE of every quantity; NaN without labels in the fold.
+
+    The energies of the elements explain a part of the energies, which is removed from their R2.
+    """
+    scores, r2 = {}, []
     predictions = predict_for_scores(estimator, X, y.dtype.names)
     y = labels_of_predictions(y, predictions)
     for name, unit, truth, predicted in quantities(y, predictions, X):
         labelled = any(has_label(value) for value in truth)
         scores[f"{name} ({unit})"] = target_mae(truth, predicted) if labelled else np.nan
-    return scores
+        if name != "|dipole|":
+            r2.append(quantity_r2(name, truth, predicted, X, energies))
+    return {"r2": np.nanmean(r2) if np.isfinite(r2).any() else np.nan} | scores
 
 
 def print_candidates(candidates, best):
@@ -169,8 +177,8 @@ def print_candidates(candidates, best):
 def print_advice(params, grid):
     """Print which of the best parameters are at an end of their range."""
     for name, values in grid.items():
-        if params[name] in (values[0], values[-1]):
-            target = name.removeprefix(f"{MODEL}sigma_")
+        if at_end(params[name], values):
+            target = name.split("__sigma_")[-1]
             name_of_value, option = f"sigma of {target}", f"--sigma {target}="
             if name == R_CUT:
                 name_of_value, option = "cutoff", "--r-cut "

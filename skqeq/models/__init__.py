@@ -31,6 +31,7 @@ from ._functions import (
 )
 from ._gap import GAPRegressor
 from ._gapkqeq import GAPKQEqRegressor
+from ._grid import at_end
 from ._kqeq import KQEqRegressor
 from ._posterior import Posterior
 from ._qeq import QEqRegressor

@@ -26,6 +26,7 @@ from ._checks import (
     check_targets,
     check_weights,
 )
+from ._compositions import composition_basis, warn_of_compositions
 from ._field_features import element_lookup, stacked_features
 from ._forward import ForwardModel
 from ._incremental import Incremental
@@ -35,6 +36,7 @@ from ._predictions import Predictions
 from ._problem import ENERGY_NOISE, Problem
 from ._scores import Scores
 from ._start import start_weights
+from ._training_r2 import RowSample, warn_of_bad_fit
 from ._unknown import check_fittable, check_known, extended_means, known_elements
 from ._workers import reduce_labels
 
@@ -148,8 +150,10 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
         if problem.is_linear and (parallel or self.store_triangles):
             self.solve_triangles(reduce_labels(problem), problem.sigmas)
         else:
-            with assembled(problem) as (triangle, nonlinear):
-                self._solve(problem, triangle, nonlinear)
+            sample = RowSample(problem)
+            with assembled(problem, sample) as (triangle, nonlinear):
+                v = self._solve(problem, triangle, nonlinear)
+            warn_of_bad_fit(problem, sample, nonlinear, v)
         return self
 
     def problem(
@@ -185,6 +189,7 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
         features = (self._known_features if continued else self._features)(X, response)
         elements = np.unique(features.structures.numbers).astype(int)
         labels = Labels(y, features.structures)
+        labels.warn()
         if not labels.names:
             raise ValueError(f"all labels are missing: y holds no value of {labels.columns}")
         check_targets(labels.names, response, type(self).__name__)
@@ -216,6 +221,12 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
             table = per_element(self.charge_bias, "charge_bias", -np.inf)
             bias = lookup(table, "charge in `charge_bias`")
         self.targets_, self.y_form_ = labels.columns, labels.form
+        self.energy_compositions_ = None
+        if fits_offsets:
+            labelled = labels.known("energy") & (weights > 0)
+            self.energy_compositions_ = composition_basis(
+                features.structures, self.elements_, labelled
+            )
         return Problem(
             self._forward(),
             features,
@@ -229,7 +240,7 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
         )
 
     def _solve(self, problem, triangle, nonlinear):
-        """Find the weights with the smallest penalised loss."""
+        """Find and store the weights with the smallest penalised loss, and return them."""
         if nonlinear:
             start = start_weights(problem, triangle, nonlinear, self.init)
             options = self.algorithm, self.max_iter, self.tol, self.set_weights, bool(self.verbose)
@@ -245,6 +256,7 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
             if nonlinear:
                 triangle = linearized(triangle, nonlinear, v)[0]
             self.posterior_ = Posterior(self.layout_, triangle.R.copy())
+        return v
 
     def set_weights(self, v: Array, history: History) -> None:
         """Store the weights of a fit.
@@ -311,6 +323,14 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
         features = self._same_features(X, response)
         features.structures.check_elements(self.elements_, "fit again to include it")
         return features
+
+    def _check_compositions(self, X):
+        """Warn if energies of the structures contain unknown sums of atomic energies."""
+        check_is_fitted(self)
+        basis = getattr(self, "energy_compositions_", None)
+        if basis is not None:
+            features, _ = self._checked_features(X, ["energy"], self.handle_unknown)
+            warn_of_compositions(features.structures, self.elements_, basis)
 
     def _checked_features(self, X, names, handle_unknown):
         """Features of X, and which structures hold unknown elements, see `check_known`."""

@@ -24,6 +24,7 @@ from ._cv_predictions import HeldOut
 from ._cv_residuals import held_out_rows
 from ._evidence_search import maximize_evidence
 from ._functions import predict_std, unwrap
+from ._grid import at_end, by_ratio
 from ._kqeq import KQEqRegressor
 
 if TYPE_CHECKING:
@@ -266,7 +267,7 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         """Held-out predictions of every candidate."""
         held_out = [HeldOut(labels) for _ in candidates]
         for rows in passes:
-            for index, sigmas in _by_ratio(candidates, labels.names):
+            for index, sigmas in by_ratio(candidates, labels.names):
                 for c, (errors, squares) in zip(index, rows.held_out(sigmas), strict=True):
                     held_out[c].add(rows.rows, errors, squares)
             del rows  # free their memory before the rows of the next fold are made
@@ -346,9 +347,8 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         self.cv_results_, self.best_score_ = results, float(results["score"][best])
         self.best_params_ = candidates[best]
         for name, value in self.best_params_.items():
-            tried = np.unique([candidate[name] for candidate in candidates])
-            if len(tried) > 2 and value in (tried[0], tried[-1]):
-                more = "smaller" if value == tried[0] else "larger"
+            more = at_end(value, {candidate[name] for candidate in candidates})
+            if more:
                 warnings.warn(
                     f"the best {name}, {value:.3g}, is at the end of sigmas: try {more} values",
                     stacklevel=3,
@@ -446,17 +446,3 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
     def __sklearn_tags__(self) -> Any:
         model = KQEqRegressor() if self.estimator is None else self.estimator
         return model.__sklearn_tags__()
-
-
-def _by_ratio(candidates, names):
-    """Yield the candidates whose noises have the same ratios, and their noises (n, n_targets).
-
-    Such candidates share one eigenvalue problem.
-    """
-    groups = {}
-    for c, candidate in enumerate(candidates):
-        sigmas = np.array([candidate[f"sigma_{name}"] for name in names])
-        groups.setdefault(tuple((sigmas / sigmas[0]).round(12)), []).append((c, sigmas))
-    for members in groups.values():
-        index, sigmas = zip(*members, strict=True)
-        yield index, np.array(sigmas)

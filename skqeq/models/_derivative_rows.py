@@ -154,6 +154,17 @@ class DerivativeRows(LossTerm):
             weights.append(weight)
         return np.concatenate(residuals), np.concatenate(weights)
 
+    def _count(self, i, residual):
+        """Add the squared residuals of structure i to `squares`."""
+        start = 0
+        for name in self.names[i]:
+            part = residual[start : start + TARGETS[name].size(self._structure(i))]
+            self.squares[name] += float(part @ part)
+            start += len(part)
+
+    def _structure(self, i):
+        return self.problem.features.structures[i]
+
     def _solutions(self, v, index, gradients=False, n_rows=None):
         """Yield blocks of the structures `index`, with a list of (index, solution) for each."""
         if len(index):
@@ -183,12 +194,14 @@ class DerivativeRows(LossTerm):
         residual : ndarray of shape (n,)
             In units of the noise.
         """
+        self.squares = dict.fromkeys({name for names in self.names for name in names}, 0.0)
         yield from self._energy_rows(v)
         pieces, size = [], 0
         n_rows = response * np.array([self._n_rows(i) for i in self.with_gradients], dtype=int)
         for _, [(i, solution)] in self._solutions(v, self.with_gradients, True, n_rows):
             with blas_threads_for(solution.structure):
                 residual, weight = self._residual(i, solution)
+                self._count(i, residual)
                 J = self._jacobian(i, solution, response)
             J *= weight[:, None]
             J *= self.layout.scale
@@ -206,14 +219,14 @@ class DerivativeRows(LossTerm):
             rows = AtomRows()
             for s, (i, solution) in enumerate(solutions):
                 residual, weight = self._residual(i, solution)
+                self._count(i, residual)
                 derivatives = solution.energy_derivatives.items()
                 factors = {place: weight * d[None] for place, d in derivatives}
                 rows.add(factors, residual, block.offsets[s])
             yield from self.layout.design(block, rows)
 
     def _n_rows(self, i):
-        structure = self.problem.features.structures[i]
-        return sum(TARGETS[name].size(structure) for name in self.names[i])
+        return sum(TARGETS[name].size(self._structure(i)) for name in self.names[i])
 
     def _jacobian(self, i, solution, response):
         """Derivatives of the targets of structure i with respect to the weights."""
@@ -345,9 +358,11 @@ class SharedDerivativeRows(DerivativeRows):
         return sum(losses), np.concatenate(counts), np.concatenate(residuals)
 
     def add_to(self, triangle, v, response=True):
-        gradient, scale = np.zeros_like(v), 0.0
-        for R, n_rows, of_part, size in self._map(_reduced_rows, v, response):
+        gradient, scale, self.squares = np.zeros_like(v), 0.0, {}
+        for R, n_rows, of_part, size, squares in self._map(_reduced_rows, v, response):
             triangle.merge(R, n_rows)
+            for name, square in squares.items():
+                self.squares[name] = self.squares.get(name, 0.0) + square
             gradient += of_part
             scale += size
         return gradient, scale
@@ -368,10 +383,10 @@ def _on_rows(part, names, energy_factor, function, arguments):
 
 
 def _reduced_rows(rows, v, response):
-    """Triangle of the rows at v, number of rows, and gradient of the loss and its scale."""
+    """Triangle of the rows at v, their number, gradient and scale, and squared residuals."""
     triangle = empty_triangle(len(v))
     gradient, scale = rows.add_to(triangle, v, response)
-    return triangle.augmented, triangle.n_rows, gradient, scale
+    return triangle.augmented, triangle.n_rows, gradient, scale, rows.squares
 
 
 def _joined(pieces):

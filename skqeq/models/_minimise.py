@@ -21,18 +21,21 @@ if TYPE_CHECKING:
 
     from .._typing import Array, History
     from ._problem import Problem
+    from ._training_r2 import RowSample
 
 ALGORITHMS = {"gauss_newton": gauss_newton, "fixed_point": fixed_point}
 
 
 @contextmanager
-def assembled(problem: Problem) -> Iterator[tuple[Triangle, list[LossTerm]]]:
+def assembled(problem: Problem, sample: RowSample) -> Iterator[tuple[Triangle, list[LossTerm]]]:
     """Reduce all rows that are linear in the weights, and set up the rows of all other labels.
 
     Parameters
     ----------
     problem : Problem
         Labels, fields and response.
+    sample : RowSample
+        Keeps some rows of labels that are linear in the charges.
 
     Yields
     ------
@@ -43,7 +46,7 @@ def assembled(problem: Problem) -> Iterator[tuple[Triangle, list[LossTerm]]]:
         the context ends.
     """
     if effective_n_jobs(problem.n_jobs) == 1:
-        yield _assemble(problem, None)
+        yield _assemble(problem, sample, None)
         return
     # Estimate the number of rows, from which the number of parts follows: three forces per atom,
     # or three dipole components per structure.
@@ -51,10 +54,10 @@ def assembled(problem: Problem) -> Iterator[tuple[Triangle, list[LossTerm]]]:
     with_gradients = set(problem.labels.names) & set(GRADIENTS)
     n_centers = structures.offsets[-1] if with_gradients else len(structures)
     with Workers(problem, 3 * int(n_centers)) as workers:
-        yield _assemble(problem, workers)
+        yield _assemble(problem, sample, workers)
 
 
-def _assemble(problem, workers):
+def _assemble(problem, sample, workers):
     layout, names = problem.layout, problem.labels.names
     triangle, nonlinear = Triangle(layout.n_columns, penalty=1.0), []
 
@@ -79,9 +82,9 @@ def _assemble(problem, workers):
         derivative_rows(["born_effective_charges"]).add_to(triangle, np.zeros(layout.n_columns))
     if problem.charge_targets:
         if workers is None:
-            of_charges = problem.reduce_charge_rows(triangle)
+            of_charges = problem.reduce_charge_rows(triangle, sample)
         else:
-            of_charges = merge_charge_rows(triangle, workers)
+            of_charges = merge_charge_rows(triangle, workers, sample)
         nonlinear = [rows.gathered() for rows in of_charges.values()] + nonlinear
     return triangle, nonlinear
 

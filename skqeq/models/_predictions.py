@@ -43,6 +43,8 @@ class Predictions:
 
         def _forward(self, structures: Structures | None = ...) -> ForwardModel: ...
 
+        def _check_compositions(self, X: StructuresLike) -> None: ...
+
         def _weights(self, layout: FieldLayout | None = ...) -> Array: ...
 
     def predict(self, X: StructuresLike, return_std: bool = False) -> Any:
@@ -168,6 +170,8 @@ class Predictions:
         (('dipole', 'quadrupole'), (1, 6))
         """
         check_names(names)
+        if "energy" in names:
+            self._check_compositions(X)
         columns: dict[str, list[Any]] = {name: [] for name in names}
         for solution in self.solutions(X, names):
             for name, values in columns.items():
@@ -280,6 +284,7 @@ class Predictions:
         >>> model.predict_energy([water, water]).shape
         (2,)
         """
+        self._check_compositions(X)
         return np.array([solution.energy for solution in self.solutions(X)])
 
     def predict_forces(self, X: StructuresLike) -> list[Array]:

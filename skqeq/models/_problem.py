@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..solvers import Triangle
     from ..structures import Block, Structure, StructureFeatures
     from ..targets import Labels
+    from ._training_r2 import RowSample
 
 # How the noise of an energy grows with the number of atoms n.
 ENERGY_NOISE: dict[str, Any] = {
@@ -264,13 +265,17 @@ class Problem:
             for name, value in values.items():
                 yield ChargeLabel(number, block.offsets[s], name, value, equilibrium, charges)
 
-    def reduce_charge_rows(self, triangle: Triangle) -> dict[str, NonlinearRows]:
+    def reduce_charge_rows(
+        self, triangle: Triangle, sample: RowSample | None = None
+    ) -> dict[str, NonlinearRows]:
         """Add the rows of all targets that are linear in the charges to a triangle.
 
         Parameters
         ----------
         triangle : Triangle
             For the weights in units of their prior; modified in place.
+        sample : RowSample, default=None
+            Keeps some of the rows.
 
         Returns
         -------
@@ -292,10 +297,14 @@ class Problem:
                     pending[label.name].add(equilibrium.rows(operator), prior, label.first_atom)
                     nonlinear[label.name].add(prior, label.value, sigma, start)
                 else:
-                    operator, residual, _ = weighted_label(label, sigma)
+                    operator, residual, inverse_noise = weighted_label(label, sigma)
+                    if sample is not None:
+                        sample.expect(label, inverse_noise)
                     linear_rows.add(equilibrium.rows(operator), residual, label.first_atom)
             for J, residual in self.layout.design(block, linear_rows):
                 triangle.update(J, residual)
+                if sample is not None:
+                    sample.take(J, residual)
             for name, rows in pending.items():
                 nonlinear[name].jacobians += [J for J, _ in self.layout.design(block, rows)]
         return nonlinear

@@ -28,6 +28,7 @@ from tqdm import tqdm
 from .._memory import BUDGET
 from ..solvers import NonlinearRows, Triangle
 from ..structures import StructureFeatures
+from ._training_r2 import RowSample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -297,7 +298,9 @@ def _reduced(part):
     return {name: triangle.augmented for name, triangle in triangles.items()}
 
 
-def merge_charge_rows(triangle: Triangle, workers: Workers) -> dict[str, NonlinearRows]:
+def merge_charge_rows(
+    triangle: Triangle, workers: Workers, sample: RowSample
+) -> dict[str, NonlinearRows]:
     """Parallel version of `Problem.reduce_charge_rows`.
 
     Parameters
@@ -306,6 +309,8 @@ def merge_charge_rows(triangle: Triangle, workers: Workers) -> dict[str, Nonline
         For the weights in units of their prior; modified in place.
     workers : Workers
         Processes, each of which has a part of the structures.
+    sample : RowSample
+        Keeps some of the rows.
 
     Returns
     -------
@@ -313,8 +318,9 @@ def merge_charge_rows(triangle: Triangle, workers: Workers) -> dict[str, Nonline
         Rows of targets that are not linear in the charges.
     """
     nonlinear: dict[str, NonlinearRows] = {}
-    for R, n_rows, of_part in workers.map(_reduced_charge_rows):
+    for R, n_rows, of_part, sample_of_part in workers.map(_reduced_charge_rows):
         triangle.merge(R, n_rows)
+        sample.extend(sample_of_part)
         for name, rows in of_part.items():
             nonlinear.setdefault(name, NonlinearRows(rows.target)).extend(rows)
     return nonlinear
@@ -322,5 +328,6 @@ def merge_charge_rows(triangle: Triangle, workers: Workers) -> dict[str, Nonline
 
 def _reduced_charge_rows(part):
     triangle = empty_triangle(part.problem.layout.n_columns)
-    nonlinear = part.problem.reduce_charge_rows(triangle)
-    return triangle.augmented, triangle.n_rows, nonlinear
+    sample = RowSample(part.problem)
+    nonlinear = part.problem.reduce_charge_rows(triangle, sample)
+    return triangle.augmented, triangle.n_rows, nonlinear, sample

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from .._typing import Array
     from ..targets import DipoleMagnitude
@@ -25,6 +26,9 @@ class LossTerm(ABC):
     ----------
     has_curvature : bool
         Whether the class defines `curvature_product`.
+    squares : dict of {str: float}
+        Sum of squared residuals of each target in the last linearisation, in units of the noise;
+        empty if the class does not report it.
 
     Examples
     --------
@@ -45,6 +49,7 @@ class LossTerm(ABC):
     """
 
     has_curvature = False
+    squares: Mapping[str, float] = MappingProxyType({})
 
     @abstractmethod
     def loss(self, v: Array) -> float:
@@ -274,6 +279,7 @@ class NonlinearRows(LossTerm):
         D = self.target.derivative(m) / self.sigma[..., None]
         jacobian = (D @ self.J).reshape(-1, self.J.shape[-1])
         residual = (self.target.value(m) - self.y) / self.sigma
+        self.squares = {self.target.name: float((residual**2).sum())}
         yield jacobian, residual.ravel()
 
     def curvature_product(self, v: Array, direction: Array) -> Array:

@@ -45,8 +45,8 @@ class Finding(NamedTuple):
     ----------
     name : str
         Name of the check.
-    severity : {"ok", "warning"}
-        Whether something was found.
+    severity : {"ok", "note", "warning"}
+        A warning is very probably a mistake; a note may have a reason.
     n_structures : int
         Number of structures in which it was found; if it was not found, number of all structures.
     first : int or None

@@ -1,7 +1,10 @@
 """Targets: observables of structures, and the table y of their labels."""
 
+from ._check_labels import check_labels
+from ._findings import Finding, Report
 from ._from_atoms import label_keys, targets_from_atoms
 from ._labels import (
+    RAGGED,
     Labels,
     as_table,
     column_names,
@@ -19,11 +22,16 @@ from ._observables import (
     Target,
     possibly_undefined,
 )
+from ._units import UNITS, parse_unit
 
 __all__ = [
     "TARGETS",
+    "Finding",
     "Labels",
+    "Report",
     "Target",
+    "check_labels",
     "make_targets",
+    "parse_unit",
     "targets_from_atoms",
 ]

@@ -12,6 +12,7 @@ from .._warnings import warn_once
 from ..structures import as_sequence
 from ._labels import make_targets
 from ._lookup import MissingLabelsError, calculator_results, find_label, free_energy
+from ._units import parse_unit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ def targets_from_atoms(
     X: StructuresLike,
     names: Sequence[str] | dict[str, str],
     *,
-    units: Mapping[str, float] | None = None,
+    units: Mapping[str, float | str] | None = None,
     verbose: int = 0,
 ) -> Array:
     """Collect the labels that are stored in structures.
@@ -40,9 +41,11 @@ def targets_from_atoms(
         Targets. The label is looked up under the key ``REF_<target>``, and then under
         ``<target>``; charges also under ``_atom_site_charge``, where ``ase.io.read(...,
         store_tags=True)`` stores charges in CIF files. A dict gives the key of each target instead.
-    units : dict of {str: float}, default=None
-        Units of the labels, expressed in those of `make_targets`, such as
-        ``{"dipole": ase.units.Debye, "energy": ase.units.Hartree}``; 1 for other targets.
+    units : dict of {str: float or str}, default=None
+        Units of the labels, if they are not those of `make_targets`: names, such as
+        ``{"dipole": "debye", "energy": "hartree"}``, or numbers, such as ``ase.units.Debye``.
+        Labels are multiplied by them. A negative unit changes the sign: ``{"forces":
+        "-hartree/bohr"}`` if the file holds gradients.
     verbose : int, default=0
         If above 0, a progress bar is shown.
 
@@ -55,7 +58,8 @@ def targets_from_atoms(
     ------
     ValueError
         If no structure has a label of some target, if a label is a boolean, if a calculator holds
-        results of another geometry, or if a unit is not a positive number.
+        results of another geometry, if a unit is unknown, or if it is not a finite number other
+        than zero.
 
     Warns
     -----
@@ -68,9 +72,8 @@ def targets_from_atoms(
     >>> from ase.build import molecule
     >>> from skqeq import targets_from_atoms
     >>> atoms = molecule("H2O")
-    >>> from ase.units import Debye
     >>> atoms.info["mu"] = [0.0, 0.0, -1.85]
-    >>> y = targets_from_atoms([atoms], {"dipole": "mu"}, units={"dipole": Debye})
+    >>> y = targets_from_atoms([atoms], {"dipole": "mu"}, units={"dipole": "debye"})
     >>> y["dipole"].round(2)
     array([[ 0.  ,  0.  , -0.39]])
     """
@@ -122,14 +125,12 @@ def label_keys(X: StructuresLike) -> str:
 
 
 def _check_units(units, names):
-    for name, unit in units.items():
+    for name in units:
         if name not in names:
             raise ValueError(
                 f"units holds {name}, which is not among the targets {', '.join(names)}"
             )
-        if not (np.isscalar(unit) and np.isreal(unit) and np.isfinite(unit) and unit > 0):
-            raise ValueError(f"the unit of {name} must be a positive number, got {unit!r}")
-    return dict(units)
+    return {name: parse_unit(name, unit) for name, unit in units.items()}
 
 
 def _default_keys(name):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._warnings import warn_once
 from ..metrics import has_label
+from ._all_checks import LabelChecks
 from ._observables import TARGETS, VOIGT, possibly_undefined
 
 if TYPE_CHECKING:
@@ -16,11 +17,6 @@ if TYPE_CHECKING:
 from ..structures import BOOLEAN, Structures, as_floats, holds_booleans
 
 COLUMNS = {name: t.shape for name, t in TARGETS.items()}
-# Tolerance of the sum of the charges, e. If the sum is within this tolerance of a whole number that
-# is not the total charge, the total charge of an ion was probably not given.
-SUM_TOLERANCE = 0.005
-# Smallest number of structures for a check of the unit of the dipoles.
-MIN_DIPOLES = 5
 RAGGED = [name for name, shape in COLUMNS.items() if shape is None]
 
 
@@ -177,6 +173,9 @@ class Labels:
         A plain array of shape (n, 3) means dipoles.
     structures : Structures
         The structures to which the labels belong.
+    all_checks : bool, default=False
+        Whether to look for all mistakes of `skqeq.check_labels`, or only for those that fits look
+        for.
 
     Attributes
     ----------
@@ -186,6 +185,8 @@ class Labels:
         Form in which `predict` returns its predictions.
     names : list of str
         Targets with at least one label.
+    findings : list of Finding
+        What the checks of the labels found.
 
     Examples
     --------
@@ -199,20 +200,19 @@ class Labels:
     (['dipole'], [True, False])
     """
 
-    def __init__(self, y: LabelsLike, structures: Structures) -> None:
+    def __init__(self, y: LabelsLike, structures: Structures, *, all_checks: bool = False) -> None:
         self.table, self.form = as_table(y)
         if len(self.table) != len(structures):
             raise ValueError(f"X holds {len(structures)} structures, but y {len(self.table)}")
         self.columns = [n for n in column_names(self.table) if not n.endswith("_sigma")]
         ragged = [name for name in self.columns if name in RAGGED]
-        charge_check = _ChargeCheck()
-        for i, structure in enumerate(structures if ragged else ()):
+        checks = LabelChecks(self.table, all_checks)
+        # Without a reason, structures are not read, because they may be in a file.
+        for i, structure in enumerate(structures if ragged or all_checks else ()):
             for name in ragged:
                 self._check_size(name, i, structure)
-            if "charges" in ragged:
-                dipole = self.table["dipole"][i] if "dipole" in self.columns else None
-                charge_check.compare(i, structure, self.table["charges"][i], dipole)
-        charge_check.warn()
+            checks.add(i, structure)
+        self.findings = checks.findings()
         partial = [n for n in self.columns if n in ("stress", "born_effective_charges")]
         for i, structure in possibly_undefined(structures, partial):
             for name in partial:
@@ -221,6 +221,12 @@ class Labels:
                 if value is not None and defined.any():
                     value[~defined.reshape(value.shape)] = np.nan
         self.names = [n for n in self.columns if self.known(n).any()]
+
+    def warn(self) -> None:
+        """Warn about labels that are very probably mistakes."""
+        for finding in self.findings:
+            if finding.severity == "warning":
+                warn_once(finding.advice, kind=finding.name)
 
     def _check_size(self, name, i, structure):
         value = self.table[name][i]
@@ -284,58 +290,6 @@ class Labels:
         if column not in column_names(self.table):
             return np.ones(len(self.table))
         return np.where(np.isnan(self.table[column]), 1.0, self.table[column])
-
-
-class _ChargeCheck:
-    """Checks charge labels against total charges and dipole labels.
-
-    The charges of a structure should sum to its total charge. The dipole that is computed from the
-    charges should agree with the dipole label in unit and sign.
-    """
-
-    def __init__(self):
-        self.n_wrong, self.first, self.products = 0, "", []
-
-    def compare(self, i, structure, charges, dipole):
-        """Compare the charge labels of one structure, and keep the results for `warn`."""
-        if charges is None or np.isnan(charges).any():
-            return
-        total = charges.sum()
-        excess = total - structure.charge
-        if round(excess) and abs(excess - round(excess)) < SUM_TOLERANCE:
-            self.n_wrong += 1
-            self.first = self.first or (
-                f"structure {i} ({structure.symbols}), whose total charge is {structure.charge:g} "
-                f"and whose charges sum to {total:.3g}"
-            )
-        if dipole is None or np.isnan(dipole).any() or structure.periodic:
-            return
-        of_charges = charges @ (structure.positions - structure.center_of_mass)
-        self.products.append((of_charges @ dipole, of_charges @ of_charges, dipole @ dipole))
-
-    def warn(self):
-        """Warn about labels that are probably mistakes."""
-        if self.n_wrong:
-            warnings.warn(
-                f"in {self.n_wrong} structures the charges sum to a whole number that is not the "
-                f"total charge; the first is {self.first}; set atoms.info['charge'] of ions",
-                stacklevel=5,
-            )
-        if len(self.products) < MIN_DIPOLES:
-            return
-        # Warn only if the computed dipoles are strongly correlated with the labels, because only
-        # then the factor between them is meaningful.
-        both, of_charges, of_dipoles = np.sum(self.products, axis=0)
-        if abs(both) <= 0.9 * np.sqrt(of_charges * of_dipoles):
-            return
-        if both < 0 or both > 3.0 * of_charges:
-            warnings.warn(
-                f"the dipole labels are {both / of_charges:.2g} times the dipoles that were "
-                "computed from the charge labels; "
-                "dipoles must be in e*Angstrom (multiply Debye by ase.units.Debye) and point from "
-                "negative to positive charge",
-                stacklevel=5,
-            )
 
 
 def column_names(table: Array) -> tuple[str, ...]:

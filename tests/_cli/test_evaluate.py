@@ -7,7 +7,8 @@ from ase import Atoms
 from ase.build import molecule
 from ase.io import read, write
 
-from skqeq import predict_stress, predict_target, targets_from_atoms
+from skqeq import make_targets, predict_stress, predict_target, targets_from_atoms
+from skqeq._cli.evaluate import parity_panels
 from skqeq.cli import main
 from skqeq.metrics import dipole_errors
 
@@ -107,7 +108,12 @@ def test_energies_are_compared_per_atom(energy_folder, capsys):
     row = next(line for line in out.splitlines() if line.startswith("energy per atom")).split()
     assert row[3:5] == ["meV/atom", str(len(X))]
     error = np.abs(energies - truth)
-    r2 = 1.0 - np.sum(error**2) / np.sum((truth - truth.mean()) ** 2)
+    # R2 leaves out what the composition explains.
+    counts = np.array([[(a.numbers == z).sum() for z in (1, 6, 8)] for a in X])
+    part = counts @ np.linalg.lstsq(counts, y["energy"], rcond=None)[0] / n_atoms
+    spread = truth - part
+    r2 = 1.0 - np.sum(error**2) / np.sum((spread - spread.mean()) ** 2)
+    assert "without the part that the composition explains" in out
     np.testing.assert_allclose(float(row[5]), 1e3 * error.mean(), atol=1e-4)
     np.testing.assert_allclose(float(row[8]), r2, atol=1e-4)
     worst = int(error.argmax())
@@ -148,3 +154,32 @@ def test_labels_that_structures_cannot_have_are_not_compared(energy_folder, tmp_
     write(tmp_path / "molecule.xyz", X[2:])
     argv[-1] = f"{tmp_path}/molecule.xyz"
     assert "stress: undefined for all structures with labels" in error_of(capsys, *argv)
+
+
+def test_indices_are_those_of_the_file(folder, capsys):
+    listed = {}
+    for part in ("", "@5:", "@5::2", "@-4:", "@::-1", "@3"):
+        argv = ["evaluate", f"{folder}/model.joblib", f"{folder}/train.xyz{part}"]
+        assert main([*argv, "--targets", "dipole", "--worst", "100"]) == 0
+        rows = capsys.readouterr().out.split("largest errors of dipole (D)")[1].splitlines()[2:]
+        listed[part] = {row.split()[0]: row.split()[1:] for row in rows}
+    assert set(listed["@5:"]) == {str(i) for i in range(5, 21)}
+    assert set(listed["@3"]) == {"3"} and set(listed["@5::2"]) == {str(i) for i in range(5, 21, 2)}
+    assert set(listed["@-4:"]) == {"17", "18", "19", "20"}
+    for rows in listed.values():
+        assert all(listed[""][index] == row for index, row in rows.items())
+
+
+def test_every_target_is_drawn_by_components():
+    rng = np.random.default_rng(0)
+    X = labelled(2)
+    y = targets_from_atoms(X, ["dipole", "charges"])
+    energies = rng.normal(size=len(X)) + 1000.0 * np.array([len(atoms) for atoms in X])
+    y = make_targets(dipole=y["dipole"], charges=list(y["charges"]), energy=energies)
+    reversed_ = make_targets(dipole=-y["dipole"], charges=list(y["charges"]), energy=energies)
+    panels = parity_panels(y, reversed_, X)
+    labels = [options["label"] for _, _, options in panels]
+    assert labels == ["dipole components", "charges", "energy - composition"]
+    truth, predicted = panels[0][1]
+    np.testing.assert_allclose(np.array(predicted), -np.array(truth))
+    assert np.abs(panels[2][1][0]).max() < 2e3  # meV per atom

@@ -9,7 +9,15 @@ from ase.io import read, write
 from ase.units import Debye
 from numpy.testing import assert_allclose
 
-from skqeq import ChargeFlow, QEq, load, predict_std, predict_target, targets_from_atoms
+from skqeq import (
+    ChargeFlow,
+    GAPKQEqRegressor,
+    QEq,
+    load,
+    predict_std,
+    predict_target,
+    targets_from_atoms,
+)
 from skqeq.cli import UNITS, main, unit
 from skqeq.metrics import dipole_errors
 
@@ -176,17 +184,18 @@ def test_standard_deviations_need_a_fit_that_kept_them(folder, capsys):
     assert not (folder / "std.xyz").exists()
 
 
-@pytest.mark.parametrize("name", ["Debey", "0", "-1", "nan", "Hartree/0", "kJ/", "eV/A"])
+@pytest.mark.parametrize("name", ["Debey", "0", "nan", "Hartree/0", "kJ/", "ampere"])
 def test_unknown_units_are_refused(folder, name, capsys):
     command = f"fit {folder}/train.xyz -o {folder}/other.skqeq --unit dipole={name}"
     with pytest.raises(SystemExit):
         main(command.split())
-    assert "neither a positive number nor one of Debye" in capsys.readouterr().err
+    assert "argument --unit: " in (error := capsys.readouterr().err) and "unit of dipole" in error
 
 
 def test_units_are_those_of_ase():
-    for name in UNITS:
-        assert unit(f"energy={name}") == ("energy", getattr(ase.units, name))
+    for name in set(UNITS) - {"e", "V", "meV", "kbar"}:
+        assert unit(f"energy={name.upper()}") == ("energy", getattr(ase.units, name))
+    assert unit("energy=10*kbar") == ("energy", ase.units.GPa)
     assert unit("forces=Hartree/Bohr") == ("forces", ase.units.Hartree / ase.units.Bohr)
 
 
@@ -199,3 +208,50 @@ def test_keys_that_could_be_labels_are_named(folder, capsys):
         and "REF_dipole" in message
         and "--key dipole=KEY" in message
     )
+
+
+def test_local_energies(tmp_path, capsys):
+    write(tmp_path / "train.xyz", with_energies(labelled(8, ("H2O", "CH4"))))
+    command = f"fit {tmp_path}/train.xyz -o {tmp_path}/model.skqeq -q --gap --std"
+    command += " --cutoff-width 1 --targets energy forces --sigma energy=0.05 forces=0.5"
+    assert main([*command.split(), *SMALL]) == 0
+    out = capsys.readouterr().out
+    assert "fitted 48 sparse points" in out and "without the part that the composition" in out
+    model = load(tmp_path / "model.skqeq")
+    assert isinstance(model[-1], GAPKQEqRegressor) and model[-1].response_.hardness == 2.7
+    assert model[-1].sigma_forces == 0.5 and model[-1].store_triangles
+    assert main(["evaluate", f"{tmp_path}/model.skqeq", f"{tmp_path}/train.xyz"]) == 0
+    capsys.readouterr()
+    refused = error_of(capsys, *command.split("--targets")[0].split(), *SMALL)
+    assert "--gap needs one of energy, forces, stress" in refused
+
+
+def test_charge_flow_parameters(folder, tmp_path, capsys):
+    command = f"fit {folder}/train.xyz -o {tmp_path}/model.skqeq -q --softness 0.1 --range 0.2"
+    assert "--response qeq has no --softness" in error_of(capsys, *command.split(), *SMALL)
+    assert main([*command.split(), "--response", "flow", *SMALL]) == 0
+    response = load(tmp_path / "model.skqeq")[-1].response_
+    assert (response.softness, response.range) == (0.1, 0.2)
+
+
+def test_search_of_local_energies(tmp_path, capsys):
+    write(tmp_path / "train.xyz", with_energies(labelled(8, ("H2O", "CH4"))))
+    command = f"fit {tmp_path}/train.xyz -o {tmp_path}/model.skqeq -q --gap --search --folds 2"
+    command += " --targets energy --cutoff-width 1 --sigma energy=0.05"
+    assert main([*command.split(), *SMALL[:-1], "4"]) == 0
+    assert capsys.readouterr().out.count("<- best R2") == 1
+    message = error_of(capsys, *command.split(), *SMALL, "--search-r-cut")
+    assert "--search-r-cut is not available with --gap" in message
+
+
+def test_fits_worse_than_the_mean_are_told(tmp_path, capsys):
+    X = with_energies(labelled(8, ("H2O", "CH4")))
+    for seed, atoms in enumerate(X):
+        atoms.arrays["REF_forces"] = np.random.default_rng(seed).normal(size=(len(atoms), 3))
+    write(tmp_path / "train.xyz", X)
+    command = f"fit {tmp_path}/train.xyz -o {tmp_path}/model.joblib -q --targets energy forces"
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main([*command.split(), *SMALL, "--hardness", "8", "--sigma", "energy=0.0001"]) == 0
+    error = capsys.readouterr().err
+    assert "warning: on the training structures R2 is -" in error and "--gap" in error
