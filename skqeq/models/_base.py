@@ -221,12 +221,8 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
             table = per_element(self.charge_bias, "charge_bias", -np.inf)
             bias = lookup(table, "charge in `charge_bias`")
         self.targets_, self.y_form_ = labels.columns, labels.form
-        self.energy_compositions_ = None
-        if fits_offsets:
-            labelled = labels.known("energy") & (weights > 0)
-            self.energy_compositions_ = composition_basis(
-                features.structures, self.elements_, labelled
-            )
+        labelled = features.structures, self.elements_, labels, weights
+        self.energy_compositions_ = composition_basis(*labelled) if fits_offsets else None
         return Problem(
             self._forward(),
             features,

@@ -16,6 +16,7 @@ from .._warnings import warn_once
 if TYPE_CHECKING:
     from .._typing import Array
     from ..structures import Structures
+    from ..targets import Labels
 
 
 def element_counts(structures: Structures, elements: Array) -> Array:
@@ -36,7 +37,9 @@ def element_counts(structures: Structures, elements: Array) -> Array:
     return np.add.reduceat(onehot.astype(float), structures.offsets[:-1], axis=0)
 
 
-def composition_basis(structures: Structures, elements: Array, labelled: Array) -> Array | None:
+def composition_basis(
+    structures: Structures, elements: Array, labels: Labels, weights: Array
+) -> Array | None:
     """Basis of the compositions whose sum of atomic energies is determined by labels.
 
     Parameters
@@ -45,14 +48,17 @@ def composition_basis(structures: Structures, elements: Array, labelled: Array) 
         Training structures.
     elements : ndarray of shape (n_elements,)
         Atomic numbers.
-    labelled : ndarray of bool of shape (n,)
-        Structures with a label of the energy.
+    labels : Labels
+        Their labels.
+    weights : ndarray of shape (n,)
+        Weights of the structures.
 
     Returns
     -------
     basis : ndarray of shape (rank, n_elements) or None
         Orthonormal rows; None if the energies of all elements are determined.
     """
+    labelled = labels.known("energy") & (weights > 0)
     counts = np.unique(element_counts(structures, elements)[labelled], axis=0)
     _, sizes, basis = np.linalg.svd(counts, full_matrices=False)
     rank = int((sizes > 1e-9 * sizes[0]).sum())
