@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from sklearn.utils.validation import check_is_fitted
 
 from ._predictions import Predictions
-from ._scores import Scores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike
 
-    from .._typing import LabelsLike, M, Model, StructuresLike
+    from .._typing import Array, LabelsLike, M, Model, StructuresLike
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -93,12 +92,33 @@ predict_charges = _function_of(Predictions.predict_charges)
 predict_electronegativities = _function_of(Predictions.predict_electronegativities)
 predict_energy = _function_of(Predictions.predict_energy)
 predict_forces = _function_of(Predictions.predict_forces)
-predict_for_scores = _function_of(Scores.predict_for_scores)
 predict_polarizability = _function_of(Predictions.predict_polarizability)
 predict_std = _function_of(Predictions.predict_std)
 predict_stress = _function_of(Predictions.predict_stress)
 predict_target = _function_of(Predictions.predict_target)
 predict_targets = _function_of(Predictions.predict_targets)
+
+
+def predict_for_scores(model: Model, X: StructuresLike, names: Sequence[str]) -> Array:
+    """Predict all that can be predicted, for comparison with labels.
+
+    Parameters
+    ----------
+    model : fitted estimator
+        A charge model, a pipeline that ends in one, or a search over either.
+    X : sequence of ase.Atoms
+        As in ``model.predict``.
+    names : sequence of str
+        Columns of `skqeq.make_targets`.
+
+    Returns
+    -------
+    y : ndarray of shape (n,)
+        See `KQEqRegressor.predict_for_scores`.
+    """
+    transform, last = unwrap(model, "predict_for_scores")
+    y: Array = last.predict_for_scores(transform(X), names)
+    return y
 
 
 def partial_fit(
