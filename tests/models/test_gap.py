@@ -432,6 +432,7 @@ def test_a_response_without_charges_leaves_the_local_energy_alone():
         joint.predict_charges(phi)
 
 
+@pytest.mark.filterwarnings("ignore:n_points=:UserWarning")  # atoms beyond the cutoff are alike
 def test_fragments_beyond_the_cutoff():
     """Charges attract each other beyond the cutoff, where a local energy is constant."""
     narrow = QEq(hardness=10.0, radius_scale=0.5)
