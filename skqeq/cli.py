@@ -1,23 +1,29 @@
 """The command line: ``skqeq demo | check | fit | predict | evaluate``."""
 
 import argparse
+import os
 import sys
 import textwrap
 import traceback
 import warnings
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
 from . import CURSparsifier, KQEqRegressor, SOAPFeaturizer
 from ._cli import RESPONSES
+from ._cli.streams import discard_output, flush_output, open_streams, print_error
 from .targets import TARGETS, UNITS, parse_unit
 
 TRUST = (
     "A model file that ends in .skqeq is safe to load: no code in it is executed. Other model "
     "files are read with joblib, which can execute code: load only files that you trust."
 )
-STRUCTURES = "any file that ASE reads; FILE@:100 selects the first 100 structures"
+STRUCTURES = (
+    "any file that ASE reads; FILE@:100 selects the first 100 structures; - is standard input, "
+    "which holds extended xyz"
+)
 EXAMPLES = {
     "main": """
         skqeq demo
@@ -50,6 +56,7 @@ EXAMPLES = {
     "predict": """
         skqeq predict model.skqeq new.xyz -o charges.xyz
         skqeq predict model.skqeq trajectory.traj@::10 -o charges.xyz.gz
+        zcat new.xyz.gz | skqeq predict model.skqeq - -o charges.traj --skip-errors
         skqeq predict model.skqeq new.xyz -o charges.xyz --std    # after skqeq fit --std
         """,
     "evaluate": """
@@ -66,11 +73,14 @@ dipole, e for charges, eV for energy, eV/Angstrom for forces, and eV/Angstrom^3 
 --charge-key for another name."""
 
 RESULTS = """\
-The output is extended xyz with the order, info and cell of the input. Charges and dipoles are
+The ending of the output decides its format: .xyz or .extxyz (extended xyz, also with .gz, .bz2 or
+.xz), .traj (ASE trajectory) or .db (ASE database). The name - writes extended xyz to standard
+output. The output has the order, info and cell of the input. In .traj and .db files, columns of
+atoms for which ASE has no place are stored in info. Charges and dipoles are
 written as results (`charges`, `dipole`), and charges also as `initial_charges`, which the ASE GUI
 shows. Models that were trained on energies, forces or stress add `energy`, `forces` and, for
 periodic structures, `stress`. If the input has results with the same names, these are labels; they
-are renamed to `REF_charges` and so on."""
+are renamed to `REF_charges` and so on. The exit code is 1 if structures were skipped."""
 
 
 def main(argv=None):
@@ -84,27 +94,40 @@ def main(argv=None):
     Returns
     -------
     code : int
-        0 for success, 1 if `check` found mistakes, 2 for an error in arguments or files, 130 after
-        Ctrl-C.
+        0 for success, 1 if structures were skipped or `check` found mistakes, 2 for an error in
+        arguments or files, 130 after Ctrl-C, 141 if the reader of the output closed its pipe.
     """
-    args = build_parser().parse_args(argv)
-    with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
-        try:
-            return args.run(args) or 0
-        except KeyboardInterrupt:
-            print("\nskqeq: interrupted", file=sys.stderr)
-            return 130
-        except (ValueError, TypeError, OSError, ImportError) as error:
-            if args.debug:
-                traceback.print_exc()
-            message = " ".join(str(error).split()) or type(error).__name__
-            print(f"skqeq {args.command}: error: {message}", file=sys.stderr)
-            return 2
+    open_streams()
+    try:
+        return _run_command(build_parser().parse_args(argv))
+    except KeyboardInterrupt:
+        print_error("\nskqeq: interrupted")
+        return 130
+
+
+def _run_command(args):
+    """Run the command of the arguments, and print its errors."""
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = args.run(args) or 0
+        flush_output()
+    except BrokenPipeError:
+        discard_output()
+        return 141
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        if args.debug:
+            traceback.print_exc()
+        message = " ".join(str(error).split()) or type(error).__name__
+        print_error(f"skqeq {args.command}: error: {message}")
+        discard_output()
+        return 2
+    return code
 
 
 def _show_warning(message, *_, **__):
-    print(f"warning: {message}", file=sys.stderr)
+    with suppress(OSError):
+        print(f"warning: {message}", file=sys.stderr)
 
 
 def build_parser():
@@ -328,6 +351,11 @@ def _add_predict(commands):
     _add_model(parser, "in.xyz")
     parser.add_argument("-o", "--output", type=output_file, required=True, metavar="out.xyz")
     parser.add_argument(
+        "--skip-errors",
+        action="store_true",
+        help="leave out structures that cannot be read or predicted, and print their errors",
+    )
+    parser.add_argument(
         "--std",
         action="store_true",
         help="also write standard deviations, as charges_std, dipole_std and so on; needs a model "
@@ -429,10 +457,14 @@ def unit(text):
 def output_file(text):
     """Check, before a long run starts, that a path is writable and not a device."""
     path = Path(text)
+    folder = path.resolve().parent  # of a symbolic link, that of the file to which it points
     if path.exists() and not path.is_file():
         raise argparse.ArgumentTypeError(f"{text!r} is not a regular file")
-    if not path.parent.is_dir():
+    if not folder.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is in a folder that does not exist")
+    for target in (folder, *([path] if path.exists() else [])):
+        if not os.access(target, os.W_OK):
+            raise argparse.ArgumentTypeError(f"{text!r} cannot be written: {target} is read-only")
     return path
 
 

@@ -135,6 +135,9 @@ def refusals(folder):
     wire.cell, wire.pbc = [9.0, 9.0, 9.0], (True, False, False)
     D, packed = [[0.0, 0.0, -0.4]], folder / "train.xyz.gz"
     packed.touch()
+    names, count = folder / "names.xyz", folder / "count.xyz"
+    names.write_text("3\n\nO 0 0 0\nH 1 0 0\nH2 0 1 0\n")
+    count.write_text("2\n\nO 0 0 0\nH 1 0 0\nH 0 1 0\n")
     model = make_pipeline(
         skqeq.SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=1, species=["H", "C", "O"]),
         skqeq.CURSparsifier(n_points=1),
@@ -154,6 +157,8 @@ def refusals(folder):
         lambda: classical.fit([bulk("MgO", "rocksalt", a=4.2)], D),
         lambda: classical.fit([water], [1.0]),
         lambda: skqeq.check_structures(water),
+        lambda: datasets.open_structures(names)[0],
+        lambda: datasets.open_structures(count),
         lambda: datasets.open_structures(packed),
     ]
 

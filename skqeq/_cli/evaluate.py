@@ -5,9 +5,10 @@ from ..metrics import has_label
 from ..models import labels_of_predictions, predict_for_scores, unwrap
 from ..plotting import plot_parity
 from ..targets import ENERGIES, TARGETS, MissingLabelsError, label_keys
-from .figures import import_matplotlib, save_panels
+from .figures import figure_endings, save_panels
 from .files import indices_in_file, load_model, read_structures
 from .fit import chosen_keys
+from .outputs import check_output
 from .report import (
     ENERGY,
     element_energies,
@@ -21,7 +22,7 @@ from .report import (
 def run(args):
     """Predict, compare with the labels, and print errors."""
     if args.plot is not None:
-        import_matplotlib()
+        check_output(args.plot, figure_endings(), [args.model, args.structures])
     model = load_model(args.model)
     labelled = read_structures(args.structures, args.charge_key)
     y = labels(labelled, args.targets, args.key, dict(args.unit), predictable_targets(model))

@@ -12,6 +12,11 @@ def import_matplotlib():
     return Figure
 
 
+def figure_endings():
+    """Endings of the files that matplotlib can write."""
+    return sorted(f".{name}" for name in import_matplotlib()().canvas.get_supported_filetypes())
+
+
 def save_figure(path, plot, *args, figsize=(5.0, 4.6), title=None, **options):
     """Draw a figure with a function of `skqeq.plotting`, and write it to a file."""
     figure = import_matplotlib()(figsize=figsize, layout="constrained")

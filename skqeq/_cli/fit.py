@@ -16,7 +16,8 @@ from .. import (
 )
 from ..targets import ENERGIES
 from . import RESPONSES
-from .files import read_structures, save_model
+from .files import MODEL_ENDINGS, read_structures, save_model
+from .outputs import check_output
 from .report import print_errors, print_labels
 from .search import search
 
@@ -26,6 +27,7 @@ GAP_HARDNESS = 2.7  # eV/e^2, the default of GAPKQEqRegressor
 
 def run(args):
     """Read structures, fit a model, and save it."""
+    check_output(args.output, MODEL_ENDINGS, [args.structures])
     labelled = read_structures(args.structures, args.charge_key)
     keys = chosen_keys(args.targets, args.key)
     y = targets_from_atoms(labelled, keys, units=dict(args.unit))
@@ -40,10 +42,11 @@ def run(args):
     model[-1].set_params(store_triangles=args.std)
     start = time.perf_counter()
     fit_with_bar(model, X, y, quiet=args.quiet)
-    print(f"fitted {n_sparse_points(model)} sparse points in {time.perf_counter() - start:.1f} s")
+    seconds = time.perf_counter() - start
+    save_model(model, args.output)  # before anything is printed, because a pipe may be closed
+    print(f"fitted {n_sparse_points(model)} sparse points in {seconds:.1f} s")
     print("\nerrors on the training structures")
     print_errors(y, model.predict(X), X)
-    save_model(model, args.output)
     print(f"\nwrote {args.output}")
 
 

@@ -1,45 +1,101 @@
 """``skqeq predict``: write structures with predicted charges and other targets."""
 
 import re
+import sys
 
 import numpy as np
 from ase.calculators.calculator import all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write
-from ase.io.formats import open_with_compression
 from tqdm import tqdm
 
 from .. import predict_std, predict_targets
 from .._memory import BUDGET
 from ..models import predict_for_scores, unwrap
-from ..persistence import replacing
 from ..targets import ENERGIES, TARGETS
 from .evaluate import predictable_targets
-from .files import blocks, iterate_structures, load_model
+from .files import blocks, load_model
+from .inputs import STDIO, entries
+from .outputs import WRITERS, check_output, structure_writer
 
 BLOCK = 256  # structures in memory at a time
 
 
 def run(args):
-    """Predict and write block by block, because a file may be larger than the memory."""
+    """Predict and write block by block, because a file may be larger than the memory.
+
+    Returns
+    -------
+    code : int
+        1 if structures were skipped, else 0.
+    """
+    if str(args.output) != STDIO:
+        check_output(args.output, WRITERS, [args.model, args.structures])
     model = load_model(args.model)
     if args.handle_unknown is not None:
         unwrap(model)[1].set_params(handle_unknown=args.handle_unknown)
     names = predicted_names(model)
+    skip = Skip(args.skip_errors)
     n = 0
     with (
         BUDGET.limited(0),  # every structure is predicted once, so caching would not help
-        replacing(args.output) as temporary,
+        structure_writer(args.output) as write_structures,
         tqdm(desc="predict", unit=" structures", disable=args.quiet) as bar,
     ):
-        with open_with_compression(str(temporary), "wt") as file:
-            for block in blocks(iterate_structures(args.structures, args.charge_key), BLOCK):
-                label_block(model, block, names, first=n, std=args.std)
-                write(file, block, format="extxyz")
-                n += len(block)
-                bar.update(len(block))
+        for block in blocks(readable(args.structures, args.charge_key, skip), BLOCK):
+            labelled = label_block(model, block, names, skip, std=args.std)
+            if labelled:
+                write_structures(labelled)
+            n += len(labelled)
+            bar.update(len(block))
+        if n == 0:
+            what = "holds no structures" if skip.n == 0 else "holds only structures with errors"
+            raise ValueError(f"{args.structures} {what}")
     written = ", ".join(names) + (" and standard deviations" if args.std else "")
-    print(f"wrote {n} structures with {written}, where defined, to {args.output}")
+    skipped = f"; skipped {skip.n} with errors" if skip.n else ""
+    print(
+        f"wrote {n} structures with {written}, where defined, to {args.output}{skipped}",
+        file=sys.stderr if str(args.output) == STDIO else sys.stdout,
+    )
+    return int(skip.n > 0)
+
+
+class Skip:
+    """What happens to errors of single structures: they end the command, or are printed.
+
+    Parameters
+    ----------
+    enabled : bool
+        Whether to skip structures with errors.
+
+    Attributes
+    ----------
+    n : int
+        Number of structures that were skipped.
+    """
+
+    def __init__(self, enabled):
+        self.enabled, self.n = enabled, 0
+
+    def __call__(self, error):
+        if not self.enabled:
+            raise error
+        self.n += 1
+        tqdm.write(f"skipped: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def readable(path, charge_key, skip):
+    """Yield the index in the file and the structure, for all structures that can be read."""
+    found = entries(path, charge_key, damaged=skip.enabled)
+    while True:
+        try:
+            i, read = next(found)
+            atoms = read()
+        except StopIteration:
+            return
+        except ValueError as error:
+            skip(error)
+        else:
+            yield i, atoms
 
 
 def predicted_names(model):
@@ -48,8 +104,24 @@ def predicted_names(model):
     return tuple(name for name in ("charges", "dipole", *ENERGIES) if name in names)
 
 
-def label_block(model, X, names, first, *, std):
-    """Attach predictions to a block of structures; `first` is the number of its first structure."""
+def label_block(model, block, names, skip, *, std):
+    """Attach predictions to structures with their indices; return the structures that worked."""
+    try:
+        predict_block(model, block, names, std=std)
+    except (ValueError, TypeError) as error:
+        if not skip.enabled or len(block) == 1:
+            skip(error)
+            return []
+        # One structure of the block failed: predict each of them alone.
+        return [
+            atoms for entry in block for atoms in label_block(model, [entry], names, skip, std=std)
+        ]
+    return [atoms for _, atoms in block]
+
+
+def predict_block(model, block, names, *, std):
+    """Attach predictions to a block of structures with their indices in the file."""
+    indices, X = map(list, zip(*block, strict=True))
     try:
         # Energies of structures with unknown elements have no prior; the others are predicted.
         prior = unwrap(model)[1].handle_unknown == "prior"
@@ -60,7 +132,7 @@ def label_block(model, X, names, first, *, std):
         # The message counts structures from the beginning of the block, and users count from the
         # beginning of the file.
         number = re.compile(r"\bstructure (\d+)")
-        message = number.sub(lambda match: f"structure {int(match[1]) + first}", str(error))
+        message = number.sub(lambda match: f"structure {indices[int(match[1])]}", str(error))
         raise ValueError(message) from error
     for i, atoms in enumerate(X):
         results = {name: predicted[name][i] for name in names}

@@ -8,8 +8,9 @@ from dataclasses import is_dataclass
 from pathlib import Path
 
 import joblib
-from ase.io import read, write
+from ase.io import write
 
+from ..datasets import parse_frame, split_frames
 from ..persistence import replacing
 
 # These parameters may differ when a run is resumed, because no result depends on them.
@@ -74,7 +75,8 @@ class RunDirectory:
             path.parent.mkdir(exist_ok=True)
             with replacing(path) as temporary:
                 write(temporary, structures, format="extxyz")
-        return read(path, ":", format="extxyz")
+        with open(path, "rb") as file:
+            return [parse_frame(frame) for _, frame in split_frames(file, path)]
 
     def has_model(self, r):
         """Whether the model of round r has already been fitted."""

@@ -2,7 +2,8 @@
 
 from ._base import load_ions, load_molecules, load_water, load_water_curves
 from ._fetch import fetch_water
-from ._open import StructureFile, open_structures
+from ._open import READERS, StructureFile, naming_structure, open_structures
+from ._xyz import parse_frame, split_frames
 
 __all__ = [
     "StructureFile",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gzip
 from importlib.resources import files
-from io import StringIO
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from ase.io import read
+
+from ._xyz import parse_frame, split_frames
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -226,10 +226,8 @@ def read_labelled(packed, targets, return_groups):
     # need.
     from ..targets import make_targets
 
-    # Decompress the whole file, because ASE's reader moves backwards in the file; in a compressed
-    # file, each such move would decompress it again from the beginning.
-    lines = StringIO(gzip.decompress(packed.read()).decode())
-    X = read(lines, index=":", format="extxyz")
+    with gzip.open(packed) as file:
+        X = [parse_frame(frame) for _, frame in split_frames(file, "the data set")]
     columns = {name: [] for name in WATER_TARGETS}
     for atoms in X:
         for name, column in columns.items():

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
-from contextlib import nullcontext
-from io import StringIO
-from itertools import islice
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import numpy as np
 from ase.db import connect
 from ase.io import Trajectory
-from ase.io.extxyz import read_xyz
 
 from ..structures import with_total_charge
+from ._xyz import parse_frame, split_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,8 +29,7 @@ def open_structures(*paths: PathType, charge_key: str | None = None) -> Structur
     ----------
     *paths : str or path
         Extended XYZ (``.xyz``, ``.extxyz``), trajectories of ASE (``.traj``), and databases of ASE
-        (``.db``, ``.aselmdb`` and other formats of `ase.db.connect`). Several files are
-        concatenated.
+        (``.db``, ``.json``, ``.aselmdb``). Several files are concatenated.
     charge_key : str, default=None
         Key of ``info`` that holds the total charge (e) of every structure, see
         `skqeq.with_total_charges`. None means ``charge`` or ``total_charge``, or a total charge of
@@ -48,12 +44,17 @@ def open_structures(*paths: PathType, charge_key: str | None = None) -> Structur
     Raises
     ------
     ValueError
-        If a file cannot be read, is compressed, or holds no structures.
+        If a file cannot be read, is compressed, has another ending, or holds no structures.
 
     Notes
     -----
     Key-value pairs and data of a database are copied to ``atoms.info``, because labels and total
     charges are looked up there.
+
+    In extended XYZ, blank lines between structures are skipped, and the keys ``Lattice``, ``pbc``
+    and ``Properties`` may have any case. The symbols D and T are hydrogen with the mass of the
+    isotope, and an atomic number is a symbol too. An error names all other words that are not
+    elements.
 
     Examples
     --------
@@ -70,12 +71,17 @@ def open_structures(*paths: PathType, charge_key: str | None = None) -> Structur
         raise ValueError("open_structures needs at least one file")
     files = []
     for path in map(Path, paths):
-        kind = {".xyz": XYZFile, ".extxyz": XYZFile, ".traj": TrajectoryFile}
-        if path.suffix in (".gz", ".bz2", ".xz", ".zip"):
+        suffix = path.suffix.lower()
+        if suffix in (".gz", ".bz2", ".xz", ".zip"):
             raise ValueError(f"{path} is compressed: unpack it to read structures in any order")
         if not path.is_file():
             raise ValueError(f"cannot read {path}: {'not a' if path.exists() else 'no such'} file")
-        files.append(kind.get(path.suffix, DatabaseFile)(path))
+        if suffix not in READERS:
+            raise ValueError(
+                f"{path} has the ending {suffix!r}, but open_structures reads files that end in "
+                f"{', '.join(READERS)}; ase.io.read reads other formats"
+            )
+        files.append(READERS[suffix](path))
     return StructureFile(files, charge_key=charge_key)
 
 
@@ -150,12 +156,9 @@ class StructureFile:
         i = int(self._index[key])
         f = int(np.searchsorted(self._ends, i, side="right"))
         file, place = self.files[f], i - int(self._ends[f]) + len(self.files[f])
-        name = f"structure {place} of {file.path}"
-        try:
+        with naming_structure(place, file.path):
             atoms = file.read(place)
-        except Exception as error:  # ASE's readers raise exceptions of many types
-            reason = str(error) or type(error).__name__
-            raise ValueError(f"{name}: {reason}") from error
+        name = f"structure {place} of {file.path}"
         return atoms if self.charge_key is None else with_total_charge(atoms, self.charge_key, name)
 
     def __iter__(self) -> Iterator[Atoms]:
@@ -165,55 +168,36 @@ class StructureFile:
         raise TypeError("a StructureFile cannot become an array; list(X) reads all structures")
 
 
+@contextmanager
+def naming_structure(place: int, name: object) -> Iterator[None]:
+    """Convert errors to a ValueError that names the structure and its file."""
+    try:
+        yield
+    except Exception as error:  # ASE's readers raise exceptions of many types
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"structure {place} of {name}: {reason}") from error
+
+
 class XYZFile:
     """An extended XYZ file, and the position of every structure in the file."""
 
     def __init__(self, path):
         self.path = path
-        places, place, line, size = [], 0, 1, path.stat().st_size
         with open(path, "rb") as file:
-            for first in file:
-                if not first.strip():
-                    break  # empty lines at the end
-                if not first.strip().isdigit():
-                    text = first[:40].strip().decode(errors="replace")
-                    raise ValueError(
-                        f"{path}, line {line}: {text!r} is not the number of atoms of structure "
-                        f"{len(places)}"
-                    )
-                n_atoms = int(first[:20])
-                places.append(place)
-                # The number of atoms may be damaged and huge. A frame has at least one byte per
-                # atom, so its number of lines is limited by the size of the file.
-                frame = list(islice(file, min(n_atoms, size) + 1))
-                if len(frame) != n_atoms + 1:
-                    raise ValueError(
-                        f"{path} ends in structure {len(places) - 1}, which begins in line {line} "
-                        f"and has {n_atoms} atoms"
-                    )
-                place += len(first) + sum(map(len, frame))
-                line += n_atoms + 2
-        if not places:
+            frames = [(place, len(frame)) for place, frame in split_frames(file, path)]
+        if not frames:
             raise ValueError(f"{path} holds no structures")
-        self._places = np.array([*places, place])
+        self._frames = np.array(frames)
 
     def __len__(self):
-        return len(self._places) - 1
+        return len(self._frames)
 
     def read(self, i):
         """Structure i."""
-        begin, end = self._places[i : i + 2].tolist()
+        place, size = self._frames[i].tolist()
         with open(self.path, "rb") as file:
-            file.seek(begin)
-            text = file.read(end - begin)
-        # The number of columns may be damaged and huge. ASE allocates a name for every column
-        # before it reads the lines, which would take all memory.
-        comment = text.split(b"\n", 2)[1]
-        for properties in re.findall(rb"properties\s*=\S*", comment, re.IGNORECASE):
-            for columns in re.findall(rb":(\d+)", properties):
-                if len(columns) > 9 or int(columns) > len(text):
-                    raise ValueError(f"no line has the {columns.decode()} columns of Properties")
-        return next(read_xyz(StringIO(text.decode()), slice(0, 1)))
+            file.seek(place)
+            return parse_frame(file.read(size))
 
 
 class TrajectoryFile:
@@ -269,5 +253,15 @@ class DatabaseFile:
 
 def _connected(path):
     """Open a database as a context manager, which closes it if the database can be closed."""
-    database = connect(os.fspath(path))
+    database = connect(os.fspath(path), type=path.suffix[1:].lower())
     return database if hasattr(database, "__exit__") else nullcontext(database)
+
+
+READERS = {
+    ".xyz": XYZFile,
+    ".extxyz": XYZFile,
+    ".traj": TrajectoryFile,
+    ".db": DatabaseFile,
+    ".json": DatabaseFile,
+    ".aselmdb": DatabaseFile,
+}

@@ -37,7 +37,7 @@ def test_interrupted_save_keeps_the_old_model(tmp_path, monkeypatch):
         ("model.joblib", "text.xyz", "{0}/text.xyz, line 1: 'this is' is not the number"),
         ("model.joblib", "empty.xyz", "{0}/empty.xyz"),
         ("model.joblib", "cut.xyz", "{0}/cut.xyz ends in structure 1"),
-        ("model.joblib", "cut.xyz@:", "cannot read {0}/cut.xyz@: after 1 structures: "),
+        ("model.joblib", "cut.xyz@:", "{0}/cut.xyz ends in structure 1"),
     ],
 )
 def test_bad_files(folder, tmp_path, capsys, command, model, structures, message):

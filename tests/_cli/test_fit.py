@@ -12,12 +12,14 @@ from numpy.testing import assert_allclose
 from skqeq import (
     ChargeFlow,
     GAPKQEqRegressor,
+    KQEqRegressor,
     QEq,
     load,
     predict_std,
     predict_target,
     targets_from_atoms,
 )
+from skqeq._cli import fit
 from skqeq.cli import UNITS, main, unit
 from skqeq.metrics import dipole_errors
 
@@ -171,9 +173,9 @@ def test_labels_in_other_units_and_standard_deviations(tmp_path, capsys):
         assert_allclose(atoms.info["dipole_std"], row["dipole"], rtol=1e-6)
         assert_allclose(atoms.arrays["charges_std"], row["charges"], atol=1e-7)
     # A prediction without --std removes earlier standard deviations.
-    command = f"predict {tmp_path}/model.skqeq {tmp_path}/out.xyz -o {tmp_path}/out.xyz"
+    command = f"predict {tmp_path}/model.skqeq {tmp_path}/out.xyz -o {tmp_path}/again.xyz"
     assert main(command.split()) == 0
-    for atoms in read(tmp_path / "out.xyz", ":"):
+    for atoms in read(tmp_path / "again.xyz", ":"):
         assert not {"dipole_std", "charges_std"} & {*atoms.info, *atoms.arrays}
 
 
@@ -255,3 +257,13 @@ def test_fits_worse_than_the_mean_are_told(tmp_path, capsys):
         assert main([*command.split(), *SMALL, "--hardness", "8", "--sigma", "energy=0.0001"]) == 0
     error = capsys.readouterr().err
     assert "warning: on the training structures R2 is -" in error and "--gap" in error
+
+
+def test_a_closed_pipe_does_not_lose_the_model(folder, tmp_path, monkeypatch):
+    def stop(*args):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(fit, "print_errors", stop)
+    argv = ["fit", f"{folder}/train.xyz", "-o", f"{tmp_path}/m.skqeq", *SMALL, "-q"]
+    assert main(argv) == 141
+    assert isinstance(load(tmp_path / "m.skqeq")[-1], KQEqRegressor)

@@ -13,8 +13,9 @@ from skqeq import (
     predict_stress,
     predict_target,
 )
-from skqeq._cli import predict
+from skqeq._cli import outputs, predict
 from skqeq.cli import main
+from skqeq.datasets import split_frames
 
 from .common import error_of, labelled, leftovers
 
@@ -98,14 +99,64 @@ def test_slabs_have_the_dipole_of_their_open_axis(folder, tmp_path):
     assert np.isnan(dipole[:2]).all() and np.isfinite(dipole[2])
 
 
-def test_predict_takes_slices_compresses_and_may_replace_its_input(folder, tmp_path):
-    path, link = tmp_path / "both.xyz.gz", tmp_path / "link.xyz.gz"
-    write(path, labelled(1))
+def test_predict_takes_slices_compresses_and_keeps_links(folder, tmp_path):
+    path, link = tmp_path / "out.xyz.gz", tmp_path / "link.xyz.gz"
+    write(tmp_path / "in.xyz.gz", labelled(1))
+    path.write_text("old")
     link.symlink_to(path)
-    assert main(["predict", f"{folder}/model.joblib", f"{path}@:4", "-q", "-o", str(link)]) == 0
+    argv = ["predict", f"{folder}/model.joblib", f"{tmp_path}/in.xyz.gz@:4", "-q"]
+    assert main([*argv, "-o", str(link)]) == 0
     assert link.is_symlink()
     assert path.read_bytes()[:2] == b"\x1f\x8b"
     assert len(read(path, ":")) == 4
+
+
+def test_bad_structures_are_skipped_on_request(folder, tmp_path, monkeypatch, capsys):
+    """Of seven structures, three have errors, in the file, in the structure and in the model."""
+    monkeypatch.setattr(predict, "BLOCK", 3)
+    X = labelled(1)[:4]
+    write(tmp_path / "in.xyz", [*X, molecule("SiH4"), *X[:2]])
+    with open(tmp_path / "in.xyz", "rb") as file:
+        frames = [frame for _, frame in split_frames(file, "in.xyz")]
+    frames[1] = frames[1].replace(b"\nC ", b"\nXx ")
+    frames[2] = frames[2].replace(b"\nC ", b"\nC nan ")
+    (tmp_path / "in.xyz").write_bytes(b"\n".join(frames))
+    argv = ["predict", f"{folder}/model.joblib", f"{tmp_path}/in.xyz", "-q"]
+    argv += ["-o", f"{tmp_path}/out.xyz"]
+    assert "structure 1 of" in error_of(capsys, *argv)
+    assert not (tmp_path / "out.xyz").exists()
+    assert main([*argv, "--skip-errors"]) == 1
+    printed = capsys.readouterr()
+    lines = printed.err.strip().splitlines()
+    assert [line.split("structure ")[1][0] for line in lines] == ["1", "2", "4"]
+    assert "'Xx' is not the symbol of an element" in lines[0]
+    assert "wrote 4 structures" in printed.out and "skipped 3 with errors" in printed.out
+    out = read(tmp_path / "out.xyz", ":")
+    assert [atoms.info["number"] for atoms in out] == [0, 3, 0, 1]
+    charges = predict_charges(joblib.load(folder / "model.joblib"), out)
+    for atoms, q in zip(out, charges, strict=True):
+        np.testing.assert_allclose(atoms.get_charges(), q, atol=1e-7)
+
+
+@pytest.mark.parametrize("end", ["count", "truncated"])
+def test_structures_before_damage_are_predicted_on_request(folder, tmp_path, capsys, end):
+    write(tmp_path / "in.xyz", labelled(1)[:3])
+    text = (tmp_path / "in.xyz").read_text()
+    damaged = text + "x\n" + text if end == "count" else text[: text.rindex("\nH")]
+    (tmp_path / "in.xyz").write_text(damaged)
+    argv = ["predict", f"{folder}/model.joblib", f"{tmp_path}/in.xyz", "-q"]
+    assert main([*argv, "--skip-errors", "-o", f"{tmp_path}/out.xyz"]) == 1
+    assert f"skipped: {tmp_path}/in.xyz" in capsys.readouterr().err
+    assert len(read(tmp_path / "out.xyz", ":")) == (3 if end == "count" else 2)
+
+
+def test_a_file_of_which_nothing_works_gives_no_output(folder, tmp_path, capsys):
+    write(tmp_path / "in.xyz", [molecule("SiH4")])
+    (tmp_path / "out.xyz").write_text("precious")
+    argv = ["predict", f"{folder}/model.joblib", f"{tmp_path}/in.xyz", "-q", "--skip-errors"]
+    assert main([*argv, "-o", f"{tmp_path}/out.xyz"]) == 2
+    assert "holds only structures with errors" in capsys.readouterr().err
+    assert (tmp_path / "out.xyz").read_text() == "precious"
 
 
 def test_predict_names_the_structure_by_its_place_in_the_file(
@@ -128,7 +179,7 @@ def test_nothing_half_written_stays(folder, tmp_path, monkeypatch, capsys, end):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt if end == "Ctrl-C" else OSError("no space left on device")
 
-    monkeypatch.setattr(predict, "write", stop)
+    monkeypatch.setattr(outputs, "write", stop)
     argv = ["predict", f"{folder}/model.joblib", f"{folder}/train.xyz", "-q"]
     code = main([*argv, "-o", f"{tmp_path}/out.xyz"])
     assert code == (130 if end == "Ctrl-C" else 2)

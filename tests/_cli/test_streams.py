@@ -1,0 +1,42 @@
+"""Closed and broken standard streams, and Ctrl-C."""
+
+import subprocess
+import sys
+
+import pytest
+
+from skqeq.cli import main
+
+pytestmark = pytest.mark.once
+COMMAND = [sys.executable, "-m", "skqeq.cli"]
+
+
+def run_in_shell(redirection, *argv, **options):
+    command = ["bash", "-c", f'set -o pipefail; "$@" {redirection}', "bash", *COMMAND, *argv]
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+def test_an_error_is_shown_where_a_stream_is_open(tmp_path):
+    for redirection, shown in (("2>&-", "stdout"), (">&-", "stderr")):
+        done = run_in_shell(redirection, "evaluate", f"{tmp_path}/no.skqeq", "no.xyz")
+        assert done.returncode == 2
+        assert "Traceback" not in done.stdout + done.stderr
+        assert "no.skqeq: No such file" in getattr(done, shown)
+
+
+def test_a_closed_stderr_does_not_write_into_an_output(folder, tmp_path):
+    argv = ["predict", f"{folder}/model.joblib", f"{folder}/train.xyz@:3", "-o"]
+    assert main([*argv, f"{tmp_path}/open.xyz"]) == 0
+    assert run_in_shell("2>&- >&-", *argv, f"{tmp_path}/closed.xyz").returncode == 0
+    assert (tmp_path / "open.xyz").read_text() == (tmp_path / "closed.xyz").read_text()
+
+
+@pytest.mark.parametrize(
+    "redirection, code, message", [("| true", 141, ""), (">/dev/full", 2, "No space left")]
+)
+def test_output_that_cannot_be_written(folder, redirection, code, message):
+    argv = ["predict", f"{folder}/model.joblib", f"{folder}/train.xyz", "-q", "-o", "-"]
+    done = run_in_shell(redirection, *argv)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
