@@ -129,6 +129,11 @@ REFUSED = {
     ),
     "two charges": (lambda: water(charge=1, total_charge=1.00001), "disagreeing charges"),
     "two values": (lambda: water(charge=np.array([1.0, 0.0])), "is not a number"),
+    "masked charge": (lambda: water(charge=np.ma.masked), "masked is not a number"),
+    "masked field": (
+        lambda: water(external_field=np.ma.masked_equal([0.0, 0.1, 9.0], 9.0)),
+        "is not a finite vector",
+    ),
     "Zn-Zn": (lambda: pair("Zn2", 0.37), r"atoms 0 and 1 are 0\.37 Angstrom.* 0\.98 for Zn-Zn"),
     "C-C": (lambda: pair("C2", 0.45), r"0\.45 Angstrom apart \(below 0\.61 for C-C\)"),
     "Na-Cl in Bohr": (
@@ -361,11 +366,14 @@ def test_charge_key_of_files(tmp_path):
         "Na1 Na 0 0 0 1\nCl1 Cl .5 .5 .5 0.9",
         "Na1 Na 0 0 0 0.5\nK1 K 0 0 0 0.5\nCl1 Cl .5 .5 .5 1",
         "Na1 Na 0 0 0 1\nCl1 Cl .5 .5 .4 0.5\nCl2 Cl .5 .5 .65 0.5",
+        "Na1 Na 0 0 0 1\nCl1 Cl .5 .5 .5 -1.0",
     ],
 )
 def test_partial_occupancy(read_cif, sites):
     atoms = read_cif(sites)
-    with pytest.warns(UserWarning, match=r"^structure 0 .*: a site has occupancy 0\.[59]; all"):
+    with pytest.warns(
+        UserWarning, match=r"^structure 0 .*: a site has occupancy (0\.[59]|-1); all"
+    ):
         check_structures([atoms])
     del atoms.info["occupancy"]
     assert answer(atoms) == []

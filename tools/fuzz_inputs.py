@@ -159,6 +159,7 @@ class Inputs:
         if suffix.endswith(".gz") or rng.integers(2):
             code, message, X = self.predict(path, pick(rng, (".xyz", ".traj", ".db")))
             assert code == 0, f"a valid file was refused: {message}"
+            assert not message, f"a valid file gave a warning: {message}"
             charges = [atoms.get_initial_charges() for atoms in X]
         else:
             charges = skqeq.predict_charges(self.model, open_structures(path))
@@ -192,12 +193,14 @@ class Inputs:
         path = self.folder / f"other.{SUFFIXES.get(form, form)}"
         path.unlink(missing_ok=True)
         atoms = self.X[pick(rng, FORMATS[form])].copy()
-        if form == "cif":
-            atoms.info["occupancy"] = {"0": {"O": pick(rng, (1.0, 0.5, -1.0))}}
+        occupancy = pick(rng, (1.0, 0.5, -1.0)) if form == "cif" else 1.0
+        atoms.set_array("spacegroup_kinds", np.zeros(len(atoms), dtype=int))
+        atoms.info["occupancy"] = {"0": {"O": occupancy}}
+        intact = bool(rng.integers(2))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ase.io.write(path, atoms, format=form)
-        if rng.integers(4):
+        if not intact:
             data = path.read_bytes()
             try:
                 path.write_text(damaged(rng, data.decode()), errors="surrogateescape")
@@ -207,6 +210,8 @@ class Inputs:
         if code:
             return refused(message, path.name if "structure 0 (" not in message else "structure 0")
         assert X, "neither an error nor an output"
+        if intact and occupancy != 1.0:
+            assert "occupancy" in message, "a site that is not occupied fully has no warning"
         for atoms in X:
             assert np.isfinite(atoms.get_initial_charges()).all(), "charges are not finite"
         return "accepted"
@@ -357,12 +362,16 @@ def compare(charges, expected):
 
 def run_command(argv):
     """Run a command; return its code and what it prints to standard error."""
-    with contextlib.redirect_stderr(io.StringIO()) as stderr:
-        with contextlib.redirect_stdout(io.StringIO()) as stdout:
-            try:
-                code = command_line(argv)
-            except SystemExit as end:
-                code = end.code
+    with (
+        contextlib.redirect_stderr(io.StringIO()) as stderr,
+        contextlib.redirect_stdout(io.StringIO()) as stdout,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("default")
+        try:
+            code = command_line(argv)
+        except SystemExit as end:
+            code = end.code
     assert argv[0] != "evaluate" or "nan" not in stdout.getvalue(), "an error is NaN"
     return code, stderr.getvalue().strip() + (code if isinstance(code, str) else "")
 

@@ -47,7 +47,7 @@ def as_floats(value: Any) -> np.ndarray:
     -------
     array : ndarray of float
     """
-    if holds_booleans(value):
+    if holds_booleans(value) or np.ma.is_masked(value):
         return np.empty(0)
     try:
         return np.array(value, dtype=np.float64)

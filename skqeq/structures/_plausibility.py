@@ -180,7 +180,7 @@ def _other_total_charge(atoms, structure):
 
 
 def _partial_occupancy(atoms, structure):
-    """Occupancies between 0 and 1 in ``info`` (CIF) or ``arrays`` (PDB)."""
+    """Occupancies other than 0 and 1 in ``info`` (CIF) or ``arrays`` (PDB)."""
     occupancy = atoms.info.get("occupancy", atoms.arrays.get("occupancy"))
     if occupancy is None:
         return "", ""
@@ -189,7 +189,7 @@ def _partial_occupancy(atoms, structure):
         # Sites whose atoms have been removed do not matter.
         present = set(map(str, kinds.tolist()))
         occupancy = [value for kind, value in occupancy.items() if str(kind) in present]
-    partial = next((x for x in _numbers(occupancy) if 1e-3 < x < 1.0 - 1e-3), None)
+    partial = next((x for x in _numbers(occupancy) if abs(x) > 1e-3 and x < 1.0 - 1e-3), None)
     return "", "" if partial is None else f"a site has occupancy {partial:g}"
 
 

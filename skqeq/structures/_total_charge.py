@@ -74,6 +74,8 @@ def as_charge(key: str, value: Any, fail: Callable[[str], None]) -> float:
     """
     if holds_booleans(value):
         fail(f"info[{key!r}] = {value!r} {BOOLEAN}: write {key}=-1, for example")
+    if np.ma.is_masked(value):  # its data are 0 or anything
+        fail(f"info[{key!r}] = {value!r} is not a number")
     one = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
     try:
         charge = float(one)
@@ -202,6 +204,8 @@ def _means_total_charge(key):
 
 def _scalar(value):
     """The value as a finite number, or None."""
+    if np.ma.is_masked(value):
+        return None
     one = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
     try:
         number = float(one)
