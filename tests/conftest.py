@@ -18,7 +18,10 @@ ELECTRONEGATIVITY = {1: 2.2, 6: 2.55, 8: 3.44}
 
 
 def pytest_configure(config):
-    """Give every worker of pytest-xdist one thread, or they wait for each other's threads."""
+    """Give every worker of pytest-xdist one thread.
+
+    With more threads than cores, the workers would slow each other down.
+    """
     if config.getoption("numprocesses", None):
         os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
@@ -33,10 +36,10 @@ def made_up_charges(atoms):
 
 @pytest.fixture
 def molecules():
-    """A dozen molecules of C, H and O; a new list of new atoms in every test."""
+    """A dozen molecules of C, H and O; every test gets new copies."""
     X = [molecule(name) for name in NAMES]
     for i, atoms in enumerate(X):
-        # Symmetric molecules are poor tests.
+        # Symmetric molecules would hide some errors.
         atoms.rattle(0.03, seed=i)
     return X
 
@@ -86,7 +89,7 @@ def model(soap):
 
 @pytest.fixture
 def empty_cache():
-    """Forget rows that other tests have computed."""
+    """Remove the descriptor rows that other tests have computed."""
     ROWS.clear()
     yield
     ROWS.clear()
@@ -94,7 +97,7 @@ def empty_cache():
 
 @pytest.fixture
 def memory_budget():
-    """Set the budget, bytes, for one test."""
+    """Return a function that sets the memory budget, in bytes, for one test."""
     before = skqeq.get_memory_budget()
     yield skqeq.set_memory_budget
     skqeq.set_memory_budget(before)

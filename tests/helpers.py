@@ -1,6 +1,6 @@
-"""Deliberately simple reference implementations, and structures to try them on.
+"""Simple reference implementations, and structures for comparisons.
 
-Written from the equations with explicit loops and inverses, and without the package.
+The functions use explicit loops and inverses, and nothing of the package.
 """
 
 from math import erf, pi, sqrt
@@ -17,7 +17,7 @@ CHI = {"H": 4.528, "C": 5.343, "N": 6.899, "O": 8.741, "F": 10.874}
 
 
 def rattled(name, seed, charge=None, field=None, amplitude=0.08):
-    """A molecule of the g2 set without any symmetry left."""
+    """A molecule of the g2 set with displaced atoms, so that it has no symmetry."""
     atoms = molecule(name)
     atoms.positions += amplitude * np.random.default_rng(seed).normal(size=atoms.positions.shape)
     if charge is not None:
@@ -100,7 +100,7 @@ def invented_charges(atoms):
 
 
 def soap(X, species, r_cut, n_max=4, l_max=3, sigma=None, **options):
-    """Power spectra from DScribe itself, with the columns of all species: one array per atoms."""
+    """Power spectra from DScribe with the columns of all species: one array per structure."""
     from dscribe.descriptors import SOAP
 
     descriptor = SOAP(

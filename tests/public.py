@@ -29,7 +29,7 @@ PUBLIC = [
 
 
 def public_objects():
-    """Names and values of the functions and classes of all modules, each once."""
+    """Names and values of the functions and classes of all modules, without duplicates."""
     found = {}
     for name in PUBLIC:
         module = import_module(name)
@@ -43,7 +43,7 @@ def public_objects():
 def public_members(cls):
     """Names and values of the methods and properties that a class has from this package.
 
-    Those that Python or scikit-learn generate, such as fields of a named tuple, are not among them.
+    The result leaves out generated members, such as the fields of a named tuple.
     """
     for name in dir(cls):
         owner = next(c for c in cls.__mro__ if name in vars(c))
@@ -55,7 +55,7 @@ def public_members(cls):
 
 
 def function_of(member):
-    """The function behind a method or a property."""
+    """The function that implements a method or a property."""
     for place in ("fget", "func", "__func__"):
         member = getattr(member, place, member)
     return member

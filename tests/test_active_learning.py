@@ -1,6 +1,6 @@
 """Active learning on salt clusters; the reference is a pair potential.
 
-As a script, this file starts a run, kills it, and starts it again until it is done.
+As a script, this file starts a run, kills it, and starts it again until the run is finished.
 """
 
 import os
@@ -42,7 +42,8 @@ from skqeq.active_learning import (
 from skqeq.parameters import COULOMB
 
 TARGETS = ["energy", "forces", "charges"]
-RHO, REPULSION = 0.32, 1300.0  # Angstrom, eV: a bond of 2.4 Angstrom in the molecule
+# The units are Angstrom and eV; the bond length of the molecule is 2.4 Angstrom.
+RHO, REPULSION = 0.32, 1300.0
 
 
 def salt_labels(atoms):
@@ -179,7 +180,7 @@ def finish(directory):
 
 
 def kill_until_done(directory, rng):
-    """Start a run again and again, killing it after a few new files, until it finishes."""
+    """Start a run, kill it after a few new files, and repeat this until the run finishes."""
     for n_kills in range(1000):
         last = len(files(directory)) + rng.integers(3)
         child = in_child(finish, directory)
@@ -323,7 +324,7 @@ def test_energies_that_do_not_belong_to_forces(tmp_path):
 
 
 class Flaky:
-    """A reference of which every third calculation fails, each in another way."""
+    """A reference calculator that fails in every third calculation, in different ways."""
 
     calls = 0
 
@@ -383,7 +384,7 @@ def test_close_contacts_end_a_trajectory(tmp_path):
     make_learner(tmp_path, explore=approach, max_uncertainty=1.0).run(seeds(), n_rounds=1)
     frames = trajectory(tmp_path)
     distances = [atoms.get_distance(0, 1) for atoms in frames[1:]]
-    assert_allclose(distances, [1.9, 1.7], atol=1e-7)  # 0.6 (1.66 + 1.02) = 1.61
+    assert_allclose(distances, [1.9, 1.7], atol=1e-7)  # The limit is 0.6 (1.66 + 1.02) = 1.61.
     assert frames[-1].info["stopped"] == "atoms that are too close"
 
 
@@ -400,11 +401,11 @@ def test_uncertainty_ends_a_trajectory(finished, tmp_path):
     assert free[1] > limit
     make_learner(tmp_path, max_uncertainty=limit).run(seeds(), n_rounds=1)
     uncertainties = [atoms.info["uncertainty"] for atoms in trajectory(tmp_path)[1:]]
-    assert uncertainties == free[:2]  # including the first one above the limit
+    assert uncertainties == free[:2]  # The first uncertainty above the limit is included.
 
 
 def burst(atoms, rng):
-    """The calculator, not the learner, sees positions that are not finite."""
+    """Atoms move to positions that are not finite; only the calculator gets these."""
     yield atoms
     atoms.positions[0, 0] = np.inf
     atoms.get_forces()

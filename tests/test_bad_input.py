@@ -1,4 +1,4 @@
-"""Bad input is refused before any work, by the number of the structure and the bad value."""
+"""Bad input raises an error before any work; the message gives structure number and value."""
 
 import pickle
 import re
@@ -303,7 +303,7 @@ def test_element_that_was_not_seen():
 
 
 def test_structure_number_counts_through_blocks(monkeypatch):
-    # Work is done in blocks, but the index is that of the user's list.
+    # The code works in blocks, but the message gives the index in the user's list.
     X = StructureFeatures.from_arrays(
         [water(), water(), molecule("NH3")], [np.ones((n, 2)) for n in (3, 3, 4)]
     )
@@ -383,7 +383,7 @@ BAD_Y = {
         (case, method)
         for case in BAD_Y
         for method in ("fit", "score")
-        # To score a fold without labels is no error.
+        # A fold without labels has no score, but raises no error.
         if not (case.startswith("all missing") and method == "score")
     ],
 )
@@ -455,7 +455,7 @@ def test_no_such_label_on_the_atoms():
 
 
 def test_series_of_vectors_is_an_array():
-    # `frame["dipole"]` is one.
+    # Users may pass `frame["dipole"]`, which is a Series.
     X, y = [water(), molecule("CO2")], np.array([[0, 0, 1.0], [0, 0, 0.0]])
     expected = QEqRegressor().fit(X, y).predict(X)
     assert np.array_equal(QEqRegressor().fit(X, pd.Series(list(y))).predict(X), expected)
@@ -711,7 +711,7 @@ def test_singular_fit_gives_advice_from_any_start(molecules, dipoles):
 
 
 def test_hardness_matrix_is_not_positive_definite(molecules, dipoles):
-    # Very wide charges at one place are one charge.
+    # Very wide charges at one place cannot be distinguished.
     with pytest.raises(ValueError, match=r"^structure \d+ \(.*\): .* raise hardness, or lower"):
         QEqRegressor(response=QEq(radius_scale=1e9)).fit(molecules, dipoles)
 

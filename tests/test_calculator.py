@@ -1,4 +1,4 @@
-"""The calculator against predictions and finite differences, and in dynamics of ASE."""
+"""The calculator against predictions and finite differences, and in ASE's dynamics."""
 
 import io
 import json
@@ -181,7 +181,7 @@ def test_undefined_properties_are_refused(model):
     slab.cell[2] = 0.0
     with pytest.raises(PropertyNotImplementedError, match="adds the third vector of a slab"):
         slab.get_stress()
-    # Defined properties were computed nevertheless.
+    # The calculator has computed the defined properties before the error.
     assert slab.calc.results["forces"].shape == (8, 3)
     with pytest.raises(PropertyNotImplementedError, match="magmoms"):
         crystal.get_magnetic_moments()
@@ -220,14 +220,14 @@ CHANGES = [
 
 
 def test_changes_are_noticed(model):
-    """Including the changes that ASE does not compare."""
+    """The calculator notices changes, including those that ASE does not compare."""
     atoms = with_calculator("cluster", model)
     for change in CHANGES:
         before = atoms.get_dipole_moment()
         change(atoms)
         [after] = predict_target(model, [atoms], "dipole")
         assert_allclose(atoms.get_dipole_moment(), after, rtol=1e-10)
-        # Adding a second name for the same charge changes nothing.
+        # A second key for the same charge is no change.
         assert np.abs(after - before).max() > 1e-4 or "total_charge" in atoms.info
         assert_allclose(atoms.get_forces(), predict_forces(model, [atoms])[0], atol=1e-10)
 
@@ -267,7 +267,7 @@ def test_charges_of_the_last_step_start_the_solver(monkeypatch):
     first, unchanged, rattled_again = iterations
     assert unchanged == 0 < rattled_again < first
     assert_allclose(atoms.get_charges(), predict_charges(model, [atoms])[0], atol=1e-7)
-    # Other atomic numbers start from nothing, and so does a calculator that was reset.
+    # After a change of elements or a reset, iterations do not start from earlier charges.
     atoms.numbers[[0, 1]] = atoms.numbers[[1, 0]]
     atoms.get_forces()
     atoms.calc.reset()
@@ -339,7 +339,7 @@ def test_thermostats_and_barostats(name, model):
 
 @pytest.mark.parametrize("name", ["cluster", "crystal"])
 def test_socket(name, model, tmp_path):
-    """The server asks for forces; the client, in a thread, has the model."""
+    """The server asks for forces; the client runs in a thread and has the model."""
     atoms, remote = CASES[name].copy(), with_calculator(name, model)
     reference = with_calculator(name, model)
     unixsocket = f"skqeq_{tmp_path.name}_{name}"
@@ -351,7 +351,7 @@ def test_socket(name, model, tmp_path):
         client = threading.Thread(target=serve)
         client.start()
         for _ in range(2):
-            # The protocol converts to atomic units and back.
+            # The protocol converts to atomic units and back, which causes rounding errors.
             assert_allclose(atoms.get_forces(), reference.get_forces(), rtol=1e-8, atol=1e-10)
             assert atoms.get_potential_energy() == pytest.approx(reference.get_potential_energy())
             if any(atoms.pbc):
@@ -370,7 +370,7 @@ def test_saved_model_and_copied_calculator(model, tmp_path):
     assert_array_equal(atoms.get_forces(), forces)
     assert atoms.copy().calc is None
     calc = pickle.loads(pickle.dumps(atoms.calc))
-    # The copy has the results, and recognises the atoms.
+    # The copy contains the results, and uses them for the same atoms.
     assert not calc.calculation_required(atoms, ["forces", "dipole"])
     atoms.rattle(0.01)
     assert_array_equal(calc.get_forces(atoms), predict_forces(model, [atoms])[0])
@@ -392,7 +392,7 @@ def test_one_model_for_many(model):
     expected = predict_forces(model, list(CASES.values()))
     jobs = [joblib.delayed(Atoms.get_forces)(atoms) for atoms in images]
     parallel = joblib.Parallel(n_jobs=2)(jobs)
-    # In turns: a result that leaks from one calculator to another would be seen.
+    # The calculators alternate, so that shared results would be noticed.
     turns = [None] * len(images)
     for order in (range(len(images)), reversed(range(len(images)))):
         for i in order:
@@ -469,7 +469,7 @@ def test_progress_bar():
     text = io.StringIO()
     with VelocityVerlet(atoms, 0.1 * units.fs) as run:
         for _ in range(2):
-            # The second run continues the first, its bar starts anew.
+            # The second run continues the first one, but its progress bar starts at zero.
             with ProgressBar(run, 5, file=text, mininterval=0) as progress:
                 run.run(5)
             assert progress.bar.n == 5

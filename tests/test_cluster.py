@@ -119,7 +119,7 @@ def test_an_unreadable_structure(cluster, data, tmp_path, serial):
     model = pipeline(store_triangles=True).fit(open_structures(path)[: N // 2], D[: N // 2])
     before = model[-1].coef_.copy()
     rest = open_structures(broken)
-    # It breaks after it was opened and looked at.
+    # The file is damaged after it was opened.
     broken.write_text(text[: len(text) // 2].rsplit("\n", 1)[0] + "\n" + "x" * (len(text) // 2))
     with (
         joblib.parallel_config(backend="dask"),

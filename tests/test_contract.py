@@ -56,7 +56,8 @@ CLASSES = [
     *(KQEqRegressor, QEqRegressor, GAPKQEqRegressor, GAPRegressor, KQEqRegressorCV),
 ]
 TRANSFORMERS = ["soap", "sparsifier", "blocks"]
-# Regressors of all targets, and one of targets that are linear in the charges.
+# The first regressors have all targets, the second ones only targets that are linear in the
+# charges.
 MODELS = ["kqeq", "qeq", "gapkqeq", "pipeline"]
 REGRESSORS = [*MODELS, "cv"]
 KINDS = TRANSFORMERS + REGRESSORS
@@ -96,15 +97,15 @@ class Case:
         self.before = make_pipeline(*map(small, steps)).fit(X) if steps else None
 
     def input(self, X):
-        """Input of the fit of the estimator."""
+        """Input for the fit of the estimator."""
         return X if self.before is None else self.before.transform(X)
 
     def fit(self, X, y, **params):
-        """A fitted clone."""
+        """Return a fitted clone."""
         return clone(self.estimator).fit(self.input(X), y, **params)
 
     def output(self, fitted, X):
-        """Result for every structure: an array per structure."""
+        """Output for the structures: one array per structure."""
         if self.kind in TRANSFORMERS:
             return list(fitted.transform(self.input(X)))
         return list(fitted.predict(self.input(X)))
@@ -132,7 +133,7 @@ def assert_outputs_close(first, second, rtol=1e-9, atol=1e-11):
 
 
 def snapshot(X):
-    """Bytes of everything that structures carry."""
+    """Content of all data of the structures, as bytes."""
     return [pickle.dumps((a.arrays, a.info, a.cell.array, a.pbc)) for a in X]
 
 
@@ -141,7 +142,7 @@ def snapshot(X):
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_init_only_stores_parameters(cls):
-    # Validation belongs to fit: clone and set_params must work with any value.
+    # Only `fit` validates parameters: clone and set_params must accept any value.
     values = {name: object() for name in inspect.signature(cls.__init__).parameters}
     del values["self"]
     estimator = cls(**values)
@@ -178,7 +179,7 @@ def test_clone_and_set_params(kind):
 
 
 def test_clone_keeps_containers():
-    # clone compares by identity after copying: parameters must be stored as they were given.
+    # After copying, clone compares parameters by identity; estimators must store what they get.
     soap = SOAPFeaturizer(r_cut=(1.7, 3.5), species=["H", "O"], species_weighting={"H": 1.0})
     assert clone(soap).get_params() == soap.get_params()
     qeq = QEqRegressor(response=QEq(radii={"H": 0.3}, hardness={"H": 1.0}), init=np.zeros(3))
@@ -323,7 +324,7 @@ def test_order_of_prediction_does_not_matter(case, molecules, dipoles):
 
 def test_order_of_training_does_not_matter(regressor, molecules, dipoles):
     if regressor.kind == "pipeline":
-        # The sparse set is drawn by position; with all environments nothing is drawn.
+        # The sparse set is drawn by index; with all environments, nothing is drawn.
         regressor.estimator.set_params(cursparsifier__n_points=50, cursparsifier__jitter=1e-6)
     order = np.random.default_rng(0).permutation(len(molecules))
     with warnings.catch_warnings():
@@ -341,7 +342,7 @@ def test_repeated_structures(case, molecules, dipoles):
 
 
 def test_molecules_of_equal_size(case, molecules, dipoles):
-    # np.asarray would make a two-dimensional array of atoms of them.
+    # np.asarray would turn a list of structures into a two-dimensional array of atoms.
     same = [i for i, atoms in enumerate(molecules) if len(atoms) == len(molecules[4])]
     assert len(same) > 1
     X = [molecules[i] for i in same]
@@ -424,7 +425,7 @@ def test_features_can_be_pickled(molecules):
 
 
 def test_read_only_memory_maps(case, molecules, dipoles, tmp_path):
-    # This is how joblib hands large inputs to workers.
+    # The worker processes of joblib get large inputs in this way.
     joblib.dump((molecules, dipoles, np.ones(12)), tmp_path / "data")
     X, y, weights = joblib.load(tmp_path / "data", mmap_mode="r")
     assert not y.flags.writeable
@@ -467,7 +468,7 @@ print(structures[0].digest.hex())
 
 
 def test_hashes_are_the_same_in_every_process(capsys):
-    # Caches on disk are keyed by them.
+    # The hashes are the keys of caches on disk.
     exec(HASHES, {})
     printed = capsys.readouterr().out
     ran = subprocess.run(
@@ -535,7 +536,7 @@ def test_weights_of_energies_are_duplicates_and_removals(kind, names, molecules,
     order = [i for i in [*range(12), 2, 7] if i != 4]
     y = energies[names]
     plain = case.fit(molecules, y)
-    # Where the iteration starts depends on all structures.
+    # The start of the iteration depends on all structures.
     case.estimator.set_params(init=plain.coef_)
     weighted = case.fit(molecules, y, sample_weight=weights)
     repeated = case.fit([molecules[i] for i in order], y[order])
@@ -589,7 +590,8 @@ def test_equal_weights_scale_the_noise(kind, molecules, dipoles):
 
 
 def test_missing_labels_are_dropped_labels(regressor, molecules, dipoles, charges):
-    # The same structures define the features, so that only the labels differ.
+    # The features are fitted to the same structures, so that the models only differ in their
+    # labels.
     known = [0, 1, 4, 5, 8, 9]
     partial = np.where(np.isin(np.arange(12), known)[:, None], dipoles, np.nan)
     fitted = regressor.fit(molecules, partial)
@@ -605,7 +607,7 @@ def test_missing_labels_are_dropped_labels(regressor, molecules, dipoles, charge
 
 
 def test_targets_add_up(molecules, dipoles, charges):
-    # Fitting half the labels as one table or as two rows per structure is the same.
+    # A fit to half of the labels is the same for one table and for two rows per structure.
     y = make_targets(dipole=dipoles, charges=charges)
     both = small("qeq").fit(molecules, y)
     only = [
@@ -633,7 +635,7 @@ def test_sigma_column(regressor, name, molecules, dipoles, charges, energies):
         "energy": energies["energy"],
         "forces": energies["forces"],
     }[name]
-    # Iterations take long, and stop near the minimum.
+    # Iterative fits take long, and stop near the minimum.
     iterates = name in ("energy", "forces")
     X, values = (molecules[:6], values[:6]) if iterates else (molecules, values)
     atol = 1e-5 if iterates else 1e-9
@@ -664,7 +666,7 @@ def test_forms_of_y(regressor, names, molecules, dipoles, charges, energies):
     stress = 1e-3 * np.arange(72.0).reshape(12, 6)
     columns = {"dipole": dipoles, "charges": charges, "stress": stress}
     columns |= {name: energies[name] for name in energies.dtype.names}
-    X = molecules[:5]  # enough for scores
+    X = molecules[:5]  # Five structures are sufficient for scores.
     columns = {name: list(columns[name])[:5] for name in names}
     table = make_targets(**columns)
     last = "kqeqregressor__" if regressor.kind == "pipeline" else ""
@@ -779,7 +781,7 @@ def test_containers_of_structures(kind, container, molecules, dipoles):
     fitted = case.fit(X, dipoles)
     expected = case.output(case.fit(molecules, dipoles), molecules)
     assert_outputs_close(case.output(fitted, X), expected, 0, 0)
-    # Molecules of equal size keep apart in all of them.
+    # All containers must keep molecules of equal size separate.
     twins = [molecules[0], molecules[0]]
     assert_outputs_close(
         case.output(fitted, CONTAINERS[container](twins)), case.output(fitted, twins), 0, 0
@@ -840,7 +842,7 @@ def test_features_of_two_calls_concatenate(kinds, molecules):
 
 
 def test_feature_union(molecules, dipoles):
-    # Stacks by np.hstack in scikit-learn 1.8 and by concat(axis=1) in 1.9.
+    # The union stacks by np.hstack in scikit-learn 1.8 and by concat(axis=1) in 1.9.
     near, far = (SOAPFeaturizer(r_cut=r, n_max=2, l_max=2) for r in (2.0, 3.5))
     both = SOAPFeaturizer(r_cut=(2.0, 3.5), n_max=2, l_max=2)
     union = FeatureUnion([("near", near), ("far", far)])
@@ -883,7 +885,7 @@ def test_global_output_format_is_ignored(output, molecules, dipoles):
 
 
 def test_feature_union_wraps_by_itself(molecules):
-    # scikit-learn wraps the output of a union whatever its parts return: loudly, at least.
+    # scikit-learn wraps the output of every union, which must at least raise an error here.
     union = FeatureUnion([("a", small("soap")), ("b", small("soap"))])
     with sklearn.config_context(transform_output="pandas"):
         with pytest.raises((TypeError, ValueError)):
@@ -929,7 +931,7 @@ def test_sample_weight_by_metadata_routing(molecules, dipoles):
         search = GridSearchCV(model, {"kqeqregressor__sigma_dipole": [0.05]}, cv=KFold(3))
         search.fit(molecules, dipoles, sample_weight=weights)
         assert_allclose(search.predict(molecules), expected, rtol=1e-9, atol=1e-12)
-        # The weights were split along with the structures.
+        # The search has split the weights with the structures.
         scores = []
         for train, test in KFold(3).split(molecules):
             part = clone(model).fit(
@@ -950,7 +952,7 @@ def test_sample_weight_needs_no_routing_as_a_step_parameter(molecules, dipoles):
 
 
 def test_bagging_through_a_frame(molecules, dipoles):
-    # check_array lets a frame of objects with one column pass.
+    # check_array accepts a data frame with one column of objects.
     frame = pd.DataFrame({"molecule": molecules})
     bag = BaggingRegressor(small("qeq"), n_estimators=3, random_state=0).fit(frame, dipoles)
     members = [e.predict(molecules) for e in bag.estimators_]
@@ -1009,7 +1011,7 @@ def test_predicting_needs_no_labels_of_the_new_structures(regressor, molecules, 
 
 
 @pytest.mark.filterwarnings(
-    # The checks fit the default of 1000 points to some tens of samples, many of them twice.
+    # The common checks fit 1000 points, the default, to some tens of samples with many duplicates.
     "ignore:n_points=1000, but there are only:UserWarning",
     "ignore:the kernel matrix of .* is singular:sklearn.exceptions.ConvergenceWarning",
 )

@@ -94,7 +94,7 @@ def test_molecules_of_water_do_not_collide(water):
 
 def test_forces_on_water_sum_to_charge_times_field(water):
     X, y, _ = water
-    # Rounding for GFN2-xTB, and the integration grid for PBE0.
+    # The tolerances are for rounding of GFN2-xTB, and for the integration grid of PBE0.
     tolerance = 2e-4 if X[0].info["level"].startswith("GFN2") else 0.01
     for atoms, forces in zip(X, y["forces"]):
         expected = atoms.info["charge"] * field_of(atoms)
@@ -103,7 +103,7 @@ def test_forces_on_water_sum_to_charge_times_field(water):
 
 def test_energies_of_water_are_sensible(water):
     X, y, _ = water
-    # By charge state, because adding a proton changes the energy.
+    # Each charge state is a separate case, because an added proton changes the energy.
     for charge in (-1, 0, 1):
         members = [i for i, atoms in enumerate(X) if atoms.info["charge"] == charge]
         A = [[X[i].info["n_molecules"], 1] for i in members]
@@ -136,7 +136,7 @@ def test_molecules_have_dipoles_and_charges_only(load):
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """A server without messages."""
+    """A request handler that prints no messages."""
 
     def log_message(self, *args):
         pass
@@ -144,7 +144,7 @@ class Handler(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path):
-    """Folder and URL of a server, and a function that stops it."""
+    """Folder and URL of a server, and a function that stops the server."""
     pytest.importorskip("pooch")
     folder = tmp_path / "server"
     folder.mkdir()
@@ -164,7 +164,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def published(server, monkeypatch):
-    """A server with a small file in place of the large set."""
+    """A server with a small file in place of the large data set."""
     folder, _, _ = server
     content = gzip.compress(XYZ.encode())
     (folder / NAME).write_bytes(content)
@@ -180,8 +180,8 @@ def test_fetch_water(published, tmp_path, capfd):
     assert X[0].info["external_field"].tolist() == [0, 0.1, 0]
     assert y["energy"].tolist() == [-138] and y["charges"][0].tolist() == [-0.6, 0.3, 0.3]
     assert y["forces"][0].shape == (3, 3)
-    assert "%" not in capfd.readouterr().err  # no progress bar unless asked for
-    # The downloaded file is used without a server and without a URL.
+    assert "%" not in capfd.readouterr().err  # Without a request there is no progress bar.
+    # The data are read from the downloaded file, without a server or URL.
     stop()
     again, _ = fetch_water(data_home=tmp_path / "home")
     assert again[0] == X[0]

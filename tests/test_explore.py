@@ -47,7 +47,7 @@ def test_everything_is_on_the_page(model, molecules, dipoles, tmp_path):
     assert len(data["environments"]) == len(charges)
     settings = data["settings"]["structure"][0]["color"]
     assert settings["max"] == -settings["min"] == pytest.approx(np.abs(charges).max())
-    # The page loads no other file.
+    # The page must not load other files.
     assert not re.search(r'<(script|link|img)[^>]*(src|href)="http', path.read_text())
 
 

@@ -22,8 +22,8 @@ def test_layers():
 def used_names(source, package):
     """Yield the line and the absolute name of everything that a module imports.
 
-    Imports for type checkers and inside functions count, and so do attributes of what was imported,
-    because ``from .. import models; models._base`` reaches into ``models`` as well.
+    Imports for type checkers and inside functions count. Attributes of imported modules also count,
+    because ``from .. import models; models._base`` uses a private module of ``models``.
     """
     tree = ast.parse(source)
     absolute = {}  # names in this module -> absolute names
@@ -59,7 +59,7 @@ def is_private_elsewhere(name, sub_package):
 
 
 def private_names(source, path):
-    """Return what a module, `path` inside the package, uses of other sub-packages' privacy."""
+    """Return the private names of other sub-packages that a module, `path`, uses."""
     package = ["skqeq", *path.parts[:-1]]
     sub_package = path.with_suffix("").parts[0]
     return [

@@ -1,4 +1,4 @@
-"""Check all references on the pages, without building them and without network."""
+"""Check all references on the pages, without a build of the pages and without network."""
 
 import re
 from functools import cache

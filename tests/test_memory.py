@@ -1,4 +1,4 @@
-"""One budget for everything that is kept to save recomputation."""
+"""One memory budget for all data that are stored to avoid recomputation."""
 
 import gc
 import os
@@ -19,7 +19,7 @@ def test_claims_fit_into_the_limit():
     assert budget.claim(40) and budget.available == 0
     budget.release(60)
     assert budget.available == 60
-    budget.set_limit(50)  # less than what is claimed already
+    budget.set_limit(50)  # The new limit is lower than the memory that is already claimed.
     assert budget.available == 10
     budget.set_limit(30)
     assert budget.available == 0 and not budget.claim(1) and budget.claim(0)
@@ -115,9 +115,9 @@ def test_workers_share_what_is_left(memory_budget):
     assert reservation.claim(200)
     share = BUDGET.share(4)
     assert share.n_bytes == 200
-    share.apply()  # a thread of the same process
+    share.apply()  # In a thread of the same process, the limit stays the same.
     assert BUDGET.limit == limit
-    share.process = -1  # as in a worker
+    share.process = -1  # The share acts as in a worker, which is another process.
     share.machine, here = "elsewhere", share.machine
     share.apply()
     assert BUDGET.limit == limit

@@ -1,4 +1,4 @@
-"""Metrics against numbers worked out by hand."""
+"""Metrics against numbers that were calculated by hand."""
 
 import numpy as np
 import pytest
@@ -69,7 +69,7 @@ def test_r2_of_vectors():
     weights = rng.uniform(size=20)
     expected = r2_score(truth, predicted, sample_weight=weights, multioutput="variance_weighted")
     assert_allclose(target_r2(truth, predicted, weights), expected)
-    # A structure without weight counts as little as one without a label.
+    # A structure of weight zero has no influence, like a structure without a label.
     weights[0] = 0
     truth_without = truth.copy()
     truth_without[0] = np.nan

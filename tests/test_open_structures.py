@@ -124,7 +124,7 @@ def test_any_sequence_is_read_one_by_one(data, path):
     assert_array_equal(structures.sizes, [len(atoms) for atoms in X])
     part = structures[5:20][[2, 3]]
     assert_array_equal(part.numbers, np.concatenate([X[7].numbers, X[8].numbers]))
-    assert reader.reads == len(X)  # the outline of a part is part of the outline
+    assert reader.reads == len(X)  # The outline of a slice is taken from the outline of the whole.
     assert part[1].digest == check_structures([X[8]])[0].digest
     expected = pipeline().fit(X, y["dipole"]).predict(X)
     assert_array_equal(pipeline().fit(reader, y["dipole"]).predict(reader), expected)
@@ -132,7 +132,11 @@ def test_any_sequence_is_read_one_by_one(data, path):
 
 @pytest.mark.parametrize(("n_kept", "most"), [(10**9, 1), (10, 4), (0, 4)])
 def test_few_reads(n_kept, most, data, monkeypatch):
-    """Of a fit to dipoles: one to look at all, two to choose environments, and that of the fit."""
+    """A fit to dipoles reads few structures.
+
+    One read is for the outline, two are for the choice of environments, and the last one is for the
+    fit.
+    """
     X, y, _ = data
     sizes = [structure.n_bytes for structure in check_structures(X)]
     monkeypatch.setattr(_collection, "STORE_BYTES", sum(sizes[:n_kept]))
@@ -158,7 +162,7 @@ def test_what_was_read_does_not_travel(path):
     small = len(pickle.dumps(structures))
     assert [structures[i] is structures[i] for i in range(len(structures))] == [True] * 40
     assert structures[3:][0] is structures[3]
-    assert len(pickle.dumps(structures)) - small < 40 * 100  # the outline
+    assert len(pickle.dumps(structures)) - small < 40 * 100  # The limit is the size of the outline.
 
 
 def test_labels_of_atoms_are_checked(data, path):
@@ -192,7 +196,7 @@ def test_unreadable_files(tmp_path, path, data):
         with pytest.raises(ValueError, match="line 1: '-3'|ends in structure 0"):
             open_structures(broken)
     for columns in ("4" + "9" * 20, "400000000", "9999999"):
-        # ASE allocates a name for each column, for minutes or until the memory is full.
+        # ASE would allocate a name for each column, which takes minutes or fills the memory.
         broken.write_text("".join(lines).replace("pos:R:3", f"pos:R:{columns}", 1))
         with pytest.raises(
             ValueError, match=rf"structure 0 .*(R:{columns}|4 of {int(columns) + 1} c)"

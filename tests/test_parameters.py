@@ -55,7 +55,7 @@ def test_unknown_element(key):
 
 
 def test_no_radius_where_none_was_measured():
-    """ASE fills the gaps of Cordero's table, which ends at curium, with a number."""
+    """Elements without measured radius have none; ASE's table of Cordero contains a placeholder."""
     covalent = parameters.radii_table("covalent")
     assert_allclose(covalent[[1, 6, 96]], [0.31, 0.76, 1.69])
     assert np.isnan(covalent[[0, 97, 118]]).all()

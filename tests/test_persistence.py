@@ -1,4 +1,4 @@
-"""Fitted models on disk: bit for bit, plain, versioned, and readable without pickle."""
+"""Files of fitted models: exact to the last bit, versioned, and readable without pickle."""
 
 import hashlib
 import io
@@ -43,7 +43,7 @@ from skqeq import (
 )
 from skqeq.model_selection import LabelledKFold, TargetScorer
 
-# What a file of ours holds beside arrays and plain Python.
+# Apart from arrays and plain Python objects, our files hold only these types.
 TRUSTED = {
     "pipeline": [
         "skqeq.CURSparsifier",
@@ -117,7 +117,7 @@ def test_fresh_process_predicts_the_same_bits(compress, fitted, molecules, tmp_p
 
 
 def imported(pickled):
-    """The modules and names that a pickle asks for."""
+    """The modules and names that a pickle imports."""
     names, strings = set(), []
     for opcode, argument, _ in pickletools.genops(pickled):
         if opcode.name == "GLOBAL":
@@ -135,12 +135,12 @@ def imported(pickled):
 
 def test_files_hold_arrays_and_plain_python_only(fitted):
     modules = {module.split(".")[0] for module, _ in imported(pickle.dumps(fitted, protocol=2))}
-    # Protocol 2 spells every global out; `copyreg` and `_codecs` are its own.
+    # Protocol 2 writes every global as text; it uses `copyreg` and `_codecs` itself.
     assert modules <= {"skqeq", "sklearn", "numpy", "copyreg", "_codecs", "__builtin__", "copy_reg"}
 
 
 def test_files_hold_no_training_structures(fitted, molecules):
-    # Not by accident via a view or a closure: a model is what it learned.
+    # A view or a closure must not store the training data; a model contains only what it learned.
     pickled = pickle.dumps(fitted)
     assert molecules[0].positions[0].tobytes() not in pickled
     assert b"Structure" not in pickled.replace(b"StructureBlocks", b"")
@@ -220,7 +220,7 @@ def test_other_features_than_in_the_file(molecules, table, tmp_path):
 
 @pytest.mark.parametrize("change", [{"r_cut": 4.0}, {"sigma_atom": 0.7}, {"cutoff_width": 1.0}])
 def test_other_features_of_the_same_number(change, molecules, table):
-    # As many columns, but with another meaning: a prediction would be garbage.
+    # The number of columns is right, but their meaning is not, so that predictions would be wrong.
     soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=2)
     other = SOAPFeaturizer(**{**soap.get_params(), **change}).fit_transform(molecules)
     sparsifier = CURSparsifier(n_points=3).fit(soap.fit_transform(molecules))
@@ -301,7 +301,7 @@ def test_any_damage_is_noticed(path):
         except ValueError as error:
             assert str(path) in str(error)
             refused += 1
-        else:  # a bit of the archive that means nothing, such as a date
+        else:  # The changed bit belongs to a part of the archive without meaning, such as a date.
             path.write_bytes(whole)
             assert pickle.dumps(again) == pickle.dumps(load(path))
     assert refused > 0.9 * len(damaged)
@@ -362,7 +362,7 @@ skqeq.save(skqeq.QEqRegressor(), sys.argv[1])
 def test_a_process_that_dies_leaves_the_older_file(tmp_path):
     path = tmp_path / "model.skqeq"
     save(QEqRegressor(response=QEq(hardness=2.0)), path)
-    # Not in the source folder, which need not hold compiled kernels.
+    # The program must not start in the source folder, which may have no compiled kernels.
     died = subprocess.run([sys.executable, "-c", DIES, path], check=False, cwd=tmp_path)
     assert died.returncode == -9
     assert load(path).response.hardness == 2.0
@@ -404,7 +404,7 @@ def test_labels_in_memory_maps(molecules, dipoles, tmp_path):
 
 
 def stored(path):
-    """The file of skops inside a file of ours."""
+    """The skops file that one of our files contains."""
     return zipfile.ZipFile(path).read("model.skops")
 
 
@@ -453,7 +453,7 @@ def test_a_file_from_before_types_moved(path, fitted, molecules, monkeypatch):
     for name, importable in persistence.TYPES.items():
         module, _, attribute = importable.rpartition(".")
         cls = getattr(import_module(module), attribute)
-        # As after `git mv`: the old module is gone, and the class belongs to the new one.
+        # As after `git mv`, the old module is gone, and the class is part of the new one.
         monkeypatch.setattr(cls, "__module__", "skqeq._moved")
         monkeypatch.delattr(import_module(module), attribute)
         setattr(moved, f"New{attribute}", cls)

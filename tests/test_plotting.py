@@ -76,7 +76,7 @@ def test_parity_of_forces_draws_every_component(ax):
     predicted = [f + 0.5 for f in forces]
     options = {"unit": "eV/Angstrom", "label": "force", "ax": ax}
     plot_parity(forces, predicted, **options)
-    # An array of shape (n, 3) holds forces, and not dipoles, if the unit is given.
+    # With a unit of forces, an array of shape (n, 3) holds forces and not dipoles.
     plot_parity(np.concatenate(forces), np.concatenate(predicted), **options)
     plot_parity(np.concatenate(forces).ravel(), np.concatenate(predicted).ravel(), **options)
     expected = np.concatenate([f.ravel() for f in forces])
@@ -135,12 +135,14 @@ def test_molecule_draws_atoms_bonds_and_labels(ax):
 
 def test_dipole_arrow_points_from_minus_to_plus_at_the_stated_scale(ax):
     atoms = molecule("CO")
-    direction = atoms.positions[0] - atoms.positions[1]  # from C to O or back
+    # The direction is along the bond, from the second atom to the first.
+    direction = atoms.positions[0] - atoms.positions[1]
     direction /= np.linalg.norm(direction)
     charges = np.array([0.2, -0.2])
     plot_molecule(atoms, charges, 0.5 * direction, dipole_scale=0.8, ax=ax)
     tail, head = arrow(ax)
-    np.testing.assert_array_equal(tail, [0.0, 0.0])  # the centre of mass
+    # The tail of the arrow is at the centre of mass.
+    np.testing.assert_array_equal(tail, [0.0, 0.0])
     assert np.linalg.norm(head) == pytest.approx(0.8 * DEBYE * 0.5)
     centers = {t.get_text(): np.array(t.get_position()) for t in ax.texts[:2]}
     along = centers[atoms.symbols[0]] - centers[atoms.symbols[1]]

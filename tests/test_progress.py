@@ -1,4 +1,4 @@
-"""Progress bars: long operations have one where it is asked for, and none where it is not."""
+"""Long operations have a progress bar if it is requested, and none otherwise."""
 
 import pytest
 from sklearn.pipeline import make_pipeline

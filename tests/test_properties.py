@@ -1,7 +1,7 @@
 """Laws for any structure: invariances, conservation, derivatives, linear response.
 
-Structures are drawn by hypothesis, from molecules to crystals, with charges, fields and models of
-all kinds. The draws are the same in every run.
+Hypothesis draws the structures, from molecules to crystals, with charges, fields and models of all
+kinds. It draws the same ones in every run.
 """
 
 import warnings
@@ -43,7 +43,7 @@ settings.load_profile("same")
 
 
 def grown(rng, n, cell=None):
-    """Positions none of which are closer than an Angstrom, each near an earlier one."""
+    """Positions at least one Angstrom apart, each of them near an earlier one."""
     positions = [np.zeros(3)]
     while len(positions) < n:
         step = rng.normal(size=3)
@@ -60,7 +60,7 @@ def grown(rng, n, cell=None):
 
 @st.composite
 def molecules(draw, smallest=2):
-    """A molecule of H, C and O, charged or not, in a field or not."""
+    """A molecule of H, C and O, with or without charge, with or without a field."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     n = draw(st.integers(smallest, 9))
     atoms = Atoms(rng.choice(ELEMENTS, n), grown(rng, n))
@@ -72,7 +72,7 @@ def molecules(draw, smallest=2):
 
 @st.composite
 def crystals(draw):
-    """A crystal or a slab in a skew cell."""
+    """A crystal or a slab in a skewed cell."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     n = draw(st.integers(1, 4))
     cell = np.eye(3) * rng.uniform(3.5, 6.0, 3) + rng.uniform(-0.8, 0.8, (3, 3))
@@ -89,7 +89,7 @@ kinds = st.sampled_from(["kqeq", "flow", "gap"])
 
 @cache
 def model(kind, solver="auto"):
-    """Fitted to charges and energies of made-up structures; all kinds have smooth features."""
+    """A model fitted to charges and energies of made-up structures, with smooth features."""
     rng = np.random.default_rng(1)
     X = [Atoms(rng.choice(ELEMENTS, 6), grown(rng, 6)) for _ in range(8)]
     Q = [0.3 * (atoms.numbers - atoms.numbers.mean()) / 4 for atoms in X]
@@ -136,7 +136,7 @@ def test_rotations_shifts_and_permutations(atoms, kind, seed):
     first, second = observed(kind, [atoms, moved], names)
     assert_allclose(second["charges"], first["charges"][order], atol=1e-8)
     assert_allclose(second["dipole"], R @ first["dipole"], atol=1e-8)
-    # In a field the energy of an ion depends on the origin.
+    # In a field, the energy of an ion depends on the origin.
     energy = first["energy"] - atoms.info["charge"] * (R @ field) @ shift
     assert abs(second["energy"] - energy) < 1e-7
     assert_allclose(second["forces"], first["forces"][order] @ R.T, atol=1e-6)
@@ -145,7 +145,7 @@ def test_rotations_shifts_and_permutations(atoms, kind, seed):
 @given(crystals(), kinds, st.integers(0, 2**32 - 1))
 def test_other_cells_of_the_same_crystal(atoms, kind, seed):
     rng = np.random.default_rng(seed)
-    # Whole cell vectors away, and with a vector of the plane replaced by its sum with the other.
+    # Atoms move by whole cell vectors, and a vector of the plane becomes the sum of both vectors.
     moved = atoms.copy()
     moved.positions += (rng.integers(-2, 3, (len(atoms), 3)) * atoms.pbc) @ atoms.cell
     moved.positions += rng.normal(size=3)
@@ -257,7 +257,10 @@ def test_numbers_do_not_depend_on_blocks(X, kind):
     st.floats(0.3, 3.0),
 )
 def test_weights_noise_and_repeated_structures(X, sigma, factor):
-    """A weight is a smaller noise; labels that are twice as large have weights twice as large."""
+    """A weight w is equivalent to the noise divided by the root of w.
+
+    The weights of the model are proportional to the labels.
+    """
     D = np.random.default_rng(len(X)).normal(size=(len(X), 3))
     steps = model("kqeq")[:-1]
     phi = steps.transform(X)

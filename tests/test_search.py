@@ -1,4 +1,4 @@
-"""Searches and the other tools of scikit-learn that split data, on one process and on several."""
+"""Searches and other tools of scikit-learn that split data, in one process and in several."""
 
 import joblib
 import numpy as np
@@ -95,7 +95,7 @@ def test_cutoff_widths(counted, model, molecules, table):
 def test_without_cache_rows_are_computed_again(counted, model, molecules, table, memory_budget):
     memory_budget(0)
     model.fit(molecules, table).predict(molecules)
-    # Rows of atoms alone, from which the sparse set was chosen, are not counted.
+    # Rows of single atoms, computed for the choice of the sparse set, are not counted.
     assert len(counted) == 2 * len(molecules)
     assert len(ROWS) == 0
 
@@ -123,7 +123,7 @@ def test_loky(reference, model, molecules, table):
 
 
 def test_threads(reference, model, molecules, table, empty_cache):
-    # Threads share the store of rows.
+    # Threads share the cache of rows.
     with joblib.parallel_config(backend="threading", n_jobs=2):
         search = GridSearchCV(model, GRID, cv=KFold(3)).fit(molecules, table)
     assert_same_search(search, reference)
@@ -179,7 +179,7 @@ def test_validation_curve(model, molecules, dipoles):
         param_range=[1e-3, 1.0, 100.0],
         cv=KFold(3),
     )
-    # More noise, less fit.
+    # For larger noise, the fit is worse.
     assert (np.diff(train.mean(axis=1)) < 0).all()
 
 
@@ -266,7 +266,7 @@ def test_make_scorer(model, molecules, table):
 
 def test_pipeline_memory(model, molecules, table, tmp_path):
     expected = clone(model).fit(molecules, table).predict(molecules)
-    # Once to fill the cache, once to use it.
+    # The first fit fills the cache, and the second fit uses it.
     for _ in range(2):
         cached = clone(model).set_params(memory=str(tmp_path)).fit(molecules, table)
         predicted = cached.predict(molecules)
@@ -290,7 +290,7 @@ def test_pipeline_memory_ignores_what_strip_removes(model, molecules, table, tmp
         atoms.set_array("forces", np.ones((len(atoms), 3)))
     clone(model).fit(strip(molecules), table)
     assert len(calls) == 2
-    # Without strip the labels enter the key of the first step, but get no further.
+    # Without `strip` the labels are in the key of the first step, but not of later steps.
     clone(model).fit(molecules, table)
     assert calls[2:] == ["SOAPFeaturizer"]
 

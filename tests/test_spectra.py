@@ -52,7 +52,7 @@ def test_the_integral_is_the_mean_square():
     wavenumbers, intensities = infrared_spectrum(derivatives, 0.5, resolution=50.0)
     integral = np.sum(intensities) * (wavenumbers[1] - wavenumbers[0])
     assert_allclose(integral, 3.0, rtol=0.02)
-    # An axis along which derivatives are undefined adds nothing.
+    # An axis without defined derivatives contributes zero.
     derivatives[:, 0] = np.nan
     _, fewer = infrared_spectrum(derivatives, 0.5, resolution=50.0)
     assert_allclose(fewer.sum() / intensities.sum(), 2 / 3, rtol=0.02)

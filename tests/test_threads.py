@@ -1,4 +1,4 @@
-"""Threads of linear algebra: fewer where products are small, and all of them back afterwards."""
+"""Linear algebra uses fewer threads for small products, and all threads afterwards."""
 
 from contextlib import nullcontext
 from threading import Barrier, Thread
@@ -45,14 +45,14 @@ def test_one_thread_and_back(before):
 
 
 def test_several_threads_of_python(before):
-    """The last one out puts things back, in whatever order they came."""
+    """When the last thread leaves, it restores the limits, whatever the order of the threads."""
     barrier, depths = Barrier(2), []
 
     def work(first):
         with ONE_BLAS_THREAD:
             barrier.wait()
             if first:
-                barrier.wait()  # the other one is out
+                barrier.wait()  # The other thread has left at this point.
                 depths.append(ONE_BLAS_THREAD.depth)
         if not first:
             barrier.wait()
@@ -80,7 +80,7 @@ def test_a_limit_of_the_user_is_left_alone():
 
 
 def test_a_limit_that_was_set_meanwhile_stays(before):
-    """Another thread of Python, or the code inside, sets a limit for good."""
+    """A limit that another thread of Python or the code inside sets meanwhile is kept."""
     with ONE_BLAS_THREAD:
         limit = threadpool_limits(3, user_api="blas")
     try:
@@ -101,7 +101,7 @@ def test_an_interrupt_on_the_way_in(before, monkeypatch):
 
 
 class InterruptedLibrary:
-    """A library at which the user presses Ctrl-C."""
+    """A library whose use is interrupted by Ctrl-C."""
 
     num_threads = 2
 

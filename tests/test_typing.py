@@ -1,4 +1,4 @@
-"""Public functions say which types they take and return, and a type checker believes them."""
+"""The type annotations of public functions are complete and correct."""
 
 import inspect
 import subprocess
@@ -14,7 +14,7 @@ from .public import function_of, public_members, public_objects
 pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).parents[1]
-# Methods that users call by a syntax of their own.
+# Users call these methods by operators and other syntax.
 SPECIAL = ("__init__", "__call__", "__getitem__", "__iter__", "__len__", "__matmul__")
 
 PROGRAM = """
@@ -101,7 +101,7 @@ def mypy(tmp_path):
 
 
 def functions():
-    """All that has a signature, with its name."""
+    """All functions and methods that have a signature, with their names."""
     for name, value in public_objects().items():
         if not inspect.isclass(value):
             yield name, value
@@ -134,14 +134,14 @@ def test_package_is_typed():
 
 
 def test_package_and_programs_of_users(mypy, tmp_path):
-    """One test, because the second and third run of mypy read the cache of the first."""
+    """This is one test, because the second and third run of mypy read the cache of the first."""
     report, trouble, status = mypy("-p", "skqeq")
     assert status == 0, report + trouble
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     report, trouble, status = mypy(program)
     assert status == 0, report + trouble
-    # Mistakes are found.
+    # A type checker must find these mistakes.
     program.write_text(HEADER + "\n".join(MISTAKES))
     report, _, _ = mypy(program)
     first = HEADER.count("\n") + 1
@@ -152,5 +152,5 @@ def test_package_and_programs_of_users(mypy, tmp_path):
 
 def test_types_cost_no_import():
     code = "import skqeq, sys; assert 'skqeq._typing' not in sys.modules"
-    # -P: what is installed, not the sources in the folder of the checkout.
+    # With -P, Python imports the installed package instead of the sources in the checkout.
     subprocess.run([sys.executable, "-P", "-c", code], check=True)

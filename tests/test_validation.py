@@ -1,4 +1,4 @@
-"""Physical tests of models, on systems whose answer is known."""
+"""Physical tests of models on systems with known answers."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def model():
 
 
 def reference(X):
-    """Put all charge on the first atom; the energy is its energy in the field."""
+    """Put the total charge on the first atom; the energy is that of this charge in the field."""
     charges = []
     for atoms in X:
         charges.append(np.zeros(len(atoms)))
@@ -61,7 +61,7 @@ def test_fragments():
     fragments = find_fragments(atoms)
     assert fragments.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert fragment_charges(np.arange(9.0), fragments).tolist() == [3.0, 12.0, 21.0]
-    # Also with atoms in another order, and for a hydronium ion.
+    # The result is the same for atoms in another order, and holds for a hydronium ion too.
     mixed = atoms[[0, 3, 1, 4, 2, 5]]
     assert find_fragments(mixed).tolist() == [0, 1, 0, 1, 0, 1]
     ion = molecule("H2O") + Atoms("H", [[0.0, 0.0, 1.1]])
@@ -94,7 +94,7 @@ def test_dissociation(charge, model):
     assert_allclose(result.charges[2], [q[:3].sum(), q[3:6].sum(), q[6:].sum()])
     assert_allclose(result.charges.sum(axis=1), charge, atol=1e-9)
     assert (np.diff(result.distances) > 4.0).all()
-    # Charge equilibration spreads the charge of an ion; the reference does not.
+    # The charge of the ion is spread by charge equilibration, and is on one atom in the reference.
     if charge:
         assert np.abs(result.charges[2] - charge / 3).max() < 0.2
     assert_allclose(dissociation(reference, atoms, [2.0]).charges, [[charge, 0, 0]])
@@ -131,7 +131,7 @@ def test_error_of_fragment_charges(model):
 
 
 def test_polarizability_of_growing_clusters(model):
-    """Charge flows along a chain as in a wire: longer chains are more polarisable per molecule."""
+    """Charge flows along the whole chain, so that the polarisability per molecule grows."""
     per_molecule = polarizability_per_fragment(model, [cluster(n) for n in (1, 2, 4)])
     alpha = predict_polarizability(model, [cluster(4)])[0]
     assert per_molecule[2] == pytest.approx(np.trace(alpha) / 12)

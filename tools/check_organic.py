@@ -1,10 +1,10 @@
 """Check the harvested molecules and ions.
 
-    python tools/check_organic.py data            # of every structure, no other package
+    python tools/check_organic.py data            # every structure; needs no other package
     python tools/check_organic.py bundled -n 30   # dipoles against the bundled molecules; pyscf
     python tools/check_organic.py psi4 -n 10      # potentials against a second code; psi4
 
-``bundled`` and ``psi4`` calculate; each ends with the largest difference.
+``bundled`` and ``psi4`` run calculations, and end with the largest difference.
 """
 
 import argparse
@@ -27,7 +27,7 @@ COULOMB = Hartree * Bohr  # V Angstrom / e
 
 
 def check_data(folder):
-    """Sums, duplicates, and the potential of charges and dipoles of the atoms."""
+    """Check sums and duplicates, and compare potentials with those of charges and dipoles."""
     worst, seen, parts = Counter(), {}, {}
     n = 0
     error, size = 0.0, 0.0
@@ -69,12 +69,12 @@ def check_data(folder):
 
 
 def check_bundled(n):
-    """Dipoles of molecules and cations of the package, calculated again."""
+    """Compare calculated dipoles with those of the bundled molecules and cations."""
     from organic_labels import BASIS, molecule_of, moments, pbe0
 
     folder = ROOT / "skqeq" / "datasets" / "data"
     images = [a for name in ("molecules", "ions") for a in read(folder / f"{name}.xyz.gz", ":")]
-    images = [a for a in images if a.info["charge"] >= 0]  # anions: other functions here
+    images = [a for a in images if a.info["charge"] >= 0]  # For anions, the basis sets differ.
     images = [images[i] for i in np.random.default_rng(0).permutation(len(images))[:n]]
     worst = 0.0
     for atoms in images:
@@ -111,7 +111,7 @@ oeprop(wavefunction, 'GRID_ESP')
 
 
 def check_psi4(folder, n):
-    """Potentials on the points, from psi4 with a finer grid."""
+    """Compare the stored potentials with those of psi4 on a finer grid."""
     records = [
         record
         for record in read_records(folder)

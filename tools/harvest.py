@@ -4,13 +4,13 @@ A *queue* is a file of JSON lines, one job a line, each with a unique ``id``. Re
 *journal*, also JSON lines, in the order of the queue. `pack` moves them from there into compressed
 files of a fixed number of results, which never change afterwards and can be committed.
 
-- A result is in the journal whole or not at all. A line that was torn by a kill is cut off.
+- The journal contains each result completely or not at all. Torn lines of killed runs are removed.
 - Each job runs in a process of its own. If that process crashes, the job has failed; if everything
   is killed, the job starts again in the next run.
-- A job that failed is tried once more, after all others.
+- A job that failed is tried a second time, after all others.
 - Stopping (``SIGSTOP``) and continuing the process group does no harm.
 
-`main` is the command line of a maker, which brings the function that calculates a job.
+A maker calls `main` for its command line, and passes the function that calculates a job.
 """
 
 import argparse
@@ -34,9 +34,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 BATCH = 100  # results per packed file
 ATTEMPTS = 2
 POLL = 0.5  # seconds
-tqdm.monitor_interval = 0  # no thread beside the one that forks
+tqdm.monitor_interval = 0  # No other thread may run while a process is forked.
 
-# Read when libraries are loaded: import this module before NumPy.
+# Libraries read these variables when they are loaded: import this module before NumPy.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"
 
@@ -44,20 +44,20 @@ log = logging.getLogger("harvest")
 
 
 class Rejected(Exception):
-    """A job that has no result however often it is tried, with the reason."""
+    """The exception of a job that can never have a result; its message gives the reason."""
 
 
 class OutOfTime(Exception):
-    """The minutes given are over."""
+    """The given number of minutes is over."""
 
 
 class Journal:
-    """Outcomes of jobs, one JSON line each, appended whole or not at all.
+    """Outcomes of jobs, one JSON line each; a line is written completely or not at all.
 
     Parameters
     ----------
     path : Path
-        The file; its folder is made. What follows the last complete line is cut off.
+        The file; its folder is created. Text after the last complete line is removed.
     """
 
     def __init__(self, path):
@@ -73,7 +73,7 @@ class Journal:
             self.file.truncate(whole)
 
     def append(self, entry):
-        """Write one line to the disk."""
+        """Append one line, and wait until it is on the disk."""
         line = (json.dumps(entry, separators=(",", ":"), allow_nan=False) + "\n").encode()
         self.file.seek(0, os.SEEK_END)
         start = self.file.tell()
@@ -86,15 +86,15 @@ class Journal:
             raise
 
     def close(self):
-        """Give up the lock."""
+        """Release the lock of the file."""
         self.file.close()
 
 
 def lock(file):
-    """Refuse to go on if another run holds the file."""
+    """Lock the file; raise an error if another run has locked it."""
     try:
         import fcntl
-    except ImportError:  # Windows
+    except ImportError:  # Windows has no such module.
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -104,7 +104,7 @@ def lock(file):
 
 
 def read_lines(path):
-    """Entries of a file of JSON lines; a torn last line is left out."""
+    """Entries of a file of JSON lines, without an incomplete last line."""
     if not path.exists():
         return []
     content = path.read_bytes()
@@ -139,7 +139,7 @@ def read_packed(folder, name):
 
 
 class State:
-    """What became of the jobs so far.
+    """Outcomes of the jobs until now.
 
     Attributes
     ----------
@@ -170,20 +170,20 @@ class State:
         self.rejected -= self.done
 
     def left(self, jobs):
-        """Jobs to do: first those never tried, then those that failed once."""
+        """Jobs to do: first the jobs without an attempt, then the jobs with one failure."""
         open_jobs = [j for j in jobs if j["id"] not in self.done and j["id"] not in self.rejected]
         return sorted(open_jobs, key=lambda job: job["id"] in self.failures)
 
 
 def run(jobs, journal, calculate, state=None, minutes=None):
-    """Calculate what is left of a queue.
+    """Calculate the jobs of a queue that have no result.
 
     Parameters
     ----------
     jobs : list of dict
         The queue.
     journal : Journal
-        Where outcomes go.
+        The journal to which outcomes are written.
     calculate : callable
         ``calculate(job, report)`` returns the result, a dict for JSON. ``report(text)`` shows
         progress. It raises `Rejected` if the job makes no sense, and any other exception if it
@@ -196,7 +196,7 @@ def run(jobs, journal, calculate, state=None, minutes=None):
     Returns
     -------
     complete : bool
-        Whether nothing is left.
+        Whether no job is left.
     """
     end = time.monotonic() + 60 * minutes if minutes is not None else None
     state = State(read_lines(journal.path)) if state is None else state
@@ -231,13 +231,13 @@ def attempt(job, calculate, end, bar):
     """Run one job in a process of its own, and return its entry for the journal."""
     if end is not None and time.monotonic() >= end:
         raise OutOfTime
-    # Forked: a new interpreter would import the quantum chemistry again for every job.
+    # Fork the process, because a new interpreter would import the quantum chemistry for every job.
     context = get_context("fork")
     answers, sender = context.Pipe(duplex=False)
     lifeline, keep = context.Pipe(duplex=False)
     child = context.Process(target=work, args=(job, calculate, sender, answers, lifeline, keep))
     with warnings.catch_warnings():
-        # From Python 3.12 on, because of idle threads of linear algebra. They hold no lock.
+        # Python 3.12 and later warn about idle threads of linear algebra, which hold no lock.
         warnings.simplefilter("ignore", DeprecationWarning)
         child.start()
     sender.close()
@@ -268,14 +268,14 @@ def attempt(job, calculate, end, bar):
 
 
 def ending(child):
-    """How a process ended, in words."""
+    """Describe in words how a process ended."""
     if child.exitcode < 0:
         return signal.Signals(-child.exitcode).name
     return f"exit code {child.exitcode}"
 
 
 def work(job, calculate, sender, answers, lifeline, keep):
-    """Calculate in the forked process."""
+    """Calculate a job in the forked process, and send the result."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it
     answers.close()
     keep.close()
@@ -299,26 +299,26 @@ def work(job, calculate, sender, answers, lifeline, keep):
     entry["cpu"] = round(usage.ru_utime + usage.ru_stime, 2)
     sender.send(("entry", entry))
     sender.close()
-    # Not the handlers of the parent: they would remove its files.
+    # Reset the handlers, because the parent's handlers would remove its files.
     sys.stderr.flush()
     os._exit(0)
 
 
 def pack(entries, folder, name, batch=BATCH, partial=False):
-    """Write results that are in no packed file yet to new ones.
+    """Write results that are not in packed files to new packed files.
 
     Parameters
     ----------
     entries : list of dict
         The journal.
     folder : Path
-        Where ``<name>_000.jsonl.gz`` and so on are.
+        Folder of the files ``<name>_000.jsonl.gz`` and so on.
     name : str
-        Of the data.
+        Name of the data.
     batch : int
-        Results per file. Fewer are left for the next time.
+        Results per file. An incomplete batch stays in the journal.
     partial : bool
-        Write a last file with what remains.
+        Write the incomplete batch too, to a last file.
 
     Returns
     -------
@@ -346,20 +346,23 @@ def pack(entries, folder, name, batch=BATCH, partial=False):
 
 
 def write_gzip(path, results):
-    """Write compressed JSON lines without name or time in the header: the same bytes every time."""
+    """Write compressed JSON lines.
+
+    The header has no name or time, so that equal results give equal files.
+    """
     text = "".join(json.dumps(result, separators=(",", ":")) + "\n" for result in results)
     replace(path, gzip.compress(text.encode(), 9, mtime=0))
 
 
 def replace(path, content):
-    """Write a file whole or not at all."""
+    """Write a file completely or not at all."""
     part = path.with_name(path.name + ".part")
     part.write_bytes(content)
     part.replace(path)
 
 
 def status(jobs, state, entries, labels, now=None):
-    """Tell what is done and what is left, as text.
+    """Return a text about the jobs that are done and left.
 
     Parameters
     ----------
@@ -370,7 +373,8 @@ def status(jobs, state, entries, labels, now=None):
     entries : list of dict
         The journal, for the times.
     labels : dict of str to callable
-        For every table its title, and ``label(job)``, which gives the rows that count the job.
+        Each key is the title of a table; ``label(job)`` gives the rows of the table that count a
+        job.
     """
     left = {job["id"] for job in state.left(jobs)}
     ids = {job["id"] for job in jobs}
@@ -433,7 +437,7 @@ def main(name, make_queue, calculate, labels, build, data, description, more=Non
     more : dict of str to callable, optional
         Further commands, called with the parsed arguments.
     before : callable, optional
-        Called once before the first job, to import what the processes share.
+        Called once before the first job. It imports the modules that all processes share.
     """
     parser = argparse.ArgumentParser(description=description)
     more = more or {}

@@ -242,7 +242,10 @@ def pack(groups, entries, folder):
 
 
 def write_gzip(path, images):
-    """Write compressed extended XYZ, without name or time in its header: always the same bytes."""
+    """Write compressed extended XYZ.
+
+    The header has no name or time, so that equal structures give equal files.
+    """
     part = path.with_suffix(".part")
     with part.open("wb") as raw:
         with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed, TextIOWrapper(packed) as text:

@@ -29,14 +29,14 @@ SEED = 2026
 ELEMENTS = {"H", "B", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Br", "I"}
 RARE = {"B", "Si", "Br", "I"}  # preferred within their families
 SMALL, MEDIUM, LARGE = range(2, 11), range(11, 15), range(20, 31)  # heavy atoms
-# How many molecules of each charge; dipolar ones, which have an ammonium group, count apart.
+# Number of molecules of each charge; zwitterions, which have an ammonium group, count separately.
 N_SMALL = {"zwitterion": 80, -2: 60, -1: 330, 0: 850, 1: 250, 2: 50}
 N_MEDIUM = {"zwitterion": 25, -2: 20, -1: 65, 0: 150, 1: 60, 2: 15}
 TEST = 0.13  # of the groups, without the largest: 10 % of the molecules
 MAX_GROUP = 0.02  # of the molecules, for groups of the test set
 SECOND = 3  # on average one molecule in this many has a second structure
 HF = 8  # on average one molecule in this many has the HF/6-31G* potential
-MIX = 3.0  # heavy atoms by which the order may differ from that of the sizes
+MIX = 3.0  # The order may differ from the order of sizes by this number of heavy atoms.
 FMAX = 0.05  # eV/Angstrom
 RATTLE = 0.05  # Angstrom, standard deviation of each coordinate
 ACIDS = {
@@ -75,7 +75,7 @@ def read_families(path):
 
 
 def filled(template, substituents):
-    """Every SMILES that a template stands for. The same letter is the same substituent."""
+    """Every SMILES that a template represents. Equal letters are replaced by equal substituents."""
     letters = sorted(set(re.findall(r"{(\w)}", template)))
     for chosen in product(*(substituents[letter] for letter in letters)):
         yield template.format(**dict(zip(letters, chosen)))
@@ -211,7 +211,7 @@ def drawn(*key):
 
 
 def choose(pool, numbers):
-    """As many molecules of each kind as wanted, from the families in turn."""
+    """Choose the wanted number of molecules of each kind, from the families in turn."""
     chosen = []
     for kind, number in numbers.items():
         families = defaultdict(list)
@@ -269,7 +269,7 @@ def make_queue(path=ROOT / "tools" / "organic.smi"):
 
 
 def test_groups(molecules):
-    """Groups of the test set, without the largest ones."""
+    """Select the groups of the test set; the largest groups are excluded."""
     sizes = Counter(molecule.group() for molecule in molecules)
     limit = MAX_GROUP * len(molecules)
     return {
@@ -339,7 +339,7 @@ def embed(molecule, seed):
 def relax(molecule, positions, job):
     """Optimise with GFN2-xTB.
 
-    Ions that carry both charges are optimised in water (ALPB), where the proton stays in its place.
+    Zwitterions are optimised in implicit water (ALPB), so that the proton stays in its place.
     """
     from ase import Atoms
     from ase.optimize import BFGS
@@ -364,7 +364,7 @@ def relax(molecule, positions, job):
 
 
 def bonded(atoms):
-    """Which pairs of atoms touch, ``(n, n)`` of bool."""
+    """Whether two atoms are in contact, ``(n, n)`` of bool."""
     from ase.data import covalent_radii
 
     radii = covalent_radii[atoms.numbers]
@@ -374,7 +374,7 @@ def bonded(atoms):
 
 
 def different(first, second):
-    """Whether distances between the same atoms differ, more than those of equal conformers do."""
+    """Whether two structures are different conformers, from all distances between their atoms."""
     heavy = first.numbers > 1
     shown = heavy if heavy.sum() > 3 else np.full(len(first), True)
     distances = [np.sort(a[shown].get_all_distances().ravel()) for a in (first, second)]
@@ -382,14 +382,14 @@ def different(first, second):
 
 
 def centred(atoms):
-    """Move the centre of mass to the origin; the coordinates are those that get written."""
+    """Move the centre of mass to the origin, and round the coordinates to five decimals."""
     atoms.positions -= atoms.get_center_of_mass()
     atoms.positions = atoms.positions.round(5) + 0.0
     return atoms
 
 
 def calculate(job, report):
-    """Labels of one structure."""
+    """Calculate the labels of one structure."""
     from organic_labels import labels
 
     report("geometry")
@@ -408,7 +408,7 @@ def calculate(job, report):
 
 
 def size_class(job):
-    """Of the table of sizes."""
+    """Size class of a job, for the table of sizes."""
     n = job["n_heavy"]
     for last in (2, 4, 6, 8, 10, 14):
         if n <= last:
@@ -427,7 +427,7 @@ LABELS = {
 
 
 def prepare():
-    """Import what every job needs, once."""
+    """Import the modules that every job needs."""
     import organic_labels  # noqa: F401
     from rdkit import RDLogger
     from tblite.ase import TBLite  # noqa: F401

@@ -1,4 +1,4 @@
-"""Make the data sets of water clusters: energies, forces, dipoles and charges, also in fields.
+"""Make the data sets of water clusters: energies, forces, dipoles and charges, some in fields.
 
 Clusters of three charge states (neutral, with H3O+, with OH-) are snapshots of molecular dynamics
 with GFN2-xTB. Some of them are expanded, so that the molecules are far apart, and some are in a
@@ -477,7 +477,10 @@ def pbe0_images(structures, entries):
 
 
 def write_gzip(path, members):
-    """Write compressed extended XYZ, without name or time in its header: always the same bytes."""
+    """Write compressed extended XYZ.
+
+    The header has no name or time, so that equal structures give equal files.
+    """
     if not members:
         log.warning("%s is not written: the journals have no structures", path)
         return

@@ -35,7 +35,7 @@ GROUP = 2000  # larger than the number of any trajectory of make_water
 
 
 def curves(charge):
-    """Yield the structures of one charge state: the expansion, then the compact one in fields."""
+    """Yield the structures of one charge state: first the expansion, then the cluster in fields."""
     rng = np.random.default_rng([SEED, N_MOLECULES, charge + 1, GROUP])
     for atoms in trajectory(N_MOLECULES, charge, 20, rng):
         molecule = molecules(atoms)

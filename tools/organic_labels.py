@@ -1,17 +1,17 @@
 """Labels of one molecule from PBE0: energy, moments, MBIS charges and the electrostatic potential.
 
-The level of theory is that of `LEVEL`; what makes it three times as fast as the same calculation
-with the defaults of pyscf is
+`LEVEL` is the level of theory. Three changes make the calculation three times as fast as with the
+defaults of pyscf:
 
 - a matrix product for processors with AVX2 (see the top of the file),
-- a first convergence on a small grid with exchange in single precision, then a second one on the
-  full grid in double precision, which alone counts,
-- basis functions on the grid that are kept instead of computed again in each cycle.
+- a first convergence on a small grid with exchange in single precision; a second one, on the full
+  grid in double precision, gives the results,
+- basis functions on the grid that are stored instead of computed again in each cycle.
 """
 
 import os
 
-# pyscf's wheel has an OpenBLAS of 2018, which takes its slowest kernel on newer processors.
+# pyscf's wheel has an OpenBLAS of 2018, which uses its slowest kernel on newer processors.
 os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")
 
 from importlib.metadata import version
@@ -30,17 +30,17 @@ SMALL_BASIS = "6-31G*"
 # [radial, angular] points
 GRID = {"H": [30, 170], "default": [40, 194]}
 FIRST_GRID = {"H": [20, 50], "default": [25, 86]}
-HEAVY = [50, 302]  # from silicon on
+HEAVY = [50, 302]  # These points are for silicon and heavier elements.
 TOLERANCE, FIRST_TOLERANCE = 1e-8, 3e-5  # Hartree
 LEVEL = f"PBE0/{BASIS} (anions: {BASIS_ANIONS}), density fitting, pyscf {version('pyscf')}"
-MAX_MEMORY = 9000  # MB, of the fitted integrals; more goes to the disk
-KEPT = 3e9  # bytes, of basis functions on the grid and of integrals in single precision
+MAX_MEMORY = 9000  # MB for the fitted integrals; further integrals are written to disk.
+KEPT = 3e9  # Bytes for basis functions on the grid and for integrals in single precision.
 
 lib.num_threads(1)
 
 
 class KeptNumInt(dft.numint.NumInt):
-    """Exchange and correlation with basis functions on the grid that are computed once."""
+    """Exchange and correlation with stored basis functions on the grid."""
 
     block = 1200
     negligible = 1e-9
@@ -61,7 +61,7 @@ class KeptNumInt(dft.numint.NumInt):
             for start in range(0, len(grids.coords), self.block):
                 points = slice(start, start + self.block)
                 size += 8 * 4 * self.block * molecule.nao
-                keep = size < 3 * KEPT  # a third of the functions matters in larger molecules
+                keep = size < 3 * KEPT  # In larger molecules, a third of the functions matters.
                 self.kept.append(self.functions(molecule, grids.coords[points]) if keep else None)
         for start, kept in zip(range(0, len(grids.coords), self.block), self.kept):
             points = slice(start, start + self.block)
@@ -96,7 +96,10 @@ class KeptNumInt(dft.numint.NumInt):
 
 
 def occupied(dm):
-    """Occupied orbitals times the root of their occupation, or None."""
+    """Occupied orbitals times the square roots of their occupations.
+
+    None if `dm` has no orbitals.
+    """
     if getattr(dm, "mo_coeff", None) is None:
         return None
     filled = dm.mo_occ > 0
@@ -132,7 +135,7 @@ class SinglePrecision:
 
 
 def molecule_of(symbols, positions, charge, basis):
-    """The molecule for pyscf."""
+    """Return pyscf's object for a molecule."""
     ecp = {"I": "def2-TZVP"} if "I" in symbols else {}
     return gto.M(
         atom=list(zip(symbols, np.asarray(positions, dtype=float))),
@@ -145,14 +148,14 @@ def molecule_of(symbols, positions, charge, basis):
 
 
 def grid_of(molecule, grid):
-    """The grid, with more points for heavy atoms if it is the full one."""
+    """Return pyscf's grid; the full grid has more points for heavy atoms."""
     symbols = {molecule.atom_pure_symbol(i) for i in range(molecule.natm)}
     heavy = {s: HEAVY for s in sorted(symbols) if atomic_numbers[s] >= 14 and grid is GRID}
     return {**grid, **heavy}
 
 
 def pbe0(molecule, report=lambda text: None):
-    """A converged calculation."""
+    """Return a converged calculation."""
     method = dft.RKS(molecule, xc="PBE0").density_fit(auxbasis=AUXILIARY)
     method._numint = KeptNumInt()
     method.with_df.build()
@@ -176,7 +179,7 @@ def pbe0(molecule, report=lambda text: None):
     method.conv_tol, method.conv_check = TOLERANCE, True
     method.kernel(dm0=dm)
     if not method.converged:
-        # Small gaps, and electrons that are hardly bound: slower but surer.
+        # Second-order SCF, slower but more stable, for small gaps and weakly bound electrons.
         report("not converged, second order")
         method = method.newton()
         method.kernel()
@@ -197,14 +200,14 @@ def labels(symbols, positions, charge, small_basis=False, report=lambda text: No
     charge : int
         Total charge.
     small_basis : bool
-        Whether the HF/6-31G* potential is wanted too.
+        Whether to calculate the HF/6-31G* potential too.
     report : callable
-        Takes a line about the progress.
+        Called with lines about the progress.
 
     Returns
     -------
     labels : dict
-        For JSON.
+        Labels that can be written as JSON.
     """
     basis = BASIS_ANIONS if charge < 0 else BASIS
     molecule = molecule_of(symbols, positions, charge, basis)
@@ -244,7 +247,7 @@ def labels(symbols, positions, charge, small_basis=False, report=lambda text: No
 
 
 def rounded(values, decimals):
-    """Nested lists, without minus zero."""
+    """Nested lists of rounded values, without minus zero."""
     return (np.round(values, decimals) + 0.0).tolist()
 
 
@@ -297,7 +300,7 @@ def mbis(method, dm, tolerance=1e-6, max_steps=400):
     charges : ndarray of shape (n_atoms,)
         They sum to the total charge: the density on the grid is scaled to the number of electrons.
     dipoles : ndarray of shape (n_atoms, 3)
-        About the nuclei, e*Angstrom.
+        Dipoles about the nuclei, e*Angstrom.
     n_grid : float
         Number of electrons on the grid, before it is scaled.
 
@@ -351,7 +354,7 @@ def mbis(method, dm, tolerance=1e-6, max_steps=400):
 
 
 def shells(molecule):
-    """Atom, first population and first width (Bohr) of every shell."""
+    """Atom, initial population and initial width (Bohr) of every shell."""
     # For every period: atomic number of its noble gas, and number of electrons that it adds.
     rows = ((2, 2), (10, 8), (18, 8), (36, 18), (54, 18))
     found = []
@@ -364,7 +367,7 @@ def shells(molecule):
             if rest == 0:
                 break
         core = molecule.atom_nelec_core(i)
-        # From the innermost shell, of width 1 / 2 Z, to the valence, of 1 / 2, in equal factors.
+        # Widths form a geometric series from 1 / 2 Z, innermost shell, to 1 / 2, valence shell.
         n = len(members)
         widths = [0.5 * z ** -(1 - k / max(n - 1, 1)) for k in range(n)] if n > 1 else [0.5]
         for population, width in zip(members, widths):

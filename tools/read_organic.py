@@ -31,7 +31,7 @@ RADII = {
 }
 SHELLS = (1.4, 1.6, 1.8, 2.0)  # van der Waals radii
 N_POINTS = 128  # per structure
-N_SPHERE = 64  # per atom and shell, before the thinning
+N_SPHERE = 64  # Points per atom and shell, before most of them are removed.
 
 
 def fibonacci_sphere(n):
@@ -46,9 +46,10 @@ def fibonacci_sphere(n):
 def potential_points(symbols, positions):
     """Points between 1.4 and 2.0 van der Waals radii at which the potential is given.
 
-    Every atom has four spheres of points. Those that are closer to another atom than 1.4 of its
-    radii are removed; of the rest, the one farthest from all that were taken is taken, again and
-    again. Distances are compared after rounding, so that every computer takes the same points.
+    Every atom has four spheres of points. The function removes points that are closer to another
+    atom than 1.4 of its radii. Then it repeatedly selects the point with the largest distance from
+    all selected points. It compares rounded distances, so that every computer selects the same
+    points.
 
     Parameters
     ----------
@@ -83,7 +84,7 @@ def potential_points(symbols, positions):
 
 
 def read_records(folder):
-    """Every structure as it is in the files, a dict with lists."""
+    """Every structure as in the files: a dict with lists."""
     for path in sorted(Path(folder).glob("organic_[0-9][0-9][0-9].jsonl.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as file:
             for line in file:
@@ -91,14 +92,14 @@ def read_records(folder):
 
 
 def read_organic(folder, split="train"):
-    """Structures with labels under the names that `skqeq.targets_from_atoms` finds.
+    """Read structures; their labels have names that `skqeq.targets_from_atoms` finds.
 
     Parameters
     ----------
     folder : path-like
-        With the files ``organic_000.jsonl.gz`` and so on.
+        Folder of the files ``organic_000.jsonl.gz`` and so on.
     split : {"train", "test"}
-        The test set is meant for the last evaluation of a model and for nothing before.
+        Use the test set only for the last evaluation of a model.
 
     Returns
     -------

@@ -82,7 +82,7 @@ def test_missing_matplotlib_is_said_first(folder, tmp_path, monkeypatch, capsys)
 
 
 def test_crystals_among_molecules(folder, tmp_path, capsys):
-    """A crystal has no dipole, and the file is evaluated nevertheless."""
+    """The dipole of a crystal is undefined, but the other labels in the file are compared."""
     X = labelled(1)
     crystal = X[0].copy()
     crystal.set_cell([6.0, 6.0, 6.0])
@@ -135,7 +135,10 @@ def test_energies_are_compared_per_atom(energy_folder, capsys):
 
 
 def test_labels_that_structures_cannot_have_are_not_compared(energy_folder, tmp_path, capsys):
-    """Some programs write a stress for molecules, and all of its components for slabs."""
+    """A molecule has no stress, and a slab has only the in-plane components.
+
+    Files may have all six.
+    """
     crystal = Atoms(molecule("H2O"), cell=[4.0, 4.0, 4.0], pbc=True)
     slab = Atoms(molecule("H2O"), cell=[5.0, 5.0, 20.0], pbc=(True, True, False))
     X = [crystal, slab, molecule("H2O")]

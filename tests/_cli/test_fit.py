@@ -162,7 +162,8 @@ def test_labels_in_other_units_and_standard_deviations(tmp_path, capsys):
     assert main([*command.split(), "--unit", f"dipole={Debye}"]) == 0
     mae = dipole_errors(D, predict_target(model, X, "dipole"))["mae"]
     assert f"{mae:.4f}" in capsys.readouterr().out
-    for targets in ([], ["--targets", "dipole"]):  # in e*Angstrom they would be 4.8 times as large
+    # If the labels were read as e*Angstrom, the errors would be 4.8 times as large.
+    for targets in ([], ["--targets", "dipole"]):
         assert main([*command.split(), *targets, "--unit", "dipole=Debye"]) == 0
         assert f"{mae:.4f}" in capsys.readouterr().out
     command = f"predict {tmp_path}/model.skqeq {tmp_path}/train.xyz -o {tmp_path}/out.xyz --std"

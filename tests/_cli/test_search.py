@@ -17,7 +17,7 @@ from .common import SMALL, labelled, with_energies
 @pytest.mark.parametrize("with_cutoffs", [False, True])
 @pytest.mark.parametrize("names", [["dipole"], ["dipole", "charges"]])
 def test_cross_validation_of_linear_labels_has_the_scores_of_a_grid_search(names, with_cutoffs):
-    """Also where some structures have no dipole."""
+    """The scores are equal even if some structures have no dipole."""
     X = labelled()
     for atoms in X[:5]:
         del atoms.info["REF_dipole"]

@@ -1,4 +1,4 @@
-"""Which package and which kernels are loaded."""
+"""Tests of the choice between the installed package and the checkout, and between kernels."""
 
 import os
 import subprocess
@@ -21,16 +21,17 @@ def backend(choice, tmp_path):
     return subprocess.run(
         [sys.executable, "-c", "from skqeq import _pythran; print(_pythran.backend)"],
         env=os.environ | {"SKQEQ_KERNELS": choice},
-        cwd=tmp_path,  # not the checkout, which would be imported instead of the installed package
+        # In the checkout, Python would import its sources instead of the installed package.
+        cwd=tmp_path,
         capture_output=True,
         text=True,
     )
 
 
 def test_the_installed_package_is_tested():
-    """`python -m pytest` in the checkout imports its sources, which have no compiled kernels."""
+    """The tests must not import the sources of the checkout, which have no compiled kernels."""
     installed = Path(metadata.distribution("skqeq").locate_file("skqeq"))
-    # An editable install has no such folder: its finder goes before the working directory.
+    # An editable install has no such folder, and the checkout is the installed package.
     assert not installed.is_dir() or installed.samefile(Path(skqeq.__file__).parent), (
         "the sources of the checkout are imported, not the installed package: run plain `pytest`"
     )

@@ -1,4 +1,4 @@
-"""`gaussian_coulomb`: compiled loop and NumPy twin against the formula, and its limits."""
+"""`gaussian_coulomb`: compiled loop and NumPy twin against the formula and its limits."""
 
 from importlib import import_module
 
@@ -28,7 +28,7 @@ def charges():
 
 
 def pair(kernel, r, wa, wb):
-    """Interaction of two charges at distance r, placed where r is exact."""
+    """Interaction of two charges whose distance r has no rounding error."""
     ra, rb = np.zeros((1, 3)), np.array([[0.0, 0.0, r]])
     return kernel(ra, np.array([wa]), rb, np.array([wb])).item()
 
@@ -61,12 +61,12 @@ def test_point_charges(gaussian_coulomb):
     assert_allclose(pair(gaussian_coulomb, 2.0, 0.0, 0.0), 0.5, rtol=1e-15)
     assert pair(gaussian_coulomb, 0.0, 0.0, 0.0) == np.inf
     assert_allclose(pair(gaussian_coulomb, 0.0, 0.5, 0.0), np.sqrt(8 / np.pi), rtol=1e-15)
-    # Beyond some widths a Gaussian is a point.
+    # At distances of many widths, Gaussians interact as point charges.
     assert_allclose(pair(gaussian_coulomb, 20.0, 0.6, 0.8), 0.05, rtol=1e-15)
 
 
 def test_gradient(kernels, charges):
-    """Of each row, against central differences of sixth order."""
+    """The derivative of each row agrees with central differences of sixth order."""
     positions, widths = charges
     found = kernels.gaussian_coulomb_gradient(positions, widths)
     steps, weights = np.array([-3, -2, -1, 1, 2, 3]), np.array([-1, 9, -45, 45, -9, 1]) / 60e-3
@@ -74,7 +74,7 @@ def test_gradient(kernels, charges):
         moved = np.tile(positions[i], (6, 1))
         moved[:, v] += 1e-3 * steps
         row = weights @ kernels.gaussian_coulomb(moved, np.full(6, widths[i]), positions, widths)
-        # An atom moves together with itself.
+        # The kernel leaves out the derivative of an atom's interaction with itself.
         row[i] = 0.0
         assert_allclose(found[i, v], row, rtol=1e-9, atol=1e-10)
     assert_array_equal(found, -found.transpose(2, 1, 0))
@@ -92,7 +92,8 @@ def test_compiled_and_twin_agree(charges):
     twin = import_module("skqeq._pythran._coulomb_numpy")
     positions, widths = charges
     widths[::3] = 0.0
-    positions[1::3] = positions[::3][:13] + 1e-9  # pairs about where the limit takes over
+    # The distance is close to the one at which the code switches to the limit for r = 0.
+    positions[1::3] = positions[::3][:13] + 1e-9
     arguments = positions, widths, positions, widths
     assert_allclose(compiled.gaussian_coulomb(*arguments), twin.gaussian_coulomb(*arguments), 1e-14)
 
@@ -101,7 +102,8 @@ def test_empty_and_untouched(gaussian_coulomb, charges):
     positions, widths = charges
     before = positions.copy(), widths.copy()
     assert gaussian_coulomb(positions, widths, np.empty((0, 3)), np.empty(0)).shape == (40, 0)
-    positions.flags.writeable = widths.flags.writeable = False  # as loky's memory maps are
+    # Arrays in the memory maps of loky are read-only.
+    positions.flags.writeable = widths.flags.writeable = False
     gaussian_coulomb(positions, widths, positions, widths)
     assert_array_equal(positions, before[0])
     assert_array_equal(widths, before[1])

@@ -1,4 +1,4 @@
-"""Gaussian dipoles: differences of charges, closed forms, and what must not matter."""
+"""Gaussian dipoles: finite differences of charges, closed forms, and invariances."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def dipole_sum(atoms, widths=None, broad=None, accuracy=1e-8):
 
 
 def moments():
-    """Two sets of charges, of a charged system, and of dipoles."""
+    """Two sets of charges, each with a net charge, and two sets of dipoles."""
     rng = np.random.default_rng(3)
     q, p = charges(1.0)
     return q, rng.normal(size=(4, 3)), p, rng.normal(size=(4, 3))
@@ -54,7 +54,7 @@ def whole_matrix(atoms, widths, broad):
 @pytest.mark.parametrize("m", [0, 1, 2])
 @pytest.mark.parametrize("r2", [0.01, 0.3, 4.0, 60.0])
 def test_radial_derivatives(m, r2):
-    """A derivative with respect to r, over r, is twice that with respect to r^2."""
+    """Each function is ``d / (r dr)`` of the one before it, which is ``2 d / d(r^2)``."""
     slope = difference(lambda step: radial_derivatives(np.array(r2 + step), 0.7)[m])
     assert_allclose(2 * slope, radial_derivatives(np.array(r2), 0.7)[m + 1], rtol=1e-9, atol=1e-12)
 
@@ -83,7 +83,7 @@ def test_differences_of_charges(kind):
         A = hardness_matrix(sites, np.concatenate([widths, broad, broad]), accuracy=1e-12)
         return A[: 2 * n, 2 * n :]
 
-    # So many directions determine a symmetric tensor.
+    # A symmetric tensor follows from its quadratic form in these six directions.
     for v in np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]]):
         slope = difference(lambda x, v=v: elements(x * v)[:n], step=0.02)
         assert_allclose(dipoles.coupling @ v, slope, rtol=0, atol=1e-6)
@@ -117,7 +117,7 @@ def test_bad_polarisabilities(alpha):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_positive_definite_molecules(seed):
-    """However close polarisable atoms come."""
+    """The matrix is positive definite even if polarisable atoms are very close."""
     rng = np.random.default_rng(seed)
     atoms = Atoms("C12", 2.0 * rng.normal(size=(12, 3)))
     B = whole_matrix(atoms, rng.uniform(0.2, 0.6, 12), dipole_widths(rng.uniform(0.02, 0.2, 12)))
@@ -159,7 +159,10 @@ def test_derivatives(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_contracted(kind):
-    """The bilinear form is symmetric, and nothing changes if all atoms move."""
+    """Contractions of the potential gradient give the gradient of the bilinear form.
+
+    The bilinear form is symmetric, and does not change if all atoms move together.
+    """
     q, d, p, e = moments()
     dipoles = dipole_sum(geometry(kind))
     gradient, virial = dipoles.gradient(q, d, p, e)
@@ -184,7 +187,7 @@ def everything(atoms):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_translation(kind):
-    """Also into other cells."""
+    """Translations leave the result unchanged, also if atoms leave the cell."""
     atoms = geometry(kind)
     expected = everything(atoms)
     atoms.positions += [1.3, -7.2, 2.9]
@@ -213,7 +216,7 @@ def test_rotation(kind):
 @pytest.mark.parametrize("kind", ["crystal", "slab", "sharp"])
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
 def test_accuracy(kind, scale):
-    """Every splitting gives the same, also for broad Gaussians, to what was promised."""
+    """The errors stay below the accuracy for every splitting, also with broad Gaussians."""
     atoms = geometry(kind)
     exact = dipole_sum(atoms, scale * WIDTHS, scale * DIPOLE_WIDTHS, accuracy=1e-12)
     for accuracy in 10.0 ** -np.arange(2, 11, 2):
@@ -238,7 +241,7 @@ def test_supercell(kind):
 
 
 def test_points():
-    """Two dipoles, and a charge and a dipole, so small that they are points."""
+    """Very narrow dipoles and charges have the interactions of point dipoles and point charges."""
     r, (d, e) = np.array([1.2, -0.7, 1.9]), np.random.default_rng(0).normal(size=(2, 3))
     dipoles = dipole_sum(Atoms("H2", [r, [0, 0, 0]]), np.full(2, 1e-3), np.full(2, 1e-3))
     length = np.linalg.norm(r)
@@ -260,7 +263,10 @@ def test_silberstein():
 
 @pytest.mark.parametrize("b", [0.2, 0.35])
 def test_lorentz_field(b):
-    """Parallel dipoles on a cubic lattice feel ``4 pi / 3 k_e d / V``, and themselves."""
+    """The field on parallel dipoles of a cubic lattice is the Lorentz field ``4 pi / 3 k_e d / V``.
+
+    The expected value also contains the interaction of each dipole with itself.
+    """
     atoms = Atoms("Ar", cell=[4.0] * 3, pbc=True)
     found = dipole_sum(atoms, WIDTHS[:1], np.array([b]), accuracy=1e-12).dipolar[0, :, 0]
     own = np.sqrt(2 / np.pi) / (3 * (np.sqrt(2) * b) ** 3)

@@ -1,4 +1,4 @@
-"""Ewald sums: Madelung constants, independent sums, and what must not matter."""
+"""Ewald sums: Madelung constants, independent sums, and invariances."""
 
 from importlib import import_module
 
@@ -31,10 +31,10 @@ CHARGES = {
 }
 NACL, CSCL, ZINC_BLENDE = 1.7475645946331822, 1.7626747730709883, 1.6380550533887895
 FLUORITE = 5.038784879848579
-WURTZITE = 1.641321627  # as printed: ten digits
+WURTZITE = 1.641321627  # The value was published with ten digits.
 
-# Energy per particle of a one-component crystal in a neutralising background, in units of q^2 over
-# the radius of a sphere of the volume per particle.
+# Energy per particle of a one-component crystal in a neutralising background. The unit is q^2
+# divided by the radius of a sphere with the volume per particle.
 WIGNER = {"sc": -0.880059442111716, "bcc": -0.895929255681765, "fcc": -0.895873615195108}
 
 
@@ -94,11 +94,12 @@ def charges(atoms):
 
 
 def madelung_energy(atoms, alpha=0.2):
-    """Energy of point charges, e^2/Angstrom, from that of Gaussians that do not overlap.
+    """Energy of point charges, e^2/Angstrom, from the energy of narrow Gaussians.
 
-    Apart from their self-energies ``q^2 / (2 sqrt(pi) alpha)`` they interact as points do; but the
-    spread of a charge in the background costs ``(2 pi / V) gamma^2`` per pair, which adds up to
-    zero in a neutral cell.
+    The Gaussians do not overlap, so that each pair interacts like two points. The function
+    subtracts the self-energies ``q^2 / (2 sqrt(pi) alpha)``. In a charged cell it also subtracts
+    the interaction of the background with the spread of the charges, ``(2 pi / V) gamma^2`` per
+    pair. This term adds up to zero in a neutral cell.
     """
     q = charges(atoms)
     C = hardness_matrix(atoms, np.full(len(atoms), alpha), accuracy=1e-12) / K
@@ -107,7 +108,7 @@ def madelung_energy(atoms, alpha=0.2):
 
 
 def crystal_by_definition(atoms, widths):
-    """The sum over k != 0 of the Gaussians themselves, without any splitting; 1/Angstrom."""
+    """Sum the waves k != 0 of the Gaussians themselves, without a splitting; 1/Angstrom."""
     cell, volume = atoms.cell.array, atoms.get_volume()
     gamma2 = np.add.outer(widths**2, widths**2)
     k_max = np.sqrt(2 * 34 / gamma2.min())
@@ -124,7 +125,7 @@ def crystal_by_definition(atoms, widths):
 
 
 def energy_of_pairs(atoms):
-    """Energy of point charges with a splitting so wide that no wave is left to add."""
+    """Energy of point charges with a splitting so wide that the reciprocal sum vanishes."""
     q, cell, volume = charges(atoms), atoms.cell.array, atoms.get_volume()
     near = np.array([n for n in np.ndindex(5, 5, 5) if n != (2, 2, 2)]) - 2
     k_min = 2 * np.pi * np.linalg.norm(near @ np.linalg.inv(cell).T, axis=1).min()
@@ -140,7 +141,7 @@ def energy_of_pairs(atoms):
 
 
 def slab_by_definition(atoms, widths):
-    """The sum over in-plane waves of Gaussians, z integrated in closed form; plane z = const."""
+    """Sum over in-plane waves of Gaussians, with a closed form along z, for a slab normal to z."""
     cell = atoms.cell.array[:2, :2]
     area = abs(np.linalg.det(cell))
     gammas = np.hypot.outer(widths, widths)
@@ -181,7 +182,7 @@ def test_madelung_constants(name, distance, constant, digits):
 
 @pytest.mark.parametrize("name", CRYSTALS)
 def test_madelung_energies_of_pairs(name):
-    """Rutile, corundum and perovskite too, whose bonds are short; the triclinic one is charged."""
+    """Compare with a sum over pairs, for charged cells and for crystals with short bonds too."""
     atoms = CRYSTALS[name]
     assert_allclose(madelung_energy(atoms, 0.15), energy_of_pairs(atoms), rtol=0, atol=1e-9)
 
@@ -194,7 +195,7 @@ def test_wigner_crystals(lattice):
 
 
 def test_charge_in_a_cube():
-    """The constant of Makov-Payne corrections: -2.837297 q^2 / (2 L)."""
+    """The energy of a charge in a cube is -2.837297 q^2 / (2 L), the Makov-Payne constant."""
     atoms = Atoms("Na", cell=[7.0] * 3, pbc=True)
     assert_allclose(madelung_energy(atoms) * 2 * 7.0, -2.837297479480620, rtol=0, atol=1e-11)
 
@@ -209,7 +210,7 @@ def test_crystals_against_the_definition(name):
 
 @pytest.mark.parametrize("scale", [0.5, 1.5, 4.0])
 def test_wide_gaussians(scale):
-    """Wider than the splitting would like to be, and wider than the cell."""
+    """The Gaussians are wider than the optimal splitting, and in one case wider than the cell."""
     atoms = triclinic()
     widths = scale * np.array([1.0, 0.3, 0.6, 0.9])
     C = hardness_matrix(atoms, widths, accuracy=1e-10) / K
@@ -226,7 +227,7 @@ def test_slab_against_the_definition(alpha):
 @pytest.mark.parametrize("make", [triclinic, slab])
 @pytest.mark.parametrize("sigma", [None, 0.7, 1.1, 2.0])
 def test_accuracy_is_kept(make, sigma):
-    """The largest error is below the accuracy, whatever the splitting."""
+    """The largest error is below the accuracy for every splitting."""
     [structure] = check_structures([make()])
     widths = np.array([0.2, 0.5, 0.9, 0.3])
     by_definition = crystal_by_definition if make is triclinic else slab_by_definition
@@ -266,7 +267,7 @@ def test_what_must_not_matter(make, wild):
 
 @pytest.mark.parametrize("make", [lambda: CRYSTALS["wurtzite"], slab])
 def test_supercell(make):
-    """The energy of a repeated cell; a lattice of charged cells too."""
+    """The energy of a repeated cell is proportional to its volume, even if the cell is charged."""
     atoms = make()
     q = np.linspace(-1.0, 1.3, len(atoms))
     energy = q @ hardness_matrix(atoms) @ q
@@ -275,7 +276,7 @@ def test_supercell(make):
 
 
 def test_molecule_in_a_large_box():
-    """A dipole mu interacts with its images by 2 pi mu^2 / (3 V), a charge by -2.84 / L."""
+    """Images add -2 pi mu^2 / (3 V) to the energy of a dipole, -2.84 q^2 / (2 L) for a charge."""
     atoms = molecule("CH3OH")
     q = np.linspace(-0.5, 0.6, len(atoms))
     q -= q.mean()
@@ -286,7 +287,7 @@ def test_molecule_in_a_large_box():
         mu = q @ atoms.positions
         in_box = 0.5 * q @ hardness_matrix(box, accuracy=1e-11) @ q
         errors.append(in_box - isolated + K * 2 * np.pi / (3 * length**3) * mu @ mu)
-    # What is left is of higher order in 1 / L.
+    # The remaining errors are of higher order in 1 / L.
     assert abs(errors[1]) < 2e-8 and abs(errors[1]) < abs(errors[0]) / 20
     charged = Atoms("Na", cell=[200.0] * 3, pbc=True)
     [[C]], [[isolated]] = hardness_matrix(charged, [0.4]), hardness_matrix(Atoms("Na"), [0.4])
@@ -294,7 +295,7 @@ def test_molecule_in_a_large_box():
 
 
 def test_slab_is_the_limit_of_thick_vacuum():
-    """A crystal of slabs with a dipole approaches the slab as 1 / L."""
+    """The energy of periodic images of a polar slab converges to that of one slab as 1 / L."""
     atoms = slab()
     q = np.array([0.4, -0.9, 0.3, 0.2])
     energies = []
@@ -310,7 +311,10 @@ def test_slab_is_the_limit_of_thick_vacuum():
 
 @pytest.mark.parametrize("total", [0.0, 0.7])
 def test_series_of_thicker_vacuum(total):
-    """Crystals of slabs, of any orientation, depend on their distance L as c + a L + b / L."""
+    """The energy of periodic images of a slab is c + a L + b / L, for any orientation.
+
+    L is the distance between the images.
+    """
     atoms, widths = slab(), np.array([0.3, 0.8, 0.5, 0.4])
     atoms.cell[2] = [0.0, 0.0, 1.0]
     atoms.rotate(50.0, (1, 2, 3), rotate_cell=True)
@@ -334,7 +338,7 @@ def test_series_of_thicker_vacuum(total):
 
 @pytest.mark.parametrize("atoms", [slab(), fcc111("Al", (1, 1, 3))])
 def test_open_vector_of_a_slab(atoms):
-    """Absent, tilted, short or long: the third cell vector is not looked at."""
+    """The third cell vector of a slab may be absent, tilted, short or long, and changes nothing."""
     atoms.pbc = (True, True, False)
     A = hardness_matrix(atoms)
     for vector in (
@@ -350,7 +354,7 @@ def test_open_vector_of_a_slab(atoms):
 
 
 def test_charged_slab_and_thickness(monkeypatch):
-    """The energy of Q = 1 is the same for any distance L between the slabs."""
+    """The energy of a charged slab is the same for any distance L between its images."""
     from skqeq.electrostatics import _ewald
 
     atoms, widths = slab(), np.array([0.2, 0.6, 0.9, 0.4])
@@ -364,7 +368,7 @@ def test_charged_slab_and_thickness(monkeypatch):
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_open_axis(axis):
-    """Any vector may be the open one."""
+    """Any of the three cell vectors may be along the open axis."""
     atoms = slab(12.0)
     A = hardness_matrix(atoms)
     order = np.roll(np.arange(3), axis)
@@ -428,7 +432,7 @@ def test_shapes_of_slabs(size, n_atoms):
     atoms = Atoms(["Na", "F"][:n_atoms], scaled @ cell, cell=cell, pbc=(True, True, False))
     atoms.positions[-1, 2] = 37.0
     C = hardness_matrix(atoms, widths, accuracy=1e-11) / K
-    # At this height the elements are of the order of 100 / Angstrom.
+    # The last atom is so high above the others that elements are of the order of 100 / Angstrom.
     assert_allclose(C, slab_by_definition(atoms, widths), rtol=1e-13, atol=1e-11)
 
 
@@ -460,7 +464,7 @@ def test_field_along_a_periodic_axis(pbc, field):
 
 
 class TestKernels:
-    """The compiled loops and their NumPy twins."""
+    """The compiled loops and their NumPy twins give the same results."""
 
     @pytest.fixture(params=["_ewald", "_ewald_numpy"])
     def kernels(self, request):
@@ -482,7 +486,7 @@ class TestKernels:
         "cutoff, images", [(2.0, (1, 1, 1)), (3.0, (2, 2, 1)), (9.5, (6, 5, 4))]
     )
     def test_pair_matrix(self, kernels, cutoff, images):
-        """Against all images in a box that is larger than needed."""
+        """Compare with a sum over all images in a larger box than necessary."""
         atoms, widths, sigma = triclinic(), np.array([0.2, 0.6, 0.9, 1.4]), 1.1
         smooth = np.array([0.3, -0.1, 0.0, 0.7])
         cell, fractions = atoms.cell.array, atoms.get_scaled_positions()
@@ -503,7 +507,7 @@ class TestKernels:
 
     @pytest.mark.parametrize("cutoff", [2.0, 3.0, 9.5])
     def test_matrix_gradient(self, kernels, cutoff):
-        """Against all images in a box that is larger than needed."""
+        """Compare with a sum over all images in a larger box than necessary."""
         atoms, widths, sigma = triclinic(), np.array([0.2, 0.6, 0.9, 1.4]), 1.1
         q, cell, fractions = charges(atoms), atoms.cell.array, atoms.get_scaled_positions()
         spacings = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
@@ -526,7 +530,7 @@ class TestKernels:
 
     @pytest.mark.parametrize("n", [0, 1, 8, 19])
     def test_pair_matrix_of_any_size(self, kernels, n):
-        """Far more atoms than a block of columns holds, or none."""
+        """The number of atoms may be zero, or larger than a block of columns."""
         rng = np.random.default_rng(n)
         fractions, widths, cell = rng.random((n, 3)), rng.random(n), np.diag([5.0, 6.0, 7.0])
         images = np.array([2, 2, 1])
@@ -542,12 +546,12 @@ class TestKernels:
             fractions[order], cell, images, widths[order], 3.5, 0.8, widths[order]
         )
         assert U.shape == (n, 3, n) and virial.shape == (n, 3, 3)
-        # The nearest of random points are close, and their derivatives large.
+        # Some of the random points are very close, so that derivatives are large.
         assert_allclose(other, U[order][:, :, order], rtol=1e-12, atol=1e-13)
         assert_allclose(strained, virial[order], rtol=1e-12, atol=1e-13)
 
     def test_complement(self, kernels):
-        """Erfc at every distance, by a Gaussian so narrow that it does not count."""
+        """Erfc at many distances, from Gaussians so narrow that their own term is negligible."""
         fractions, cell, one = np.zeros((2, 3)), 100 * np.eye(3), np.ones(3, dtype=np.int64)
         narrow, zero = np.full(2, 1e-4), np.zeros(2)
         for x in np.linspace(0.05, 8.0, 500):

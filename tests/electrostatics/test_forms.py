@@ -1,4 +1,4 @@
-"""Both forms of the hardness matrix answer the same questions with the same numbers."""
+"""The dense and the operator form of the hardness matrix give the same results."""
 
 from collections import Counter
 
@@ -57,7 +57,7 @@ def test_derivatives(form, kind):
 @pytest.mark.parametrize("total", [0.0, 1.0])
 @pytest.mark.parametrize("kind", KINDS)
 def test_solver(form, kind, total):
-    """The potential is the same for all atoms where the energy is a minimum."""
+    """At the minimum of the energy, the potential is the same for all atoms."""
     A = form(geometry(kind), WIDTHS, HARDNESS, accuracy=1e-10)
     V = np.random.default_rng(1).normal(size=(4, 2))
     solver = A.solver("it")
@@ -71,7 +71,7 @@ def test_solver(form, kind, total):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_flow_solver(form, kind):
-    """``p = X v`` where ``v + A p - V`` drives no flow; atom 3 is alone."""
+    """The projection is ``p = X (V - A p)``; atom 3 exchanges no charge with the others."""
     A = form(geometry(kind), WIDTHS, HARDNESS, accuracy=1e-10)
     softness = np.array(
         [[0.0, 0.2, 0.1, 0.0], [0.2, 0.0, 0.0, 0.0], [0.1, 0.0, 0.0, 0.0], [0.0] * 4]
@@ -97,7 +97,7 @@ def test_indefinite_matrix_names_the_structure(form):
 
 @pytest.mark.parametrize("kind", ["crystal", "slab"])
 def test_set_up_once(form, kind, monkeypatch):
-    """The Ewald sum of a structure serves the matrix and all derivatives, and is not made early."""
+    """The matrix and all derivatives share one Ewald sum, which is set up when first needed."""
     counts = Counter()
     for name in ("EwaldSum", "coulomb_operator"):
         original = getattr(_hardness, name)

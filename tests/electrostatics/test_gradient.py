@@ -38,7 +38,7 @@ def geometry(kind):
     if kind == "sharp":
         cell = [[5.0, 0.0, 0.0], [4.8, 1.6, 0.0], [4.6, 1.1, 5.0]]
     if kind == "left-handed":
-        # The last atom is outside.
+        # The last atom is outside of the cell.
         cell, positions[3] = cell[::-1], [12.8, 0.7, -9.1]
     if kind == "one atom":
         return Atoms("Ti", positions[:1], cell=cell, pbc=pbc)
@@ -63,7 +63,7 @@ def move(atoms, atom, axis, step):
 
 
 def strain(atoms, a, b, step):
-    """A symmetric strain, of a slab in its plane."""
+    """Copy under a symmetric strain; the strain of a slab is in its plane."""
     project, deform = np.eye(3), np.zeros((3, 3))
     if atoms.pbc.sum() == 2:
         normal = np.linalg.svd(atoms.cell.array[atoms.pbc])[2][2]
@@ -82,7 +82,7 @@ SHAPES = ["sharp", "left-handed"]
 
 
 def by_operator(atoms, q, p, widths=None, accuracy=1e-8):
-    """The way of `hardness_gradient` if there are many atoms."""
+    """Contract with `HardnessOperator`, as `hardness_gradient` does for many atoms."""
     return HardnessOperator(atoms, widths, accuracy=accuracy).gradient(q, p)
 
 
@@ -141,7 +141,7 @@ def test_many_atoms(kind, monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_charges(contracted, kind):
-    """A single set of charges may take a shorter way."""
+    """If both sets of charges are equal, the code may use a faster formula with the same result."""
     atoms, (q, p) = geometry(kind), charges(1.0)
     twice = [a + b for a, b in zip(contracted(atoms, q, p), contracted(atoms, p, q))]
     parts = [contracted(atoms, x, x) for x in (q + p, q, p)]
@@ -171,7 +171,7 @@ def test_supercell(contracted, kind, total):
 
 @pytest.mark.parametrize("kind", ["crystal", "slab"])
 def test_accuracy_of_derivatives(contracted, kind):
-    """The accuracy bounds elements of the matrix; their derivatives keep pace with it."""
+    """The errors of derivatives are proportional to the accuracy of the matrix."""
     exact = contracted(geometry(kind), *charges(1.0), WIDTHS, accuracy=1e-12)
     for accuracy in 10.0 ** -np.arange(2, 11):
         found = contracted(geometry(kind), *charges(1.0), WIDTHS, accuracy=accuracy)
@@ -183,7 +183,7 @@ def test_accuracy_of_derivatives(contracted, kind):
 @pytest.mark.parametrize("total", [0.0, 1.0])
 @pytest.mark.parametrize("scale", [1.0, 4.0])
 def test_potential_gradient(kind, total, scale):
-    """Row by row the contracted derivatives; broad Gaussians overlap many images."""
+    """Each row is a contracted derivative; broad Gaussians overlap many images."""
     atoms = geometry(kind)
     (q, _), widths = (x[: len(atoms)] for x in charges(total)), scale * WIDTHS[: len(atoms)]
     gradient, virial = potential_gradient(atoms, q, widths, accuracy=1e-12)
@@ -211,7 +211,7 @@ def test_potential_against_differences(kind):
 
 @pytest.mark.parametrize("vector", [[0, 0, 0], [1.0, -2.0, 30.0]])
 def test_potential_of_a_turned_slab(vector):
-    """The open vector does not matter, and derivatives turn with the slab."""
+    """The open vector does not matter, and derivatives rotate with the slab."""
     atoms, (q, _) = geometry("slab"), charges(1.0)
     gradient, virial = potential_gradient(atoms, q, WIDTHS)
     other = atoms.copy()

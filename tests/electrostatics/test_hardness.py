@@ -26,7 +26,10 @@ def test_direct_formula(atoms):
 
 
 def test_energy_is_an_integral_over_the_densities():
-    """Two spherical Gaussians on a grid in reciprocal space, where Poisson's equation is simple."""
+    """Integrate the energy of two Gaussians in reciprocal space.
+
+    Poisson's equation is a multiplication there.
+    """
     atoms, widths = Atoms("HF", [[0, 0, 0], [0, 0, 1.1]]), np.array([0.4, 0.55])
     # k_e (2 / pi) int_0^inf exp(-k^2 (a^2 + b^2) / 2) sin(k r) / (k r) dk
     k = (np.arange(400_000) + 0.5) * 1e-4

@@ -1,4 +1,7 @@
-"""The hardness matrix as a linear operator: every way to divide it against the matrix."""
+"""Compare the hardness matrix as a linear operator with the dense matrix.
+
+The tests use every way to divide the operator into pairs and waves.
+"""
 
 import pickle
 
@@ -34,7 +37,7 @@ def vectors(n, k=2):
 
 @pytest.fixture
 def divided(monkeypatch):
-    """Waves even where all pairs would be cheaper, summed in the way that is asked for."""
+    """Force the use of waves, with the given transform, even if a sum over all pairs is cheaper."""
 
     def choose(transform="direct", bands=_operator.BANDS):
         monkeypatch.setattr(_levels, "SMALL_MOLECULE", 0)
@@ -50,7 +53,7 @@ def divided(monkeypatch):
 @pytest.mark.parametrize("bands", [(1.0,), (3.0,)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_products_and_derivatives(kind, transform, bands, divided):
-    """Each charge may bring the error of an element."""
+    """Allow an error of one matrix element for each charge."""
     atoms = geometry(kind)
     widths = np.linspace(0.2, 0.7, len(atoms))
     q, p = vectors(len(atoms))
@@ -65,7 +68,7 @@ def test_products_and_derivatives(kind, transform, bands, divided):
         assert len(levels) == (1 if kind == "crystal" or bands == (1.0,) else 2)
         assert_allclose(operator @ q, A @ q, rtol=0, atol=accuracy * K * np.abs(q).sum())
         found, strained = operator.gradient(q, p)
-        # A derivative brings a factor of about one over the width of the division.
+        # A derivative multiplies the error by about one over the width of the division.
         assert_allclose(found, gradient, rtol=0, atol=20 * accuracy * K * np.abs(q).sum())
         assert_allclose(strained, virial, rtol=0, atol=2e3 * accuracy * K * np.abs(q).sum())
 
@@ -86,7 +89,7 @@ def test_every_element(kind, bands, divided):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_must_not_matter(kind):
-    """Translation, and for periodic structures wrapping and the choice of the vectors."""
+    """Translations change nothing, nor do wrapped atoms and other vectors of the same lattice."""
     atoms = geometry(kind)
     q, p = vectors(len(atoms))
     operator = HardnessOperator(atoms)
@@ -103,7 +106,10 @@ def test_what_must_not_matter(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_far_from_the_origin(kind):
-    """Only the positions are rounded, by 1e-11 Angstrom, and no squares of the heights of slabs."""
+    """Far from the origin, only the rounding of the positions matters, 1e-11 Angstrom.
+
+    In particular, the code must not subtract large squares of the heights of atoms in slabs.
+    """
     atoms = geometry(kind, 2)
     q, p = vectors(len(atoms))
     other = atoms.copy()
@@ -118,7 +124,10 @@ def test_far_from_the_origin(kind):
 @pytest.mark.parametrize("bands", [(1.0,), (3.0,)])
 @pytest.mark.parametrize("kind", ["slab", "molecule"])
 def test_derivatives_are_those_of_the_products(kind, bands, divided):
-    """Of the same division, by central differences along one displacement and one strain."""
+    """Gradients are central differences of the products along a displacement and a strain.
+
+    Both use the same division into pairs and waves.
+    """
     divided("direct", bands)
     atoms = geometry(kind, 2)
     widths = np.linspace(0.2, 0.7, len(atoms))
@@ -149,7 +158,7 @@ def test_derivatives_are_those_of_the_products(kind, bands, divided):
 @pytest.mark.parametrize("bands", [(1.0,), (5.0,)])
 @pytest.mark.parametrize("shape", ["needle", "sheet", "two clusters", "far atom"])
 def test_odd_molecules(shape, bands, divided):
-    """Wide cells that are nearly empty; the atoms of a sheet are in one plane."""
+    """The bounding boxes are large and nearly empty; all atoms of a sheet are in one plane."""
     rng = np.random.default_rng(4)
     points = 2.0 * np.stack(np.unravel_index(np.arange(64), (4, 4, 4)), axis=1)
     positions = {
@@ -171,7 +180,7 @@ def test_odd_molecules(shape, bands, divided):
 @pytest.mark.parametrize("bands", [(1.0,), (5.0,)])
 @pytest.mark.parametrize("repeat", [(1, 1, 12), (8, 1, 1)])
 def test_odd_slabs(repeat, bands, divided):
-    """A thick one with a small surface, and a strip."""
+    """One slab is thick with a small surface; the other one is a strip."""
     atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True) * repeat
     atoms.rattle(0.1, seed=0)
     atoms.pbc = True, True, False
@@ -205,7 +214,7 @@ def test_large_molecule_is_divided(monkeypatch):
 
 @pytest.mark.parametrize("k_max", [0.1, 3.0])
 def test_transforms(k_max):
-    """Both against their definition, with atoms outside of the cell."""
+    """Both transforms agree with their definition, with atoms outside of the cell."""
     pytest.importorskip("finufft")
     rng = np.random.default_rng(0)
     cell = np.array([[7.0, 0.0, 0.0], [2.0, 6.0, 0.0], [-1.0, 1.0, 8.0]])
@@ -220,7 +229,8 @@ def test_transforms(k_max):
         assert_allclose(transform.total(g * abs(S) ** 2), q @ transform.backward(g * S), rtol=1e-9)
         phi = np.tensordot(np.exp(1j * np.moveaxis(k @ positions.T, -1, 0)), g * S, k.ndim - 1).real
         if transform is direct:
-            phi = 2 * phi - g[0] * S[0].real  # of k and -k one is kept, and k = 0
+            # The direct transform has k = 0, and one wave of each pair k and -k.
+            phi = 2 * phi - g[0] * S[0].real
         assert_allclose(transform.backward(g * S), phi, rtol=0, atol=1e-10)
 
 
@@ -241,7 +251,7 @@ def test_structure_factors_are_not_kept_beyond_a_limit(monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_screening(kind):
-    """The approximate inverse is symmetric, positive, and close on charges that sum to zero."""
+    """The approximate inverse is symmetric and positive, and accurate for charges of sum zero."""
     operator = HardnessOperator(geometry(kind), hardness=2.0)
     screening = operator.preconditioner()
     n = operator.shape[0]
@@ -255,7 +265,7 @@ def test_screening(kind):
 
 
 def test_screening_of_very_different_atoms():
-    """A hard atom far above a soft metal: no weight may become imaginary."""
+    """The weights of the screening stay real for a hard atom far above a soft metal."""
     atoms = fcc111("Al", (5, 5, 4), vacuum=None)
     atoms.pbc = (True, True, False)
     atoms += Atoms("Ar", [[5.0, 5.0, atoms.positions[:, 2].max() + 12]])
@@ -280,7 +290,7 @@ def test_pickle(divided):
 
 @pytest.mark.parametrize("accuracy", [1e-2, 1e-4, 1e-8])
 def test_thick_slab_of_few_atoms(accuracy):
-    """Waves along a long cell are strong, and errors of the transforms with them."""
+    """Waves along a long cell are strong, so that errors of the transforms are large."""
     pytest.importorskip("finufft")
     atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True) * (1, 1, 100)
     atoms.rattle(0.05, seed=0)
@@ -293,7 +303,7 @@ def test_thick_slab_of_few_atoms(accuracy):
 
 
 def test_nearly_empty_cells_are_cheap():
-    """Memory goes with the atoms, and not with the space around them."""
+    """The memory grows with the number of atoms, and not with the volume of the empty space."""
     cluster = geometry("molecule", 5)
     box = Atoms(cluster, cell=[200.0] * 3, pbc=True)
     operator = coulomb_operator(check_structures([box])[0], np.full(len(box), 0.5), 1e-8)
@@ -321,7 +331,7 @@ def test_absurd_width_in_a_cell():
 
 
 def test_a_few_atoms_in_a_huge_cell():
-    """The width of the division may grow with the cell, as there are no more pairs to find."""
+    """The width of the division may grow with the cell, because there are no further pairs."""
     atoms = Atoms(molecule("CH3OH"), cell=[1000.0] * 3, pbc=True)
     division = coulomb_operator(check_structures([atoms])[0], np.full(6, 0.5), 1e-8).division
     [level] = division.levels

@@ -1,10 +1,11 @@
-"""Energies, forces and stress against the Ewald sums of others, the extra `oracles`.
+"""Energies, forces and stress against the Ewald sums of pymatgen and torch-pme.
 
-Both of them sum point charges. Gaussians whose error functions are one at contact interact as
-points do; what is left of their width is the self-energy ``q^2 / (2 sqrt(pi) alpha)`` and, in a
-charged crystal, the cost of spreading a charge in the background, ``(2 pi / V) alpha^2 Q^2``.
+Both packages are in the extra `oracles`, and sum point charges. Two Gaussians interact like points
+if their error function is one at contact. The tests add the remaining effects of their width. These
+are the self-energy ``q^2 / (2 sqrt(pi) alpha)`` and, in a charged crystal, the interaction with the
+background, ``(2 pi / V) alpha^2 Q^2``.
 
-All in units of k_e; both oracles agree to 2e-13 (pymatgen) and 2e-12 (torch-pme).
+All values are in units of k_e. The deviations are 2e-13 (pymatgen) and 2e-12 (torch-pme).
 """
 
 import numpy as np
@@ -17,19 +18,19 @@ from skqeq.electrostatics import hardness_gradient, hardness_matrix
 
 from .. import helpers
 
-ALPHA = 0.15  # erfc(r / (2 alpha)) is below 1e-16 from 1.8 Angstrom on
+ALPHA = 0.15  # At distances above 1.8 Angstrom, erfc(r / (2 alpha)) is below 1e-16.
 TOTALS = pytest.mark.parametrize("total", [0.0, 1.3], ids=["neutral", "charged"])
 KINDS = pytest.mark.parametrize("slab", [False, True], ids=["crystal", "slab"])
 
 
 def random_atoms(seed, slab=False):
-    """Five atoms near the points of a grid in a triclinic cell, or a slab; some are outside."""
+    """Five atoms near points of a grid in a triclinic cell, or a slab; some atoms are outside."""
     rng = np.random.default_rng(seed)
     cell = 6.5 * np.eye(3) + rng.uniform(-1.4, 1.4, (3, 3))
     scaled = np.array(list(np.ndindex(2, 2, 2)))[rng.permutation(8)[:5]] / 2
     scaled += rng.uniform(-0.07, 0.07, (5, 3)) + rng.integers(-2, 3, (5, 3))
     if slab:
-        # torch-pme wants the open axis along z, and vacuum by which the waves have decayed.
+        # In torch-pme the open axis is z, and the vacuum must be so thick that the waves decay.
         cell[:, 2], cell[2], scaled[:, 2] = 0.0, [0.0, 0.0, 48.0], 2.6 / 48 * np.arange(5)
     atoms = Atoms("NaClOSiF", scaled @ cell, cell=cell, pbc=(True, True, not slab))
     contact = NeighborList(cutoff=1.8, full_list=False)
@@ -78,7 +79,7 @@ def test_pymatgen(seed, total):
 
 
 def torch_pme(atoms, q, smearing, gamma=None):
-    """The same as `ours`, of points or of Gaussians, by automatic differentiation."""
+    """Like `ours`, for points or Gaussians, by automatic differentiation of torch-pme."""
     torch, torchpme = pytest.importorskip("torch"), pytest.importorskip("torchpme")
     cell, pbc = torch.tensor(atoms.cell.array), torch.tensor(atoms.pbc)
     neighbors = NeighborList(cutoff=8.5 * smearing, full_list=False)
@@ -91,7 +92,7 @@ def torch_pme(atoms, q, smearing, gamma=None):
                 return super().from_dist(dist, pair_mask)
             return torch.erf(dist / torch.tensor(np.sqrt(2) * gamma[i, j])) / dist
 
-    # Version 0.5 keeps waves up to half of the cutoff that it documents.
+    # Version 0.5 of torch-pme only has waves up to half of the documented cutoff.
     calculator = torchpme.EwaldCalculator(Potential(smearing), np.pi * smearing / 8.5)
     positions = torch.tensor(atoms.positions, requires_grad=True)
     strain = torch.zeros((3, 3), dtype=torch.float64, requires_grad=True)
@@ -120,7 +121,10 @@ def test_torch_pme(seed, total, slab):
 @KINDS
 @TOTALS
 def test_torch_pme_gaussians(total, slab):
-    """Different widths, up to overlap, from the waves of torch-pme and pairs of Gaussians."""
+    """The widths differ, and some Gaussians overlap.
+
+    The waves are from torch-pme, and the interactions of pairs are those of Gaussians.
+    """
     atoms, q = random_atoms(7, slab), random_charges(7, total)
     widths = np.array([0.3, 0.8, 0.5, 0.2, 0.6])
     theirs = torch_pme(atoms, q, smearing=1.15, gamma=np.hypot.outer(widths, widths))

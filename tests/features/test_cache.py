@@ -1,4 +1,4 @@
-"""The store of descriptor rows."""
+"""The cache of descriptor rows."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def test_rows_of_the_descriptor_used_last_stay():
     assert all(store.get((5.0, structure)) is not None for structure in range(6))
     assert sum(store.get((4.0, structure)) is not None for structure in range(6)) == 2
     assert all(store.get((3.0, structure)) is None for structure in range(6))
-    # Reading is a use too.
+    # Reading a row makes it a recently used one, too.
     store.get((4.0, next(s for s in range(6) if (4.0, s) in store._rows)))
     for structure in range(6, 9):
         store.put((4.0, structure), ROW)
@@ -26,7 +26,7 @@ def test_rows_of_the_descriptor_used_last_stay():
 
 
 def test_two_descriptors_share():
-    """Double SOAP: rows of both are wanted by turns."""
+    """The cache holds rows of both descriptors of a double SOAP, which are requested in turn."""
     store = RowCache(MemoryBudget(20 * ROW.nbytes))
     for structure in range(100):
         for cutoff in (1.7, 3.5):

@@ -1,4 +1,4 @@
-"""SOAP: the same numbers as DScribe's, computed once."""
+"""SOAP features have DScribe's values, and each row is computed once."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def empty_store():
 
 @pytest.fixture
 def count(monkeypatch):
-    """Every evaluation of the descriptor."""
+    """Record every evaluation of the descriptor."""
     calls = []
     describe = _source.describe
 
@@ -84,7 +84,7 @@ def test_periodic_structures(compression):
     slab = fcc111("Al", (1, 2, 2), vacuum=5.0)
     slab.rattle(0.1, seed=1)
     boxed = Atoms("ClNa", [[0, 0, 0], [0, 0, 2.4]], cell=[3, 3, 3])  # a cell, but not periodic
-    small = bulk("Al")  # the cutoff reaches over many cells
+    small = bulk("Al")  # The cutoff is larger than the cell.
     species = ["Na", "Al", "Cl"]
     X = [rocksalt, slab, boxed, small]
     features = featurizer(r_cut=4.0, compression=compression).fit_transform(X)
@@ -102,7 +102,7 @@ def test_periodic_structures(compression):
 
 
 def test_slab_without_third_cell_vector():
-    """ASE's surfaces may have none, and it must not matter."""
+    """ASE's surfaces may lack the third cell vector; the features must not depend on it."""
     bare = fcc111("Al", (1, 2, 2))
     assert not bare.cell[2].any()
     roomy = bare.copy()
@@ -113,7 +113,7 @@ def test_slab_without_third_cell_vector():
 
 @pytest.mark.parametrize("shift", [[1, 0, 0], [2, -3, 1]])
 def test_atoms_outside_the_cell(shift):
-    """Where in its lattice an atom is written down does not matter."""
+    """Features do not depend on the cell in which an atom is placed."""
     crystal = bulk("NaCl", "rocksalt", a=5.64, cubic=True) * 2
     crystal.rattle(0.1, seed=0)
     slab = fcc111("Al", (3, 3, 2), vacuum=5.0)
@@ -142,7 +142,7 @@ def test_default_width_follows_the_cutoff(X):
 
 
 def test_smooth_edge_beyond_all_neighbors(X):
-    """Where nobody fades, rows are DScribe's."""
+    """If all neighbours are inside the inner edge, the rows are those of DScribe."""
     features = featurizer(r_cut=6.0, cutoff_width=2.0).fit_transform(X)
     assert_features(features, helpers.soap(X, SPECIES, 6.0, 3, 2), rtol=1e-10)
 
@@ -183,13 +183,13 @@ def walk(features):
 def test_each_structure_once_per_cutoff(X, count):
     soap = featurizer(r_cut=(2.0, 3.0))
     features = soap.fit_transform(X + X[:3])
-    assert not count  # lazy
+    assert not count  # Featurizers compute no row before it is read.
     walk(features)
     assert len(count) == 2 * len(X)
     walk(features)
     walk(features[::-1])
     walk(clone(soap).fit_transform(X))
-    # A fold without some elements, other labels, another charge, one of the cutoffs.
+    # Rows of a subset with other elements, labels, charges or cutoffs are not computed again.
     charged = X[0].copy()
     charged.info.update(charge=1, label=3)
     walk(clone(soap).fit_transform([charged]))
@@ -264,7 +264,7 @@ def test_stored_rows_cannot_be_spoiled(X):
 
 @pytest.mark.parametrize("cutoff_width", [None, 1.0])
 def test_rows_on_disk(X, count, tmp_path, cutoff_width, memory_budget):
-    """The charge and other things that have no influence on the rows do not make new ones."""
+    """Rows are computed once, even if the charge or other irrelevant data change."""
     memory_budget(0)
     walk(featurizer(memory=str(tmp_path), cutoff_width=0.5).fit_transform(X))
     expected = list(featurizer(cutoff_width=cutoff_width).fit_transform(X))
@@ -282,7 +282,7 @@ def test_rows_on_disk(X, count, tmp_path, cutoff_width, memory_budget):
 
 @pytest.mark.parametrize("package", ["skqeq", "dscribe", "numpy", "vesin"])
 def test_rows_on_disk_belong_to_versions(package, X, count, tmp_path, monkeypatch, memory_budget):
-    """After an upgrade of what computes them, rows of the old version are not read."""
+    """If the version of a package that computes rows changes, old rows are not read."""
     memory_budget(0)
     soap = featurizer(memory=str(tmp_path))
     walk(soap.fit_transform(X))
@@ -297,7 +297,7 @@ def test_rows_on_disk_belong_to_versions(package, X, count, tmp_path, monkeypatc
 
 
 def test_claimed_memory_is_taken_from_the_store(X, memory_budget):
-    """Rows of fits come before descriptors, which can be computed again."""
+    """A fit may take memory from cached descriptors, because these can be computed again."""
     memory_budget(BUDGET.claimed + 100_000)
     features = featurizer().fit_transform(X)
     expected = walk(features)
@@ -325,7 +325,7 @@ def test_processes_give_the_same(X, cutoff_width, memory_budget):
 
 
 def test_invariance():
-    """Under rotation, translation and order of the atoms."""
+    """Features do not change under rotation, translation and reordering of the atoms."""
     atoms = helpers.rattled("CH3NO2", 5)
     rotation, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
     order = np.random.default_rng(1).permutation(len(atoms))

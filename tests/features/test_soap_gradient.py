@@ -20,14 +20,14 @@ MODES = ["off", "mu2", "mu1nu1", "crossover"]
 
 
 def crystal():
-    """Each atom has many images of itself among its neighbours."""
+    """Rattled rock salt; each atom has many periodic images of itself among its neighbours."""
     atoms = bulk("NaCl", "rocksalt", a=5.64)
     atoms.rattle(0.1, seed=0)
     return atoms
 
 
 def slab():
-    atoms = fcc111("Al", (1, 2, 2))  # without a third cell vector
+    atoms = fcc111("Al", (1, 2, 2))  # ASE gives this slab no third cell vector.
     atoms.numbers[0] = 13 + 4
     atoms.rattle(0.1, seed=1)
     return atoms
@@ -44,7 +44,7 @@ STRUCTURES = {
 
 
 def neighborhood_of(atoms, **options):
-    """The neighbours, and DScribe's rows."""
+    """Neighbourhood of the structure, and the rows from DScribe."""
     options = {"r_cut": 3.0, "n_max": 3, "l_max": 3} | options
     [structure] = check_structures([atoms])
     [spectrum] = SOAPFeaturizer(**options).fit([atoms]).spectra_
@@ -52,7 +52,7 @@ def neighborhood_of(atoms, **options):
 
 
 def pull_back(neighborhood, cotangents):
-    """Derivatives with respect to positions and strain."""
+    """Derivatives of the rows, contracted with cotangents, by positions and strain."""
     return neighborhood.gather(neighborhood.pull_back(cotangents))
 
 
@@ -93,7 +93,7 @@ def test_options(options):
 
 @pytest.mark.parametrize("compression", ["off", "crossover"])
 def test_pull_back_is_that_of_dscribe(compression):
-    """Its analytical derivative exists for molecules without weighting."""
+    """DScribe has an analytical derivative for molecules without weighting."""
     from dscribe.descriptors import SOAP
 
     atoms = STRUCTURES["molecule"]
@@ -114,7 +114,7 @@ def test_pull_back_is_that_of_dscribe(compression):
 def naive_rows(atoms, r_cut, width, n_max, l_max, weighting):
     """Power spectra by the addition theorem, ``sum_m Y_lm(a) Y_lm(b) = (2 l + 1) / 4 pi P_l(a b)``.
 
-    The sum over pairs of neighbours of density coefficients, without spherical harmonics.
+    The function sums over pairs of neighbours, and needs no spherical harmonics.
     """
     from dscribe.descriptors import SOAP
 
@@ -163,7 +163,7 @@ def test_smooth_edge(name, width):
 
 
 def slope(function, step=2e-4):
-    """Derivative at zero, to fourth order."""
+    """Central difference at zero, of fourth order."""
     near, far = (function(h) - function(-h) for h in (step, 2 * step))
     return (8 * near - far) / (12 * step)
 
@@ -196,7 +196,8 @@ def test_central_differences(name, compression, cutoff_width):
     def value(displaced):
         other, _ = neighborhood_of(displaced, **options)
         if cutoff_width is None:
-            assert len(other.i) == len(near.i)  # none crosses the cutoff, where there is a jump
+            # No atom may cross the cutoff, where the features jump.
+            assert len(other.i) == len(near.i)
         return np.sum(cotangents * other.rows())
 
     size = np.linalg.norm(gradient) + np.linalg.norm(virial)
@@ -207,7 +208,7 @@ def test_central_differences(name, compression, cutoff_width):
 
 
 def at_distance(r, cutoff_width):
-    """Rows of an atom and another one at a distance, and a gradient."""
+    """Rows and gradient for two atoms at distance r."""
     atoms = Atoms("CO", [[0, 0, 0], r * np.array([0.48, 0.6, 0.64])])
     near, rows = neighborhood_of(atoms, cutoff_width=cutoff_width)
     return rows, pull_back(near, cotangents_for(rows))[0]
@@ -216,7 +217,10 @@ def at_distance(r, cutoff_width):
 @pytest.mark.parametrize("cutoff_width", [0.5, 1.2])
 @pytest.mark.parametrize("edge", ["inner", "outer"])
 def test_two_continuous_derivatives(edge, cutoff_width):
-    """Across an edge rows change as the third power of the distance, gradients as the second."""
+    """At both edges of the cutoff function, rows are smooth to second order.
+
+    A small distance h beyond an edge, rows change as h^3, and gradients as h^2.
+    """
 
     def change(h):
         if edge == "outer":
@@ -281,7 +285,7 @@ def test_rotation():
 
 
 def test_atoms_outside_the_cell():
-    """Where in its lattice an atom is written down does not matter."""
+    """Features do not depend on the cell in which an atom is placed."""
     atoms = STRUCTURES["crystal"].copy()
     near, rows = neighborhood_of(atoms)
     atoms.positions[1] += [2, -3, 1] @ atoms.cell

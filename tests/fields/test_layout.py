@@ -1,4 +1,4 @@
-"""Fields and their design rows against dense matrices, column by column."""
+"""Compare fields and their design rows with dense matrices, column by column."""
 
 import numpy as np
 import pytest
@@ -25,10 +25,12 @@ def features_of(width, seed):
 TABLE = ElementTable(np.arange(120.0) / 10, "number")
 FIELDS = [
     Field("chi", "chi", ("chi",), amplitude=0.5, baseline=3.0, mean=TABLE),
-    Field("near", "energy", ("near",), amplitude=2.0),  # without constants
+    # The field has features, but no constants of elements.
+    Field("near", "energy", ("near",), amplitude=2.0),
     Field("reference", "reference", ("chi",), amplitude=0.1, baseline=0.0),
     Field("far", "energy", ("far",), amplitude=0.7, baseline=0.2),
-    Field("atoms", "energy", baseline=10.0, mean=TABLE),  # without features
+    # The field has constants of elements, but no features.
+    Field("atoms", "energy", baseline=10.0, mean=TABLE),
 ]
 WIDTHS = [3, 2, 3, 4, 0]
 STARTS = {"chi": 0, "near": 6, "reference": 8, "far": 14, "atoms": 21}
@@ -96,7 +98,7 @@ def test_missing_elements_are_refused_by_the_lookup():
 
 
 def naive_values(weights, dense, atoms):
-    """Sums of the fields that enter at each place."""
+    """Sum the fields that enter at each place: chi, energy or reference."""
     columns = np.split(weights, list(STARTS.values())[1:])
     fields = [matrix @ w for matrix, w in zip(dense, columns, strict=True)]
     mean = TABLE.values[atoms.numbers]
@@ -126,12 +128,13 @@ def test_values(case):
 @pytest.mark.parametrize("scaled", [True, False])
 @pytest.mark.parametrize("present", [["chi", "energy", "reference"], ["energy"], ["chi"]])
 def test_design(case, present, scaled):
-    """Rows over atoms become rows over weights: the chain rule, place by place."""
+    """Multiplied by the design matrices of the fields, rows over atoms are rows over weights."""
     layout, features, dense = case
     rng = np.random.default_rng(4)
     [(_, block)] = list(features.blocks())
     rows, expected, residuals = AtomRows(), [], []
-    for s in (3, 0, 2):  # structures without labels have no rows
+    # The labels are in another order than the structures, and structure 1 has none.
+    for s in (3, 0, 2):
         k = s + 1
         factors = {place: rng.normal(size=(k, len(X[s]))) for place in present}
         residuals.append(rng.normal(size=k))
@@ -154,7 +157,7 @@ def test_design_of_no_rows(case):
 
 
 def test_rows_may_lack_some_places():
-    """A place that is absent from the rows of one structure has zeros there."""
+    """If the rows of a structure lack a place, its values there are zero."""
     rows = AtomRows()
     rows.add({"chi": np.ones((1, 2))}, np.array([1.0]), first_atom=0)
     rows.add({"energy": np.full((2, 1), 3.0)}, np.array([2.0, 3.0]), first_atom=4)
@@ -166,7 +169,7 @@ def test_rows_may_lack_some_places():
 
 
 def test_chunks_of_rows():
-    """Rows of one structure stay together, and no chunk has many more rows than allowed."""
+    """Rows of one structure stay together; only a structure with many rows exceeds the maximum."""
     rows, sizes = AtomRows(), [2, 3, 1, 7, 1, 1]
     for first, size in enumerate(sizes):
         rows.add({"chi": np.full((size, 1), first + 1.0)}, np.full(size, float(first)), first)

@@ -1,4 +1,4 @@
-"""A new field takes one short file: the toy model below has a second local energy."""
+"""A new field needs one short file: the toy model below has a second local energy."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from .. import helpers
 
 
 class TwoGapsRegressor(GAPKQEqRegressor):
-    """A second local energy with features and a prior of its own."""
+    """A model with a second local energy, which has its own features and prior."""
 
     def __init__(
         self, amplitude_far=0.5, amplitude_gap=1.0, sigma_energy=0.01, sigma_forces=0.2, tol=1e-7

@@ -1,4 +1,4 @@
-"""KQEqRegressorCV against fits that leave structures out."""
+"""KQEqRegressorCV against explicit fits without the held-out structures."""
 
 import copy
 import pickle
@@ -59,7 +59,7 @@ def data():
 
 @pytest.fixture(params=["few rows", "many rows", "rows that are not stored"])
 def regime(request, memory_budget, data):
-    """Data for each of the ways in which held-out residuals are computed."""
+    """Data for each of the three ways to compute held-out residuals."""
     features, _, groups = data
     if request.param == "few rows":
         return data
@@ -156,12 +156,12 @@ def test_groups_without_folds_are_left_out_together(data):
 
 
 def test_calibration(regime):
-    """The ratio of held-out errors to expected ones, by dense matrices."""
+    """Calculate the ratio of held-out errors to expected errors with dense matrices."""
     X, y, _ = regime
     D, folds = y["dipole"], GroupKFold(3)
     groups, sigma = np.arange(len(X)), 0.05
     model = KQEqRegressor(sigma_dipole=sigma).fit(X, D)
-    # Dipoles are affine in the weights: their derivatives are exact differences.
+    # Dipoles are affine in the weights, so that differences are exact derivatives.
     other, rows = copy.copy(model), []
     for weight, amplitude in enumerate(model.layout_.scale[: len(model.coef_)]):
         other.coef_ = model.coef_ + amplitude * np.eye(len(model.coef_))[weight]
@@ -192,7 +192,7 @@ def test_weights(data):
     others = np.delete(np.arange(len(X)), i)
     model = KQEqRegressor(sigma_dipole=0.05).fit(X[others], y["dipole"][others], weights[others])
     assert_allclose(search.left_out_["dipole"][i], model.predict(X[[i]])[0], atol=1e-6)
-    # Structures of weight zero are ignored, by scores too.
+    # Structures of weight zero have no influence, on scores either.
     some = np.flatnonzero(weights)
     fewer = KQEqRegressorCV(sigmas=[0.05]).fit(X[some], y["dipole"][some], weights[some])
     assert len(some) < len(X)
@@ -202,7 +202,7 @@ def test_weights(data):
 
 
 def test_weights_are_no_groups(data):
-    """The third argument is `sample_weight`, as everywhere; `groups` is given by name only."""
+    """The third argument is `sample_weight`, as in scikit-learn; `groups` is a keyword argument."""
     X, y, groups = data
     weights = np.random.default_rng(0).uniform(0.5, 2.0, len(X))
     third = KQEqRegressorCV(sigmas=[0.05]).fit(X, y["dipole"], weights)
@@ -250,7 +250,7 @@ def test_bad_parameters(data, options, message):
 
 @pytest.mark.parametrize("scoring", ["r2", "rmse"])
 def test_folds_without_labels_of_a_target(regime, scoring):
-    """Scores are means over the folds that have labels."""
+    """Scores are means over those folds that have labels."""
     X, y, _ = regime
     D, q, folds = y["dipole"].copy(), list(y["charges"]), np.arange(len(X)) // 10
     D[folds == 0], q[20:] = np.nan, [None] * (len(X) - 20)
@@ -328,20 +328,20 @@ def test_bad_labels(data, monkeypatch, memory_budget):
     monkeypatch.setattr(_features.StructureFeatures.blocks, "__defaults__", (1, False, ""))
     with pytest.raises(ValueError, match="sort X by group"):
         KQEqRegressorCV().fit(X, y["dipole"], groups=groups)
-    # Folds of one structure need no other block of rows.
+    # With one structure per fold, each block of rows contains all rows of its folds.
     found = KQEqRegressorCV(sigmas=[0.05]).fit(X, y["dipole"]).left_out_["dipole"]
     model = KQEqRegressor(sigma_dipole=0.05)
     assert_allclose(found, cross_val_predict(model, X, y["dipole"], cv=LeaveOneOut()), atol=1e-6)
 
 
 def test_groups_spread_over_blocks(data, monkeypatch, memory_budget):
-    """Rows of a group wait for the others, and few other rows do."""
+    """Only rows of groups that are in several blocks are kept until the group is complete."""
     X, y, groups = data
     D, folds = y["dipole"], groups.copy()
     folds[10:] = np.sort(folds[10:])
     expected = KQEqRegressorCV(sigmas=SIGMAS).fit(X, D, groups=folds)
     monkeypatch.setattr(_cv_residuals, "FEW_FOLDS", 5)
-    memory_budget(8 * 30 * n_weights(X))  # 30 rows
+    memory_budget(8 * 30 * n_weights(X))  # The budget is sufficient for 30 rows.
     from skqeq.structures import _features
 
     monkeypatch.setattr(_features.StructureFeatures.blocks, "__defaults__", (1, False, ""))
@@ -352,15 +352,16 @@ def test_groups_spread_over_blocks(data, monkeypatch, memory_budget):
 
 @pytest.mark.parametrize("few_folds", [5, 20])
 def test_several_processes(regime, monkeypatch, memory_budget, few_folds):
-    """The same as in one process, whether rows are stored, in blocks, or groups are divided."""
+    """Several processes give the results of one process, for all ways to divide the rows."""
     X, y, groups = regime
     monkeypatch.setattr(_cv_residuals, "FEW_FOLDS", few_folds)
     monkeypatch.setattr(Workers, "map", one_after_the_other)
-    if not skqeq.get_memory_budget():  # all rows may wait, and none are stored
+    # Without a budget no rows are stored; the limit for kept rows is switched off here.
+    if not skqeq.get_memory_budget():
         monkeypatch.setattr(_cv_residuals.ManyFolds, "_check_memory", lambda self: None)
     folds, sigmas = groups % 10, {"sigma_dipole": [0.01, 0.1], "sigma_charges": [0.02, 0.2]}
     charges = list(y["charges"])
-    if few_folds == 5:  # a part without any label
+    if few_folds == 5:  # One of the parts has no label at all.
         y = y.copy()
         y["dipole"][:14], charges[:14] = np.nan, [None] * 14
     table = make_targets(dipole=y["dipole"], charges=charges)
@@ -379,7 +380,10 @@ def test_several_processes(regime, monkeypatch, memory_budget, few_folds):
 
 
 def test_groups_that_would_all_come_back_from_workers(data, monkeypatch, memory_budget):
-    """One process makes many rows, because few of them wait for each other there."""
+    """The main process computes the rows itself if workers would return nearly all of them.
+
+    In one process, only few rows are kept until their group is complete.
+    """
     X, y, _ = data
     from skqeq.structures import _features
 
@@ -393,7 +397,7 @@ def test_groups_that_would_all_come_back_from_workers(data, monkeypatch, memory_
 
     monkeypatch.setattr(Workers, "map", on_parts)
     model, groups = KQEqRegressor(n_jobs=10), np.arange(len(X)) // 2
-    groups[1::2] = np.roll(groups[1::2], 1)  # neighbours wait for neighbours
+    groups[1::2] = np.roll(groups[1::2], 1)  # Adjacent pairs of structures share groups.
     expected = KQEqRegressorCV(sigmas=SIGMAS).fit(X, y["dipole"], groups=groups).left_out_
     for rows, maps in ((12, ["_reduced"]), (89, ["_reduced", "_block_residuals"])):
         divided.clear()
@@ -404,12 +408,12 @@ def test_groups_that_would_all_come_back_from_workers(data, monkeypatch, memory_
 
 
 def n_weights(X):
-    """Number of weights of the features, and of the constants of four elements in two fields."""
+    """Number of weights: one per feature, and constants of four elements in two fields."""
     return X.n_features + 2 * 4
 
 
 def one_after_the_other(workers, function, *arguments):
-    """`Workers.map` without processes, which `test_reduction` starts."""
+    """`Workers.map` in one process; `test_reduction` tests it with several processes."""
     problem = workers.problem
     for first, stop in pairwise(workers.bounds):
         part = problem.part(problem.features[first:stop], first)
@@ -465,7 +469,7 @@ def test_all_steps_of_a_pipeline_are_fitted_in_every_fold(data, weighted):
     expected = predict_std(best, X[:2], ["dipole"])["dipole"]
     assert_allclose(std, search.calibration_["dipole"] * expected, rtol=1e-6)
     assert len(predict_charges(search, X[:2])) == 2
-    # With features that were chosen from all structures the errors differ.
+    # If the features are chosen from all structures, the held-out errors are different.
     given = KQEqRegressorCV(pipeline[-1], SIGMAS, cv=folds, scoring="rmse")
     given.fit(best[:-1].transform(X), D, weights, groups=groups)
     assert not np.allclose(given.left_out_["dipole"], search.left_out_["dipole"], equal_nan=True)
@@ -526,7 +530,8 @@ def test_pipelines_of_files_and_in_searches(data, tmp_path):
 
 
 @pytest.mark.parametrize("complement", [False, True])
-@pytest.mark.parametrize("k", [2, 7])  # fewer and more rows in a fold than noises
+# With 2 or 7 rows, a fold has fewer or more rows than there are noises.
+@pytest.mark.parametrize("k", [2, 7])
 def test_blocks_of_folds(k, complement):
     rng = np.random.default_rng(0)
     Z, weights = rng.normal(size=(3, k, 9)), rng.uniform(0.01, 0.02, size=(4, 9))

@@ -34,7 +34,7 @@ def features(X):
 
 
 def labels_of(X, seed=0):
-    """Random labels of all that the structures have."""
+    """Random labels for all targets that the structures can have."""
     rng = np.random.default_rng(seed)
     defined = [TARGETS["stress"].defined(structure) for structure in check_structures(X)]
     return make_targets(
@@ -46,7 +46,7 @@ def labels_of(X, seed=0):
 
 @pytest.fixture(scope="module")
 def problem():
-    """Rows of all boundary conditions at random weights."""
+    """Rows of molecules, crystals and slabs at random weights."""
     X = list(CASES.values())
     problem = KQEqRegressor(response=HARD).problem(features(X), labels_of(X))
     v = 0.3 * np.random.default_rng(1).normal(size=problem.layout.n_columns)
@@ -61,7 +61,8 @@ def stacked(rows, v, **options):
 def test_rows_are_derivatives(problem):
     rows, v = problem
     J, residual = stacked(rows, v)
-    # One energy each, 2 + 5 * 8 atoms, two crystals and two slabs with a stress.
+    # The rows are one energy per structure, forces on 2 + 5 * 8 atoms, and the stress of two
+    # crystals and two slabs.
     assert len(J) == 6 + 3 * 42 + 2 * 6 + 2 * 3
     assert_allclose(rows.loss(v), 0.5 * residual @ residual, rtol=1e-12)
     rng = np.random.default_rng(2)
@@ -91,7 +92,7 @@ OPTIONS = {"response": HARD, "sigma_energy": 1e-4, "sigma_forces": 1e-3, "sigma_
 
 @pytest.fixture(scope="module")
 def half(truth):
-    """Half of the structures, two of each kind."""
+    """The first half of the structures, with two of each kind."""
     X, phi, model, y = truth
     return X[:12], phi[:12], model, y[:12]
 
@@ -107,23 +108,24 @@ def test_a_known_model_is_found_again(truth, names):
     n_atoms = np.array([len(atoms) for atoms in X])
     if "energy" in names:
         assert_allclose(predicted["energy"] / n_atoms, y["energy"] / n_atoms, atol=2e-3)
-        # As found is the sum over the compositions that occur.
+        # The compositions of the structures only determine the sum of the atomic energies.
         assert_allclose(found.atomic_energies_.sum(), -403.0, atol=30.0)
     if "forces" in names:
         for one, other in zip(predicted["forces"], y["forces"], strict=True):
             assert_allclose(one, other, atol=2e-2)
     if "stress" in names:
         known = ~np.isnan(y["stress"])
-        assert known[:6].sum() == 2 * 6 + 2 * 3  # two crystals, and two slabs in their planes
+        # All components for two crystals, and the in-plane components for two slabs.
+        assert known[:6].sum() == 2 * 6 + 2 * 3
         assert_allclose(predicted["stress"][known], y["stress"][known], atol=1e-3)
-    # The sign is that of the start.
+    # Energies do not determine the sign of the charges; it comes from the start.
     for atoms, charges in zip(X[:6], found.predict_charges(phi[:6]), strict=True):
         if not atoms.info.get("charge"):
             assert charges[atoms.symbols == "Na"].mean() > 0.2
 
 
 def test_fixed_point_of_energies_is_undamped_gauss_newton(truth):
-    """[V23]: dE/dw = phi^T q at self-consistency, so both linearise alike."""
+    """Both algorithms take the same steps, because dE/dw = phi^T q at self-consistency [V23]."""
     _, phi, _, y = truth
     rng = np.random.default_rng(0)
     start = KQEqRegressor(**OPTIONS).fit(phi, y[["energy"]]).coef_
@@ -157,7 +159,7 @@ def test_gauss_newton_ends_below_the_fixed_point(half):
 
 @pytest.mark.parametrize("kind, power", [("per_atom", 1), ("sqrt_n", 0.5), ("per_structure", 0)])
 def test_noise_of_energies(truth, kind, power):
-    """Each choice equals a column of relative noise."""
+    """Each choice of the noise is equivalent to a column of relative noise."""
     X, phi, _, y = truth
     n_atoms = np.array([float(len(atoms)) for atoms in X])
     model = KQEqRegressor(**OPTIONS | {"sigma_energy": 0.01, "energy_noise": kind})
@@ -168,7 +170,7 @@ def test_noise_of_energies(truth, kind, power):
 
 
 def test_weights_and_gaps(half):
-    """A structure of weight zero, or without a label, changes nothing."""
+    """Structures of weight zero and missing labels have no influence."""
     _, phi, _, y = half
     y = y[["energy", "forces"]]
     model = KQEqRegressor(**OPTIONS)
@@ -182,7 +184,7 @@ def test_weights_and_gaps(half):
     for found in (model.fit(phi, y, sample_weight=1.0 * some), model.fit(phi, gaps)):
         found = np.append(found.coef_, found.atomic_energies_)
         assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
-    # Some components of some forces.
+    # Some components of the forces on some atoms have no label.
     holes = [f.copy() for f in y["forces"]]
     for forces in holes:
         forces[0, 1] = np.nan
@@ -241,11 +243,11 @@ def test_structures_without_stress(truth):
     stress = np.ones(6)
     with pytest.raises(ValueError, match=r"structure 0 .* leaves stress undefined"):
         KQEqRegressor().fit(phi[:1], make_targets(stress=[stress]))
-    # Components out of the plane of a slab are ignored.
+    # Out-of-plane components of the stress of a slab are ignored.
     y = make_targets(stress=[stress])
     assert np.isnan(Labels(y, phi[2:3].structures).values("stress", 0)).sum() == 3
     assert not np.isnan(y["stress"]).any()
-    # A slab whose third vector is missing has forces, but no volume.
+    # A slab without third cell vector can have labels of forces, but not of the stress.
     bare = X[2].copy()
     bare.cell[2] = 0.0
     [structure] = check_structures([bare])
@@ -283,7 +285,7 @@ def test_messages_name_the_structure_among_all(truth):
 
 
 def test_few_weights_find_the_least_loss():
-    """Classical QEq has four unknowns here, and atomic energies make up for most of the rest."""
+    """Classical QEq has four unknowns here, and atomic energies fit most of the energies alone."""
     X, energies, forces = [], [], []
     for seed in range(6):
         atoms = bulk("ZnO", "wurtzite", a=3.25, c=5.2)
@@ -297,7 +299,7 @@ def test_few_weights_find_the_least_loss():
     assert abs(np.mean(model.predict(X)["energy"] - energies)) < 1e-3
 
     def loss(difference):
-        """Of the difference of the electronegativities, with the best energy per atom."""
+        """Least loss over the energy per atom, for a given difference of electronegativities."""
         other = copy.copy(model)
         other.coef_ = model.coef_ + np.array([difference, -difference])
         predicted = other.predict(X)
@@ -311,7 +313,7 @@ def test_few_weights_find_the_least_loss():
 
 
 def test_the_solver_is_chosen_for_all_rows(problem, monkeypatch):
-    """Charges take one solution, and their response one for every number of the labels."""
+    """Charges need one solution; their response needs one for each number in the labels."""
     rows, v = problem
     asked, equilibrium = [], QEq.equilibrium
 
@@ -322,7 +324,7 @@ def test_the_solver_is_chosen_for_all_rows(problem, monkeypatch):
     monkeypatch.setattr(QEq, "equilibrium", counted)
     list(rows.linearize(v))
     structures = list(rows.problem.features.structures)
-    # An energy, forces, and where there is a cell a stress.
+    # The labels are an energy, the forces, and the stress if the structure is periodic.
     assert asked == [1 + 1 + 3 * len(s) + 6 * s.periodic for s in structures]
     asked.clear()
     list(rows.linearize(v, response=False))
@@ -330,7 +332,7 @@ def test_the_solver_is_chosen_for_all_rows(problem, monkeypatch):
 
 
 def several_targets(truth):
-    """Labels of every kind, some of them missing, and relative noise of some."""
+    """Labels of every kind, of which some are missing, and relative noise for some of them."""
     X, phi, model, y = truth
     open_ones = [i for i, atoms in enumerate(X) if not atoms.pbc.any()]
     noise = np.random.default_rng(5).uniform(0.5, 2.0, len(X))

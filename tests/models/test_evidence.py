@@ -1,4 +1,4 @@
-"""The evidence against a dense normal distribution, and its derivatives against differences."""
+"""The evidence against a dense normal distribution, and its gradient against differences."""
 
 import warnings
 
@@ -31,7 +31,10 @@ def features(molecules):
 
 @pytest.mark.parametrize("response", [None, FLOW], ids=["qeq", "flow"])
 def test_it_is_the_density_of_a_normal_distribution(response, features, table):
-    """Mean and covariance of the labels from the predictions for one weight after the other."""
+    """The evidence is the density of the labels.
+
+    The test computes their mean and covariance from predictions for one weight after the other.
+    """
     model = KQEqRegressor(response=response, sigma_dipole=0.05, sigma_charges=0.1)
     fitted = clone(model).fit(features, table)
     truth = np.concatenate([table["dipole"].ravel(), *filter(_known, table["charges"])])
@@ -90,7 +93,7 @@ def test_derivatives(response, features, table):
 
 
 def test_the_search_finds_a_maximum(features, table):
-    """The result is a maximum above the start; other parameters and the given model stay."""
+    """The search finds a maximum, and changes neither other parameters nor the given model."""
     model = KQEqRegressor(response=ChargeFlow(softness=0.05), sigma_charges=1.0)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the best response__softness")
@@ -139,7 +142,7 @@ def test_labels_and_parameters_without_evidence_are_refused(features, table, ene
 
 
 def test_softness_of_elements(features, table):
-    """Keys may be symbols or numbers; absent elements, and those without softness, keep theirs."""
+    """Keys may be symbols or numbers; the search keeps the values of absent elements and zeros."""
     softness = {1: 0.0, "C": 0.05, 8: 0.05, "S": 0.7}
     model = KQEqRegressor(response=ChargeFlow(softness), sigma_dipole=0.01)
     with warnings.catch_warnings():
@@ -161,7 +164,7 @@ def test_softness_of_elements(features, table):
             both, _ = maximize_evidence(model, features, table, names, max_iter=1)
             assert set(both.response.softness) == {"H", "C", "O"}
             assert both.sigma_dipole != model.sigma_dipole
-    # The first step is a cautious one.
+    # The first step is short.
     steps = [step["response__softness"]["C"] for step in history]
     assert 0.5 < steps[1] / steps[0] < 3.0
 

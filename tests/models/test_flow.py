@@ -1,4 +1,4 @@
-"""Models whose charge flows between neighbours."""
+"""Models in which charge flows between neighbours."""
 
 import joblib
 import numpy as np
@@ -45,7 +45,7 @@ def model(response=None, n_points=4, **options):
 
 
 def pair(distance, charge=0, field=None):
-    """Water and ammonia, the nitrogen so far from the oxygen."""
+    """Water and ammonia at a given distance between oxygen and nitrogen."""
     other = helpers.rattled("NH3", 1, amplitude=0.02)
     other.translate([distance, 0.1, 0.2])
     atoms = helpers.rattled("H2O", 0, amplitude=0.02) + other
@@ -57,7 +57,7 @@ def pair(distance, charge=0, field=None):
 
 @pytest.fixture(scope="module")
 def fitted():
-    """Fitted to charges of both molecules, close to each other and apart."""
+    """A model fitted to charges of pairs of molecules at short and large distances."""
     X = [pair(d, charge) for d in (2.0, 2.5, 3.0, 4.0, 8.0) for charge in (-1, 0, 1)]
     rng = np.random.default_rng(0)
     y = make_targets(charges=[0.3 * rng.normal(size=len(a)) for a in X])
@@ -68,7 +68,7 @@ def fitted():
 
 
 def naive_fit(X, phi, y, response, sigma, amplitudes, widths_scale=0.2):
-    """Weights of least penalised squares from the affine charges of every structure, dense."""
+    """Weights of least penalised squares, from dense affine charges of every structure."""
     rows, residuals = [], []
     for atoms, features_of, charges in zip(X, phi, y):
         A = helpers.hardness_matrix(atoms, helpers.gaussian_widths(atoms, widths_scale))
@@ -111,7 +111,7 @@ def test_weights_are_those_of_a_naive_fit():
 
 @pytest.mark.parametrize("target", ["energy and forces", "dipole_magnitude", "stress"])
 def test_every_kind_of_target_is_learned(target):
-    """From the predictions of another model with the same response."""
+    """A model learns every kind of target from predictions of another model."""
     if target == "stress":
         X = []
         for seed in range(8):
@@ -131,7 +131,7 @@ def test_every_kind_of_target_is_learned(target):
 
 
 def neutral(charges):
-    """Charges without their mean."""
+    """Charges less their mean."""
     return charges - charges.mean()
 
 
@@ -141,7 +141,8 @@ def test_without_softness_reference_charges_are_the_charges():
     found = model(ChargeFlow(softness=0.0), 3, sigma_charges=1e-4).fit(X, y)
     [solution, *_] = found[-1].solutions(found[:-1].transform(X), ["charges"])
     assert (solution.charges == neutral(solution.fields["reference"])).all()
-    # Electronegativities move nothing, so that no label reaches their weights.
+    # Without softness, charges do not depend on electronegativities, so that the fit leaves the
+    # weights of chi at zero.
     n = found[-1].n_features_in_ + len(found[-1].elements_)
     assert not found[-1].coef_[:n].any() and found[-1].coef_[n:].any()
     inert = found.predict([pair(3.0, 0, [0.0, 0.0, 0.3])])["charges"][0]
@@ -149,7 +150,10 @@ def test_without_softness_reference_charges_are_the_charges():
 
 
 def test_start_without_softness():
-    """Norms of dipoles do not tell a direction; without flow the reference charges do."""
+    """Without flow, a fit to norms of dipoles starts with dipoles made by reference charges.
+
+    Norms do not determine the directions.
+    """
     X = [pair(d) for d in np.linspace(2.3, 4.0, 8)]
     y = make_targets(dipole_magnitude=np.linspace(0.3, 0.5, 8))
     found = model(ChargeFlow(softness=0.0), sigma_dipole_magnitude=0.01, max_iter=100).fit(X, y)
@@ -157,7 +161,7 @@ def test_start_without_softness():
 
 
 def test_energies_alone_are_learned():
-    """From a start whose charges are made by the reference charges."""
+    """A fit to energies alone starts with charges made by the reference charges."""
     X = [pair(d) for d in np.linspace(2.3, 4.0, 8)]
     rng = np.random.default_rng(3)
     y = make_targets(charges=[0.3 * rng.normal(size=len(a)) for a in X])
@@ -188,17 +192,18 @@ def test_soft_limit_predicts_like_charge_equilibration():
 
 
 def test_energy_and_forces_are_smooth_while_a_fragment_detaches(fitted):
-    """Also at the distance where the last pair of atoms stops exchanging charge."""
+    """Energy and forces are smooth even where the last pair of atoms stops exchanging charge."""
     distances = np.arange(2.5, 7.5, 0.02)
     X = [pair(d, 1) for d in distances]
     energies = predict_energy(fitted, X)
     forces = np.array(predict_forces(fitted, X))
     work = -forces[:, 3:, 0].sum(axis=1)
-    # Simpson's rule over every two steps; a jump of the energy or of a force would show.
+    # Simpson's rule over every two steps would reveal a jump of the energy or of a force.
     integral = 0.02 / 3 * (work[:-2:2] + 4 * work[1:-1:2] + work[2::2])
     assert_allclose(np.diff(energies[::2]), integral, rtol=0, atol=1e-5 * np.ptp(energies))
     assert np.abs(np.diff(forces, axis=0)).max() < 0.2 * np.abs(forces).max()
-    # Reference charges do not know of fragments, but far away nothing is exchanged any more.
+    # The charge of a fragment far away does not depend on an external field, because it exchanges
+    # no charge.
     far = predict_charges(fitted, [pair(9.0, 1), pair(9.0, 1, [0.3, 0.0, 0.0])])
     near = predict_charges(fitted, [pair(2.5, 1), pair(2.5, 1, [0.3, 0.0, 0.0])])
     assert abs((far[0] - far[1])[:3].sum()) < 1e-12
@@ -226,7 +231,7 @@ def test_search_reaches_the_response():
 
 
 def test_fitted_models_keep_their_response(fitted, tmp_path):
-    """Also in a file, and when the object that was given changes."""
+    """Fitted models use the fitted response, also from a file and after parameters changed."""
     expected = predict_charges(fitted, [pair(2.5)])[0]
     joblib.dump(fitted, tmp_path / "model.joblib")
     assert_allclose(
@@ -267,7 +272,7 @@ def test_unknown_blocks_are_refused():
     blocks = [("reference", features(3)), ("chi", features(2)), ("gap", features(4))]
     with pytest.raises(ValueError, match="takes the blocks chi, and reference .* got blocks ref"):
         make_pipeline(StructureBlocks(blocks), KQEqRegressor()).fit(X, y[["charges"]])
-    # Charge equilibration ignores the block, so that a search can compare both responses.
+    # QEq ignores the block of reference charges, so that a search can compare both responses.
     make_pipeline(StructureBlocks(blocks[:2]), KQEqRegressor()).fit(X, y[["charges"]])
     with pytest.raises(ValueError, match="takes the blocks chi and gap, and .* got blocks ref"):
         make_pipeline(

@@ -1,4 +1,4 @@
-"""Energies of charge equilibration, and forces against their differences."""
+"""Energies of charge equilibration, and forces against differences of the energies."""
 
 import copy
 
@@ -102,7 +102,7 @@ def test_energy_by_definition():
     A = helpers.hardness_matrix(atoms, helpers.gaussian_widths(atoms), 2.0)
     chi = qeq_electronegativities()[atoms.numbers] - atoms.positions @ [0.3, 0.1, -0.2]
     assert_allclose(predict_energy(model, [atoms]), [chi @ q + q @ A @ q / 2], rtol=1e-9)
-    # No other charges of that sum have less energy.
+    # Other charges with the same sum have a higher energy.
     other = q + np.array([1e-2, -1e-2, 0, 0, 0, 0])
     assert chi @ other + other @ A @ other / 2 > predict_energy(model, [atoms])[0]
 
@@ -120,7 +120,7 @@ def test_solvers_agree(model):
     forces = []
     for solver in ("dense", "iterative"):
         other = copy.deepcopy(model)
-        # The fitted response decides: parameters that are set later change no prediction.
+        # Predictions use the fitted `response_`, and not parameters that are set after the fit.
         other[-1].response_.set_params(solver=solver)
         forces += predict_forces(other, [atoms])
     dense, iterative = forces
@@ -139,7 +139,7 @@ def test_features_without_derivative():
 
 
 def test_unions():
-    """Of descriptors before one sparse set, and of sparse sets."""
+    """Forces are right for a union of descriptors before a sparse set, and of two sparse sets."""
     soaps = [SOAPFeaturizer(r_cut=r, n_max=3, l_max=2, cutoff_width=1.0) for r in (2.5, 3.5)]
     both = pipeline(SOAPFeaturizer(r_cut=(2.5, 3.5), n_max=3, l_max=2, cutoff_width=1.0))
     union = pipeline(FeatureUnion([("a", soaps[0]), ("b", soaps[1])]))
@@ -179,7 +179,7 @@ def test_derivatives_must_be_asked_for(model):
 @pytest.mark.parametrize("cutoff_width", [None, 1.0])
 @pytest.mark.parametrize("pbc", [(True, True, True), (True, True, False), (False, True, True)])
 def test_vectors_that_are_long_and_askew(pbc, cutoff_width):
-    """They span the same lattice, and must not take the time and memory of their length."""
+    """Long, skewed vectors of the same lattice change neither the results nor time and memory."""
     X = [bulk("NaCl", "rocksalt", a=5.6, cubic=True) for _ in range(3)]
     for seed, atoms in enumerate(X):
         atoms.rattle(0.05, seed=seed)

@@ -54,7 +54,7 @@ def blocks():
 
 
 def labels_of(X, seed=0):
-    """Random labels of all that the structures have."""
+    """Random labels for all targets that the structures can have."""
     rng = np.random.default_rng(seed)
     structures = collect(X)
 
@@ -77,7 +77,7 @@ def labels_of(X, seed=0):
 OPTIONS = {"sigma_energy": 1e-3, "sigma_forces": 1e-2, "sigma_stress": 1e-4, "tol": 1e-6}
 
 
-# Charge flows further than between neighbours of a crystal; elements differ.
+# The flow extends beyond the neighbours in a crystal, and depends on the elements.
 SOFTNESS = {"Na": 0.02, "Cl": 0.05, "O": 0.04, "H": 0.1}
 POLARIZABILITY = {"Na": 0.0, "Cl": 2.2, "O": 0.8, "H": 0.5}
 RESPONSES = {
@@ -90,13 +90,13 @@ RESPONSES = {
 }
 
 
-# Of fits, whose code does not know of dipoles.
+# The code of fits does not use dipoles, so that these tests need no response with dipoles.
 WITHOUT_DIPOLES = pytest.mark.parametrize("model", ["qeq", "flow"], indirect=True)
 
 
 @pytest.fixture(scope="module", params=RESPONSES)
 def model(request):
-    """Fitted to charges and to random energies and forces, so that all terms matter."""
+    """A model fitted to charges and to random energies and forces, so that all terms are large."""
     rng = np.random.default_rng(0)
     charges = [
         np.where(a.symbols == "Na", 0.8, -0.8) + 0.2 * rng.normal(size=len(a)) for a in TRAINING
@@ -116,7 +116,7 @@ def model(request):
             response=RESPONSES[request.param],
         ),
     ).fit(TRAINING, y)
-    # The last weights are those of the local energies.
+    # The last weights belong to the local energies.
     assert np.abs(fitted[-1].coef_[-16:]).max() > 0.1
     return fitted
 
@@ -128,22 +128,22 @@ def difference(function, step=1e-3):
 
 
 def along(direction, function, x=0.0, step=1e-3):
-    """The derivative of a function of weights, or of a geometry, in a direction."""
+    """Derivative of a function of weights or of a geometry along a direction."""
     return difference(lambda s: function(x + s * direction), step)
 
 
 def of_position(function, atoms, atom, axis):
-    """Derivative of a function of a structure with respect to a coordinate."""
+    """Derivative of a function of a structure by a coordinate of an atom."""
     return difference(lambda s: function(moved(atoms, atom, axis, s)))
 
 
 def of_field(function, atoms, axis):
-    """Derivative with respect to the field."""
+    """Derivative of a function of a structure by a component of the external field."""
     return difference(lambda s: function(in_field(atoms, axis, s)), 1e-2)
 
 
 def of_strain(function, atoms, a, b):
-    """Derivative with respect to a strain."""
+    """Derivative of a function of a structure by a component of a strain."""
     return difference(lambda s: function(strained(atoms, a, b, s)), 1e-4)
 
 
@@ -175,7 +175,7 @@ def energy(model, atoms):
 
 
 def dipole(model, atoms):
-    """About the coordinate origin."""
+    """Dipole about the coordinate origin."""
     [mu] = predict_target(model, [atoms], "dipole")
     return mu + atoms.info.get("charge", 0.0) * atoms.get_center_of_mass()
 
@@ -221,11 +221,11 @@ def test_born_charges_and_polarizability(name, model):
         assert_allclose(polarizability[axes, a], derivative[axes], rtol=0, atol=1e-8)
         derivative = of_field(lambda other: predict_forces(model, [other])[0], atoms, a)
         assert_allclose(born[:, a], derivative, rtol=0, atol=1e-8 * scale)
-    # Acoustic sum rule, and the sum of the charges.
+    # Check the acoustic sum rule and the sum of the charges.
     charge = atoms.info.get("charge", 0.0)
     assert_allclose(born.sum(axis=0)[axes], charge * np.eye(3)[axes], rtol=0, atol=1e-8)
     assert_allclose(charges.sum(), charge, rtol=0, atol=1e-10)
-    # Components along periodic axes are undefined, and no others.
+    # Exactly the components along periodic axes are undefined.
     undefined = np.isin(np.arange(3), axes, invert=True)
     assert (np.isnan(born) == undefined[None, :, None]).all()
     assert (np.isnan(polarizability) == np.logical_or.outer(undefined, undefined)).all()
@@ -245,7 +245,8 @@ def test_energy_of_a_neutral_molecule_in_a_field(model):
     atoms = rattled(molecule("NaCl"), 3)
     without, mu = energy(model, atoms), dipole(model, atoms)
     [polarizability] = predict_polarizability(model, [atoms])
-    # In units of volume it is positive, and that of a metal ball of the size of the molecule.
+    # The polarisability, as a volume, is positive and smaller than that of a metal ball of the
+    # molecule's size.
     assert 0.0 < np.linalg.eigvalsh(polarizability)[-1] * 14.4 < 30.0
     for field in np.random.default_rng(0).normal(size=(3, 3)):
         atoms.info["external_field"] = field
@@ -254,7 +255,10 @@ def test_energy_of_a_neutral_molecule_in_a_field(model):
 
 
 def test_centre_of_mass_and_origin(model):
-    """Dipoles are about the centre of mass, Born charges about the origin: they differ for ions."""
+    """Dipoles are about the centre of mass, Born charges about the origin.
+
+    For ions this matters.
+    """
     atoms = CASES["ion in a field"]
     [born] = predict_born_effective_charges(model, [atoms])
     share = atoms.get_masses() / atoms.get_masses().sum()
@@ -280,11 +284,12 @@ def test_rows_are_derivatives(budget, response, memory_budget):
         return np.concatenate(jacobians), np.concatenate(residuals)
 
     J, residual = stacked(v)
-    # As in test_energies.py, plus Born charges of two molecules, and of two slabs along one axis.
+    # The rows are those of test_energies.py and the Born charges of two molecules, and of two slabs
+    # along one axis.
     assert len(J) == 6 + 3 * 42 + 2 * 6 + 2 * 3 + 9 * (2 + 8) + 3 * 2 * 8
     assert 0 < BUDGET.claimed - claimed <= budget
     assert (BUDGET.claimed - claimed > 5000) == (budget > 5000)
-    # A random direction has a part along every weight.
+    # The random direction changes every weight.
     step = np.random.default_rng(2).normal(size=len(v))
     expected = along(step, lambda x: stacked(x)[1], v)
     assert_allclose(J @ step, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
@@ -295,7 +300,7 @@ def test_rows_are_derivatives(budget, response, memory_budget):
 
 @WITHOUT_DIPOLES
 def test_a_known_model_is_found_again(model):
-    """From energies, forces and Born charges that one model has made for another."""
+    """Fit the energies, forces and Born charges that a known model predicts."""
     names = ["energy", "forces", "stress", "dipole", "charges"]
     y = model[-1].predict_targets(model[:-1].transform(TRAINING), names)
     response = model[-1].response
@@ -328,7 +333,7 @@ def test_the_fit_has_the_least_loss(model):
         other.atomic_energies_ = fitted.atomic_energies_ + change[-n_elements:]
         predicted = other.predict(phi)
         total = 0.5 * np.sum((other.coef_ / prior[:-n_elements]) ** 2)
-        # The prior of the energies of atoms is wide and flat here.
+        # The test omits the prior of the atomic energies, because it is nearly flat.
         for i, atoms in enumerate(X):
             total += 0.5 * ((predicted["energy"][i] - y["energy"][i]) / (0.1 * len(atoms))) ** 2
             total += 0.5 * np.sum((predicted["forces"][i] - y["forces"][i]) ** 2) / 0.5**2
@@ -346,7 +351,7 @@ def test_the_fit_has_the_least_loss(model):
 
 @pytest.mark.parametrize("targets", [["forces"], ["stress"], ["forces", "energy"]])
 def test_local_energies_learn_derivatives_alone(targets):
-    """Labels of energies may be absent, or present for some structures only."""
+    """Labels of energies may be absent for some structures, or for all."""
     X = [rattled(CASES["crystal"], seed) for seed in range(6)]
     phi = half(3.5).fit_transform(X)
     teacher = GAPRegressor(sigma_energy=0.1).fit(phi, make_targets(energy=np.arange(6.0)))
@@ -434,7 +439,7 @@ def test_a_response_without_charges_leaves_the_local_energy_alone():
 
 @pytest.mark.filterwarnings("ignore:n_points=:UserWarning")  # atoms beyond the cutoff are alike
 def test_fragments_beyond_the_cutoff():
-    """Charges attract each other beyond the cutoff, where a local energy is constant."""
+    """Charges attract each other beyond the cutoff; the local energy is constant there."""
     narrow = QEq(hardness=10.0, radius_scale=0.5)
     truth = QEqRegressor(sigma_charges=1e-3, response=narrow)
     pair = molecule("NaCl")
@@ -456,7 +461,7 @@ def test_fragments_beyond_the_cutoff():
 
 @WITHOUT_DIPOLES
 def test_charges_are_learned_from_born_charges_and_dipoles(model):
-    """Both are linear in the weights: no iteration finds them."""
+    """Both targets are linear in the weights, so that the fit needs no iteration."""
     X = [atoms for atoms in TRAINING if not atoms.pbc.any()]
     phi = model[:-1].transform(X)
     y = model[-1].predict_targets(phi, ["dipole", "born_effective_charges"])
@@ -470,13 +475,17 @@ def test_charges_are_learned_from_born_charges_and_dipoles(model):
 
 @WITHOUT_DIPOLES
 def test_born_charges_decide_the_sign(model):
-    """Energies and forces do not, and classical electronegativities may be wrong."""
+    """Energies and forces leave the sign of the charges undetermined.
+
+    Classical electronegativities can have the wrong sign.
+    """
     X = [atoms for atoms in TRAINING if not atoms.pbc.any()]
     phi = model[:-1].transform(X)
     truth = copy.copy(model[-1])
     truth.coef_, truth.layout_ = -truth.coef_, copy.copy(truth.layout_)
     truth.layout_.means = truth.layout_.means.copy()
-    truth.layout_.means[:-1] *= -1.0  # the last are the energies of the atoms
+    # The last means are the energies of the atoms, which keep their sign.
+    truth.layout_.means[:-1] *= -1.0
     y = truth.predict_targets(phi, ["energy", "forces", "born_effective_charges"])
     found = GAPKQEqRegressor(**OPTIONS, amplitude_gap=3.0).fit(phi, y)
     assert found.score(phi, y) > 0.99
@@ -487,7 +496,7 @@ def test_born_charges_decide_the_sign(model):
 
 @WITHOUT_DIPOLES
 def test_forms_of_born_charges(model):
-    """Rows of nine numbers, with values along axes where a slab has none."""
+    """Labels may be rows of nine numbers, and may be defined along the periodic axes of a slab."""
     X = [CASES["molecule"], CASES["slab in a field"]]
     born = [b.reshape(-1, 9) for b in predict_born_effective_charges(model, X)]
     table = make_targets(born_effective_charges=born)["born_effective_charges"]
@@ -588,7 +597,7 @@ def test_search_persistence_and_calculator(tmp_path):
     born = slab.calc.get_property("born_effective_charges", slab)
     assert_allclose(born, predict_born_effective_charges(search, [slab])[0])
     assert "polarizability" in slab.calc.results
-    slab.get_forces()  # from stored results
+    slab.get_forces()  # The calculator has already stored the forces.
     crystal = CASES["crystal"].copy()
     crystal.calc = KQEqCalculator(loaded)
     with pytest.raises(NotImplementedError, match="no polarizability: a dipole moment is not"):
@@ -596,7 +605,7 @@ def test_search_persistence_and_calculator(tmp_path):
 
 
 def test_kqeq_is_the_case_without_local_energy():
-    """Local energies that may not vary leave charge equilibration alone."""
+    """If the amplitude of the local energies is nearly zero, the fit is that of KQEqRegressor."""
     X = TRAINING[:12]
     phi = blocks().fit_transform(X)
     y = labels_of(X)[["energy", "forces"]]
@@ -610,7 +619,7 @@ def test_kqeq_is_the_case_without_local_energy():
         alone = KQEqRegressor(**options).fit(chi, y)
     with pytest.warns(ConvergenceWarning, match="stopped after 3 steps"):
         joint.fit(phi, y)
-    # Both take the same steps from the same start.
+    # Both models take the same steps from the same start.
     losses = [[step["loss"] for step in m.fit_history_] for m in (alone, joint)]
     assert_allclose(losses[1], losses[0], rtol=1e-8)
     assert losses[0][-1] < 0.8 * losses[0][0]

@@ -1,4 +1,4 @@
-"""An interrupt ends a fit and whatever runs the fit; the weights of the last step stay."""
+"""An interrupt stops a fit and a search around it; the weights of the last step are kept."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from skqeq.model_selection import maximize_evidence
 class Interrupted(QEq):
     """Charge equilibration during which the user presses Ctrl-C."""
 
-    left = None  # number of structures that are solved before the interrupt; None: all
+    left = None  # The number of structures that are solved before the interrupt; None means all.
     error = KeyboardInterrupt
     n_solved = 0
 
@@ -36,7 +36,7 @@ class Interrupted(QEq):
 
 @pytest.fixture
 def interrupt(monkeypatch):
-    """The function that sets how many structures are still solved."""
+    """Return a function that sets after how many more structures the interrupt comes."""
     monkeypatch.setattr(Interrupted, "n_solved", 0)
     monkeypatch.setattr(Interrupted, "left", None)
     return lambda left: setattr(Interrupted, "left", left)
@@ -63,8 +63,8 @@ def test_interrupted_gauss_newton(features, energies, interrupt):
     interrupt(None)
     assert 1 < fit.n_iter_ < whole.n_iter_
     assert fit.fit_history_ == whole.fit_history_[: fit.n_iter_]
-    assert BUDGET.claimed == claimed  # the rows of an interrupted fit do not shrink the budget
-    # The weights of the last step predict, and continue.
+    assert BUDGET.claimed == claimed  # An interrupted fit returns its memory to the budget.
+    # The model predicts with the weights of the last step, and another fit can start from them.
     assert np.isfinite(fit.predict(features)["energy"]).all()
     further = model(init=fit.coef_).fit(features, energies)
     assert further.fit_history_[0]["loss"] <= 1.001 * fit.fit_history_[-1]["loss"]
@@ -76,24 +76,24 @@ def test_interrupted_before_the_first_step(features, energies, interrupt):
     interrupt(3)
     with pytest.raises(KeyboardInterrupt):
         fit.fit(features, energies)
-    # The weights of the earlier fit are gone.
+    # The fit has removed the weights of the earlier fit.
     assert not hasattr(fit, "coef_")
 
 
 def test_an_error_leaves_no_weights(features, energies, interrupt, monkeypatch):
-    """Unlike an interrupt, it says that something is wrong with the fit."""
+    """An error, unlike an interrupt, leaves no weights, because the fit is wrong."""
     fit = model().fit(features, energies)
     interrupt(int(0.7 * Interrupted.n_solved))
     monkeypatch.setattr(Interrupted, "error", ValueError)
     with pytest.raises(ValueError):
         fit.fit(features, energies)
-    assert fit.n_iter_ > 1  # of this fit
+    assert fit.n_iter_ > 1  # `n_iter_` belongs to this fit.
     with pytest.raises(NotFittedError):
         fit.predict(features)
 
 
 def test_a_search_stops(features, energies, interrupt):
-    """It does not go on to score a model that is half fitted."""
+    """The search does not score a model whose fit was interrupted."""
     search = GridSearchCV(model(), {"sigma_forces": [0.5, 1.0]}, cv=2)
     interrupt(200)
     with pytest.raises(KeyboardInterrupt):

@@ -26,7 +26,7 @@ BUDGETS = [0, 20_000, 2**31]
 
 @pytest.fixture(autouse=True)
 def nothing_is_claimed(empty_cache):
-    """Fits of earlier tests are garbage, and those of these tests leave no claims."""
+    """Remove fits of earlier tests, and check that these tests return all claimed memory."""
     gc.collect()
     before = BUDGET.claimed
     yield
@@ -68,13 +68,13 @@ def test_fits_of_forces(fit, molecules, energies, memory_budget, monkeypatch):
         coefs.append(np.append(model.coef_, model.atomic_energies_))
         assert max(most) <= budget
         assert ROWS.nbytes <= budget
-    assert max(most) > 20_000  # the largest budget was used
+    assert max(most) > 20_000  # The fit with the largest budget used more than 20 kB.
     for coef in coefs[:2]:
         assert_allclose(coef, coefs[2], rtol=0, atol=1e-9 * np.abs(coefs[2]).max())
 
 
 def test_descriptors_make_room_for_rows(molecules, energies, memory_budget):
-    """Both count against one number of bytes, and rows come first."""
+    """Both count against the same budget, and a fit may remove cached descriptors."""
     SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=2).fit_transform(molecules)[0]
     full = GAPRegressor()
     phi = half(3.0).fit_transform(molecules)

@@ -82,7 +82,7 @@ def labels(train):
 
 
 def kernel(X, Y, r_cuts=(3.0,), weights=(1.0,), zeta=2, per_species=False, **options):
-    """Kernel between all atoms of X and all atoms of Y, by DScribe with all species."""
+    """Kernel between all atoms of X and all atoms of Y, from DScribe's features of all species."""
     numbers = [np.concatenate([atoms.numbers for atoms in Z]) for Z in (X, Y)]
     K = np.zeros((len(numbers[0]), len(numbers[1])))
     for r_cut, weight in zip(r_cuts, weights):
@@ -97,11 +97,11 @@ def kernel(X, Y, r_cuts=(3.0,), weights=(1.0,), zeta=2, per_species=False, **opt
 
 
 def operator(name, atoms, widths):
-    """The matrix of a linear observable, column by column."""
+    """The matrix of a linear observable, from its values for unit charges."""
     observe = {
         "dipole": dipole,
         "charges": lambda _, q: q,
-        # xx, yy, zz, yz, xz, xy
+        # The order of the components is xx, yy, zz, yz, xz, xy.
         "quadrupole": lambda a, q: quadrupole(a, q)[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]],
         "potential": lambda a, q: potential(a.info["potential_points"], a, q, widths),
     }[name]
@@ -146,15 +146,16 @@ def design(X, widths):
 
 @pytest.mark.parametrize("zeta", [1, 2, 4])
 def test_staacke_equation_20(train, test, labels, zeta):
-    """All environments are support points, elements are mixed, and there is no baseline."""
+    """All environments are sparse points, elements share one kernel, and there is no baseline."""
     sigma_dipole, amplitude = 0.02, 1.7
 
     def widths(atoms):
-        # Their a = 0.75 R is sqrt(2) alpha.
+        # The width a = 0.75 R in [S22] is sqrt(2) alpha.
         return np.array([0.75 * RADII[s] / np.sqrt(2) for s in atoms.symbols])
 
     K = kernel(train, train, zeta=zeta)
-    assert np.linalg.cond(K) < 1e8  # else inverses would blur the comparison
+    # For a worse condition number, explicit inverses would have large rounding errors.
+    assert np.linalg.cond(K) < 1e8
     T, P, constant = design(train, widths)
     TP = T @ P
     sigma = sigma_dipole**2 / amplitude**2
@@ -180,7 +181,7 @@ def test_staacke_equation_20(train, test, labels, zeta):
 @pytest.mark.parametrize("method", ["cur", "fps"])
 @pytest.mark.parametrize("per_species", [False, True])
 def test_vondrak_equation_30(train, test, labels, per_species, method):
-    """A sparse set, wherever it comes from."""
+    """The equation holds for a sparse set from any selection method."""
     sigma_dipole = 0.05
     n_points = 3 if per_species else 9
     model = make_pipeline(
@@ -206,9 +207,9 @@ def test_vondrak_equation_30(train, test, labels, per_species, method):
 
 
 def posterior(train, test, labels, sigmas, K, K_test, amplitude, baseline, widths, hardness):
-    """Mean electronegativities of a Gaussian process that saw linear functions of itself.
+    """Mean electronegativities of a Gaussian process that was fitted to linear labels.
 
-    The prior covariance is that of the kernel plus that of a constant per element.
+    The prior covariance is the sum of the kernel and a constant for each element.
     """
     Z, Z_test = (np.concatenate([a.symbols for a in X]) for X in (train, test))
     C, C_test = amplitude**2 * K, amplitude**2 * K_test
@@ -230,7 +231,7 @@ def posterior(train, test, labels, sigmas, K, K_test, amplitude, baseline, width
                 continue
             T = operator(name, atoms, widths(atoms))
             value = label_vector(name, labels[name][i])
-            # An off-diagonal quadrupole component stands twice in the norm of the tensor.
+            # Off-diagonal components of the quadrupole occur twice in the norm of the tensor.
             counts = [1, 1, 1, 2, 2, 2] if name == "quadrupole" else np.ones(len(T))
             for row, d, count in zip(-T @ P, value - T @ prior, counts):
                 if np.isnan(d):

@@ -1,7 +1,7 @@
 """Local energies with charge equilibration, and responses, against naive dense algebra.
 
-SOAP is DScribe's; kernels, whitening, charges, energies and losses are written from the equations,
-with explicit inverses. Derivatives with respect to positions and weights are finite differences.
+SOAP features are from DScribe. Kernels, whitening, charges, energies and losses are written from
+the equations, with explicit inverses. Derivatives by positions and weights are finite differences.
 """
 
 import numpy as np
@@ -43,7 +43,8 @@ CHI_CUTOFFS, GAP_CUTOFFS = (2.0, 3.0), (2.5,)  # Angstrom
 SCALE, HARDNESS = 0.3, 2.7
 # eV, e, eV/Angstrom, e, e*Angstrom
 SIGMA = {"energy": 0.01, "charges": 0.05, "forces": 0.2, "born": 0.1, "dipole": 0.03}
-AMPLITUDES = {"chi": 1.3, "b": 5.0, "gap": 0.7, "atom": 10.0}  # V, V, eV, eV; the last is fixed
+# The units are V, V, eV and eV; "atom" is not a parameter of the model.
+AMPLITUDES = {"chi": 1.3, "b": 5.0, "gap": 0.7, "atom": 10.0}
 STEP = 1e-4  # Angstrom
 pytestmark = pytest.mark.filterwarnings("ignore:n_points=:UserWarning")
 
@@ -72,7 +73,7 @@ def test():
 
 
 def kernel(X, Y, r_cuts):
-    """Equally weighted squares of cosines, between atoms of the same element."""
+    """Kernel between atoms of the same element: the mean of squared cosines over the cutoffs."""
     numbers = [np.concatenate([atoms.numbers for atoms in Z]) for Z in (X, Y)]
     K = np.zeros((len(numbers[0]), len(numbers[1])))
     for r_cut in r_cuts:
@@ -80,7 +81,7 @@ def kernel(X, Y, r_cuts):
         for i in range(len(P)):
             for j in range(len(Q)):
                 norms = np.linalg.norm(P[i]) * np.linalg.norm(Q[j])
-                # An atom on its own has no neighbours, and no direction.
+                # An isolated atom has features of norm zero, and the kernel is zero.
                 if numbers[0][i] == numbers[1][j] and norms > 0:
                     K[i, j] += (P[i] @ Q[j] / norms) ** 2 / len(r_cuts)
     return K
@@ -99,7 +100,7 @@ class Features:
         self.inverse = np.linalg.inv(np.linalg.cholesky(self.kernel(self.points, self.atoms)))
 
     def kernel(self, X, rows=None):
-        """Kernel of the atoms of X, or of one atom of each, with the sparse points."""
+        """Kernel with the sparse points, of all atoms of X or of one atom of each structure."""
         firsts = np.cumsum([0] + [len(atoms) for atoms in self.points])[:-1]
         K = kernel(X, self.points, self.r_cuts)[:, firsts + self.atoms]
         if rows is not None:
@@ -116,7 +117,7 @@ def onehot(atoms, elements):
 
 
 def displaced(atoms):
-    """Pairs of structures, one pair per atom and direction."""
+    """Pairs of displaced structures, one pair for each atom and direction."""
     pairs = []
     for j in range(len(atoms)):
         for b in range(3):
@@ -156,7 +157,7 @@ class Sample:
 
 
 class Family:
-    """A geometry and its displacements: derivatives as functions of the weights."""
+    """A geometry and its displaced copies, for derivatives as functions of the weights."""
 
     def __init__(self, atoms, phi_of, psi_of, elements):
         X = [atoms] + [a for pair in displaced(atoms) for a in pair]
@@ -165,7 +166,7 @@ class Family:
         self.atoms = atoms
 
     def derivatives(self, function):
-        """d function / d r_jb at ``[..., j, b]``."""
+        """Derivatives d function / d r_jb, with the axes ``[..., j, b]``."""
         values = [function(sample) for sample in self.around]
         differences = [(a - b) / (2 * STEP) for a, b in zip(values[::2], values[1::2])]
         differences = np.array(differences).reshape(len(self.atoms), 3, -1)
@@ -187,7 +188,7 @@ class Family:
 
 
 def build(**options):
-    """Two blocks with different cutoffs and numbers of points."""
+    """A model of two blocks with different cutoffs and numbers of points."""
 
     def half(r_cut, n_points):
         return make_pipeline(
@@ -215,7 +216,7 @@ def build(**options):
 
 @pytest.fixture(scope="module")
 def labels(train):
-    """Noisy labels that no model of the class has: some of them are missing."""
+    """Labels with noise that no model can fit exactly; some labels are missing."""
     noise = np.random.default_rng(0)
     free = {1: -13.0, 6: -1030.0, 7: -1480.0, 8: -2040.0}
     y = {
@@ -261,12 +262,15 @@ def fitted(train, labels):
 
 @pytest.fixture(scope="module")
 def known(fitted, train, test):
-    """Naive structures of both sets; sparse points depend neither on labels nor on options."""
+    """Naive structures of both sets.
+
+    All models share them, because sparse points depend neither on labels nor on options.
+    """
     return families(fitted, train, train + test)
 
 
 def test_energy_charges_and_forces(fitted, known, train, test):
-    """Neutral structures, ions, structures in a field, an ion in a field, and one atom alone."""
+    """Compare neutral structures, ions, structures in a field, an ion in a field, and one atom."""
     X, v = train + test, weights(fitted)
     chi, q = predict_electronegativities(fitted, X), predict_charges(fitted, X)
     energy, forces = predict_energy(fitted, X), predict_forces(fitted, X)
@@ -275,7 +279,7 @@ def test_energy_charges_and_forces(fitted, known, train, test):
         assert_allclose(q[i], naive.center.charges(v), rtol=0, atol=1e-8)
         assert_allclose(energy[i], naive.center.energy(v), rtol=0, atol=1e-7)
         assert_allclose(forces[i], naive.forces(v), rtol=0, atol=1e-5)
-    # Neither part is negligible.
+    # Both the local energies and the charges contribute.
     n = known[0].center.features.shape[1]
     local = [np.sum(f.center.psi @ v[n : n + f.center.psi.shape[1]]) for f in known]
     assert np.ptp(local) > 0.1 and max(np.max(np.abs(q_i)) for q_i in q) > 0.1
@@ -288,7 +292,7 @@ def noise_of_energy(kind, n_atoms):
 def loss(v, known, y, relative, sample_weight, energy_noise):
     """0.5 sum ((prediction - y) / sigma)^2 + 0.5 |weights / amplitudes|^2.
 
-    The energies of atoms are thought to be near the least ones that fit best without anything else.
+    The prior mean of the atomic energies is the fit of least norm with nothing but atomic energies.
     """
     total = 0.0
     for i, naive in enumerate(known):
@@ -364,7 +368,7 @@ def test_fit_is_where_the_naive_loss_is_stationary(train, labels, known, case):
         return loss(v, naive, y, relative, sample_weight, energy_noise)
 
     def scaled_gradient(v):
-        """With respect to the weights in units of their prior widths, and energies in eV."""
+        """Gradient by the weights in units of their prior widths, and by energies in eV."""
         n_elements = len(model[-1].elements_)
         n, n_gap = naive[0].center.features.shape[1], naive[0].center.psi.shape[1]
         scales = [AMPLITUDES["chi"]] * (n - n_elements) + [AMPLITUDES["b"]] * n_elements
@@ -379,19 +383,25 @@ def test_fit_is_where_the_naive_loss_is_stationary(train, labels, known, case):
 
 
 def test_polarizability_and_born_charges(fitted, known, train, test):
-    """About the coordinate origin: for ions they depend on it, unlike dipoles of molecules."""
+    """Both are about the coordinate origin.
+
+    For ions they depend on it, unlike molecular dipoles.
+    """
     X, v = train + test, weights(fitted)
     alpha, born = predict_polarizability(fitted, X), predict_born_effective_charges(fitted, X)
     for i, naive in enumerate(known):
         assert_allclose(alpha[i], naive.polarizability(), rtol=0, atol=1e-9)
         assert_allclose(born[i], naive.born(v), rtol=0, atol=1e-6)
-        # Acoustic sum rule: a translation moves the dipole of an ion.
+        # The acoustic sum rule for ions: a translation changes the dipole about the origin.
         charge = X[i].info.get("charge", 0)
         assert_allclose(born[i].sum(axis=0), charge * np.eye(3), rtol=0, atol=1e-9)
 
 
 def test_responses_do_what_they_are_for(fitted, test):
-    """Charges of the package's own electronegativities, equilibrated naively, are displaced."""
+    """The responses predict the change of dipoles in a field and for displaced atoms.
+
+    The test computes the dipoles naively from the electronegativities of the model.
+    """
     for atoms, alpha, born in zip(
         test,
         predict_polarizability(fitted, test),
@@ -422,7 +432,7 @@ def test_responses_do_what_they_are_for(fitted, test):
 
 @pytest.mark.parametrize("solver", ["dense", "iterative"])
 def test_born_charges_of_the_class_are_learned(train, test, solver):
-    """From Born charges and dipoles alone come the charges of structures never seen."""
+    """A fit to Born charges and dipoles alone predicts the charges of new structures."""
     pipeline = make_pipeline(
         SOAPFeaturizer(r_cut=CHI_CUTOFFS, n_max=4, l_max=3),
         CURSparsifier(n_points=2, jitter=0.0),
@@ -436,7 +446,7 @@ def test_born_charges_of_the_class_are_learned(train, test, solver):
     phi = Features(pipeline[1], train, CHI_CUTOFFS)
     elements = sorted({z for atoms in train for z in atoms.numbers})
     truth = np.random.default_rng(2).normal(size=len(pipeline[1].component_indices_) + 4)
-    truth = np.concatenate([truth, np.zeros(4)])  # no local energies
+    truth = np.concatenate([truth, np.zeros(4)])  # The model has no local energies.
 
     def nothing(X):
         return [np.zeros((len(atoms), 0)) for atoms in X]

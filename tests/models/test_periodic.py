@@ -45,7 +45,7 @@ def salt_slab(layers=3):
 
 
 def qeq_charges(atoms, field=(0, 0, 0), total=0.0):
-    """The constrained minimum from the bordered linear equations."""
+    """Minimise the energy under the constraint by the bordered linear equations."""
     n, ones = len(atoms), np.ones(len(atoms))
     chi = qeq_electronegativities()[atoms.numbers] - atoms.positions @ np.array(field)
     matrix = np.block([[hardness_matrix(atoms), ones[:, None]], [ones[None], np.zeros((1, 1))]])
@@ -54,7 +54,7 @@ def qeq_charges(atoms, field=(0, 0, 0), total=0.0):
 
 @pytest.fixture
 def mixed():
-    """Molecules, crystals and slabs, with charges of another charge model and some dipoles."""
+    """Molecules, crystals and slabs, with charges of another charge model, and some dipoles."""
     X = [rattled(molecule("NaCl"), i) for i in range(4)]
     X += [rattled(rocksalt(), i) for i in range(3)] + [rattled(salt_slab(1), i) for i in range(3)]
     X[5].info["charge"] = 1.0
@@ -108,7 +108,7 @@ def test_field_along_the_open_axis():
 
 
 def test_energy_gradient_of_equilibrated_charges():
-    """At the minimum the charges drop out of the derivative: that of q A q / 2 is all there is."""
+    """At the minimum, only ``q A q / 2`` contributes, with fixed charges."""
     atoms = rattled(salt_slab(1), 3)
     chi = qeq_electronegativities()[atoms.numbers]
 
@@ -134,7 +134,7 @@ def test_mixed_training(mixed):
     assert np.abs(error).max() < 0.1
     assert not np.isnan(predicted["dipole"][:4]).any()
     assert np.isnan(predicted["dipole"][4:7]).all()
-    # The open axis of a slab has a dipole.
+    # A slab has a dipole along its open axis.
     assert (np.isnan(predicted["dipole"][7:]) == [True, True, False]).all()
     assert model.score(X, y) > 0.5
     for q, atoms in zip(predict_charges(model, X), X):
@@ -164,7 +164,7 @@ def test_dipole_of_a_slab_as_label(mixed):
 
 
 def test_score_where_crystals_have_no_label(mixed):
-    """Dipoles are the only labels, and X holds crystals, as in a fold of a search."""
+    """Dipoles are the only labels, and X contains crystals, as a fold of a search may."""
     X, y = mixed
     dipoles = make_targets(dipole=list(y["dipole"]))
     model = QEqRegressor().fit(X, dipoles)

@@ -1,4 +1,4 @@
-"""Properties of every charge model, for any training data."""
+"""Properties that every charge model has, for any training data."""
 
 import numpy as np
 import pytest
@@ -84,7 +84,7 @@ def test_total_charge_is_conserved(model, Q):
     X = [rattled(name, 50 + i, charge=Q) for i, name in enumerate(NAMES)]
     X += [with_info(atoms, external_field=[1.0, -2.0, 0.5]) for atoms in X]
     X += [Atoms("H", info={"total_charge": Q})]
-    # 192 atoms: rounding grows with the size
+    # Rounding errors grow with the size, here to 192 atoms.
     grid = np.indices((4, 4, 4)).reshape(3, -1).T * 4.0
     X += [sum((molecule("H2O") for _ in grid), Atoms())]
     X[-1].positions += np.repeat(grid, 3, axis=0)
@@ -95,7 +95,10 @@ def test_total_charge_is_conserved(model, Q):
 
 
 def test_charges_minimise_the_energy(model):
-    """Brute force: a general minimiser with the constraint, on the energy of the theory page."""
+    """A general minimiser with the constraint finds no lower energy.
+
+    The energy is that of the theory page.
+    """
     atoms = rattled("CH3OH", 20, charge=-1, field=[0.5, 1.0, -0.3])
     [chi] = predict_electronegativities(model, [atoms])
     [q] = predict_charges(model, [atoms])
@@ -121,7 +124,7 @@ def test_charges_minimise_the_energy(model):
 
 
 def transformed(atoms, rotation, shift, order):
-    """A rotated, shifted and reordered copy, with its field turned along."""
+    """A rotated, shifted and reordered copy; its external field is rotated too."""
     new = atoms[order]
     new.positions = new.positions @ rotation.T + shift
     new.info = dict(atoms.info)
@@ -167,7 +170,7 @@ def tensor(components):
     ],
 )
 def test_training_on_moved_molecules_gives_the_same_model(train, target):
-    """All environments are support points, so that the choice of points plays no role."""
+    """All environments are sparse points, so that the selection of points has no influence."""
     observe = {
         "dipole": dipole,
         "charges": lambda atoms, q: q,
@@ -215,7 +218,7 @@ def test_duplicated_structures_are_one_with_less_noise(train):
 @pytest.mark.parametrize("jitter", [0.0, 1e-10])
 @pytest.mark.parametrize("method", ["cur", "fps"])
 def test_identical_environments_among_the_sparse_points(train, method, jitter):
-    """Copies make the kernel matrix singular; the model must stay that of the plain set."""
+    """Copies of an environment make the kernel matrix singular, but do not change the model."""
     y = dipoles(train)
     soap = SOAPFeaturizer(**SOAP)
     plain = make_pipeline(soap, CURSparsifier(n_points=100), regressor()).fit(train, y)
@@ -235,14 +238,14 @@ def test_one_atom_structures(model, train, atom, Q):
     if atom in RADII:
         [q] = predict_charges(model, [single])
         assert_allclose(q, [Q], atol=1e-12)
-    # Its dipole about itself vanishes and tells nothing.
+    # The dipole of an atom about itself is zero, so that its label contains no information.
     y = np.concatenate([dipoles(train), np.zeros((1, 3))])
     fitted = pipeline(response=HARD).fit([*train, single], y)
     assert_allclose(predict_charges(fitted, [single])[0], [Q], atol=1e-12)
     assert_allclose(predict_target(fitted, [single], "dipole"), 0, atol=1e-12)
     assert_allclose(predict_target(fitted, [single], "quadrupole"), 0, atol=1e-12)
     if Q:
-        # Two Angstrom away any of these Gaussians is a point.
+        # At a distance of two Angstrom, all of these Gaussians act like points.
         V = predict_target(fitted, [single], "potential")
         assert_allclose(V[0], [COULOMB * Q / 2], rtol=1e-8)
 
@@ -266,11 +269,11 @@ def test_field_response(model, Q):
     assert_allclose(charges[3] - charges[0], charges[0] - charges[1], atol=1e-12)
     # Positive charge moves along the field.
     assert (mu[1] - mu[0]) @ field > 1e-3
-    # A field acts like a potential -r.field that is added to chi.
+    # A field has the same effect as a potential -r.field that is added to chi.
     A = hardness_matrix(atoms, gaussian_widths(atoms), 1.5)
     P, _ = linear_response(A)
     assert_allclose(charges[1] - charges[0], P @ atoms.positions @ field, atol=1e-10)
-    # dE/dfield = -mu, with E at the minimum.
+    # At the minimum of the energy E, dE/dfield = -mu.
     [chi] = predict_electronegativities(model, [atoms])
 
     def energy(field):
@@ -295,7 +298,7 @@ def test_field_does_not_depend_on_the_origin(model, Q):
 
 
 def test_labels_in_a_field_teach_the_same_model(train):
-    """A dipole in a field is an equally good label."""
+    """A model learns the same from dipoles in a field as from dipoles without a field."""
     model = pipeline(sigma_dipole=1e-3)
     shift = predict_charges(model.fit(train, dipoles(train)), train)
     X = [with_info(a, external_field=[0.2, 0.0, 0.1 * i]) for i, a in enumerate(train)]
@@ -334,13 +337,13 @@ def test_potential_is_a_direct_sum(model):
 
 
 def test_potential_is_that_of_gaussian_clouds(model):
-    """Poisson's integral over the radial density, by quadrature; at a nucleus as well."""
+    """Integrate the radial density by quadrature, for points near and at a nucleus."""
     atom = Atoms("O", [[0.5, 0.0, 0.0]], info={"charge": -2})
     alpha = 0.35 * RADII["O"]
     distances = np.array([0.0, 0.1, 0.25, 0.5, 1.0])
     atom.info["potential_points"] = [[0.5, d, 0.0] for d in distances]
     [V] = predict_target(model, [atom], "potential")
-    # Midpoints of shells: V(d) = k int rho(s) 4 pi s^2 / max(s, d) ds.
+    # The sum is over midpoints of shells: V(d) = k int rho(s) 4 pi s^2 / max(s, d) ds.
     edges = np.linspace(0, 8 * alpha, 200_001)
     s = (edges[1:] + edges[:-1]) / 2
     density = -2 * np.exp(-(s**2) / (2 * alpha**2)) / (2 * np.pi * alpha**2) ** 1.5
@@ -361,7 +364,7 @@ def test_far_potential_is_that_of_the_multipoles(model, Q):
     [theta] = predict_target(model, [atoms], "quadrupole")
     expansion = Q / R + directions @ mu / R**2
     expansion += np.einsum("na,ab,nb->n", directions, tensor(theta), directions) / R**3
-    # Octupoles of order 1 e*Angstrom^3 remain.
+    # The remainder is from octupoles of the order of 1 e*Angstrom^3.
     assert_allclose(V, COULOMB * expansion, rtol=0, atol=2 * COULOMB / R**4)
 
 
@@ -384,7 +387,7 @@ def test_training_on_the_potential_finds_the_charges(train):
 
 
 class MagnitudeProblem:
-    """Loss of a fit to norms of dipoles (and perhaps charges) in weights of unit prior width."""
+    """Loss of a fit to norms of dipoles, and perhaps charges, by weights of unit prior width."""
 
     def __init__(self, X, phi, sigma, norms, charges=None, sigma_charges=None, baseline=10.0):
         elements = sorted({(z, s) for a in X for z, s in zip(a.numbers, a.symbols)})
@@ -406,7 +409,7 @@ class MagnitudeProblem:
         self.sigma, self.sigma_charges = sigma, sigma_charges
 
     def terms(self, v):
-        """Loss and gradient of the prior, then of the labels of every structure."""
+        """Yield loss and gradient, first of the prior, then of the labels of every structure."""
         yield v @ v / 2, v
         for T, G, q_0, norm, charges in self.groups:
             q = q_0 + G @ v
@@ -423,17 +426,17 @@ class MagnitudeProblem:
         return sum(losses), sum(gradients)
 
     def relative_gradient(self, v):
-        """Norm of the gradient over the norms of the terms that cancel in it."""
+        """Ratio of the norm of the gradient to the norms of the terms of which it is the sum."""
         _, gradients = zip(*self.terms(v))
         return np.linalg.norm(sum(gradients)) / sum(np.linalg.norm(g) for g in gradients)
 
     def hessian_product(self, v, p):
-        """By differences of the gradient, which is how it stays independent."""
+        """Product with the Hessian by differences of the gradient, independent of the package."""
         h = 1e-5 / np.linalg.norm(p)
         return (self.loss(v + h * p)[1] - self.loss(v - h * p)[1]) / (2 * h)
 
     def best(self, v):
-        """The lower of two minima that scipy finds from v."""
+        """The lower of the losses that two methods of scipy reach from v."""
         options = {"maxiter": 20000, "maxfun": 50000, "ftol": 1e-16, "gtol": 1e-10}
         first = minimize(self.loss, v, jac=True, method="L-BFGS-B", options=options)
         second = minimize(
@@ -447,7 +450,7 @@ class MagnitudeProblem:
         return min(first.fun, second.fun)
 
     def default_start(self):
-        """Ridge regression to dipoles of the labelled length in the direction of classical QEq."""
+        """Ridge regression to dipoles with labelled norms and directions from classical QEq."""
         rows, goals = [np.eye(len(self.scale))], [np.zeros(len(self.scale))]
         for (T, G, q_0, norm, _), mu in zip(self.groups, self.qeq_dipoles):
             if norm is not None:
@@ -470,7 +473,7 @@ MAGNITUDE_CASES = {
 @pytest.mark.parametrize("start", ["default", "prior mean", "nearby"])
 @pytest.mark.parametrize("case", MAGNITUDE_CASES.values(), ids=MAGNITUDE_CASES)
 def test_no_optimiser_does_better_on_norms(case, start):
-    """The loss has several valleys; from these starts all optimisers descend into the same."""
+    """The loss has several minima; from each of these starts all optimisers reach the same one."""
     baseline, sigma = case.get("baseline", 10.0), case.get("sigma", 0.03)
     if baseline == 0.0 and start != "default":
         pytest.skip("without baseline the prior mean is a stationary point")
@@ -491,7 +494,7 @@ def test_no_optimiser_does_better_on_norms(case, start):
     if start == "default":
         v, init = problem.default_start(), None
         if seen is not None:
-            # Linear labels decide the start where there are any.
+            # If there are linear labels, the fit to these is the start.
             without = [None] * len(X)
             linear = MagnitudeProblem(X, phi, sigma, without, seen, 0.05, baseline)
             v = minimize(linear.loss, 0 * v, jac=True, method="BFGS", tol=1e-9).x
@@ -531,7 +534,7 @@ def test_default_start_gives_the_physical_sign(norms):
 
 
 def test_mirrored_start_gives_the_mirrored_model(norms):
-    """Without baseline and total charge, chi and -chi have dipoles of the same norm."""
+    """Without baseline and total charge, dipoles for chi and -chi have equal norms."""
     features, y = norms
     model = regressor(baseline=False).fit(features, y)
     mirrored = regressor(baseline=False, init=-model.coef_).fit(features, y)
@@ -542,13 +545,17 @@ def test_mirrored_start_gives_the_mirrored_model(norms):
 
 
 def test_the_iteration_starts_at_init(norms):
-    """Started at the solution, nothing happens; with baseline the sign is the user's as well."""
+    """From the solution, the fit takes no further step.
+
+    With a baseline, `init` sets the sign too.
+    """
     features, y = norms
     model = regressor().fit(features, y)
     again = regressor(init=model.coef_).fit(features, y)
     assert again.n_iter_ == 1
     assert_allclose(again.coef_, model.coef_, rtol=1e-12)
-    # -chi is -chi_0 - b: shift b by twice the electronegativity of classical QEq.
+    # To change chi into -chi, the constants b must also shift by twice the electronegativities of
+    # classical QEq.
     chi_0 = [CHI[Atoms([z]).symbols[0]] for z in model.elements_]
     init = -model.coef_
     init[features.n_features :] -= 2 * np.array(chi_0)
@@ -565,7 +572,7 @@ def test_charge_labels_decide_the_sign(norms, train):
 
 
 def test_labels_of_zero_weight_are_ignored(norms, train):
-    """Norms of which none has weight leave a linear fit to the charges."""
+    """If all norms have weight zero, the fit is the linear one to the charges."""
     features, y = norms
     charges = [invented_charges(atoms) if i > 4 else None for i, atoms in enumerate(train)]
     norms_seen = [norm if i <= 4 else None for i, norm in enumerate(y["dipole_magnitude"])]

@@ -1,4 +1,4 @@
-"""Labels reduced to triangles: parts of the data, other noise, several processes."""
+"""Labels reduced to triangles: parts of the data, changed noise, and several processes."""
 
 import copy
 import pickle
@@ -55,7 +55,7 @@ def weights(data):
 
 
 def inputs(model, data):
-    """QEqRegressor takes structures."""
+    """Structures for QEqRegressor, features for other models."""
     features, y = data
     return (features.structures if isinstance(model, QEqRegressor) else features), y
 
@@ -107,7 +107,7 @@ def test_several_processes(model, data, backend):
 
 
 def test_workers_drop_the_last_fit(data):
-    """The sparse set is large, and workers of joblib live on after the fit."""
+    """Workers of joblib live on after the fit, but do not keep its large sparse set."""
     X, y = data
     energies = make_targets(energy=np.zeros(len(X)))
     with joblib.parallel_config(backend="loky", n_jobs=2):
@@ -116,7 +116,7 @@ def test_workers_drop_the_last_fit(data):
             lambda: GAPRegressor().fit(X[:20], energies[:20]),
         ):
             fit()
-            # Every worker gets some of these tasks.
+            # There are so many tasks that every worker gets some of them.
             loaded = joblib.delayed(_load_cached.cache_info)
             infos = joblib.Parallel(pre_dispatch="all")(loaded() for _ in range(16))
             assert [info.currsize for info in infos] == [0] * 16
@@ -169,7 +169,7 @@ def test_refused_continuations(data):
     model.set_params(response=ChargeFlow())
     with pytest.raises(ValueError, match="other values of response: fit again"):
         model.refit()
-    model.set_params(response=QEq()).refit()  # the same as the default, None
+    model.set_params(response=QEq()).refit()  # `QEq()` is equivalent to the default, None.
     magnitudes = make_targets(dipole_magnitude=np.linalg.norm(y["dipole"], axis=1))
     other = KQEqRegressor(store_triangles=True).fit(X, magnitudes)
     with pytest.raises(ValueError, match="its labels are not linear in the charges"):

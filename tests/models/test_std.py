@@ -40,7 +40,7 @@ def data():
 
 
 def by_weights(model, X, name):
-    """Derivatives of predictions by the weights in units of their prior, by differences."""
+    """Derivatives of predictions by weights in units of their prior widths, by differences."""
     n_elements = len(model.elements_)
     scale = np.full(len(model.coef_), model.amplitude_chi)
     scale[-n_elements:] = model.amplitude_baseline
@@ -72,7 +72,7 @@ def test_a_naive_covariance(data, fitted, name):
         rows = by_weights(model, X[[i]], name)
         explained = np.einsum("ij,jk,ik->i", rows, covariance, rows)
         unknown = 1.0 - np.einsum("ij,ij->i", phi, phi)
-        # Derivatives with respect to each electronegativity, by differences.
+        # The derivatives with respect to each electronegativity are differences.
         [solution] = model.solutions(X[[i]], [name])
         derivatives = []
         for k in range(len(structure)):
@@ -87,7 +87,7 @@ def test_a_naive_covariance(data, fitted, name):
 
 
 def test_parameters_that_are_set_after_the_fit_change_nothing(data):
-    """Noise and amplitudes are those of the fit, as for predictions; `refit` takes the new ones."""
+    """`predict_std` uses noise and amplitudes of the fit; `refit` uses the new ones."""
     X, y = data
     model = KQEqRegressor(sigma_dipole=0.05, store_triangles=True).fit(X[:40], y["dipole"][:40])
     names = ["dipole", "charges", "energy", "forces"]
@@ -109,7 +109,7 @@ def test_parameters_that_are_set_after_the_fit_change_nothing(data):
 
 
 def test_born_charges_alone(water):
-    """They are linear in the weights, though not in the charges."""
+    """Born charges are linear in the weights, but are no linear function of the charges."""
     X, _ = water
     soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=1, cutoff_width=1.0)
     phi = make_pipeline(soap, CURSparsifier(n_points=3)).fit_transform(X[:3])
@@ -142,9 +142,10 @@ def test_held_out_errors_have_the_predicted_size():
     predicted, std = model.predict(X[n:], return_std=True)
     z = (predicted - D[n:]) / np.sqrt(std**2 + model[-1].noise_["dipole"] ** 2)
     assert std.shape == predicted.shape
-    assert_allclose(skqeq.predict_std(model, X[n:], ["dipole"])["dipole"], std)  # calibrated
+    # The standard deviations of the pipeline are those of the calibrated search.
+    assert_allclose(skqeq.predict_std(model, X[n:], ["dipole"])["dipole"], std)
     assert 0.6 < np.sqrt(np.mean(z**2)) < 1.6
-    # Errors grow with the standard deviation.
+    # Errors are larger where the standard deviations are larger.
     size, error = np.linalg.norm(std, axis=1), np.linalg.norm(predicted - D[n:], axis=1)
     order = np.argsort(size)
     half = len(order) // 2
@@ -152,7 +153,7 @@ def test_held_out_errors_have_the_predicted_size():
 
 
 def test_every_target_is_calibrated():
-    """Neither errors of charges nor those of dipoles have the size of the noise."""
+    """Each target has a calibration factor; neither errors are as large as the noise."""
     X, y = load_molecules()
     n, model = 300, KQEqRegressor(sigma_dipole=0.02, sigma_charges=0.02, store_triangles=True)
     soap = SOAPFeaturizer(r_cut=3.5, n_max=4, l_max=3)
@@ -164,7 +165,7 @@ def test_every_target_is_calibrated():
         truth, found, s = (np.concatenate(list(t[name])) for t in (table[n:], predicted, std))
         z = (found - truth) / np.sqrt(s**2 + search.noise_[name] ** 2)
         assert 0.8 < np.sqrt(np.mean(z**2)) < 1.25
-    # One number for both would be wrong for both.
+    # A common factor would be wrong for both targets.
     assert search.calibration_["dipole"] > 1.5 * search.calibration_["charges"] > 1.5
     other, bare = (
         m.predict_std(model[:-1].transform(X[:3]), ["quadrupole"])["quadrupole"]
@@ -184,7 +185,7 @@ def test_forms_and_limits(data):
     few = KQEqRegressor(response=ChargeFlow(), store_triangles=True).fit(X[:20], table[:20])
     more = few.predict_std(X, ["dipole"])["dipole"]
     assert (more > std["dipole"] - 1e-10).all()
-    # Labels with a huge noise leave the prior.
+    # With huge noise, the posterior is the prior.
     blind = KQEqRegressor(sigma_dipole=1e6, baseline=False, store_triangles=True)
     blind.fit(X, y["dipole"])
     rows = next(iter(blind.solutions(X[[0]]))).equilibrium.dipole_rows["chi"].T
@@ -196,7 +197,7 @@ def test_forms_and_limits(data):
 
 
 def of_weights(model, X, names):
-    """Derivatives of all predictions with respect to weights in units of their prior."""
+    """Derivatives of all predictions by weights in units of their prior widths."""
     scale, coef, energies = model.layout_.scale, model.coef_, model.atomic_energies_
     columns = []
     for k in range(len(scale)):
@@ -221,10 +222,10 @@ def water():
 @pytest.mark.parametrize("kind", ["kqeq", "flow", "gap"])
 def test_a_naive_covariance_of_energies_and_forces(water, kind, monkeypatch):
     X, y = water
-    # The variances of the remainders of the fields are tested below.
+    # Other tests check the variances of the remainders of the fields.
     monkeypatch.setattr(TargetJacobian, "residual_variances", lambda self: 0.0)
     soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=1, cutoff_width=1.0)
-    # All environments are sparse points: the fields are known where the weights are.
+    # All environments are sparse points, so that the weights determine the fields exactly.
     features = make_pipeline(soap, CURSparsifier(n_points=10**4, jitter=1e-8))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -293,15 +294,15 @@ def test_stress_of_crystals_and_slabs():
     J = np.concatenate(of_weights(last, phi, ["energy"])) / (0.001 * 8)
     covariance = np.linalg.inv(J.T @ J + np.eye(J.shape[1]))
     expected = np.einsum("ij,jk,ik->i", rows, covariance, rows)
-    # The variance of the remainders of the fields is added.
+    # The standard deviations also contain the remainders of the fields.
     assert (std["stress"][0] ** 2 >= 0.999 * expected).all()
 
 
 def correlated(model, features, ends, name, column):
-    """Covariances of a prediction at some geometries, by kernels and differences of weights.
+    """Covariances of a prediction between some geometries, by kernels and differences of weights.
 
     The prediction is the energy or a component of the dipole. The remainders of the fields are
-    independent for every atom; the factors below are derivatives with respect to the fields.
+    independent for every atom. The variable `factors` holds derivatives by the fields.
     """
     last, phi = model[-1], model[:-1].transform(ends)
     rows = [row[column] for row in of_weights(last, phi, [name])]
@@ -321,9 +322,9 @@ def correlated(model, features, ends, name, column):
             factors.append(s.energy_derivatives)
         else:
             factors.append({key: x[column] for key, x in s.equilibrium.dipole_rows.items()})
-    fields = {  # amplitude, features
+    fields = {  # The values are pairs of amplitude and name of the features.
         "chi": (last.get_params().get("amplitude_chi"), "chi"),
-        "reference": (0.1, "chi"),  # of ChargeFlow
+        "reference": (0.1, "chi"),  # The amplitude 0.1 is the default of ChargeFlow.
         "energy": (last.get_params().get("amplitude_gap"), "gap"),
     }
     for place in factors[0]:
@@ -335,7 +336,7 @@ def correlated(model, features, ends, name, column):
 
 
 def of_difference(covariance, h):
-    """Variance of a central difference of two predictions."""
+    """Variance of a central difference, from the covariance of the predictions at both ends."""
     return (covariance[1, 1] - covariance[0, 1] - covariance[1, 0] + covariance[0, 0]) / (4 * h**2)
 
 
@@ -379,7 +380,10 @@ def test_derivatives_of_the_remainders_of_fields(water, kind):
 
 
 def test_elements_without_sparse_points():
-    """Their fields have the variance of the prior, and forces more than with points."""
+    """Fields of an element without sparse points have the prior variance.
+
+    Forces on its atoms have a larger standard deviation than with sparse points.
+    """
     X, _ = load_molecules()
     others = [i for i, atoms in enumerate(X) if set(atoms.numbers) <= {1, 6}][:4]
     ethers = [i for i, atoms in enumerate(X) if set(atoms.numbers) == {1, 6, 8}][:4]
@@ -435,7 +439,7 @@ def test_models_and_targets_without_standard_deviations(data):
 
 
 def test_fields_of_several_kernels():
-    """The kernels of a union add, and so do the remainders of their fields."""
+    """The kernels of a union add, and so do the variances of the remainders of their fields."""
     X, y = load_water()
     X, y = X[:120:20], y[:120:20]
 
@@ -447,7 +451,7 @@ def test_fields_of_several_kernels():
     charges = make_targets(charges=[np.full(len(a), a.info["charge"] / len(a)) for a in X])
     found = []
     for amplitude, parts in ((1.0, ("a", "b")), (np.sqrt(2.0), ("a",))):
-        # Twice the same kernel is one of twice the variance.
+        # The sum of two equal kernels is a kernel with twice the variance.
         union = FeatureUnion([(name, half(3.0)) for name in parts])
         model = KQEqRegressor(amplitude_chi=amplitude, sigma_charges=0.1, store_triangles=True)
         found.append(skqeq.predict_std(make_pipeline(union, model).fit(X, charges), X, names))

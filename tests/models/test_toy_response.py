@@ -1,4 +1,4 @@
-"""A model with a response that is not part of the package, and responses that lack something."""
+"""A model with a response that is not part of the package, and incomplete responses."""
 
 import numpy as np
 import pytest
@@ -99,7 +99,7 @@ def test_the_loss_of_energies_and_forces_falls(nonlinear):
 
 
 def test_everything_else_of_a_model(linear, tmp_path):
-    """Born charges, uncertainties, refits, searches and classical models."""
+    """Born charges, standard deviations, refits, searches and classical models."""
     [born] = skqeq.predict_born_effective_charges(linear, [X[1]])
     assert_allclose(born.sum(axis=0), np.eye(3), rtol=0, atol=1e-9)
     std = skqeq.predict_std(linear, X, ["charges", "forces", "energy"])
@@ -121,13 +121,13 @@ def test_everything_else_of_a_model(linear, tmp_path):
 
 
 class WithoutPrior(LocalCharges):
-    """It does not say how wide the prior of its field is."""
+    """A response without the prior width of its field."""
 
     prior_parameters = {}
 
 
 class NotAResponse:
-    """It has fields, and nothing else."""
+    """An object that has fields, but is no `Response`."""
 
     fields = ("reference",)
 
@@ -136,14 +136,14 @@ class NotAResponse:
 
 
 class WithoutRows(Equilibrium):
-    """It does not define `rows`."""
+    """An equilibrium without the method `rows`."""
 
     def charges(self, *, start=None, **fields):
         return np.zeros(len(self.structure))
 
 
 class HalfResponse(Response):
-    """Its equilibrium is incomplete."""
+    """A response with an incomplete equilibrium."""
 
     def equilibrium(self, structure, name=None, n_solutions=1):
         return WithoutRows(DenseHardness(structure))

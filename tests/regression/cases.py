@@ -65,11 +65,11 @@ TARGETS = (
     *("dipole", "charges", "quadrupole", "potential", "dipole_magnitude"),
     *(*ENERGIES, "born_effective_charges"),
 )
-# A structure in a cell has no quadrupole and no potential.
+# Quadrupole and potential are undefined for structures in a cell.
 PERIODIC = ("dipole", "charges", *ENERGIES, "born_effective_charges")
 POLARIZABILITY = {"H": 0.4, "C": 1.1, "N": 0.9, "O": 0.7, "F": 0.5, "Na": 0.2, "Cl": 2.5}
 SOFTNESS = {"H": 0.03, "C": 0.06, "N": 0.05, "O": 0.05, "F": 0.03, "Na": 0.04, "Cl": 0.07}
-# Of fits that iterate, so that the weights at the end do not depend on the way there.
+# Iterative fits converge so tightly that the final weights do not depend on the path.
 CONVERGED = {"tol": 1e-10, "max_iter": 500}
 
 
@@ -89,23 +89,23 @@ class Case:
     linear: bool = True
     fit_params: dict = field(default_factory=dict)
     targets: tuple = TARGETS
-    std_targets: tuple | None = None  # None means the same
+    std_targets: tuple | None = None  # None means the same as `targets`.
     has_polarizability: bool = True
     extra: Callable | None = None
 
 
 def soap(r_cut=3.0, **options):
-    """Descriptors of a small size, whose derivatives are continuous."""
+    """Small SOAP descriptors with continuous derivatives."""
     return SOAPFeaturizer(r_cut=r_cut, n_max=3, l_max=2, cutoff_width=1.0, **options)
 
 
 def features(n_points, r_cut=3.0):
-    """Descriptors and a small sparse set."""
+    """Small SOAP descriptors, and a small sparse set."""
     return make_pipeline(soap(r_cut), CURSparsifier(n_points=n_points))
 
 
 def flat(table):
-    """The columns of a structured array as one array of numbers each."""
+    """For each column of a structured array, one flat array of numbers."""
     return {
         name: np.concatenate([np.ravel(NAN if v is None else v) for v in table[name]]).astype(float)
         for name in table.dtype.names

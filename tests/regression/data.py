@@ -11,10 +11,10 @@ from skqeq.datasets import load_ions, load_molecules, load_water
 
 COULOMB = Hartree * Bohr  # eV*Angstrom/e^2
 NAN = np.nan
-# Electronegativities of Pauling, from which invented charges follow.
+# Invented charges are computed from Pauling's electronegativities.
 PAULING = {1: 2.20, 6: 2.55, 7: 3.04, 8: 3.44, 9: 3.98, 11: 0.93, 17: 3.16}
 PAIR_CUTOFF = 4.5  # Angstrom
-# Subtracted from the energies of water clusters, eV, so that their small differences count.
+# These energies are subtracted from those of water clusters, eV, so that small differences matter.
 ATOMIC_ENERGIES = {"H": -17.0, "O": -2042.1}
 
 
@@ -39,13 +39,16 @@ def bundled(name, n, max_atoms):
 
 
 def of_charges(X, charges, in_field=False):
-    """The first structure of each total charge, by default whether in a field or not."""
+    """The first structure of each total charge.
+
+    With `in_field`, only structures in a field count.
+    """
     X = [atoms for atoms in X if "external_field" in atoms.info or not in_field]
     return [next(a for a in X if a.info["charge"] == charge) for charge in charges]
 
 
 def relative_energies(X, energies):
-    """Energies of water clusters less those of their atoms, eV."""
+    """Energies of water clusters less energies of their atoms, eV."""
     return [e - sum(ATOMIC_ENERGIES[s] for s in atoms.symbols) for atoms, e in zip(X, energies)]
 
 
@@ -107,7 +110,7 @@ def invented_charges(atoms):
 
 
 def invented_born_charges(atoms, charges):
-    """Tensors that resemble Born effective charges: charges, and a part along neighbours."""
+    """Tensors that resemble Born charges: the charges, and a term along bonds to neighbours."""
     i, j, D, d, x = _pairs(atoms)
     along = (0.2 * x**2 * np.exp(-(d**2)))[:, None, None] * np.einsum("pa,pb->pab", D, D)
     tensors = charges[:, None, None] * np.eye(3)
@@ -129,7 +132,7 @@ def quadrupole(atoms, charges):
 
 
 def add_potential_points(atoms, seed):
-    """Put a few points outside of the molecule into ``info``."""
+    """Add a few points outside of the molecule to ``info``."""
     directions = np.random.default_rng(seed).normal(size=(4, 3))
     directions /= np.linalg.norm(directions, axis=1)[:, None]
     reach = np.linalg.norm(centred(atoms), axis=1).max() + 2.5

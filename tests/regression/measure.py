@@ -19,12 +19,12 @@ NUMBERS = HERE / "numbers.npz"
 
 
 def fit(case):
-    """The fitted model of a case."""
+    """Return the fitted model of a case."""
     return clone(case.model).fit(case.X, case.y, **case.fit_params)
 
 
 def regressor(fitted):
-    """The charge model inside pipelines and searches."""
+    """Return the charge model inside pipelines and searches."""
     while not hasattr(fitted, "coef_"):
         fitted = fitted.best_estimator_ if hasattr(fitted, "best_estimator_") else fitted[-1]
     return fitted
@@ -42,7 +42,7 @@ def predictions(fitted, case):
 
 
 def measure(case, fitted):
-    """All numbers of a fitted case by name; the model may be another one afterwards."""
+    """All numbers of a fitted case by name; the function may change the fitted model."""
     model = regressor(fitted)
     numbers = {
         "coef": model.coef_.copy(),
@@ -51,7 +51,7 @@ def measure(case, fitted):
         "score": np.array([fitted.score(case.X, case.y)]),
     }
     numbers |= predictions(fitted, case)
-    # Of two structures only, because standard deviations of forces take some time.
+    # Only two structures, because standard deviations of forces are slow.
     names = case.targets if case.std_targets is None else case.std_targets
     numbers |= prefixed("std", flat(predict_std(fitted, case.new[:2], names)))
     if case.extra:
@@ -60,7 +60,7 @@ def measure(case, fitted):
 
 
 def with_weights(fitted, numbers):
-    """Give a fitted model the stored weights instead of its own."""
+    """Replace the weights of a fitted model by the stored ones, and return it."""
     model = regressor(fitted)
     model.coef_ = numbers["coef"].copy()
     model.atomic_energies_ = numbers["atomic_energies"].copy()
@@ -68,7 +68,10 @@ def with_weights(fitted, numbers):
 
 
 def deviation(found, stored):
-    """Largest difference relative to the largest stored number; infinite for other NaN or sizes."""
+    """Largest difference relative to the largest stored number.
+
+    The deviation is infinite if shapes or places of NaN differ.
+    """
     found, stored = np.asarray(found), np.asarray(stored)
     if found.shape != stored.shape or (np.isnan(found) != np.isnan(stored)).any():
         return np.inf

@@ -1,11 +1,12 @@
-"""Fits of all kinds give the numbers that they gave before, see ``cases.py``.
+"""Fits of all kinds reproduce stored numbers, see ``cases.py``.
 
-Numbers are compared relative to the largest one of their array. ``python
-tests/regression/write.py`` writes them anew.
+Numbers are compared relative to the largest one of their array. The command ``python
+tests/regression/write.py`` writes new numbers.
 
-With other BLAS kernels, one or two threads, the NumPy twins of the compiled kernels, and the oldest
-dependencies (NumPy 2.0, SciPy 1.13, scikit-learn 1.8), all on x86-64, the largest deviation of any
-number was 1.1e-11, also of iterative fits. Other processors were not tried.
+The tests were run with other BLAS kernels, one or two threads, the NumPy twins of the compiled
+kernels, and the oldest dependencies (NumPy 2.0, SciPy 1.13, scikit-learn 1.8), all on x86-64. The
+largest deviation of any number was 1.1e-11, including iterative fits. Other processors were not
+tried.
 """
 
 import numpy as np
@@ -16,11 +17,11 @@ import skqeq
 from .cases import CASES
 from .measure import HERE, NUMBERS, deviation, fit, measure, predictions, with_weights
 
-# Of fits that are one least-squares problem, and of predictions with given weights.
+# Tolerance for fits that are one least-squares problem, and for predictions with given weights.
 EXACT = 1e-9
-# Of fits that iterate until `tol` = 1e-10.
+# Tolerance for fits that iterate until `tol` = 1e-10.
 ITERATED = 1e-6
-# A model of an older format, which held the parameters of the response in the regressor.
+# This file has an older format, in which the regressor held the parameters of the response.
 MODEL = HERE / "model_0.1_before.skqeq"
 
 
@@ -35,7 +36,7 @@ def stored(name):
 
 
 def check(name, what, found, expected, tolerance):
-    """Compare all numbers that were found; `tolerance` is a function of their names."""
+    """Compare all numbers in `found`; `tolerance(name)` is the tolerance of a quantity."""
     deviations = {key: deviation(found[key], expected[key]) for key in found}
     wrong = [
         f"  {key}: {found[key].size} numbers, relative deviation {deviations[key]:.1e}, "

@@ -1,7 +1,7 @@
-"""Every derivative of an `Equilibrium` against differences, for any response.
+"""Compare every derivative of an `Equilibrium` with differences, for any response.
 
-The fields of the tests depend on the geometry, as learned ones do: ``f_i = phi_i . w``, where the
-features phi are sums of Gaussians over the neighbours of atom i.
+The fields depend on the geometry, as learned ones do: ``f_i = phi_i . w``. The features phi are
+sums of Gaussians over the neighbours of atom i.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ def features(atoms):
 
 
 def weights_of(response, seed=0):
-    """Weights of every field: electronegativities of some V, charges of some 0.1 e."""
+    """Random weights of every field: electronegativities of some V, charges of some 0.1 e."""
     rng = np.random.default_rng(seed)
     return {f: rng.normal(size=3) * (1.0 if f == "chi" else 0.1) for f in response.fields}
 
@@ -53,13 +53,13 @@ class Solved:
 
     @property
     def dipole(self):
-        """About the coordinate origin."""
+        """Dipole about the coordinate origin."""
         induced = self.equilibrium.induced_dipoles(self.charges)
         of_charges = self.charges @ self.equilibrium.structure.positions
         return of_charges if induced is None else of_charges + induced.sum(axis=0)
 
     def energy_gradient(self):
-        """The derivatives of the energy, those by way of the fields among them."""
+        """Derivatives of the energy, including those through the fields."""
         gradient, virial = self.equilibrium.energy_gradient(self.charges, **self.fields)
         derivatives = self.equilibrium.energy_derivatives(self.charges, **self.fields)
         for name, (of_positions, of_strain) in self.gradients.items():
@@ -99,7 +99,7 @@ def check_derivatives(response, atoms):
 
 
 def check_fields(solved):
-    """The charges are affine in the fields, so that differences are exact."""
+    """Charges are affine in the fields, so that differences are exact derivatives."""
     equilibrium, n = solved.equilibrium, len(solved.charges)
     rng = np.random.default_rng(1)
     Y, W = rng.normal(size=(2, 4, n))
@@ -123,7 +123,7 @@ def check_fields(solved):
 
 
 def check_geometry(response, atoms, weights, solved):
-    """Energy and dipole along a displacement of all atoms, and along a strain of the cell."""
+    """Check energy and dipole for a displacement of all atoms, and for a strain of the cell."""
     rng = np.random.default_rng(2)
     step, strain = rng.normal(size=(len(atoms), 3)), rng.normal(size=(3, 3))
     gradient, virial = solved.energy_gradient()
@@ -135,7 +135,7 @@ def check_geometry(response, atoms, weights, solved):
     slope, *moments = difference(along)
     assert_allclose(np.vdot(gradient, step), slope, rtol=0, atol=1e-6)
     born = np.einsum("jab,jb->a", solved.born_charges(), step)
-    # Of a periodic structure only the component along its open axis has a meaning.
+    # The dipole of a periodic structure is only defined along its open axis.
     open_axes = np.flatnonzero(~atoms.pbc)
     assert_allclose(born[open_axes], np.array(moments)[open_axes], rtol=0, atol=1e-6)
     if atoms.pbc.any():
@@ -147,7 +147,7 @@ def check_geometry(response, atoms, weights, solved):
 
 
 def check_weights(response, atoms, weights, solved):
-    """The change of forces, stress and Born charges: they are quadratic in the weights."""
+    """Check changes of forces, stress and Born charges; all are quadratic in the weights."""
     change = weights_of(response, seed=3)
     n, equilibrium = len(atoms), solved.equilibrium
 
@@ -175,7 +175,10 @@ def check_weights(response, atoms, weights, solved):
 
 
 def check_external_field(response, atoms, weights, solved):
-    """Dipole and polarisability are derivatives of the energy, and constant along a field."""
+    """Check that dipole and polarisability are derivatives of the energy by the field.
+
+    The polarisability does not depend on the field.
+    """
 
     def at(field):
         other = atoms.copy()

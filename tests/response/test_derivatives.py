@@ -1,4 +1,4 @@
-"""All responses: derivatives with respect to fields, geometry, weights and the external field."""
+"""Derivatives by fields, geometry, weights and the external field, for all responses."""
 
 import numpy as np
 import pytest

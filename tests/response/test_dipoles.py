@@ -29,7 +29,7 @@ ALPHA = {"H": 0.3, "C": 0.9, "O": 0.6}
 
 
 def equilibrium(atoms, alpha=ALPHA):
-    """Charges and dipoles of a structure, the widths of its charges, and its polarisabilities."""
+    """Equilibrium of a structure, widths of its charges, and polarisabilities of its atoms."""
     [structure] = check_structures([atoms])
     response = QEq(radius_scale=0.35, polarizability=alpha).prepare(np.unique(atoms.numbers))
     widths = gaussian_widths(structure.numbers, radius_scale=0.35)
@@ -38,7 +38,7 @@ def equilibrium(atoms, alpha=ALPHA):
 
 
 def sites(atoms, widths, dipoles, alpha, h=1e-3):
-    """Each dipole as two opposite charges at a small distance, with the width of the dipole."""
+    """Represent each dipole by two close, opposite charges with the width of the dipole."""
     positions, charges, all_widths = [], [], []
     for r, d, a in zip(atoms.positions, dipoles, alpha):
         for axis in np.eye(3):
@@ -57,12 +57,15 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_charges_and_dipoles_have_the_least_energy(name):
-    """All unknowns at once, their interactions by differences of those of charges."""
+    """Minimise the energy of charges and dipoles together.
+
+    Interactions of dipoles are differences of interactions of charges.
+    """
     atoms = CASES[name]
     found, widths, alpha = equilibrium(atoms)
     n, h = len(atoms), 1e-3
     chi = 5.0 + np.random.default_rng(0).normal(size=n)
-    # Every site is a charge on an atom, or a pair of charges for each direction.
+    # A site is a charge on an atom, or one of a pair of charges for each direction.
     unit = np.zeros((n, 3))
     unit[:] = 1.0
     positions, _, more = sites(atoms, widths, unit, alpha, h)
@@ -88,7 +91,7 @@ def test_charges_and_dipoles_have_the_least_energy(name):
 
 
 def test_observables_of_dipoles():
-    """Those of the charges that stand for them."""
+    """Dipoles have the observables of the pairs of charges that represent them."""
     atoms = CASES["ion in a field"].copy()
     rng = np.random.default_rng(1)
     atoms.info["potential_points"] = atoms.positions.mean(axis=0) + 3 * rng.normal(size=(5, 3))
@@ -117,7 +120,10 @@ def test_observables_of_dipoles():
 
 
 def test_flat_molecules_polarise_out_of_their_plane():
-    """Atoms that are far apart have their own polarisability."""
+    """Induced dipoles polarise benzene out of its plane.
+
+    If atoms are far apart, each has its own polarisability.
+    """
     benzene = molecule("C6H6")
     [structure] = check_structures([benzene])
     found = {}
@@ -125,7 +131,7 @@ def test_flat_molecules_polarise_out_of_their_plane():
         alpha = response.prepare([1, 6]).equilibrium(structure).polarizability
         found[name] = COULOMB * alpha
     assert abs(found["none"][2, 2]) < 1e-12
-    # 6.6 A^3 in experiment, to which these parameters are not fitted.
+    # The experimental value is 6.6 A^3, to which these parameters are not fitted.
     assert 2.0 < found["dipoles"][2, 2] < 7.2
     assert (np.diag(found["dipoles"]) > np.diag(found["none"])).all()
     apart = benzene.copy()
@@ -152,7 +158,7 @@ def test_atoms_that_are_not_polarisable():
 
 
 def test_close_atoms_have_a_least_energy():
-    """Wide dipoles cannot polarise each other without end."""
+    """The energy has a minimum even for very close atoms, because induced dipoles have a width."""
     atoms = molecule("CH3OH")
     for scale in (0.6, 0.5):
         atoms.positions *= scale
@@ -163,7 +169,10 @@ def test_close_atoms_have_a_least_energy():
 
 
 def test_charges_and_dipoles_of_a_model_in_a_field():
-    """The energy in a field, and what a model without features says."""
+    """The energy in a field is that of dipole and polarisability.
+
+    The atoms of QEqRegressor are not polarisable by default.
+    """
     X = [helpers.rattled("CH3OH", seed) for seed in range(4)]
     y = np.array([[0.1, 0.2, 0.3]] * 4)
     soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=2)
@@ -184,7 +193,7 @@ def test_charges_and_dipoles_of_a_model_in_a_field():
 
 
 def test_without_charges():
-    """No polarisability, and no dipoles."""
+    """A response without charges has neither polarisability nor induced dipoles."""
     [structure] = check_structures([CASES["ion in a field"]])
     nothing = NoCharges().prepare([1, 6, 8]).equilibrium(structure)
     q = nothing.charges()
@@ -206,7 +215,7 @@ class TestBadInput:
 
     @pytest.mark.parametrize("response", [QEq, ChargeFlow])
     def test_operator(self, response):
-        """Dipoles need the matrix itself."""
+        """Induced dipoles need the dense matrix, and cannot use the operator."""
         [structure] = check_structures([molecule("CH3OH")])
         response = response(polarizability=ALPHA, solver="iterative").prepare([1, 6, 8])
         with pytest.raises(ValueError, match=r"^structure 0: induced dipoles .* solver='dense'"):

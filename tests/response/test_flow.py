@@ -43,7 +43,7 @@ def fields_of(atoms, seed=0):
 
 
 def separated(distance=12.0):
-    """Two molecules that exchange nothing, with a charge and in a field."""
+    """Two molecules that exchange no charge, with a total charge and in a field."""
     other = helpers.rattled("NH3", 1)
     other.translate([distance, 0.3, -0.2])
     atoms = helpers.rattled("CH3OH", 0) + other
@@ -109,14 +109,18 @@ def test_flows_of_pairs(name):
     expected, energy = naive(atoms, A, 0.05, 0.3, **fields)
     assert_allclose(q, expected, rtol=0, atol=1e-12)
     assert_allclose(equilibrium.energy(q, **fields), energy, rtol=1e-12)
-    # Differences of the potential drive the flows.
+    # Each flow is proportional to a difference of the potential.
     potential = equilibrium.potential(q, **fields)
     reference = equilibrium.reference_charges(**fields)
     assert_allclose(q, reference - equilibrium.flows.laplacian @ potential, rtol=0, atol=1e-12)
 
 
 def test_softness_falls_smoothly_and_ends():
-    """In contact it is s_0, for all derivatives zero at ten ranges, and of both elements."""
+    """The softness of a pair decreases smoothly with the distance.
+
+    In contact it is the geometric mean s_0 of both elements, and at ten ranges it is zero with all
+    derivatives.
+    """
     radius = covalent_radii()[6]
     found = []
     for x in np.linspace(-2.0, 11.0, 300):
@@ -127,7 +131,7 @@ def test_softness_falls_smoothly_and_ends():
             assert_allclose(found[-1], 0.04 * np.exp(-x), rtol=1e-3)
     found = np.array(found)
     assert (np.diff(found) <= 0).all() and found[-1] == 0.0
-    assert 0.0 < found[260] < 1e-10  # 9.3 ranges
+    assert 0.0 < found[260] < 1e-10  # The distance is 9.3 ranges.
     assert_allclose(found[0], 0.04 * np.exp(2 / 1.2))
 
 
@@ -168,7 +172,10 @@ def test_soft_limit_is_charge_equilibration(name):
 
 
 def test_each_part_keeps_its_charge():
-    """In the soft limit it is equilibrated at the sum of its reference charges."""
+    """In the limit of large softness, each molecule is in equilibrium.
+
+    The total charge of a molecule is the sum of its reference charges.
+    """
     atoms = separated()
     n = len(atoms) - 4
     fields = fields_of(atoms)
@@ -237,7 +244,10 @@ def test_energy_is_stationary(name):
 @pytest.mark.parametrize("iterative", [False, True])
 @pytest.mark.parametrize("name", CASES)
 def test_rows(name, iterative):
-    """Charges and potential are affine in both fields, so that differences are exact."""
+    """Charges and potential are affine in both fields.
+
+    Therefore differences are exact derivatives.
+    """
     atoms = CASES[name]
     fields = fields_of(atoms)
     equilibrium = flow(atoms, iterative=iterative)
@@ -264,7 +274,7 @@ def test_rows(name, iterative):
 @pytest.mark.parametrize("iterative", [False, True])
 @pytest.mark.parametrize("name", ["molecule", "ion in a field", "crystal"])
 def test_parameter_gradient(name, iterative):
-    """A function of rows and charges, by differences of range and softness."""
+    """The gradient by range and softness agrees with differences."""
     atoms = CASES[name]
     [structure] = check_structures([atoms])
     fields, n = fields_of(atoms), len(atoms)
@@ -377,7 +387,10 @@ def test_iterations_do_not_grow_with_the_system():
 
 
 def test_minute_flows_are_no_obstacle():
-    """An atom at the end of the reach of a molecule, by softness down to where it underflows."""
+    """The solver converges for an atom at the largest distance to which charge flows.
+
+    The softness decreases there until it underflows.
+    """
     water = helpers.rattled("H2O", 0)
     for distance in np.linspace(3.5, 4.8, 40):
         atoms = water + Atoms("C", [[0.0, 0.0, distance]])
@@ -394,7 +407,7 @@ def test_a_large_range_takes_no_time_on_a_molecule():
 
 
 def test_energy_does_not_feel_errors_of_the_charges():
-    """To first order, so that iterations need not be exact."""
+    """The energy is stationary, so that small errors of iterative charges have no influence."""
     atoms = CASES["ion in a field"]
     fields = fields_of(atoms)
     equilibrium = flow(atoms)
@@ -420,7 +433,7 @@ def test_matrix_that_is_far_from_positive_definite_is_refused():
     atoms = CASES["molecule"]
     with pytest.raises(ValueError, match="^CH4O: the hardness matrix is not positive definite"):
         flow(atoms, hardness=-200.0).charges()
-    # The cost of the flows holds charges together that would fly apart.
+    # The energy of the flows keeps the charges finite, although the hardness matrix is indefinite.
     lowest = np.linalg.eigvalsh(flow(atoms).hardness.matrix)[0]
     flow(atoms, hardness=-1.001 * lowest).charges()
 

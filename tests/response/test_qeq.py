@@ -47,7 +47,7 @@ def test_projector(case):
 
 
 def test_rows(case):
-    """The derivative of an observable, by differences of charges."""
+    """Rows are derivatives of an observable, and agree with differences of charges."""
     atoms, _, equilibrium = case
     T = np.random.default_rng(2).normal(size=(5, len(atoms)))
     chi = np.random.default_rng(3).normal(size=len(atoms))
@@ -67,7 +67,7 @@ def test_indefinite_matrix_gives_advice(case):
 
 
 def test_slab_of_wide_charges_in_a_small_cell():
-    """The mean of the diagonal of A may be negative; for charges of sum zero A is positive."""
+    """The mean of the diagonal of A can be negative, but A is positive for charges of sum zero."""
     atoms = Atoms(
         "CHO", [[0, 0, 0], [1.1, 0, 0.2], [0.1, 1.2, 0.4]], cell=[3, 3, 20], pbc=(1, 1, 0)
     )

@@ -96,7 +96,7 @@ def test_tolerance_follows_the_accuracy(accuracy):
 
 
 def test_wide_and_hard_charges():
-    """Wider charges are worse conditioned, hard ones better."""
+    """Both solvers agree for wide charges, which are worse conditioned, and for hard ones."""
     atoms = salt()
     chi = electronegativities(atoms)
     for scale, hardness in ((0.7, 0.0), (0.7, 5.0), (0.05, 0.0)):
@@ -107,7 +107,10 @@ def test_wide_and_hard_charges():
 
 @pytest.mark.parametrize("pbc", [True, (True, True, False), False])
 def test_mixed_widths_and_hardness(pbc):
-    """Neighbours that differ by orders of magnitude, and a true residual as small as promised."""
+    """Both solvers agree if widths and hardness of neighbours differ by orders of magnitude.
+
+    The true residual is as small as the tolerance requires.
+    """
     atoms, rng = salt(pbc), np.random.default_rng(2)
     chi = electronegativities(atoms)
     widths = np.exp(rng.uniform(np.log(0.05), np.log(0.8), size=len(atoms)))
@@ -127,7 +130,7 @@ def test_warm_start_saves_iterations():
     warm = equilibrium.charges(chi=chi + 1e-4 * np.cos(np.arange(len(chi))), start=cold)
     assert 0 < equilibrium.n_iterations < n_cold - 2
     assert_allclose(warm, cold, rtol=0, atol=1e-4)
-    # Charges of another sum are no obstacle, and are not modified.
+    # The start may have another sum, and is not modified.
     start = cold + 1.0
     assert_allclose(equilibrium.charges(chi=chi, start=start), cold, rtol=0, atol=1e-8)
     assert_allclose(start - cold, 1.0)
@@ -170,7 +173,7 @@ def test_choice_of_the_solver():
     for pbc in (True, False):
         one = [iterative(n, 1, pbc) for n in (10, 300, 1000, 3000, 10_000, 30_000)]
         assert not one[0] and one[-1] and sorted(one) == one
-        # Many right-hand sides pay for a factorisation, until it does not fit into memory.
+        # For many right-hand sides a factorisation is faster, as long as it fits into memory.
         assert not iterative(10_000, 10_000, pbc) and iterative(30_000, 30_000, pbc)
     with pytest.raises(ValueError, match="solver must be one of auto, dense, iterative, got 'lu'"):
         make_hardness(check_structures([salt()])[0], None, 0.0, 1e-8, "lu")

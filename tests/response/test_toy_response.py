@@ -1,4 +1,4 @@
-"""A new response is one short file: the toy below, and what an incomplete one is told."""
+"""A new response needs one short file; an incomplete response raises clear errors."""
 
 import inspect
 
@@ -17,7 +17,7 @@ from .derivatives import Solved, check_derivatives, weights_of
 
 
 class LocalCharges(Response):
-    """Atoms keep the charges that they learn, shifted to the right sum."""
+    """Atoms have learned charges, which are shifted by a constant to the total charge."""
 
     fields = ("reference",)
     prior_parameters = {"reference": ("amplitude", "amplitude_baseline")}
@@ -86,7 +86,7 @@ def test_base_class_serves_it():
     check_response(response)
     assert response.prior("reference") == (0.3, 1.0)
     equilibrium = response.equilibrium(structure)
-    # Electronegative atoms start with negative charges.
+    # At the start, electronegative atoms have negative charges.
     q = response.classical_charges(equilibrium)
     assert q[structure.numbers == 8].max() < 0 < q[structure.numbers == 1].min()
     assert response.classical_size(equilibrium) > 0

@@ -11,7 +11,10 @@ from skqeq.targets import TARGETS
 
 @pytest.fixture(params=[0, 1, 2])
 def problem(request):
-    """Norms of vectors linear in v, with misfit that no v removes, and a prior."""
+    """Norms of vectors that are linear in v, with noise and a prior.
+
+    Therefore the minimal loss is not zero.
+    """
     rng = np.random.default_rng(request.param)
     n, n_columns = 12, 7
     J, m_0 = rng.normal(size=(n, 3, n_columns)), rng.normal(size=(n, 3))
@@ -56,7 +59,7 @@ def test_agrees_with_plain_gauss_newton(problem):
         prior(len(v)), [rows_of(*data)], start, max_iter=100, tol=1e-10
     )
     assert converged
-    # Started at the reference's minimum both stay, whichever valley the first went down.
+    # From the reference's minimum the solver stays there, whichever minimum it found before.
     again, _, _ = gauss_newton(prior(len(v)), [rows_of(*data)], v, max_iter=100, tol=1e-10)
     assert_allclose(again, v, atol=1e-6)
     assert np.linalg.norm(loss(found, *data)[1]) < 1e-5
@@ -112,7 +115,7 @@ def test_derivatives_of_the_norm():
     assert_allclose(
         target.curvature_product(m, direction), bend[:, 0] / (2 * h), rtol=1e-7, atol=1e-9
     )
-    # Finite where the dipole vanishes.
+    # The derivatives are finite where the dipole vanishes.
     assert np.isfinite(target.derivative(np.zeros((1, 3)))).all()
     assert target.value(np.zeros((1, 3))).item() < 1e-5
 
@@ -129,7 +132,7 @@ def test_history_is_that_of_the_loss(problem):
 
 
 class WithoutCurvature(LossTerm):
-    """Rows that do not know their curvature."""
+    """A loss term without the method that returns its curvature."""
 
     def __init__(self, rows):
         self.rows = rows
@@ -145,7 +148,7 @@ class WithoutCurvature(LossTerm):
 
 
 class Remote(WithoutCurvature):
-    """Rows in another process, which returns them as a triangle."""
+    """A loss term in another process, which returns a triangle instead of rows."""
 
     def add_to(self, triangle, v, response=True):
         remote = Triangle(len(v), 1e-12)

@@ -9,7 +9,7 @@ from skqeq.solvers._triangle import CHUNK, PANEL, rotate
 
 
 def problem(n_rows, n_columns, condition=1e3, seed=0):
-    """Rows with given condition number, and a right-hand side they cannot quite reach."""
+    """Rows with a given condition number, and a right-hand side with a small residual."""
     rng = np.random.default_rng(seed)
     left, _ = np.linalg.qr(rng.normal(size=(n_rows, n_columns)))
     right, _ = np.linalg.qr(rng.normal(size=(n_columns, n_columns)))
@@ -41,7 +41,7 @@ def extended_solution(J, r):
 
 @pytest.fixture(params=[0, 10, 2048], autouse=True)
 def many(request, monkeypatch):
-    """How many rows wait for others: none, some, or all of these tests."""
+    """Set the number of buffered rows, so that none, some or all rows of a test are buffered."""
     monkeypatch.setattr(_triangle, "MANY", request.param)
 
 
@@ -76,7 +76,7 @@ def test_loss_and_gradient_are_those_of_the_rows():
 
 
 def test_ill_conditioned_rows():
-    """With condition 1e8 normal equations in double precision hold no digit."""
+    """With condition number 1e8, normal equations in double precision lose all digits."""
     J, r = problem(80, 12, condition=1e8)
     expected = extended_solution(J, r)
     solution = reduced(J, r, 10).solve()
@@ -85,7 +85,7 @@ def test_ill_conditioned_rows():
     error, of_plain, of_stable = (
         np.linalg.norm(x - expected) / np.linalg.norm(expected) for x in (solution, plain, stable)
     )
-    # Rounding differs between machines; a backward stable solver is the yardstick.
+    # Rounding errors depend on the machine, and are compared with a backward stable solver.
     assert error < 30 * of_stable
     assert error < 1e-2 * of_plain
 
@@ -100,7 +100,7 @@ def test_penalty_is_ridge():
     v = np.arange(8.0)
     loss = np.sum((J @ v - r) ** 2) / 2 + np.sum((precision * v) ** 2) / 2
     assert_allclose(triangle.loss(v), loss, rtol=1e-12)
-    assert triangle.n_rows == 20  # a prior is no label
+    assert triangle.n_rows == 20  # Rows of a prior do not count as labels.
 
 
 def test_fewer_rows_than_columns_with_prior():
@@ -117,7 +117,7 @@ def test_few_rows_are_buffered(n_rows):
     """Results are right for any number of rows, whether or not the rows were reduced before."""
     rng = np.random.default_rng(n_rows)
     J, r, v = rng.normal(size=(n_rows, 50)), rng.normal(size=n_rows), rng.normal(size=50)
-    J[:, :20] *= 1e6  # normal equations would lose half of the digits
+    J[:, :20] *= 1e6  # Normal equations would lose half of the digits.
     penalty = rng.uniform(0.5, 2.0, size=50)
     stacked = np.concatenate([J, np.diag(penalty)])
     expected = np.linalg.lstsq(stacked, np.append(r, np.zeros(50)), rcond=None)[0]
@@ -132,7 +132,7 @@ def test_few_rows_are_buffered(n_rows):
         assert_allclose(triangle.solve(), expected, rtol=0, atol=1e-8 * np.abs(expected).max())
         losses.append(triangle.loss(v))
     assert_allclose(losses, 0.5 * np.sum((stacked @ v - np.append(r, np.zeros(50))) ** 2))
-    # A copy is independent.
+    # An update of the copy does not change the original.
     copy = triangle.copy()
     copy.update(J, r)
     assert triangle.n_rows == n_rows and copy.n_rows == 2 * n_rows
@@ -201,7 +201,7 @@ def test_rotations(n, m):
     R = np.asfortranarray(np.triu(rng.normal(size=(n, n))) + 3 * np.eye(n))
     rows = np.asfortranarray(rng.normal(size=(m, n)))
     if n in (15, PANEL):
-        rows[:, 0] = 0.0  # needs no reflector
+        rows[:, 0] = 0.0  # A column of zeros needs no reflector.
     expected = R.T @ R + rows.T @ rows
     rotate(R, rows)
     assert_allclose(np.tril(R, -1), 0.0)

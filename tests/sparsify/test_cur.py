@@ -71,7 +71,7 @@ def test_whitened_features_make_the_nystroem_kernel(
     assert_allclose(phi @ phi.T, K_nM @ np.linalg.solve(jittered, K_nM.T), atol=1e-6)
     norms = np.sum(phi**2, axis=1)
     assert norms.max() <= 1 + 1e-9
-    # The points themselves are represented in full.
+    # The kernel among the sparse points themselves is reproduced exactly.
     assert_allclose(norms[chosen], 1, atol=1e-6)
 
 
@@ -144,12 +144,12 @@ def test_the_environments_looked_at_are_those_of_few_structures():
     X = [helpers.rattled("CH3OH", seed) for seed in range(50)]
     features = SOAPFeaturizer(n_max=2, l_max=1).fit_transform(X)
     index = CURSparsifier(n_points=3, max_environments=8).fit(features).component_indices_
-    # Eight of C or O are those of eight molecules, and so are those of H, which are more.
+    # The candidates are eight C, eight O and some H atoms, all from the same eight molecules.
     assert len(set(index[:, 0].tolist())) <= 8
 
 
 def test_what_is_looked_at_is_spread_and_reaches_rare_elements(monkeypatch):
-    """Of frequent elements all structures give some; what is rare is found wherever it is."""
+    """The subset contains atoms of frequent elements from all structures, and all rare elements."""
     X = [helpers.rattled("CH3OH", seed) for seed in range(40)]
     rare = [7, 31]
     for i in rare:
@@ -172,7 +172,8 @@ def test_what_is_looked_at_is_spread_and_reaches_rare_elements(monkeypatch):
     few = set(looked[numbers == 6, 0])
     assert len(few) == 10
     hydrogens = looked[numbers == 1, 0]
-    assert set(hydrogens) <= few and len(set(hydrogens)) > 4  # four each, ten of three molecules
+    # With four hydrogens per molecule, three molecules would have ten.
+    assert set(hydrogens) <= few and len(set(hydrogens)) > 4
     assert set(looked[numbers == 7, 0]) == set(rare)
 
 
@@ -196,7 +197,7 @@ def test_singular_kernel_raises_jitter(jitter, warns):
     assert_allclose(phi @ phi.T, naive_kernel(rows, rows, (0, 3), [1], 2), atol=1e-6)
 
 
-# The rows of an array and those of structures of one atom each are the same data.
+# Rows of an array are equivalent to structures of one atom each.
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("lengths", [(1, 1), (1, 100)], ids=["unit rows", "rows of any length"])
 @pytest.mark.parametrize("max_environments", [50_000, 20])
@@ -228,12 +229,12 @@ def test_elements_without_points_have_no_features(X):
     soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=1, species=["H", "C", "N", "O"]).fit(X)
     water = CURSparsifier(n_points=1).fit(soap.transform(X[:1]))
     ammonia = water.transform(soap.transform(X[1:2]))[0]
-    assert (ammonia[0] == 0).all()  # N
+    assert (ammonia[0] == 0).all()  # The features of nitrogen are zero.
     assert (np.abs(ammonia[1:]).max(axis=1) > 0).all()
 
 
 def test_an_environment_without_neighbours_is_harmless():
-    """An all-zero row has no direction; it is no neighbour of anything."""
+    """An all-zero row has no direction, and its kernel with all others is zero."""
     rows = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
     sparsifier = CURSparsifier(n_points=2).fit(rows[:2])
     phi = sparsifier.transform(rows)
@@ -262,7 +263,10 @@ def test_bad_block_weights(features, weights):
 
 @pytest.mark.parametrize("per_species", [True, False])
 def test_an_array_after_a_fit_to_structures(features, per_species):
-    """Not even if it has the right number of columns: it does not say which rows are of which."""
+    """An array is refused, even with the right number of columns.
+
+    It does not tell which rows belong to which element.
+    """
     sparsifier = CURSparsifier(n_points=2, per_species=per_species).fit(features)
     message = "fitted with the features of structures, but X is a ndarray of shape"
     with pytest.raises(TypeError, match=message):
@@ -276,13 +280,13 @@ def test_structures_after_a_fit_to_an_array(features):
     sparsifier = CURSparsifier(n_points=2).fit(rows)
     with pytest.raises(TypeError, match="with an array of rows, but X are the features of 8 struc"):
         sparsifier.transform(features)
-    # A new fit may be to anything.
+    # A new fit may be to an array.
     assert len(sparsifier.fit(features).transform(features)) == 8
     assert sparsifier.fit(rows).transform(rows).shape == (len(rows), 2)
 
 
 def test_a_sparse_set_that_is_extended(features):
-    """Environments that joined the sparse set are represented in full, and others better."""
+    """An extended set reproduces the kernel of its new points exactly, and of others better."""
 
     def represented(source):
         phi = StructureFeatures(features.structures, source)

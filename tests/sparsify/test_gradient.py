@@ -36,7 +36,7 @@ MOLECULES = [helpers.rattled(name, seed) for seed, name in enumerate(["CH3NO2", 
 @pytest.mark.parametrize("compression, per_species", [("off", True), ("mu1nu1", False)])
 @pytest.mark.parametrize("cutoff_width", [None, (1.0, 1.5)], ids=["sharp", "smooth"])
 def test_derivatives(X, zeta, compression, per_species, cutoff_width, monkeypatch):
-    # Molecules take several pieces.
+    # The code divides the molecules into several pieces.
     monkeypatch.setattr("skqeq.sparsify._gradient.PIECE", 2)
     soap = SOAPFeaturizer(
         r_cut=(2.0, 3.0), n_max=3, l_max=2, cutoff_width=cutoff_width, compression=compression
@@ -62,7 +62,7 @@ def test_derivatives(X, zeta, compression, per_species, cutoff_width, monkeypatc
     scale = np.abs(dq).max() + np.abs(virial).max()
     assert_allclose((J @ w).reshape(-1, 3), dq, rtol=0, atol=1e-10 * scale)
     assert_allclose((strains @ w).reshape(3, 3), virial, rtol=0, atol=1e-10 * scale)
-    # Several factors, and several fields, at once.
+    # The test passes several factors and several fields in one call.
     sets, weights = np.stack([rows[0], q]), rng.normal(size=(2, features.n_features))
     every = gradient.jacobian(sets)
     for k, one in enumerate(sets):
@@ -92,7 +92,10 @@ def test_derivatives(X, zeta, compression, per_species, cutoff_width, monkeypatc
 
 
 def test_gradients_of_stacked_sources():
-    """Side by side they are those of the parts, and a descriptor that is stacked is one."""
+    """The gradients of stacked sources are those of the parts.
+
+    A union of descriptors before one sparse set acts like one descriptor.
+    """
     soaps = [SOAPFeaturizer(r_cut=r, n_max=3, l_max=2, cutoff_width=1.0) for r in (2.0, 3.0)]
     parts = [make_pipeline(soap, CURSparsifier(n_points=2)).fit(MOLECULES) for soap in soaps]
     features = [part.transform(MOLECULES) for part in parts]
@@ -118,7 +121,7 @@ def test_gradients_of_stacked_sources():
     for k, found in enumerate(gradient.residual_variances()):
         expected = sum(g.residual_variances()[k] for g in single)
         assert_allclose(found, expected, rtol=0, atol=1e-10)
-    # The descriptors side by side behind one sparse set.
+    # The descriptors are stacked before one sparse set.
     union = np.hstack([soap.fit_transform(MOLECULES) for soap in soaps])
     double = SOAPFeaturizer(r_cut=(2.0, 3.0), n_max=3, l_max=2, cutoff_width=1.0)
     sparsifier = CURSparsifier(n_points=2)
@@ -128,7 +131,7 @@ def test_gradients_of_stacked_sources():
 
 
 class Distances(FeatureSource):
-    """A descriptor of a user: sums of Gaussians of the distances to the neighbours."""
+    """A user-defined descriptor: sums of Gaussians of the distances to the neighbours."""
 
     boundaries, row_bytes, has_neighborhoods = (0, 3), 24, True
 
@@ -172,7 +175,7 @@ class Near(Neighborhood):
 
 
 def test_a_descriptor_of_a_user_has_forces_and_their_deviations():
-    """A source and a neighbourhood are all that a new descriptor needs."""
+    """A new descriptor only needs a source of features and a neighbourhood."""
     y = make_targets(charges=[np.linspace(-0.3, 0.3, len(atoms)) for atoms in MOLECULES])
     structures = check_structures(MOLECULES)
     features = StructureFeatures(structures, Distances())

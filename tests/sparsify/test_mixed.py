@@ -1,4 +1,4 @@
-"""Kernels most of whose products are in single precision."""
+"""Kernels with most of their products in single precision."""
 
 import pickle
 
@@ -14,7 +14,7 @@ from skqeq.sparsify._mixed import RANK, MixedProducts, products
 
 @pytest.fixture(scope="module")
 def points():
-    """Rows that are alike, of norm one in two blocks, the smaller of them of low rank."""
+    """Similar rows of norm one in two blocks, of which the smaller one has low rank."""
     rng = np.random.default_rng(0)
     rows = rng.random((1, 400)) + 0.2 * rng.random((60, 400))
     rows[:, 300:] = rng.random((60, 3)) @ rng.random((3, 100))
@@ -28,7 +28,7 @@ def points():
     [
         (0, [slice(0, 300)]),
         (0, [slice(10, 40), slice(200, 290)]),
-        (0, [slice(7, 8)]),  # fewer columns than directions
+        (0, [slice(7, 8)]),  # The block has fewer columns than RANK.
         (1, [slice(300, 400)]),
         (1, [slice(310, 320), slice(350, 355)]),
     ],
@@ -46,7 +46,7 @@ def test_products_are_far_better_than_single_precision(points, b, runs):
     assert error.max() < 5e-9
     if sum(run.stop - run.start for run in runs) > RANK:
         assert np.square(error).sum() < 1e-3 * np.square((single - exact) / scale).sum()
-    # What is known of the columns is used again.
+    # Computed properties of the columns are used again.
     assert_allclose(mixed(b, values, runs), exact, atol=1e-8 * scale.max())
 
 
@@ -70,7 +70,7 @@ def test_predictions_change_by_less_than_a_ten_thousandth(fitted):
     X, double, single = fitted
     expected, found = double.predict(X), single.predict(X)
     change = np.linalg.norm(found - expected) / np.linalg.norm(expected)
-    assert 0 < change < 1e-5  # 1e-4 is promised
+    assert 0 < change < 1e-5  # The documentation promises 1e-4.
 
 
 def test_forces_are_derivatives_of_the_energy(fitted):
@@ -83,7 +83,7 @@ def test_forces_are_derivatives_of_the_energy(fitted):
         moved = atoms.copy()
         moved.positions[3, 1] += sign * 1e-3
         energies.append(last.predict_energy(features.transform([moved]))[0])
-    # Energies are good to 1e-5 eV, and derivatives are in double precision.
+    # Energies have errors below 1e-5 eV; derivatives are in double precision.
     assert forces[3, 1] == pytest.approx(-(energies[0] - energies[1]) / 2e-3, abs=1e-2)
 
 

@@ -1,4 +1,4 @@
-"""Leverage scores and farthest points against slow and exact ways."""
+"""Leverage scores and farthest points against slow, exact methods."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_leverage_is_that_of_the_svd(rows, rank):
 
 
 def test_leverage_of_deficient_rows(rows):
-    """No more directions than there are; fewer rows than columns; nothing at all."""
+    """The scores are right for repeated rows, for fewer rows than columns, and for zeros."""
     twice = np.concatenate([rows[:5], rows[:5]])
     assert_allclose(leverage_scores(twice, 9), 0.5, atol=1e-9)
     assert_allclose(leverage_scores(rows[:5], 9), 1.0, atol=1e-9)
@@ -35,7 +35,7 @@ def test_leverage_of_deficient_rows(rows):
 
 
 def test_leverage_survives_sketching():
-    """The one row that stands out keeps its score."""
+    """With random projections, the one outlying row keeps its score."""
     rng = np.random.default_rng(1)
     rows = rng.normal(size=(200, 3)) @ rng.normal(size=(3, 2000))
     rows[17] += 10 * rng.normal(size=2000)
@@ -53,7 +53,7 @@ def test_narrow_data_are_not_sketched(rows):
 
 
 def test_high_leverage_is_drawn_more_often(rows):
-    """Not, as in published code, the rows of lowest leverage."""
+    """Rows of high leverage are drawn more often; published code prefers low leverage."""
     scores = leverage_scores(rows, 5)
     counts = np.zeros(len(rows))
     for seed in range(300):

@@ -1,4 +1,4 @@
-"""The lazy ragged container."""
+"""The lazy container of features of structures with different numbers of atoms."""
 
 import pickle
 
@@ -114,7 +114,7 @@ def test_concatenation_along_columns(features):
 
 
 def test_stacked_blocks_make_kernels_that_add(X):
-    """Two single SOAPs side by side are the double SOAP."""
+    """Two stacked SOAPs are equivalent to the double SOAP."""
     soaps = [SOAPFeaturizer(r_cut=r, n_max=2, l_max=1).fit_transform(X) for r in (2.0, 3.0)]
     double = SOAPFeaturizer(r_cut=(2.0, 3.0), n_max=2, l_max=1).fit_transform(X)
     sparsifier = CURSparsifier(n_points=1, block_weights=(1, 2))
@@ -208,7 +208,7 @@ def test_bad_arrays(X, arrays, message):
 
 
 def test_arrays_of_one_geometry_do_not_get_mixed_up(X):
-    """Features may depend on what geometry does not tell, such as the charge."""
+    """Features may depend on more than the geometry, such as the charge."""
     ion = X[0].copy()
     ion.info["charge"] = 1
     arrays = [np.zeros((3, 1)), np.ones((3, 1))]
@@ -228,7 +228,7 @@ def test_arrays_are_taken_as_they_were(X):
 
 
 def test_a_source_that_stands_twice_is_computed_once(X):
-    """Its features are there twice, and its derivatives are the same object."""
+    """The features of a source that is stacked twice occur twice, and share their derivatives."""
     soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=1, cutoff_width=1.0).fit_transform(X[:4])
     source = CURSparsifier(n_points=1).fit_transform(soap).source
     calls = []
@@ -253,7 +253,7 @@ def test_a_source_that_stands_twice_is_computed_once(X):
 
 
 def test_tiles_of_some_atoms(features):
-    """Alone they are what they are among all others, whether the source computes all or some."""
+    """Tiles of some atoms are equal to parts of the tiles of all atoms."""
     for i, structure in enumerate(features.structures):
         atoms = np.arange(len(structure))[::2]
         block = Block([structure], features.source.tiles_of(structure, atoms), features.n_features)
@@ -264,7 +264,7 @@ def test_tiles_of_some_atoms(features):
 
 @pytest.mark.parametrize("cutoff_width", [None, 1.0])
 def test_tiles_of_some_atoms_are_computed_alone(X, cutoff_width, memory_budget, monkeypatch):
-    """Where rows are not kept, the other atoms of the structure need no rows."""
+    """If rows are not stored, only the requested atoms of a structure get rows."""
     soap = SOAPFeaturizer(r_cut=(2.0, 3.0), n_max=2, l_max=1, cutoff_width=cutoff_width)
     features = soap.fit_transform(X)
     expected = features[2]
@@ -278,7 +278,7 @@ def test_tiles_of_some_atoms_are_computed_alone(X, cutoff_width, memory_budget, 
 
 
 def test_no_features():
-    """A field without features: everything is empty or zero, and nothing raises."""
+    """For a field without features, all results are empty or zero."""
     [structure] = check_structures([helpers.rattled("H2O", 0)])
     features = StructureFeatures([structure], NoFeatures())
     [(_, block)] = features.blocks()

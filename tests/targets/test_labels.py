@@ -1,4 +1,4 @@
-"""The table of labels, in every form users have them."""
+"""The table of labels, from every form of input."""
 
 import numpy as np
 import pandas as pd
@@ -158,7 +158,7 @@ def test_missing_labels_are_dropped_labels(X, dipoles, partial):
     if partial == "rows":
         y = make_targets(dipole=[dipoles[0], None, dipoles[2]])
     model = QEqRegressor().fit(X, y)
-    # Structures without labels add elements, whose weights are zero.
+    # Structures without labels can add elements, whose weights are zero.
     dropped = QEqRegressor().fit(X[::2], dipoles[::2])
     shared = np.isin(model.elements_, dropped.elements_)
     assert_allclose(model.coef_[shared], dropped.coef_, atol=1e-12)
@@ -221,7 +221,7 @@ def test_names(X, dipoles, names):
 
 @pytest.mark.parametrize("prefix", ["", "REF_"])
 def test_extxyz_round_trip(X, charges, dipoles, tmp_path, prefix):
-    """ASE's reader moves the labels it knows into a calculator."""
+    """ASE's reader moves labels with known names into a calculator."""
     for atoms, mu, q in zip(X, dipoles, charges):
         atoms.info |= {f"{prefix}dipole": mu, f"{prefix}dipole_magnitude": np.linalg.norm(mu)}
         atoms.info["charge"] = 1

@@ -52,7 +52,7 @@ def test_dipole_points_from_minus_to_plus():
 
 
 def test_center_of_mass_of_isotopes():
-    """The origin matters for ions; masses that the user sets are used."""
+    """The centre of mass matters for ions, and uses masses that the user has set."""
     atoms = helpers.rattled("HF", 0, charge=1)
     charges = np.array([0.7, 0.3])
     light = observe("dipole", check_structures([atoms])[0], np.ones(2), charges)
@@ -72,7 +72,10 @@ def test_potential_needs_points():
 @pytest.mark.parametrize("length", [4.0, 40.0])
 @pytest.mark.parametrize(("tilt", "along_z"), [(0.0, True), (1e-11, True), (1e-9, False)])
 def test_axes_along_which_a_slab_has_a_dipole(length, tilt, along_z):
-    """A tilt of the plane matters in units of the cell: rounding of long vectors is none."""
+    """The tilt of the plane is compared in units of the cell.
+
+    Rounding errors of long vectors must not count as a tilt.
+    """
     atoms = helpers.rattled("HF", 0)
     atoms.set_cell([[length, 0.0, 0.0], [0.0, length, tilt * length], [0.0, 0.0, 20.0]])
     atoms.pbc = (True, True, False)

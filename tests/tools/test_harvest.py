@@ -1,4 +1,4 @@
-"""The harvester: nothing is lost, nothing is done twice, and the files are always the same."""
+"""The harvester loses no result, repeats no job, and always writes the same files."""
 
 import gzip
 import json
@@ -58,7 +58,7 @@ def test_results_are_in_the_order_of_the_queue(harvest, tmp_path):
     found = results(harvest, path)
     assert found == [{"id": job["id"], "square": job["value"] ** 2} for job in JOBS]
     before = path.read_bytes()
-    assert run(harvest, path, square)  # nothing is left
+    assert run(harvest, path, square)  # No jobs are left.
     assert path.read_bytes() == before
 
 
@@ -166,7 +166,8 @@ def test_killed_at_random_and_the_same_file(harvest, tmp_path):
             deadline = time.monotonic() + 30
             size = killed.stat().st_size if killed.exists() else 0
             while time.monotonic() < deadline and process.poll() is None:
-                if killed.exists() and killed.stat().st_size > size:  # it works
+                # The journal has grown, so the program is at work.
+                if killed.exists() and killed.stat().st_size > size:
                     break
                 time.sleep(0.01)
             time.sleep(rng.uniform(0, 0.1))
@@ -210,7 +211,7 @@ def test_packed_files_never_change(harvest, tmp_path):
     assert [new.name for new in pack()] == ["x_002.jsonl.gz", "x_003.jsonl.gz"]
     assert all((data / name).read_bytes() == content for name, content in before.items())
     assert harvest.read_packed(data, "x") == results(harvest, path)
-    # A new machine has the packed files and no journal.
+    # A new machine has the packed files, but no journal.
     state = harvest.present([], data, "x")
     assert state.left([*JOBS, {"id": "new"}]) == [{"id": "new"}]
     more = [*JOBS, {"id": "new", "value": 0}]
@@ -264,7 +265,7 @@ def test_points_are_where_they_should_be():
     scaled = np.linalg.norm(points[:, None] - POSITIONS, axis=2) / radii
     assert scaled.min() > 1.4 - 1e-5
     assert scaled.min(axis=1).max() < 2.0 + 1e-5
-    # Another computer has other last digits.
+    # On another computer the last digits differ.
     noisy = np.array(POSITIONS) + np.random.default_rng(0).normal(scale=1e-13, size=(3, 3))
     np.testing.assert_allclose(reader.potential_points(SYMBOLS, noisy), points, atol=1.1e-6)
     np.testing.assert_allclose(
@@ -321,7 +322,7 @@ def test_queue_is_the_same_every_time(tmp_path, monkeypatch):
     for job in jobs:
         of_group.setdefault(job["group"], set()).add(job["split"])
     assert all(len(splits) == 1 for splits in of_group.values())
-    # A longer list has the same jobs, and more.
+    # A longer queue contains the same jobs and additional ones.
     monkeypatch.setattr(maker, "N_SMALL", {**numbers, 0: 14})
     longer = maker.make_queue(families)
     assert len(longer) > len(jobs) and all(job in longer for job in jobs)
@@ -359,7 +360,7 @@ def test_labels_agree_with_plain_pyscf(monkeypatch, charge):
     dipole = plain.dip_moment(unit="AU", verbose=0) * Bohr
     np.testing.assert_allclose(found["dipole"], dipole, atol=1e-4)
     assert abs(sum(found["charges"]) - charge) < 1e-4
-    # Far away only the moments of the atoms are left, and so is the quadrupole of the molecule.
+    # At large distances, only total charge, dipole and quadrupole contribute to the potential.
     r = np.array(positions)
     q, p = np.array(found["charges"]), np.array(found["atomic_dipoles"])
     np.testing.assert_allclose(q @ r + p.sum(axis=0), dipole, atol=1e-3)

@@ -31,7 +31,7 @@ FORMULAS = {
 
 @pytest.mark.parametrize("kind", FORMULAS)
 def test_chains(kind, tool):
-    """Each chain is one molecule without contacts, and bonds of hydrogen have their lengths."""
+    """Each chain is one molecule without close contacts, and its X-H bonds have normal lengths."""
     for n in (1, 2, 7):
         atoms, longer = tool.build(kind, n), tool.build(kind, n + 1)
         assert find_fragments(atoms, 1.15).max() == 0
@@ -40,7 +40,7 @@ def test_chains(kind, tool):
         hydrogens = atoms.symbols == "H"
         nearest = distances[hydrogens].min(axis=1)
         assert ((nearest > 0.95) & (nearest < 1.12)).all()
-        # Each hydrogen has one bond, and no other close neighbour.
+        # Each hydrogen has one bond, and no other atom is close.
         assert (distances[hydrogens] < 1.3).sum() == hydrogens.sum()
         for symbol, more in FORMULAS[kind].items():
             added = (longer.symbols == symbol).sum() - (atoms.symbols == symbol).sum()
@@ -48,7 +48,7 @@ def test_chains(kind, tool):
 
 
 def test_helices_are_right_handed_and_strands_are_long(tool):
-    """Rise per residue of both, and handedness of the helix of L amino acids."""
+    """Check the rise per residue of helix and strand, and the handedness of the helix."""
     n = 12
     rises = {}
     for kind in ("alpha helix", "beta strand"):

@@ -1,4 +1,4 @@
-"""``tools/mutate.py`` changes one place of a line of physics, and notices failing tests."""
+"""``tools/mutate.py`` changes one place in a line of physics, and recognises failing tests."""
 
 import ast
 import importlib.util
@@ -92,7 +92,7 @@ def test_seed_decides():
 
 
 def test_planted_sign_is_caught(candidates, tmp_path):
-    """The electronegativity acts with the wrong sign."""
+    """The planted error is a wrong sign of the electronegativity."""
     file, test = "skqeq/response/_qeq.py", "tests/response/test_qeq.py::test_charges"
     source = (ROOT / file).read_bytes()
     [planted] = (
