@@ -9,10 +9,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
+from sklearn.metrics._scorer import _PassthroughScorer as PassthroughScorer
 from sklearn.pipeline import FeatureUnion
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
-__all__ = ["HasMethods", "Interval", "NamedUnion", "StrOptions"]
+__all__ = ["HasMethods", "Interval", "NamedUnion", "PassthroughScorer", "StrOptions"]
 
 
 # A mixin of scikit-learn takes the argument `auto_wrap_output_keys`, but has no types.

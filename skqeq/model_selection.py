@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold, StratifiedKFold
 
+# Model files name the default scorer of searches by this module.
+from ._sklearn import PassthroughScorer  # noqa: F401
 from .metrics import has_label, target_mae, target_r2, target_rmse
 from .models import (
     Evidence,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import io
 import json
 import os
+import secrets
+import shutil
+import warnings
 import zipfile
 from contextlib import contextmanager
 from importlib import import_module
@@ -14,8 +16,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import _archive
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from ._typing import Model, PathType
 
@@ -27,6 +31,7 @@ FORMAT = 6
 SUFFIX = ".skqeq"
 # Names of the files in the zip archive that `save` writes.
 ABOUT, MODEL = "about.json", "model.skops"
+LARGEST_ABOUT = 2**16  # bytes
 # Name of the file in the skops archive that lists all types.
 SCHEMA = "schema.json"
 PACKAGES = ("skqeq", "numpy", "scipy", "scikit-learn", "dscribe", "ase")
@@ -51,10 +56,19 @@ TYPES = {
         "skqeq.features.PowerSpectrum",
         "skqeq.fields.FieldLayout",
         "skqeq.model_selection.LabelledKFold",
+        "skqeq.model_selection.PassthroughScorer",
         "skqeq.model_selection.TargetScorer",
         "skqeq.models.Posterior",
         "skqeq.response.NoCharges",
         "skqeq.sparsify.SparseKernel",
+        # Splitters of searches. skops trusts estimators of scikit-learn, but not these.
+        "sklearn.model_selection.GroupKFold",
+        "sklearn.model_selection.GroupShuffleSplit",
+        "sklearn.model_selection.KFold",
+        "sklearn.model_selection.LeaveOneGroupOut",
+        "sklearn.model_selection.LeaveOneOut",
+        "sklearn.model_selection.RepeatedKFold",
+        "sklearn.model_selection.ShuffleSplit",
     )
 }
 TRUSTED_TYPES = sorted(TYPES)
@@ -85,6 +99,10 @@ def save(model: Model, path: PathType) -> None:
     The file is a zip archive with the model in the format of skops, a checksum, and the versions of
     the packages. An existing file is replaced only when the new file is complete.
 
+    If a search contains objects of other packages, such as the distributions of a
+    `RandomizedSearchCV`, a warning names them, and the file holds its ``best_estimator_``, which
+    makes the same predictions.
+
     Parameters
     ----------
     model : estimator
@@ -112,14 +130,16 @@ def save(model: Model, path: PathType) -> None:
     ...     skqeq.load(f"{folder}/model.skqeq")
     QEqRegressor()
     """
-    import skops.io  # not at the top, because this import takes half a second
-
-    data = _with_names(skops.io.dumps(model), _public_names().get)
-    foreign = sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED_TYPES))
-    if foreign:
-        raise TypeError(
-            f"a {type(model).__name__} that holds {', '.join(foreign)} cannot be saved in a way "
-            "that is safe to load; joblib.dump can save it, but its files can execute code"
+    try:
+        data = _safe_file(model)
+    except TypeError as error:
+        best = getattr(model, "best_estimator_", None)
+        if best is None:
+            raise
+        data = _safe_file(best)
+        warnings.warn(
+            f"{path} holds only best_estimator_ of the {type(model).__name__}: {error}",
+            stacklevel=2,
         )
     about = {
         "format": FORMAT,
@@ -129,6 +149,29 @@ def save(model: Model, path: PathType) -> None:
     with replacing(Path(path)) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         archive.writestr(ABOUT, json.dumps(about, indent=1))
         archive.writestr(MODEL, data)
+
+
+def _safe_file(model):
+    """A file of skops, as bytes, that `load` accepts; a TypeError says why there is none."""
+    import skops.io  # not at the top, because this import takes half a second
+
+    members = _archive.read_members(skops.io.dumps(model))
+    schema = json.loads(members[SCHEMA])
+    _rename(schema, _public_names().get)
+    members[SCHEMA] = json.dumps(schema).encode()
+    data = _archive.pack(members, compress=True)
+    refusal = (
+        "cannot be saved in a way that is safe to load; joblib.dump can save it, but its files can "
+        "execute code"
+    )
+    foreign = sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED_TYPES))
+    if foreign:
+        raise TypeError(f"a {type(model).__name__} that holds {', '.join(foreign)} {refusal}")
+    try:
+        _archive.SchemaCheck(members, set(TYPES)).check(schema)
+    except ValueError as error:
+        raise TypeError(f"a {type(model).__name__} {refusal} ({error})") from error
+    return data
 
 
 def load(path: PathType) -> Any:
@@ -148,8 +191,8 @@ def load(path: PathType) -> Any:
     Raises
     ------
     ValueError
-        If the file was not written by `save`, is damaged, has another format, or contains types
-        that fitted models do not contain.
+        If the file was not written by `save`, is damaged, has another format, contains types that
+        fitted models do not contain, or needs far more memory than its size suggests.
     OSError
         If the file cannot be read.
 
@@ -172,9 +215,23 @@ def load(path: PathType) -> Any:
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
+    _archive.check_regular(path)
+    data = _checked_content(path)
+    try:
+        return skops.io.loads(data, trusted=list(TYPES.values()))
+    except UntrustedTypesFoundException as error:
+        raise ValueError(f"{path} was not written by skqeq.save: {error}") from error
+    except Exception as error:  # a file that was edited by hand can raise any error
+        raise ValueError(f"{path} holds no model: {error!r}") from error
+
+
+def _checked_content(path):
+    """The file of skops in a model file, after all checks, with the names of current types."""
+    limit = _archive.limit_of(os.stat(path).st_size)
     try:
         with zipfile.ZipFile(path) as archive:
-            about, data = json.loads(archive.read(ABOUT)), archive.read(MODEL)
+            about = json.loads(_archive.read_member(archive, ABOUT, LARGEST_ABOUT))
+            data = _archive.read_member(archive, MODEL, limit)
         written, checksum = int(about["format"]), str(about["sha256"])
     except OSError:
         raise
@@ -186,11 +243,14 @@ def load(path: PathType) -> Any:
     if hashlib.sha256(data).hexdigest() != checksum:
         raise ValueError(f"{path} is damaged: its checksum does not match its content")
     try:
-        return skops.io.loads(_with_names(data, TYPES.get), trusted=list(TYPES.values()))
-    except UntrustedTypesFoundException as error:
-        raise ValueError(f"{path} was not written by skqeq.save: {error}") from error
+        members = _archive.read_members(data, limit)
+        schema = json.loads(members[SCHEMA])
+        _archive.SchemaCheck(members, set(TYPES)).check(schema)
+        _rename(schema, TYPES.get)
+        members[SCHEMA] = json.dumps(schema).encode()
+        return _archive.pack(members, compress=False)
     except Exception as error:  # a file that was edited by hand can raise any error
-        raise ValueError(f"{path} holds no model: {error!r}") from error
+        raise ValueError(f"{path} holds no model of skqeq.save: {error}") from error
 
 
 def _public_names():
@@ -201,24 +261,6 @@ def _public_names():
         cls = getattr(import_module(module), attribute)
         names[f"{cls.__module__}.{cls.__name__}"] = name
     return names
-
-
-def _with_names(data: bytes, renamed: Callable[[str], str | None]) -> bytes:
-    """Rename types in a skops file; `renamed` returns the new name of a type, or None.
-
-    skops stores the module in which a type is defined. The module is private, and its name changes
-    if the type is moved to another file.
-    """
-    result = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(result, "w") as target:
-        for member in source.infolist():
-            content = source.read(member)
-            if member.filename == SCHEMA:
-                schema = json.loads(content)
-                _rename(schema, renamed)
-                content = json.dumps(schema, indent=2).encode()
-            target.writestr(member, content)
-    return result.getvalue()
 
 
 def _rename(node, renamed):
@@ -252,14 +294,18 @@ def _check_format(written, name):
 def replacing(path: Path) -> Iterator[Path]:
     """A context manager that yields a temporary path, and moves that file to `path` at its end.
 
-    After an exception, `path` is unchanged. A process that is killed leaves a hidden file in the
-    same folder; the name of this file starts with the number of the process.
+    After an exception, `path` is unchanged. A file that is replaced keeps its permissions. A
+    process that is killed leaves a hidden file in the same folder, whose name ends with the name
+    of the file.
     """
     path = path.resolve()  # of a symbolic link, replace the file to which it points
-    # The temporary file has the same ending, because writers choose the format by the ending.
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    # The number of the process would not be enough: threads share it, and so can containers. The
+    # temporary file has the same ending, because writers choose the format by the ending.
+    temporary = path.with_name(f".{secrets.token_hex(8)}-{path.name}")
     try:
         yield temporary
+        if path.exists():
+            shutil.copymode(path, temporary)
         with open(temporary, "r+b") as file:
             # The content must be on disk before the file is renamed. Otherwise a crash could lose
             # both the old and the new file.

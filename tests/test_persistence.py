@@ -21,8 +21,15 @@ import numpy as np
 import pytest
 import skops.io
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import uniform
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    KFold,
+    LeaveOneGroupOut,
+    RandomizedSearchCV,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -271,6 +278,43 @@ def test_searches_are_saved(molecules, table, tmp_path):
     for a, b in zip(first["charges"], second["charges"]):
         assert_array_equal(a, b)
     assert_array_equal(first["dipole"], second["dipole"])
+
+
+@pytest.mark.parametrize(
+    "cv", [3, KFold(3, shuffle=True, random_state=0), GroupKFold(3), LeaveOneGroupOut()]
+)
+def test_searches_with_defaults_are_saved(cv, molecules, dipoles, tmp_path):
+    groups = np.arange(len(molecules)) % 3 if "Group" in repr(cv) else None
+    search = GridSearchCV(QEqRegressor(), {"sigma_dipole": [0.01, 0.1]}, cv=cv)
+    search.fit(molecules, dipoles, groups=groups)
+    save(search, tmp_path / "search.skqeq")
+    again = load(tmp_path / "search.skqeq")
+    assert again.best_params_ == search.best_params_
+    assert_array_equal(again.predict(molecules), search.predict(molecules))
+    assert again.score(molecules, dipoles) == search.score(molecules, dipoles)
+
+
+@pytest.mark.parametrize("kind", ["distribution", "scorer", "own splitter"])
+def test_the_best_model_of_other_searches_is_saved(kind, molecules, dipoles, tmp_path):
+    grid, model = {"sigma_dipole": [0.01, 0.1]}, QEqRegressor()
+    search = {
+        "distribution": RandomizedSearchCV(
+            model, {"sigma_dipole": uniform(0.01, 1)}, n_iter=2, cv=2, random_state=0
+        ),
+        "scorer": GridSearchCV(model, grid, cv=2, scoring="neg_mean_absolute_error"),
+        "own splitter": GridSearchCV(model, grid, cv=OwnFolds(2)),
+    }[kind].fit(molecules, dipoles)
+    path = tmp_path / "search.skqeq"
+    with pytest.warns(
+        UserWarning, match="holds only best_estimator_ of the .*that holds"
+    ) as caught:
+        save(search, path)
+    assert caught[0].filename == __file__
+    assert_array_equal(load(path).predict(molecules), search.predict(molecules))
+
+
+class OwnFolds(KFold):
+    """A splitter of the user's."""
 
 
 class Foreign(CURSparsifier):
