@@ -16,10 +16,16 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from threading import RLock
 from weakref import finalize
 
+from ._locks import fork_safe
+
 __all__ = ["get_memory_budget", "set_memory_budget"]
+
+# Whether features are computed for a prediction, which rarely needs those of a structure again.
+PREDICTING = ContextVar("PREDICTING", default=False)
 
 DEFAULT = 2**31
 VARIABLE = "SKQEQ_MEMORY"
@@ -43,7 +49,7 @@ class MemoryBudget:
 
     def __init__(self, limit: int) -> None:
         self.limit, self.claimed = limit, 0
-        self._lock = RLock()
+        self._lock = fork_safe(RLock())
         self._listeners: list[Callable[[], None]] = []
 
     @property

@@ -29,6 +29,8 @@ from threading import Lock
 
 from threadpoolctl import ThreadpoolController
 
+from ._locks import fork_safe
+
 # Largest number of atoms for which one thread is faster than several.
 SMALL_STRUCTURE = 100
 
@@ -44,7 +46,7 @@ class OneBlasThread(AbstractContextManager):
 
     def __init__(self):
         self.depth = 0
-        self._lock = Lock()
+        self._lock = fork_safe(Lock())
         self._original = []  # libraries that were changed, and their numbers of threads
 
     def __enter__(self):

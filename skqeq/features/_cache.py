@@ -1,8 +1,9 @@
 """The store of descriptor rows, which may use the unclaimed part of the memory budget."""
 
 import random
-import threading
+from threading import Lock
 
+from .._locks import fork_safe
 from .._memory import BUDGET
 
 
@@ -19,6 +20,11 @@ class RowCache:
     never contain the row that is needed. If random rows are dropped, the share of rows that are
     found equals the share of rows that fit.
 
+    Rows that only predictions needed take at most as much memory as rows of fits. In a
+    cross-validation, the structures of one fold are predicted before another fit needs them. Other
+    predictions never return to a structure, and a program that makes millions of them must not
+    fill the memory.
+
     Parameters
     ----------
     budget : MemoryBudget
@@ -30,7 +36,9 @@ class RowCache:
         self._rows = {}
         self._keys = {}  # lists of keys by descriptor; the most recently used descriptor is last
         self._bytes = 0
-        self._lock = threading.Lock()
+        self._predicted = {}  # sizes of the rows that only predictions needed, by key
+        self._predicted_bytes = 0
+        self._lock = fork_safe(Lock())
         self._random = random.Random(0)
         budget.on_change(self.shrink)
 
@@ -50,14 +58,23 @@ class RowCache:
                 self._use(key[:-1])
         return array
 
-    def put(self, key, array):
-        """Store an array, and drop others to make room for it."""
+    def put(self, key, array, predicted=False):
+        """Store an array, and drop others to make room for it.
+
+        If only a prediction needs the array, it is not stored when such arrays already take as much
+        memory as the others.
+        """
         with self._lock:
             # Read the limit inside the lock. Another thread that claims memory first lowers the
             # limit and then calls `shrink`, which waits for the lock: no new row can be missed.
             limit = self._budget.available
             if key in self._rows or array.nbytes > limit:
                 return
+            if predicted:
+                if 2 * self._predicted_bytes + array.nbytes > self._bytes:
+                    return
+                self._predicted[key] = array.nbytes
+                self._predicted_bytes += array.nbytes
             keys = self._use(key[:-1])
             self._shrink(limit - array.nbytes)
             self._rows[key] = array
@@ -74,7 +91,8 @@ class RowCache:
         with self._lock:
             self._rows.clear()
             self._keys.clear()
-            self._bytes = 0
+            self._predicted.clear()
+            self._bytes = self._predicted_bytes = 0
 
     def _use(self, descriptor):
         """The keys of a descriptor, which becomes the most recently used one."""
@@ -90,7 +108,9 @@ class RowCache:
         i = self._random.randrange(len(keys))
         # Swap with the last item, because only the end of a list can be removed quickly.
         keys[i], keys[-1] = keys[-1], keys[i]
-        self._bytes -= self._rows.pop(keys.pop()).nbytes
+        key = keys.pop()
+        self._bytes -= self._rows.pop(key).nbytes
+        self._predicted_bytes -= self._predicted.pop(key, 0)
 
 
 ROWS = RowCache(BUDGET)

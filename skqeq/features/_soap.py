@@ -82,7 +82,8 @@ class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_outp
 
     Computed rows stay in memory, within the budget of `skqeq.set_memory_budget`, and all
     featurizers of a process share them. A structure is then described only once per cutoff, however
-    many clones, folds and candidates of a search need it. Rows of structures that are read from a
+    many clones, folds and candidates of a search need it. Predictions of other structures store at
+    most as many rows as the fits of the process did. Rows of structures that are read from a
     file on demand, see `skqeq.datasets.open_structures`, are not stored.
 
     With ``cutoff_width=None``, neighbours count up to a distance somewhat larger than `r_cut`, at

@@ -7,7 +7,7 @@ from itertools import islice, pairwise
 import numpy as np
 from joblib import Memory, Parallel, delayed, effective_n_jobs
 
-from .._memory import BUDGET
+from .._memory import BUDGET, PREDICTING
 from ..structures import FeatureSource, Structures, Tile
 from ._cache import ROWS
 from ._neighborhood import SOAPNeighborhood
@@ -122,7 +122,7 @@ class SOAPSource(FeatureSource):
                     # Read-only, because all callers get the same array.
                     array.setflags(write=False)
                     if self.keeps_rows:
-                        ROWS.put(key, array)
+                        ROWS.put(key, array, predicted=PREDICTING.get())
                 rows.append(array)
             yield rows
 

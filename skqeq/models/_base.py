@@ -407,7 +407,7 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
         n_rows = np.full(len(features), 3 * ("born_effective_charges" in names))
         forward = self._forward(features.structures)
         for _, _, solutions in forward.solutions(
-            features, self._weights(forward.layout), gradients, start, numbers, n_rows
+            features.for_prediction(), self._weights(forward.layout), gradients, start, numbers, n_rows
         ):
             yield from solutions
 

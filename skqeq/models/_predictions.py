@@ -130,6 +130,7 @@ class Predictions:
         check_names(names)
         check_targets(names, self.response_, type(self).__name__)
         features, _ = self._checked_features(X, names, self.handle_unknown)
+        features = features.for_prediction()
         forward = self._forward(features.structures)
         columns: dict[str, list[Any]] = {name: [None] * len(features) for name in names}
         for i, name, structure, variances in self.posterior_.variances(

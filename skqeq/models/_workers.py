@@ -25,6 +25,7 @@ import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from tqdm import tqdm
 
+from .._locks import fork_safe
 from .._memory import BUDGET
 from ..solvers import NonlinearRows, Triangle
 from ..structures import StructureFeatures
@@ -45,7 +46,7 @@ TINY = 1e-12
 PARTS_PER_WORKER = 4
 # Longest time that a worker waits for the others to release a fit, s.
 MAX_WAIT = 0.5
-LOCK = Lock()
+LOCK = fork_safe(Lock())
 
 
 def empty_triangle(n_columns: int) -> Triangle:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
 import numpy as np
 from tqdm import tqdm
 
+from .._memory import PREDICTING
 from ._base import FeatureGradient, FeatureSource
 from ._collection import LazyStructures, Structures, collect, concatenate
 from ._sources import ArraySource, StackedSource
@@ -60,6 +61,7 @@ class StructureFeatures:
             structures = Structures(structures)
         self.structures = structures
         self.source = source
+        self._predicting = False
 
     @classmethod
     def from_arrays(cls, X: StructuresLike, arrays: Column) -> Self:
@@ -142,10 +144,28 @@ class StructureFeatures:
             key = np.asarray(key)
             if key.size == 0:
                 key = key.astype(int)  # an empty list is an array of floats
-        return StructureFeatures(self.structures[key], self.source)
+        selected = StructureFeatures(self.structures[key], self.source)
+        selected._predicting = self._predicting
+        return selected
+
+    def for_prediction(self) -> StructureFeatures:
+        """The same features, for a caller that reads them once, so that storing them is useless.
+
+        Returns
+        -------
+        features : StructureFeatures
+            Rows that are already stored are still found.
+        """
+        features = StructureFeatures(self.structures, self.source)
+        features._predicting = True
+        return features
 
     def _block(self, structures):
-        return Block(structures, self.source.tiles(structures), self.n_features)
+        token = PREDICTING.set(self._predicting)
+        try:
+            return Block(structures, self.source.tiles(structures), self.n_features)
+        finally:
+            PREDICTING.reset(token)
 
     def gradient(self, structure: Structure) -> FeatureGradient:
         """Derivatives of the features of one structure with respect to its geometry.
