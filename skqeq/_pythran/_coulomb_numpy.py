@@ -20,5 +20,7 @@ def gaussian_coulomb_gradient(positions, widths):
     # of zero.
     np.fill_diagonal(r, 1.0)
     a = np.sqrt(0.5) / np.hypot.outer(widths, widths)
-    slope = (2.0 / np.sqrt(np.pi) * a * np.exp(-((a * r) ** 2)) - erf(a * r) / r) / r**2
+    # Larger exponents would underflow.
+    decay = np.exp(-np.minimum((a * r) ** 2, 300.0))
+    slope = (2.0 / np.sqrt(np.pi) * a * decay - erf(a * r) / r) / r**2
     return slope[:, None] * (positions[:, :, None] - positions.T)

@@ -62,7 +62,9 @@ def ewald_matrix_gradient(fractions, cell, images, widths, cutoff, kappa, q):
 
 def pair_slope(r, a, b):
     """``(df / dr) / r`` for the function ``f = (erfc(b r) - erfc(a r)) / r``."""
-    slope = a * np.exp(-((a * r) ** 2)) - b * np.exp(-((b * r) ** 2))
+    # Larger exponents would underflow.
+    of_a, of_b = (np.exp(-np.minimum((x * r) ** 2, 300.0)) for x in (a, b))
+    slope = a * of_a - b * of_b
     return (2.0 / np.sqrt(np.pi) * slope - (erfc(b * r) - erfc(a * r)) / r) / r**2
 
 

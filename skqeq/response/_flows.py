@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # The softness of a pair vanishes where its distance exceeds the sum of the covalent radii by this
 # many times the range.
 REACH = 10.0
+# A softness of exp(-300) changes no digit of a result, and smaller ones would underflow.
+LARGEST_EXPONENT = 300.0
 
 
 class Flows:
@@ -70,7 +72,9 @@ class Flows:
         # No charge flows between an atom and its own images.
         distances = np.sqrt(np.einsum("pa,pa->p", D, D))
         x = (distances - radii[i] - radii[j]) / range
-        soft = (x < REACH) & (i != j) & (softness[i] * softness[j] > 0)
+        # Solved for x, because x / (1 - x / REACH) has a pole.
+        farthest = REACH / (1 + REACH / LARGEST_EXPONENT)
+        soft = (x < farthest) & (i != j) & (softness[i] * softness[j] > 0)
         self.i, self.j, self.D = i[soft], j[soft], D[soft]
         self._distances, self._x = distances[soft], x[soft]
         decay = np.exp(-self._x / (1 - self._x / REACH))

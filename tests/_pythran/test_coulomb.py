@@ -107,3 +107,10 @@ def test_empty_and_untouched(gaussian_coulomb, charges):
     gaussian_coulomb(positions, widths, positions, widths)
     assert_array_equal(positions, before[0])
     assert_array_equal(widths, before[1])
+
+
+def test_large_distances_do_not_underflow(kernels):
+    positions = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 500.0], [0.0, 3.0, 0.0]])
+    with np.errstate(all="raise"):
+        gradient = kernels.gaussian_coulomb_gradient(positions, np.full(3, 0.3))
+    assert np.isfinite(gradient).all()

@@ -449,3 +449,15 @@ def test_parameters():
     _, flows = flows_of(molecule("H2O"))
     assert len(flows.i) == 6
     assert_allclose(flows.laplacian.toarray().sum(axis=0), 0.0, atol=1e-16)
+
+
+def test_pairs_near_the_end_of_the_range_do_not_underflow():
+    # The exponent of the softness grows beyond all limits where the softness vanishes.
+    reach = 2 * covalent_radii()[8] + 10 * 0.3
+    for distance in reach - np.array([1e-1, 1e-2, 5e-3, 1e-4, 1e-8, 0.0, -1e-8]):
+        pair = Atoms("O2", [[0, 0, 0], [0, 0, distance]])
+        with np.errstate(all="raise"):
+            _, flows = flows_of(pair)
+            assert np.all(flows.softness > 0)
+            flows.gradient(np.array([1.0, -1.0]), np.array([0.5, 1.0]))
+            flow(pair).charges(**fields_of(pair))
