@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import _archive
+from ._reader import ModelReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +33,8 @@ SUFFIX = ".skqeq"
 # Names of the files in the zip archive that `save` writes.
 ABOUT, MODEL = "about.json", "model.skops"
 LARGEST_ABOUT = 2**16  # bytes
+# First bytes of pickles, and of gzip, zlib, bzip2, xz and lz4 files, in which joblib writes them.
+PICKLES = (b"\x80", b"\x1f\x8b", b"x", b"BZh", b"\xfd7zXZ"[:4], b"]\x00", b"\x04\x22M\x18")
 # Name of the file in the skops archive that lists all types.
 SCHEMA = "schema.json"
 PACKAGES = ("skqeq", "numpy", "scipy", "scikit-learn", "dscribe", "ase")
@@ -164,13 +167,11 @@ def _safe_file(model):
         "cannot be saved in a way that is safe to load; joblib.dump can save it, but its files can "
         "execute code"
     )
-    foreign = sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED_TYPES))
+    foreign = set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED_TYPES)
+    foreign.update(ModelReader(members, TYPES).unknown_types())
     if foreign:
-        raise TypeError(f"a {type(model).__name__} that holds {', '.join(foreign)} {refusal}")
-    try:
-        _archive.SchemaCheck(members, set(TYPES)).check(schema)
-    except ValueError as error:
-        raise TypeError(f"a {type(model).__name__} {refusal} ({error})") from error
+        names = ", ".join(sorted(foreign))
+        raise TypeError(f"a {type(model).__name__} that holds {names} {refusal}")
     return data
 
 
@@ -212,21 +213,7 @@ def load(path: PathType) -> Any:
     >>> bool((again.predict([molecule("H2O")]) == model.predict([molecule("H2O")])).all())
     True
     """
-    import skops.io
-    from skops.io.exceptions import UntrustedTypesFoundException
-
     _archive.check_regular(path)
-    data = _checked_content(path)
-    try:
-        return skops.io.loads(data, trusted=list(TYPES.values()))
-    except UntrustedTypesFoundException as error:
-        raise ValueError(f"{path} was not written by skqeq.save: {error}") from error
-    except Exception as error:  # a file that was edited by hand can raise any error
-        raise ValueError(f"{path} holds no model: {error!r}") from error
-
-
-def _checked_content(path):
-    """The file of skops in a model file, after all checks, with the names of current types."""
     limit = _archive.limit_of(os.stat(path).st_size)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -237,20 +224,48 @@ def _checked_content(path):
         raise
     except Exception as error:  # a damaged archive can raise any error
         raise ValueError(
-            f"{path} was not written by skqeq.save, or is damaged: {error!r}"
+            f"{path} was not written by skqeq.save, or is damaged: {error!r}{_advice(path)}"
         ) from error
     _check_format(written, f"the model in {path}")
     if hashlib.sha256(data).hexdigest() != checksum:
         raise ValueError(f"{path} is damaged: its checksum does not match its content")
     try:
-        members = _archive.read_members(data, limit)
-        schema = json.loads(members[SCHEMA])
-        _archive.SchemaCheck(members, set(TYPES)).check(schema)
-        _rename(schema, TYPES.get)
-        members[SCHEMA] = json.dumps(schema).encode()
-        return _archive.pack(members, compress=False)
+        reader = ModelReader(_archive.read_members(data, limit), TYPES)
+        unknown = reader.unknown_types()
     except Exception as error:  # a file that was edited by hand can raise any error
-        raise ValueError(f"{path} holds no model of skqeq.save: {error}") from error
+        raise ValueError(f"{path} holds no model: {error!r}") from error
+    if unknown:
+        raise ValueError(f"{path} was not written by skqeq.save: it holds {', '.join(unknown)}")
+    try:
+        return reader.read()
+    except Exception as error:  # a file that was edited by hand can raise any error
+        raise ValueError(f"{path} holds no model: {error!r}") from error
+
+
+def is_model_file(path: PathType) -> bool:
+    """Whether a file is a zip archive, as all files of `save` are, whatever its name.
+
+    Raises
+    ------
+    ValueError
+        If the path is a pipe or a device.
+    OSError
+        If the file cannot be read.
+    """
+    return _first_bytes(path).startswith(b"PK\x03\x04")
+
+
+def _advice(path):
+    """What to do with a file that may be a pickle."""
+    if _first_bytes(path).startswith(PICKLES):
+        return "; it may be a pickle, which joblib.load reads; loading a pickle can execute code"
+    return ""
+
+
+def _first_bytes(path):
+    _archive.check_regular(path)
+    with open(path, "rb") as file:
+        return file.read(4)
 
 
 def _public_names():
