@@ -162,7 +162,7 @@ def test_odd_molecules(shape, bands, divided):
     rng = np.random.default_rng(4)
     points = 2.0 * np.stack(np.unravel_index(np.arange(64), (4, 4, 4)), axis=1)
     positions = {
-        "needle": np.outer(np.linspace(0, 70, 64), [0.6, 0.8, 0.0]),
+        "needle": np.outer(np.linspace(0, 140, 64), [0.6, 0.8, 0.0]),
         "sheet": 3.0 * np.stack(np.unravel_index(np.arange(64), (8, 8, 1)), axis=1),
         "two clusters": points + np.outer(points[:, 0] > 3.0, [30.0, 40.0, 0.0]),
         "far atom": points + np.outer(np.arange(64) == 63, [50.0, -20.0, 30.0]),
