@@ -406,8 +406,9 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
         # Born charges need the response to an electric field along each of the three axes.
         n_rows = np.full(len(features), 3 * ("born_effective_charges" in names))
         forward = self._forward(features.structures)
+        features, weights = features.for_prediction(), self._weights(forward.layout)
         for _, _, solutions in forward.solutions(
-            features.for_prediction(), self._weights(forward.layout), gradients, start, numbers, n_rows
+            features, weights, gradients, start, numbers, n_rows
         ):
             yield from solutions
 

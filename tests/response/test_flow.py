@@ -121,10 +121,10 @@ def test_softness_falls_smoothly_and_ends():
     In contact it is the geometric mean s_0 of both elements, and at ten ranges it is zero with all
     derivatives.
     """
-    radius = covalent_radii()[6]
+    radius = covalent_radii()[7]
     found = []
     for x in np.linspace(-2.0, 11.0, 300):
-        pair = Atoms("C2", [[0, 0, 0], [0, 0, 2 * radius + 0.3 * x]])
+        pair = Atoms("N2", [[0, 0, 0], [0, 0, 2 * radius + 0.3 * x]])
         _, flows = flows_of(pair, np.array([0.02, 0.08]))
         found.append(flows.softness[0] if len(flows.softness) else 0.0)
         if abs(x) < 0.02:
