@@ -41,6 +41,9 @@ settings.register_profile(
 )
 settings.load_profile("same")
 
+# Random structures of carbon have no hydrogen atoms.
+pytestmark = pytest.mark.filterwarnings("ignore:.*hydrogen atoms are probably missing")
+
 
 def grown(rng, n, cell=None):
     """Positions at least one Angstrom apart, each of them near an earlier one."""
