@@ -1,7 +1,7 @@
 """Targets: observables of structures, and the table y of their labels."""
 
 from ._check_labels import check_labels
-from ._findings import Finding, Report
+from ._findings import Report
 from ._from_atoms import label_keys, targets_from_atoms
 from ._labels import (
     RAGGED,
@@ -26,7 +26,6 @@ from ._units import UNITS, parse_unit
 
 __all__ = [
     "TARGETS",
-    "Finding",
     "Labels",
     "Report",
     "Target",

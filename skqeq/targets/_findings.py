@@ -24,7 +24,8 @@ class Report:
 
     Examples
     --------
-    >>> from skqeq.targets import Finding, Report
+    >>> from skqeq.structures import Finding
+    >>> from skqeq.targets import Report
     >>> print(Report([Finding("sum of charges", "ok", 12)]))
     check                     result   structures  first  value
     sum of charges            ok               12
