@@ -32,7 +32,7 @@ CONTAINERS = {
     "SetNode": {"builtins.set": set},
     "DictNode": {"builtins.dict": dict, "collections.OrderedDict": OrderedDict},
 }
-ARRAYS = {f"numpy.{cls.__name__}": cls for cls in set(np.sctypeDict.values())}
+ARRAYS: dict[str, Any] = {f"numpy.{cls.__name__}": cls for cls in set(np.sctypeDict.values())}
 ARRAYS["numpy.ndarray"] = np.ndarray
 NAMES = ("bool", "complex", "dict", "float", "int", "list", "set", "str", "tuple")
 KEYS = {f"builtins.{name}": getattr(builtins, name) for name in NAMES} | ARRAYS
