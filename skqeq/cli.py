@@ -192,12 +192,13 @@ def _add_check(commands):
     parser = _add_command(
         commands,
         "check",
-        "look for wrong units, signs and origins in the labels of a file",
-        "The exit\ncode is 1 if there are warnings.",
+        "look for mistakes in the structures and labels of a file",
+        "Labels may have\nwrong units, signs or origins. The exit code is 1 if there are warnings.",
         note=LABELS,
     )
     parser.add_argument("structures", metavar="train.xyz", help=STRUCTURES)
     _add_found_targets(parser, "check")
+    _add_charge_key(parser)
     _add_keys(parser)
 
 

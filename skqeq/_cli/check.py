@@ -1,7 +1,10 @@
 """``skqeq check``: look for mistakes in structures and labels before a fit."""
 
+import warnings
+
 from .. import check_labels, strip
-from ..targets import TARGETS
+from ..structures import implausible_structures
+from ..targets import TARGETS, MissingLabelsError, Report
 from .evaluate import labels
 from .files import read_structures
 from .report import print_labels
@@ -9,11 +12,21 @@ from .report import print_labels
 
 def run(args):
     """Print a table of what was checked; the exit code is 1 if there are warnings."""
-    labelled = read_structures(args.structures)
-    X = strip(labelled)
-    print(f"{len(X)} structures of {args.structures}")
-    y = labels(labelled, args.targets, args.key, dict(args.unit), list(TARGETS))
-    print_labels(y, X)
-    report = check_labels(X, y)
+    labelled = read_structures(args.structures, args.charge_key)
+    print(f"{len(labelled)} structures of {args.structures}")
+    findings = implausible_structures(labelled)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the table holds the same findings
+        X = strip(labelled)
+    try:
+        y = labels(labelled, args.targets, args.key, dict(args.unit), list(TARGETS))
+    except MissingLabelsError as error:
+        if args.targets or args.key or args.unit:
+            raise
+        print(f"no labels: {error}")
+    else:
+        print_labels(y, X)
+        findings += check_labels(X, y).findings
+    report = Report(findings)
     print(f"\n{report}")
     return 0 if report else 1

@@ -79,7 +79,7 @@ def labels(X, targets, keys, units, predictable):
             if key is not None:
                 raise
     if not columns:
-        raise ValueError(
+        raise MissingLabelsError(
             f"no structure has labels; looked for {', '.join(predictable)}, also with REF_; the "
             f"first structure has {label_keys(X)}; use --key TARGET=KEY for other names"
         )

@@ -1,7 +1,8 @@
 """``skqeq check`` on right and on wrong labels."""
 
 import pytest
-from ase.io import read, write
+from ase.build import molecule
+from ase.io import write
 from ase.units import Debye
 
 from skqeq.cli import main
@@ -38,13 +39,29 @@ def test_units_of_forces(tmp_path, capsys, unit, code):
     assert ("forces and energies       warning" in capsys.readouterr().out) == bool(code)
 
 
-def test_files_without_labels(folder, tmp_path, capsys):
-    X = read(folder / "train.xyz", ":2")
+def test_files_without_labels(tmp_path, capsys):
+    write(tmp_path / "bare.xyz", [molecule("C6H6"), molecule("C6H6")[:6]])
+    assert main(["check", f"{tmp_path}/bare.xyz@0"]) == 0
+    out, error = capsys.readouterr()
+    assert "no labels: no structure has labels" in out and not error
+    assert main(["check", f"{tmp_path}/bare.xyz"]) == 1
+    out, error = capsys.readouterr()
+    assert "hydrogen atoms            warning           1      1" in out and not error
+    message = error_of(capsys, "check", tmp_path / "bare.xyz", "--unit", "dipole=debye")
+    assert "no structure has labels" in message
+
+
+def test_total_charge_under_another_key(tmp_path, capsys):
+    X = labelled()
     for atoms in X:
-        atoms.calc = None
-        atoms.info, atoms.arrays = {}, {k: atoms.arrays[k] for k in ("numbers", "positions")}
-    write(tmp_path / "bare.xyz", X)
-    assert "no structure has labels" in error_of(capsys, "check", tmp_path / "bare.xyz")
+        atoms.info["net_charge"] = 1
+        atoms.arrays["REF_charges"] += 1.0 / len(atoms)
+    write(tmp_path / "ions.xyz", X)
+    argv = ["check", f"{tmp_path}/ions.xyz", "--targets", "charges"]
+    assert main(argv) == 1
+    out = capsys.readouterr().out
+    assert "total charge              warning" in out and "sum of charges            warning" in out
+    assert main([*argv, "--charge-key", "net_charge"]) == 0
 
 
 def test_gradients_are_learned_as_forces(tmp_path, capsys):
