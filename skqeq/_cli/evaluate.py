@@ -6,7 +6,7 @@ from ..models import labels_of_predictions, predict_for_scores, unwrap
 from ..plotting import plot_parity
 from ..targets import ENERGIES, TARGETS, MissingLabelsError, label_keys
 from .figures import figure_endings, save_panels
-from .files import indices_in_file, load_model, read_structures
+from .files import load_model, read_numbered
 from .fit import chosen_keys
 from .outputs import check_output
 from .report import (
@@ -24,14 +24,13 @@ def run(args):
     if args.plot is not None:
         check_output(args.plot, figure_endings(), [args.model, args.structures])
     model = load_model(args.model)
-    labelled = read_structures(args.structures, args.charge_key)
+    indices, labelled = read_numbered(args.structures, args.charge_key)
     y = labels(labelled, args.targets, args.key, dict(args.unit), predictable_targets(model))
     X = strip(labelled)
     predicted = predict_for_scores(model, X, y.dtype.names)
     y = defined_labels(y, predicted)
     print(f"{len(X)} structures of {args.structures}\n")
     print_errors(y, predicted, X)
-    indices = indices_in_file(args.structures, len(X))
     if args.worst > 0:
         for name in y.dtype.names:
             print_worst(name, X, y[name], predicted[name], args.worst, indices)

@@ -4,7 +4,6 @@ from itertools import islice
 from pathlib import Path
 
 import joblib
-from ase.io.formats import parse_filename
 from sklearn.exceptions import NotFittedError
 
 from ..models import unwrap
@@ -24,25 +23,16 @@ def read_structures(path, charge_key=None):
 
     `charge_key` is the key of the total charge in ``info``; None means those that models read.
     """
-    structures = [read() for _, read in entries(path, charge_key, labels=True)]
-    if not structures:
+    return read_numbered(path, charge_key)[1]
+
+
+def read_numbered(path, charge_key=None):
+    """Indices in the file and structures; those of the slice for FILE@SLICE."""
+    numbered = [(i, read()) for i, read in entries(path, charge_key, labels=True)]
+    if not numbered:
         raise ValueError(f"{path} holds no structures")
-    return structures
-
-
-def indices_in_file(path, n):
-    """Indices in the file of n structures that were read: those of the slice for FILE@SLICE."""
-    file, index = parse_filename(str(path))
-    if isinstance(index, int):
-        index = slice(index, index + 1 or None)
-    if not isinstance(index, slice):
-        return range(n)
-    # Indices from the end need the length of the file.
-    ends = index.start, index.stop, index.step
-    if any(end is not None and end < 0 for end in ends):
-        return range(sum(1 for _ in entries(file)))[index]
-    start, step = index.start or 0, index.step or 1
-    return range(start, start + n * step, step)
+    indices, structures = zip(*numbered, strict=True)
+    return list(indices), list(structures)
 
 
 def blocks(iterable, size):

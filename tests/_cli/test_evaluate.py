@@ -1,3 +1,4 @@
+import re
 import sys
 
 import joblib
@@ -186,3 +187,13 @@ def test_every_target_is_drawn_by_components():
     truth, predicted = panels[0][1]
     np.testing.assert_allclose(np.array(predicted), -np.array(truth))
     assert np.abs(panels[2][1][0]).max() < 2e3  # meV per atom
+
+
+def test_indices_of_a_file_whose_name_holds_an_at(folder, tmp_path, capsys):
+    path = tmp_path / "at@300K.xyz"
+    path.write_text((folder / "train.xyz").read_text())
+    for selection, index in (("", 20), ("@-3:-2", 18), ("@7", 7), ("@4::50", 4)):
+        argv = ["evaluate", f"{folder}/model.joblib", f"{path}{selection}", "--worst", "30"]
+        assert main([*argv, "--targets", "dipole"]) == 0
+        out = capsys.readouterr().out
+        assert re.search(rf"^ *{index} ", out, re.MULTILINE), out
