@@ -242,7 +242,7 @@ def read_array(content: bytes) -> Any:
     Parameters
     ----------
     content : bytes
-        What `numpy.save` wrote.
+        A file of `numpy.save`.
 
     Returns
     -------

@@ -256,7 +256,7 @@ def is_model_file(path: PathType) -> bool:
 
 
 def _advice(path):
-    """What to do with a file that may be a pickle."""
+    """Advice for a message about a file that may be a pickle; empty for other files."""
     if _first_bytes(path).startswith(PICKLES):
         return "; it may be a pickle, which joblib.load reads; loading a pickle can execute code"
     return ""

@@ -27,6 +27,16 @@ def rattled(name, seed, charge=None, field=None, amplitude=0.08):
     return atoms
 
 
+def cif(sites, lengths=(5.64, 5.64, 5.64), group="P 1", column=None):
+    """A CIF file with right angles, and with one more column of the sites if `column` names it."""
+    cell = "".join(f"_cell_length_{axis} {x}\n" for axis, x in zip("abc", lengths))
+    angles = "".join(f"_cell_angle_{name} 90\n" for name in ("alpha", "beta", "gamma"))
+    names = ["label", "type_symbol", "fract_x", "fract_y", "fract_z"]
+    columns = "".join(f"_atom_site_{name}\n" for name in [*names, *([column] if column else [])])
+    group = f"_symmetry_space_group_name_H-M '{group}'\n"
+    return f"data_x\n{cell}{angles}{group}loop_\n{columns}{sites}\n"
+
+
 def gaussian_widths(atoms, scale=0.35):
     return np.array([scale * RADII[s] for s in atoms.symbols])
 

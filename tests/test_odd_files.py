@@ -14,23 +14,11 @@ from skqeq import QEqRegressor, check_structures, save
 from skqeq.cli import main
 from skqeq.datasets import load_ions, open_structures
 
+from . import helpers
+
 WATER = "O 0 0 0\nH 0.96 0 0\nH 0.24 0.93 0\n"
 POSITIONS = [[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [0.24, 0.93, 0.0]]
 FRAME = f"3\nwater\n{WATER}"
-CIF = """data_x
-_cell_length_a 4
-_cell_length_b 5
-_cell_length_c 6
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-"""
 FRACTIONS = ("0 0 0", "0.24 0 0", "0.06 0.186 0")
 POSCAR = "{}\n{}\n4 0 0\n0 5 0\n0 0 6\n{}1 2\nDirect\n0 0 0\n0.24 0 0\n0.06 0.186 0\n"
 
@@ -50,7 +38,7 @@ def named(*symbols):
 
 def cif(*symbols):
     rows = (f"{s.strip('+-12')}{i} {s} {x}" for i, (s, x) in enumerate(zip(symbols, FRACTIONS)))
-    return CIF + "\n".join([*rows, ""])
+    return helpers.cif("\n".join(rows), (4, 5, 6))
 
 
 # Files of extended XYZ, and the number of structures or the message.

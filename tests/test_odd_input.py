@@ -25,6 +25,8 @@ from skqeq import (
 from skqeq.datasets import load_ions, load_molecules, open_structures
 from skqeq.structures import _collection, collect, implausible_structures
 
+from . import helpers
+
 WATER = "O 0 0 0.119\nH 0 0.763 -0.477\nH 0 -0.763 -0.477\n"
 
 
@@ -78,30 +80,11 @@ def placeholder(n, length=1.0):
     return Atoms("H2O", molecule("H2O").positions, cell=[length] * 3, pbc=True)[:n]
 
 
-CIF = """data_x
-_cell_length_a 5.64
-_cell_length_b 5.64
-_cell_length_c 5.64
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-_symmetry_space_group_name_H-M '{group}'
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-_atom_site_{column}
-{sites}
-"""
-
-
 @pytest.fixture
 def read_cif(tmp_path):
     def read_text(sites, column="occupancy", group="P 1", **options):
         path = tmp_path / "x.cif"
-        path.write_text(CIF.format(sites=sites, column=column, group=group))
+        path.write_text(helpers.cif(sites, group=group, column=column))
         return read(path, **options)
 
     return read_text

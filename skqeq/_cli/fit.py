@@ -22,7 +22,6 @@ from .report import print_errors, print_labels
 from .search import search
 
 RESPONSE_OPTIONS = ("hardness", "radius_scale", "softness", "range")
-GAP_HARDNESS = 2.7  # eV/e^2, the default of GAPKQEqRegressor
 
 
 def run(args):
@@ -93,18 +92,18 @@ def build_features(args):
 
 
 def build_response(args):
-    """The response; None is the default response of the model."""
+    """The response of the model, with the options that were given."""
+    response = RESPONSES[args.response]()
+    if args.gap and args.response == "qeq":
+        response = GAPKQEqRegressor().get_params()["response"]
     # Options that were not given must not override the defaults of the response.
     options = {name: getattr(args, name) for name in RESPONSE_OPTIONS}
     given = {name: value for name, value in options.items() if value is not None}
-    response = RESPONSES[args.response]
     for name in given:
-        if name not in response().get_params():
+        if name not in response.get_params():
             option = name.replace("_", "-")
             raise ValueError(f"--response {args.response} has no --{option}; use --response flow")
-    if args.gap and args.response == "qeq":
-        given = {"hardness": GAP_HARDNESS} | given
-    return response(**given)
+    return response.set_params(**given)
 
 
 def n_sparse_points(model):

@@ -60,7 +60,7 @@ def run(args):
 
 
 class Skip:
-    """What happens to errors of single structures: they end the command, or are printed.
+    """Handles errors of single structures: raises them, or prints and counts them.
 
     Parameters
     ----------

@@ -233,5 +233,5 @@ class TotalChargeGradient(FeatureGradient):
         return self._doubled(jacobian), self._doubled(virial)
 
     def residual_variances(self) -> tuple[Array, Array, Array]:
-        """Those of phi, because the squares of the factors sum to one."""
+        """The residual variances of phi; the squares of the factors sum to one."""
         return self.parent.residual_variances()

@@ -100,7 +100,7 @@ class KQEqRegressor(ChargeModel):
         the atoms also have reference charges. They are learned from the same features, or from the
         block ``"reference"`` of `StructureBlocks` if there is one.
     handle_unknown : {"error", "prior"}, default="error"
-        What to do with structures that hold an unknown element, which the training data or the
+        How to treat structures with an unknown element, one that the training data or the
         descriptor lack. "error" refuses them. "prior" gives atoms of this element, and all atoms
         with such a neighbour, features of zero: their electronegativity is a constant of the
         element, and its standard deviation is that of the prior. The constant of an unknown element

@@ -49,7 +49,7 @@ class QEqRegressor(ChargeModel):
         Determines the charges from the electronegativities, as in `KQEqRegressor`. None means
         ``QEq()``.
     handle_unknown : {"error", "prior"}, default="error"
-        What to do with structures that hold an element which the training data lack, as in
+        How to treat structures with an element that the training data lack, as in
         `KQEqRegressor`.
     n_jobs : int, default=None
         Number of processes, as in `KQEqRegressor`.

@@ -39,7 +39,7 @@ MAX_SEARCHES = 100
 
 
 class Finding(NamedTuple):
-    """What one check found in all structures.
+    """The result of one check of all structures.
 
     Parameters
     ----------
@@ -48,13 +48,13 @@ class Finding(NamedTuple):
     severity : {"ok", "note", "warning"}
         A warning is very probably a mistake; a note may have a reason.
     n_structures : int
-        Number of structures in which it was found; if it was not found, number of all structures.
+        Number of structures with the fault; if there are none, number of all that were checked.
     first : int or None
-        Index of the first structure in which it was found.
+        Index of the first structure with the fault, if the check looks at single structures.
     value : str
-        What was found in the first structure.
+        The number or words that the check found, in the first structure or in all together.
     advice : str
-        What was found and what to do, in a sentence; empty if nothing was found.
+        A sentence that names the fault and the remedy; empty without a fault.
 
     Examples
     --------
@@ -85,7 +85,7 @@ class Check(NamedTuple):
         ``look(atoms, structure)`` returns a word for messages and what was found, and two empty
         texts if there is nothing to report.
     advice : str
-        What to do; ``{}`` stands for the word.
+        The remedy, for messages; ``{}`` stands for the word.
     applies : callable
         Whether the structure needs a look. Looks that search for neighbours are limited in number.
     """

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
-from ase.geometry import minkowski_reduce
 
 from ..parameters import MAX_ATOMIC_NUMBER
+from ._geometry import shortest_vectors
 
 if TYPE_CHECKING:
     from .._typing import Array
@@ -120,7 +120,7 @@ def reduced_cell(structure):
     """
     order = np.argsort([not periodic for periodic in structure.pbc], kind="stable")
     periodic = True, True, all(structure.pbc)
-    return np.array(minkowski_reduce(structure.cell[order], periodic)[0]), periodic
+    return shortest_vectors(structure.cell[order], periodic), periodic
 
 
 def formula(numbers):

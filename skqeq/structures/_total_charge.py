@@ -74,12 +74,8 @@ def as_charge(key: str, value: Any, fail: Callable[[str], None]) -> float:
     """
     if holds_booleans(value):
         fail(f"info[{key!r}] = {value!r} {BOOLEAN}: write {key}=-1, for example")
-    if np.ma.is_masked(value):  # its data are 0 or anything
-        fail(f"info[{key!r}] = {value!r} is not a number")
-    one = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
-    try:
-        charge = float(one)
-    except (TypeError, ValueError, OverflowError):
+    charge = _scalar(value)
+    if charge is None:
         fail(f"info[{key!r}] = {value!r} is not a number")
     if not np.isfinite(charge):
         fail(f"info[{key!r}] = {value!r} is not finite")
@@ -183,9 +179,11 @@ def other_total_charge(atoms: Atoms, charge: float) -> tuple[str, str]:
             if holds_booleans(value):
                 return key, f"info[{key!r}] = {value}, a word of a comment line without '='"
             number = _scalar(value)
-            if key in ("q", "Q") and number is not None and number != round(number):
+            if number is None or not np.isfinite(number):
+                continue
+            if key in ("q", "Q") and number != round(number):
                 continue  # another quantity
-            if number is not None and abs(number - charge) > CHARGE_TOLERANCE:
+            if abs(number - charge) > CHARGE_TOLERANCE:
                 return key, f"info[{key!r}] = {number:g}"
     if INITIAL_CHARGES in atoms.arrays and atoms.info.keys().isdisjoint(CHARGE_KEYS):
         total = atoms.arrays[INITIAL_CHARGES].sum()
@@ -203,12 +201,11 @@ def _means_total_charge(key):
 
 
 def _scalar(value):
-    """The value as a finite number, or None."""
-    if np.ma.is_masked(value):
+    """The value as a number; None if it is none. Arrays with one element are numbers."""
+    if np.ma.is_masked(value):  # its data are 0 or anything
         return None
     one = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
     try:
-        number = float(one)
+        return float(one)
     except (TypeError, ValueError, OverflowError):
         return None
-    return number if np.isfinite(number) else None

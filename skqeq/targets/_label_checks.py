@@ -82,7 +82,7 @@ class LabelCheck(ABC):
         n_structures : int
             Number of structures that could be checked.
         value : str, default=""
-            What was found in them.
+            The number or words that the check found.
 
         Returns
         -------

@@ -186,7 +186,7 @@ class Labels:
     names : list of str
         Targets with at least one label.
     findings : list of Finding
-        What the checks of the labels found.
+        Results of the checks of the labels.
 
     Examples
     --------

@@ -8,6 +8,7 @@ from skqeq import KQEqRegressor, load, predict_charges
 from skqeq._cli import files
 from skqeq.cli import main
 
+from .. import helpers
 from .common import SMALL, error_of, labelled
 
 
@@ -90,30 +91,13 @@ def test_charge_key_that_is_missing(folder, ions, capsys):
     assert "structure 0 (OH2): has no info['Qtot']" in error_of(capsys, *argv)
 
 
-CIF = """data_x
-_cell_length_a 5.64
-_cell_length_b 5.64
-_cell_length_c 5.64
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-_symmetry_space_group_name_H-M 'F m -3 m'
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-_atom_site_charge
-Na1 Na 0 0 0 0.9
-Cl1 Cl 0.5 0 0 -0.9
-"""
+SALT = "Na1 Na 0 0 0 0.9\nCl1 Cl 0.5 0 0 -0.9"
 
 
 @pytest.mark.parametrize("name", ["salt.cif", "salt.CIF"])
 @pytest.mark.parametrize("key", [[], ["--key", "charges=_atom_site_charge"]])
 def test_charges_in_cif(tmp_path, capsys, name, key):
-    (tmp_path / name).write_text(CIF)
+    (tmp_path / name).write_text(helpers.cif(SALT, group="F m -3 m", column="charge"))
     model, path = str(tmp_path / "model.skqeq"), str(tmp_path / name)
     targets = ["--targets", "charges", *key, "-q"]
     assert main(["fit", path, "-o", model, *targets, *SMALL[:-1], "1"]) == 0
