@@ -92,18 +92,20 @@ def build_features(args):
 
 
 def build_response(args):
-    """The response of the model, with the options that were given."""
-    response = RESPONSES[args.response]()
-    if args.gap and args.response == "qeq":
-        response = GAPKQEqRegressor().get_params()["response"]
+    """The response with the options that were given; None is the default response of the model."""
     # Options that were not given must not override the defaults of the response.
     options = {name: getattr(args, name) for name in RESPONSE_OPTIONS}
     given = {name: value for name, value in options.items() if value is not None}
+    response = RESPONSES[args.response]
     for name in given:
-        if name not in response.get_params():
+        if name not in response().get_params():
             option = name.replace("_", "-")
             raise ValueError(f"--response {args.response} has no --{option}; use --response flow")
-    return response.set_params(**given)
+    if args.gap and args.response == "qeq":
+        # The default hardness of this model is not that of `QEq`.
+        params = {f"response__{name}": value for name, value in given.items()}
+        return GAPKQEqRegressor().set_params(**params).response
+    return response(**given)
 
 
 def n_sparse_points(model):

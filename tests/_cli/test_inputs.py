@@ -104,7 +104,16 @@ def test_formats_of_ase(tmp_path, form, name):
 
 @pytest.mark.once
 def test_predictions_between_two_pipes(folder):
-    command = [sys.executable, "-m", "skqeq.cli", "predict", f"{folder}/model.joblib", "-", "-q"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "skqeq.cli",
+        "predict",
+        f"{folder}/model.joblib",
+        "-",
+        "-q",
+    ]
     text = (folder / "train.xyz").read_text()
     done = subprocess.run([*command, "-o", "-"], input=text, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

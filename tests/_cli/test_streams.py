@@ -8,7 +8,7 @@ import pytest
 from skqeq.cli import main
 
 pytestmark = pytest.mark.once
-COMMAND = [sys.executable, "-m", "skqeq.cli"]
+COMMAND = [sys.executable, "-P", "-m", "skqeq.cli"]
 
 
 def run_in_shell(redirection, *argv, **options):
