@@ -68,7 +68,7 @@ def energies(molecules, charges):
 
 @pytest.fixture
 def table(dipoles, charges):
-    """Dipoles and charges, of which a few are unknown."""
+    """Dipoles and charges; a few labels are missing."""
     dipoles, charges = dipoles.copy(), list(charges)
     dipoles[3] = np.nan
     charges[5] = None

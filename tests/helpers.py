@@ -33,7 +33,7 @@ def of_package(caught):
 
 
 def cif(sites, lengths=(5.64, 5.64, 5.64), group="P 1", column=None):
-    """A CIF file with right angles, and with one more column of the sites if `column` names it."""
+    """Text of a CIF file with an orthogonal cell; `column` names one more column of the sites."""
     cell = "".join(f"_cell_length_{axis} {x}\n" for axis, x in zip("abc", lengths))
     angles = "".join(f"_cell_angle_{name} 90\n" for name in ("alpha", "beta", "gamma"))
     names = ["label", "type_symbol", "fract_x", "fract_y", "fract_z"]

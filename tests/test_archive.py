@@ -164,7 +164,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other units of ru_maxrss")
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units on this system")
 def test_hostile_files_need_little_memory(tmp_path):
     paths = []
     for i, kind in enumerate(("zeros", "lying", "many names", "no numbers", "huge shape")):
@@ -206,7 +206,7 @@ def test_files_are_compressed(fitted, tmp_path):
 
 
 def test_models_of_zeros_are_saved(tmp_path):
-    # They compress better than files that are accepted, and are therefore not compressed.
+    # A compressed file of zeros would be refused as a bomb, so `save` does not compress it.
     model = QEqRegressor().fit([WATER], [[0.0, 0.0, -0.39]])
     model.zeros_ = np.zeros(4_000_000)
     save(model, tmp_path / "model.skqeq")
@@ -253,7 +253,7 @@ def test_threads_that_save_to_one_path(tmp_path):
 
 
 def test_processes_with_one_number(tmp_path, monkeypatch):
-    # Two containers can have processes of one number, and one folder.
+    # Processes in two containers can have the same process id and write to the same folder.
     monkeypatch.setattr(os, "getpid", lambda: 7)
     path = tmp_path / "model.txt"
     with replacing(path) as first, replacing(path) as second:

@@ -40,7 +40,7 @@ UNCHECKED_OF_METHODS = {"EX01": "the example of the class uses its methods"}
 
 
 def modules():
-    """Names of all modules by the file or sub-package of skqeq that they belong to."""
+    """Names of all modules, grouped by their top-level module or sub-package of skqeq."""
     walked = pkgutil.walk_packages(skqeq.__path__, "skqeq.")
     groups = {"skqeq": ["skqeq"]}
     for module in walked:
@@ -53,7 +53,7 @@ LOADERS = {name: cache(getattr(datasets, name)) for name in datasets.__all__}
 
 
 def loaded(name, **options):
-    """Return a copy of a data set that is read from disk once; reading is slower than examples."""
+    """Return a copy of a data set; it is read from disk only once, because reading takes long."""
     return deepcopy(LOADERS[name](**options))
 
 

@@ -215,7 +215,7 @@ def test_masses_of_the_file_win(tmp_path):
 
 
 def test_cells_in_any_case(tmp_path):
-    """Rows of the cell, for the key that ASE converts and for keys that it does not."""
+    """The cell vectors are right for every spelling of the key ``Lattice``."""
     cell = np.array([[4.0, 0.1, 0.2], [0.3, 5.0, 0.4], [0.5, 0.6, 6.0]])
     numbers = " ".join(map(str, cell.ravel()))
     keys = ["Lattice", "lattice", "LATTICE"]
@@ -232,7 +232,7 @@ def test_cells_in_any_case(tmp_path):
 
 
 def test_the_structures_are_those_of_ase(tmp_path):
-    """For files that ASE reads, with labels, constraints and columns of every type."""
+    """Files with labels, constraints and columns of every type give the structures of ASE."""
     rng = np.random.default_rng(0)
     X = [molecule("CH3OH"), Atoms("H"), molecule("H2O", cell=[4, 5, 6], pbc=(True, True, False))]
     for i, atoms in enumerate(X):
@@ -266,7 +266,7 @@ def test_the_structures_are_those_of_ase(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["traj", "TRAJ", "db", "DB", "json", "JSON"])
 def test_binary_formats(tmp_path, model, capsys, suffix):
-    """In any case of the ending; cut files are refused or give what they hold."""
+    """Endings may be in upper or lower case; a truncated file is refused."""
     path = tmp_path / f"in.{suffix}"
     X = [Atoms("OH2", positions=POSITIONS), molecule("H2O")]
     if suffix.lower() == "traj":
@@ -301,7 +301,7 @@ def test_open_structures_says_what_it_reads(tmp_path, name):
 
 
 def test_the_reader_of_ase_is_not_needed(tmp_path, model, capsys, monkeypatch):
-    """It reads nothing under ``python -O``, because a line is read inside of an assertion."""
+    """ASE's reader fails under ``python -O``, because it reads a line inside an assertion."""
 
     def fail(*args, **kwargs):
         raise AssertionError

@@ -148,7 +148,7 @@ def test_refused_structures(case):
         check_structures([water(), make()])
 
 
-# Warning, and what was found.
+# For each case: the structure, and a pattern that its warning must match.
 WARNED = {
     "overall_charge": (lambda: water(overall_charge=-1), r"info\['overall_charge'\] = -1"),
     "netCharge": (lambda: water(netCharge=2), r"netCharge'\] = 2.*--charge-key netCharge"),
@@ -177,7 +177,7 @@ def test_warned_structures(case):
     assert warning.filename == __file__
 
 
-# Structures to which nothing is to be said, and their total charge.
+# Structures that give no warning, and their total charge.
 FINE = {
     "array": (lambda: water(total_charge=np.array([[-1.0]])), -1),
     "charges agree": (lambda: water(charge=1, total_charge=1 + 1e-7), 1),

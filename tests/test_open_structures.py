@@ -124,7 +124,7 @@ def test_any_sequence_is_read_one_by_one(data, path):
     assert_array_equal(structures.sizes, [len(atoms) for atoms in X])
     part = structures[5:20][[2, 3]]
     assert_array_equal(part.numbers, np.concatenate([X[7].numbers, X[8].numbers]))
-    assert reader.reads == len(X)  # The outline of a slice is taken from the outline of the whole.
+    assert reader.reads == len(X)  # A slice takes its metadata from all structures.
     assert part[1].digest == check_structures([X[8]])[0].digest
     expected = pipeline().fit(X, y["dipole"]).predict(X)
     assert_array_equal(pipeline().fit(reader, y["dipole"]).predict(reader), expected)
@@ -134,8 +134,8 @@ def test_any_sequence_is_read_one_by_one(data, path):
 def test_few_reads(n_kept, most, data, monkeypatch):
     """A fit to dipoles reads few structures.
 
-    One read is for the outline, two are for the choice of environments, and the last one is for the
-    fit.
+    One read is for the metadata, two are for the choice of environments, and the last one is for
+    the fit.
     """
     X, y, _ = data
     sizes = [structure.n_bytes for structure in check_structures(X)]
@@ -162,7 +162,8 @@ def test_what_was_read_does_not_travel(path):
     small = len(pickle.dumps(structures))
     assert [structures[i] is structures[i] for i in range(len(structures))] == [True] * 40
     assert structures[3:][0] is structures[3]
-    assert len(pickle.dumps(structures)) - small < 40 * 100  # The limit is the size of the outline.
+    # A pickle contains the metadata, but no structures.
+    assert len(pickle.dumps(structures)) - small < 40 * 100
 
 
 def test_labels_of_atoms_are_checked(data, path):

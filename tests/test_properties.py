@@ -1,7 +1,7 @@
 """Laws for any structure: invariances, conservation, derivatives, linear response.
 
 Hypothesis draws the structures, from molecules to crystals, with charges, fields and models of all
-kinds. It draws the same ones in every run.
+kinds. Every run tests the same structures and models.
 """
 
 import warnings

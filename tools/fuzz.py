@@ -5,11 +5,11 @@
 Every input is a valid structure file, model file or ``info`` of a structure to which a random
 change was made. Two outcomes are allowed: an error whose message names the file or the structure,
 or finite charges that sum to the total charge. Files that are valid but unusual must give the
-charges of the usual file. With one wrong word they must be refused, and ``--skip-errors`` must keep
-all other structures. No command may change its inputs. Any other exception is a failure, and so is
-an input that takes longer than `SECONDS` or needs more than `GIBIBYTES`. The inputs run in batches,
-each in a new process, so that a crash of the interpreter is noticed. The report is printed. The
-exit status is an error if there was a failure.
+charges of the usual file. A file with one wrong word must be refused; with ``--skip-errors``, all
+other structures must be kept. No command may change its inputs. Any other exception is a failure,
+and so is an input that takes longer than `SECONDS` or needs more than `GIBIBYTES`. The inputs run
+in batches, each in a new process, so that a crash of the interpreter is noticed. The program prints
+a report. Its exit status is an error if there was a failure.
 """
 
 import argparse
@@ -29,7 +29,7 @@ BATCH = 250
 
 
 class TooLong(BaseException):
-    """An input took too long. It is no `Exception`, so that no handler catches it."""
+    """An input took too long. It is not an `Exception`, so that no handler catches it."""
 
 
 def run_batch(first, stop, seed, report):

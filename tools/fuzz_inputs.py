@@ -68,7 +68,7 @@ KEYS = ("charge", "total_charge", "external_field", "potential_points", "dipole"
 
 
 def structures():
-    """A molecule, an ion, one in a field, a slab and a crystal of H and O."""
+    """A molecule, an ion, a molecule in a field, a slab and a crystal, all of H and O."""
     X = [molecule("H2O"), molecule("OH"), molecule("H2O2"), molecule("H2O"), bulk("O", "sc", 3.0)]
     X[1].info["charge"] = -1
     X[2].info["external_field"] = np.array([0.0, 0.1, 0.0])
@@ -167,7 +167,7 @@ class Inputs:
         return "accepted"
 
     def wrong_word(self, rng):
-        """Read a file with one wrong word: it is refused, and all others are kept on request."""
+        """Read a file with one wrong word: it is refused, or one structure is skipped."""
         frames = list(self.frames(rng))
         i = int(rng.integers(len(frames)))
         row = int(rng.integers(2, len(frames[i])))
@@ -217,7 +217,7 @@ class Inputs:
         return "accepted"
 
     def output_name(self, rng):
-        """Write predictions under any name, also that of an input or of a link to it."""
+        """Write predictions to a new file, to an input, or to a link to an input."""
         name, change = f"out{pick(rng, ENDINGS)}", rng.integers(4)
         out = self.folder / name
         out.unlink(missing_ok=True)
@@ -349,7 +349,7 @@ def damaged(rng, text):
 
 
 def pick(rng, choices):
-    """One of several values."""
+    """Return one of the choices, drawn at random."""
     return choices[rng.integers(len(choices))]
 
 

@@ -2,15 +2,16 @@
 
 A *queue* is a file of JSON lines, one job a line, each with a unique ``id``. Results go to a
 *journal*, also JSON lines, in the order of the queue. `pack` moves them from there into compressed
-files of a fixed number of results, which never change afterwards and can be committed.
+files of a fixed number of results. These files never change afterwards and can be committed.
 
-- The journal contains each result completely or not at all. Torn lines of killed runs are removed.
-- Each job runs in a process of its own. If that process crashes, the job has failed; if everything
+- The journal contains each result completely or not at all. Incomplete lines are removed.
+- Each job runs in a separate process. If that process crashes, the job has failed; if everything
   is killed, the job starts again in the next run.
 - A job that failed is tried a second time, after all others.
 - Stopping (``SIGSTOP``) and continuing the process group does no harm.
 
-A maker calls `main` for its command line, and passes the function that calculates a job.
+A program such as ``make_organic.py`` passes its function that calculates a job to `main`, which is
+the command line.
 """
 
 import argparse
@@ -161,7 +162,7 @@ class State:
                 self.failures.setdefault(entry["id"], []).append(entry["failed"])
                 if entry.get("final"):
                     self.rejected.add(entry["id"])
-        for entry in dropped:  # the journal may know more of them
+        for entry in dropped:  # the journal may have later failures of these jobs
             if len(entry["failed"]) > len(self.failures.get(entry["id"], [])):
                 self.failures[entry["id"]] = entry["failed"]
             if entry["final"]:
@@ -228,7 +229,7 @@ def run(jobs, journal, calculate, state=None, minutes=None):
 
 
 def attempt(job, calculate, end, bar):
-    """Run one job in a process of its own, and return its entry for the journal."""
+    """Run one job in a separate process, and return its entry for the journal."""
     if end is not None and time.monotonic() >= end:
         raise OutOfTime
     # Fork the process, because a new interpreter would import the quantum chemistry for every job.
@@ -276,7 +277,7 @@ def ending(child):
 
 def work(job, calculate, sender, answers, lifeline, keep):
     """Calculate a job in the forked process, and send the result."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     answers.close()
     keep.close()
 
@@ -299,7 +300,7 @@ def work(job, calculate, sender, answers, lifeline, keep):
     entry["cpu"] = round(usage.ru_utime + usage.ru_stime, 2)
     sender.send(("entry", entry))
     sender.close()
-    # Reset the handlers, because the parent's handlers would remove its files.
+    # Skip the exit handlers, which come from the parent and would remove its files.
     sys.stderr.flush()
     os._exit(0)
 
@@ -362,7 +363,7 @@ def replace(path, content):
 
 
 def status(jobs, state, entries, labels, now=None):
-    """Return a text about the jobs that are done and left.
+    """Return a text about the finished and the remaining jobs.
 
     Parameters
     ----------
@@ -371,10 +372,10 @@ def status(jobs, state, entries, labels, now=None):
     state : State
         Outcomes.
     entries : list of dict
-        The journal, for the times.
+        The journal, which has the times of the jobs.
     labels : dict of str to callable
-        Each key is the title of a table; ``label(job)`` gives the rows of the table that count a
-        job.
+        Each key is the title of a table. ``label(job)`` returns the names of the rows in which the
+        job is counted.
     """
     left = {job["id"] for job in state.left(jobs)}
     ids = {job["id"] for job in jobs}

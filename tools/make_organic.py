@@ -32,8 +32,8 @@ SMALL, MEDIUM, LARGE = range(2, 11), range(11, 15), range(20, 31)  # heavy atoms
 # Number of molecules of each charge; zwitterions, which have an ammonium group, count separately.
 N_SMALL = {"zwitterion": 80, -2: 60, -1: 330, 0: 850, 1: 250, 2: 50}
 N_MEDIUM = {"zwitterion": 25, -2: 20, -1: 65, 0: 150, 1: 60, 2: 15}
-TEST = 0.13  # of the groups, without the largest: 10 % of the molecules
-MAX_GROUP = 0.02  # of the molecules, for groups of the test set
+TEST = 0.13  # probability of a group that is not too large; gives 10 % of the molecules
+MAX_GROUP = 0.02  # largest group of the test set, as a share of the molecules
 SECOND = 3  # on average one molecule in this many has a second structure
 HF = 8  # on average one molecule in this many has the HF/6-31G* potential
 MIX = 3.0  # The order may differ from the order of sizes by this number of heavy atoms.
@@ -269,7 +269,7 @@ def make_queue(path=ROOT / "tools" / "organic.smi"):
 
 
 def test_groups(molecules):
-    """Select the groups of the test set; the largest groups are excluded."""
+    """Select the groups of the test set; the largest groups stay in the training set."""
     sizes = Counter(molecule.group() for molecule in molecules)
     limit = MAX_GROUP * len(molecules)
     return {
@@ -280,7 +280,7 @@ def test_groups(molecules):
 
 
 def ordered(jobs):
-    """Jobs roughly by size, after small ones that contain every element with every total charge."""
+    """Sort jobs: first small ones with all pairs of element and charge, then roughly by size."""
     rank = {job["id"]: job["n_heavy"] + MIX * drawn("order", job["id"]).random() for job in jobs}
     jobs = sorted(jobs, key=lambda job: (rank[job["id"]], job["id"]))
     early, seen = [], set()

@@ -97,7 +97,7 @@ SETTINGS = [
     *[SEED, SNAPSHOTS, SPACING, WARM_UP, TIMESTEP, TEMPERATURE, FRICTION, SPRING, EXPANDED],
     *[sorted(FACTORS.items()), CONTACT, IN_FIELD, FIELD, DROP, ACCURACY, LEVEL],
 ]
-SETTINGS = json.loads(json.dumps(SETTINGS))  # lists, as read from a journal
+SETTINGS = json.loads(json.dumps(SETTINGS))  # JSON turns tuples into lists, as in the journal
 PBE0_SETTINGS = [*SETTINGS, PBE0_SNAPSHOTS, PBE0_DROP]
 PBE0_LABEL_SETTINGS = [*PBE0_SETTINGS, PBE0_LEVEL, GRID]
 
@@ -120,8 +120,8 @@ class Job(NamedTuple):
 def jobs(replicas):
     """All trajectories.
 
-    The first trajectories of all sizes and charges come before any second one, in random order, so
-    that the first part of a run is a representative sample.
+    The first trajectory of every size and charge comes before any second one. Within a round the
+    order is random, so that the first part of a run is a representative sample.
     """
     trajectories = []
     for replica in range(replicas):
@@ -289,7 +289,7 @@ def free_atom(symbol):
     atom.conv_tol = 1e-9
     atom.kernel()
     density = np.sum(atom.make_rdm1(), axis=0)
-    # The average couples only functions of the same l and m, and is the same for every m.
+    # After spherical averaging only functions with equal l and m couple, in the same way for all m.
     average = np.zeros_like(density)
     start = molecule.ao_loc_nr()
     for i in range(molecule.nbas):

@@ -19,7 +19,7 @@ The program draws from all lines with arithmetic or numeric indices in functions
 
 - messages, asserts, annotations, conditions of an error, arithmetic with strings, lists and sets;
 - statements with one of the words in `NO_PHYSICS`, powers of two above 2**9, and the functions in
-  `ESTIMATES`: they decide time, memory, types or printing, but no result;
+  `ESTIMATES`: they influence time, memory, types or printing, but no result;
 - numbers below `TOLERANCE` except zero: they protect against rounding errors;
 - neutral operations: ``x * 1``, ``x / 1``, ``x + 0``, ``x - 0``, ``(-x)**2``.
 """

@@ -3,10 +3,10 @@
 `LEVEL` is the level of theory. Three changes make the calculation three times as fast as with the
 defaults of pyscf:
 
-- a matrix product for processors with AVX2 (see the top of the file),
-- a first convergence on a small grid with exchange in single precision; a second one, on the full
-  grid in double precision, gives the results,
-- basis functions on the grid that are stored instead of computed again in each cycle.
+- The matrix product uses AVX2 (see the top of the file).
+- The SCF first converges on a small grid with exchange in single precision. It then converges
+  again on the full grid in double precision, which gives the results.
+- Basis functions on the grid are stored, and not computed again in each cycle.
 """
 
 import os
@@ -61,7 +61,7 @@ class KeptNumInt(dft.numint.NumInt):
             for start in range(0, len(grids.coords), self.block):
                 points = slice(start, start + self.block)
                 size += 8 * 4 * self.block * molecule.nao
-                keep = size < 3 * KEPT  # In larger molecules, a third of the functions matters.
+                keep = size < 3 * KEPT  # In larger molecules, a third of the functions is stored.
                 self.kept.append(self.functions(molecule, grids.coords[points]) if keep else None)
         for start, kept in zip(range(0, len(grids.coords), self.block), self.kept):
             points = slice(start, start + self.block)

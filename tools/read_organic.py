@@ -47,9 +47,9 @@ def potential_points(symbols, positions):
     """Points between 1.4 and 2.0 van der Waals radii at which the potential is given.
 
     Every atom has four spheres of points. The function removes points that are closer to another
-    atom than 1.4 of its radii. Then it repeatedly selects the point with the largest distance from
-    all selected points. It compares rounded distances, so that every computer selects the same
-    points.
+    atom than 1.4 times its radius. Then it repeatedly selects the point with the largest distance
+    from all selected points. It compares rounded distances, so that every computer selects the
+    same points.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def potential_points(symbols, positions):
 
 
 def read_records(folder):
-    """Every structure as in the files: a dict with lists."""
+    """Yield every structure as it is in the files: a dict with lists."""
     for path in sorted(Path(folder).glob("organic_[0-9][0-9][0-9].jsonl.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as file:
             for line in file:

@@ -64,7 +64,8 @@ class Screening:
         for _ in range(BALANCING_STEPS):
             c = np.sqrt(c / self._screen(c * self._inverse))
         self._weighted = np.minimum(c, LARGEST_WEIGHT) * self._inverse
-        # The maximum of the weights changes the row sums; theta keeps them below one.
+        # The weights make the row sums one, except where LARGEST_WEIGHT limits them. Then theta
+        # keeps the row sums below one.
         row_sums = self._screen(self._weighted) * self._weighted * diagonal
         self._theta = THETA / max(1.0, row_sums.max())
 

@@ -29,7 +29,7 @@ def labelled(n_copies=3, names=NAMES):
 
 
 def with_energies(X):
-    """Add energies and forces of a classical model, with small charges, to the structures."""
+    """Add energies and forces from a classical QEq model with small charges."""
     D = np.array([atoms.info["REF_dipole"] for atoms in X])
     model = QEqRegressor(response=QEq(hardness=8.0)).fit(X, D)
     model.atomic_energies_ = np.array([-13.0, -1030.0, -2040.0])

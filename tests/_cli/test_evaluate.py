@@ -109,7 +109,7 @@ def test_energies_are_compared_per_atom(energy_folder, capsys):
     row = next(line for line in out.splitlines() if line.startswith("energy per atom")).split()
     assert row[3:5] == ["meV/atom", str(len(X))]
     error = np.abs(energies - truth)
-    # R2 leaves out what the composition explains.
+    # Before R2 is computed, a sum of atomic energies is fitted and subtracted.
     counts = np.array([[(a.numbers == z).sum() for z in (1, 6, 8)] for a in X])
     part = counts @ np.linalg.lstsq(counts, y["energy"], rcond=None)[0] / n_atoms
     spread = truth - part

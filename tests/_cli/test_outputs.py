@@ -43,7 +43,7 @@ def test_the_ending_decides_the_format(folder, tmp_path, suffix):
         assert atoms.info.get("charge") == expected.info.get("charge")
         assert atoms.info["family"] == expected.info["family"]
     assert found[2].get_potential_energy() == -3.0
-    # Labels in columns of atoms are found in every format.
+    # Labels per atom are found in the output of every format.
     labels = targets_from_atoms(found, ["charges"])["charges"]
     for q, atoms in zip(labels, X, strict=True):
         np.testing.assert_allclose(q, atoms.arrays["REF_charges"], atol=1e-7)
@@ -90,7 +90,7 @@ def test_fit_writes_models_under_names_of_models(folder, tmp_path, name):
 @pytest.mark.parametrize("link", ["same", "relative", "symbolic", "hard", "slice", "of the link"])
 @pytest.mark.parametrize("command", ["fit", "predict", "evaluate", "predict the model"])
 def test_no_output_replaces_an_input(folder, tmp_path, capsys, monkeypatch, command, link):
-    """Also a file that is named by another path, or by a link."""
+    """An input is recognised even if the output names it by another path or by a link."""
     suffix = {"fit": ".skqeq", "evaluate": ".png"}.get(command, ".xyz")
     data, other = tmp_path / f"data{suffix}", tmp_path / f"other{suffix}"
     data.write_text((folder / "train.xyz").read_text())
@@ -110,7 +110,7 @@ def test_no_output_replaces_an_input(folder, tmp_path, capsys, monkeypatch, comm
         "predict the model": ["predict", given, f"{folder}/train.xyz", "-o", output],
     }[command]
     if command == "predict the model" and link == "slice":
-        pytest.skip("models have no slices")
+        pytest.skip("a slice selects structures of a file, and a model has none")
     message = error_of(capsys, *argv, "-q")
     assert f"is the input {given}" in message or f"is the input {data}" in message
     assert data.read_bytes() == before
@@ -144,13 +144,13 @@ def test_read_only_outputs_are_refused_before_anything_runs(tmp_path, capsys, mo
 
 
 def test_outputs_beside_inputs_are_written(folder, tmp_path):
-    """A name that is like an input, but another file, is no input."""
+    """A file whose name differs from that of an input only in case can be an output."""
     write(tmp_path / "a.xyz", labelled(1)[:2])
     model = load_model(str(folder / "model.joblib"))
     save(model, tmp_path / "a.skqeq")
     (tmp_path / "A.xyz").write_text("old")
     if (tmp_path / "a.xyz").read_text() == "old":
-        pytest.skip("names of files have no case here")
+        pytest.skip("this file system ignores the case of file names")
     argv = ["predict", f"{tmp_path}/a.skqeq", f"{tmp_path}/a.xyz", "-q", "-o", f"{tmp_path}/A.xyz"]
     assert main(argv) == 0
     assert len(read(tmp_path / "A.xyz", ":")) == 2

@@ -112,7 +112,7 @@ def test_predict_takes_slices_compresses_and_keeps_links(folder, tmp_path):
 
 
 def test_bad_structures_are_skipped_on_request(folder, tmp_path, monkeypatch, capsys):
-    """Of seven structures, three have errors, in the file, in the structure and in the model."""
+    """Of seven structures, three fail: when read, when checked, and when predicted."""
     monkeypatch.setattr(predict, "BLOCK", 3)
     X = labelled(1)[:4]
     write(tmp_path / "in.xyz", [*X, molecule("SiH4"), *X[:2]])

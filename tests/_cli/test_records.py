@@ -13,7 +13,7 @@ CELL = "CRYST1    9.000    9.000    9.000  90.00  90.00  90.00 P 1           1\n
 
 
 def pdb_atom(name, x, element=""):
-    """A line of an atom; `name` has four characters."""
+    """A line of a PDB file for one atom; `name` has four characters."""
     place = f"{x:8.3f}{0:8.3f}{0:8.3f}  1.00  0.00"
     return f"ATOM      1 {name:4} MOL A   1    {place}          {element:>2}\n"
 
@@ -81,7 +81,7 @@ def test_elements_of_pdb_files(tmp_path, name, element, symbol):
 
 
 def sdf(name, charges="", code=0, end="$$$$\n"):
-    """A record of a structure without bonds."""
+    """An SDF record of one structure, without bonds."""
     atoms = molecule(name)
     rows = "".join(
         f"{x:10.4f}{y:10.4f}{z:10.4f} {symbol:3} 0{code if i == 0 else 0:3d}  0  0  0\n"

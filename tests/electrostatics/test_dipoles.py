@@ -54,7 +54,7 @@ def whole_matrix(atoms, widths, broad):
 @pytest.mark.parametrize("m", [0, 1, 2])
 @pytest.mark.parametrize("r2", [0.01, 0.3, 4.0, 60.0])
 def test_radial_derivatives(m, r2):
-    """Each function is ``d / (r dr)`` of the one before it, which is ``2 d / d(r^2)``."""
+    """Applied to one function, ``d / (r dr) = 2 d / d(r^2)`` gives the next function."""
     slope = difference(lambda step: radial_derivatives(np.array(r2 + step), 0.7)[m])
     assert_allclose(2 * slope, radial_derivatives(np.array(r2), 0.7)[m + 1], rtol=1e-9, atol=1e-12)
 

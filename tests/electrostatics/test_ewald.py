@@ -108,7 +108,7 @@ def madelung_energy(atoms, alpha=0.2):
 
 
 def crystal_by_definition(atoms, widths):
-    """Sum the waves k != 0 of the Gaussians themselves, without a splitting; 1/Angstrom."""
+    """Sum over all waves k != 0 of the Gaussian charges, without Ewald splitting; 1/Angstrom."""
     cell, volume = atoms.cell.array, atoms.get_volume()
     gamma2 = np.add.outer(widths**2, widths**2)
     k_max = np.sqrt(2 * 34 / gamma2.min())
@@ -432,7 +432,7 @@ def test_shapes_of_slabs(size, n_atoms):
     atoms = Atoms(["Na", "F"][:n_atoms], scaled @ cell, cell=cell, pbc=(True, True, False))
     atoms.positions[-1, 2] = 37.0
     C = hardness_matrix(atoms, widths, accuracy=1e-11) / K
-    # The last atom is so high above the others that elements are of the order of 100 / Angstrom.
+    # The last atom is so high above the others that matrix elements are about 100 / Angstrom.
     assert_allclose(C, slab_by_definition(atoms, widths), rtol=1e-13, atol=1e-11)
 
 
@@ -551,7 +551,7 @@ class TestKernels:
         assert_allclose(strained, virial[order], rtol=1e-12, atol=1e-13)
 
     def test_complement(self, kernels):
-        """Erfc at many distances, from Gaussians so narrow that their own term is negligible."""
+        """The function erfc at many distances; the Gaussians are as narrow as points."""
         fractions, cell, one = np.zeros((2, 3)), 100 * np.eye(3), np.ones(3, dtype=np.int64)
         narrow, zero = np.full(2, 1e-4), np.zeros(2)
         for x in np.linspace(0.05, 8.0, 500):

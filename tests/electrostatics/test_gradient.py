@@ -211,7 +211,7 @@ def test_potential_against_differences(kind):
 
 @pytest.mark.parametrize("vector", [[0, 0, 0], [1.0, -2.0, 30.0]])
 def test_potential_of_a_turned_slab(vector):
-    """The open vector does not matter, and derivatives rotate with the slab."""
+    """The cell vector along the open axis has no influence; derivatives rotate with the slab."""
     atoms, (q, _) = geometry("slab"), charges(1.0)
     gradient, virial = potential_gradient(atoms, q, WIDTHS)
     other = atoms.copy()

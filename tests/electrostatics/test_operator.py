@@ -68,7 +68,7 @@ def test_products_and_derivatives(kind, transform, bands, divided):
         assert len(levels) == (1 if kind == "crystal" or bands == (1.0,) else 2)
         assert_allclose(operator @ q, A @ q, rtol=0, atol=accuracy * K * np.abs(q).sum())
         found, strained = operator.gradient(q, p)
-        # A derivative multiplies the error by about one over the width of the division.
+        # The error of a derivative is larger by about one over the splitting width.
         assert_allclose(found, gradient, rtol=0, atol=20 * accuracy * K * np.abs(q).sum())
         assert_allclose(strained, virial, rtol=0, atol=2e3 * accuracy * K * np.abs(q).sum())
 
@@ -124,9 +124,9 @@ def test_far_from_the_origin(kind):
 @pytest.mark.parametrize("bands", [(1.0,), (3.0,)])
 @pytest.mark.parametrize("kind", ["slab", "molecule"])
 def test_derivatives_are_those_of_the_products(kind, bands, divided):
-    """Gradients are central differences of the products along a displacement and a strain.
+    """Gradients agree with central differences of the products, for a displacement and a strain.
 
-    Both use the same division into pairs and waves.
+    The products and the gradients use the same division into pairs and waves.
     """
     divided("direct", bands)
     atoms = geometry(kind, 2)
@@ -331,7 +331,7 @@ def test_absurd_width_in_a_cell():
 
 
 def test_a_few_atoms_in_a_huge_cell():
-    """The width of the division may grow with the cell, because there are no further pairs."""
+    """A cell with few atoms has few pairs, so the splitting width may grow with the cell."""
     atoms = Atoms(molecule("CH3OH"), cell=[1000.0] * 3, pbc=True)
     division = coulomb_operator(check_structures([atoms])[0], np.full(6, 0.5), 1e-8).division
     [level] = division.levels

@@ -36,7 +36,7 @@ def test_rows_of_the_descriptor_used_last_stay():
     assert all(store.get((5.0, structure)) is not None for structure in range(6))
     assert sum(store.get((4.0, structure)) is not None for structure in range(6)) == 2
     assert all(store.get((3.0, structure)) is None for structure in range(6))
-    # Reading a row makes it a recently used one, too.
+    # Reading a row also marks it as recently used.
     store.get((4.0, next(s for s in range(6) if (4.0, s) in store._rows)))
     for structure in range(6, 9):
         store.put((4.0, structure), ROW)

@@ -142,7 +142,7 @@ def test_default_width_follows_the_cutoff(X):
 
 
 def test_smooth_edge_beyond_all_neighbors(X):
-    """If all neighbours are inside the inner edge, the rows are those of DScribe."""
+    """If the cutoff function is one at all neighbours, the rows are those of DScribe."""
     features = featurizer(r_cut=6.0, cutoff_width=2.0).fit_transform(X)
     assert_features(features, helpers.soap(X, SPECIES, 6.0, 3, 2), rtol=1e-10)
 
@@ -189,7 +189,8 @@ def test_each_structure_once_per_cutoff(X, count):
     walk(features)
     walk(features[::-1])
     walk(clone(soap).fit_transform(X))
-    # Rows of a subset with other elements, labels, charges or cutoffs are not computed again.
+    # No row is computed again for some of the structures, for other charges or labels, or for one
+    # of the two cutoffs.
     charged = X[0].copy()
     charged.info.update(charge=1, label=3)
     walk(clone(soap).fit_transform([charged]))

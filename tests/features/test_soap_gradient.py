@@ -52,7 +52,7 @@ def neighborhood_of(atoms, **options):
 
 
 def pull_back(neighborhood, cotangents):
-    """Derivatives of the rows, contracted with cotangents, by positions and strain."""
+    """Derivatives with respect to positions and strain of the rows, contracted with cotangents."""
     return neighborhood.gather(neighborhood.pull_back(cotangents))
 
 

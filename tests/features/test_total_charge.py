@@ -81,7 +81,7 @@ def test_cations_and_anions_are_fitted_separately():
     for part in (slice(None, n), slice(n, None)):
         alone = head(model()).fit(X[part], D[part])
         assert_allclose(together.predict(X[part]), alone.predict(X[part]), atol=1e-9)
-    # Without the total charge, the same electronegativities have to serve both.
+    # Without the total charge, both halves of the data share their electronegativities.
     mixed = head(model()).fit(X, D)
     assert together.score(X, D) > mixed.score(X, D) + 0.1
 

@@ -98,7 +98,7 @@ def test_missing_elements_are_refused_by_the_lookup():
 
 
 def naive_values(weights, dense, atoms):
-    """Sum the fields that enter at each place: chi, energy or reference."""
+    """Add the fields that contribute to chi, to the energy, or to the reference charges."""
     columns = np.split(weights, list(STARTS.values())[1:])
     fields = [matrix @ w for matrix, w in zip(dense, columns, strict=True)]
     mean = TABLE.values[atoms.numbers]
@@ -128,7 +128,7 @@ def test_values(case):
 @pytest.mark.parametrize("scaled", [True, False])
 @pytest.mark.parametrize("present", [["chi", "energy", "reference"], ["energy"], ["chi"]])
 def test_design(case, present, scaled):
-    """Multiplied by the design matrices of the fields, rows over atoms are rows over weights."""
+    """Design matrices turn derivatives for the atoms into derivatives for the weights."""
     layout, features, dense = case
     rng = np.random.default_rng(4)
     [(_, block)] = list(features.blocks())
@@ -157,7 +157,7 @@ def test_design_of_no_rows(case):
 
 
 def test_rows_may_lack_some_places():
-    """If the rows of a structure lack a place, its values there are zero."""
+    """A structure may have rows for chi or for the energy only; the other rows are zero."""
     rows = AtomRows()
     rows.add({"chi": np.ones((1, 2))}, np.array([1.0]), first_atom=0)
     rows.add({"energy": np.full((2, 1), 3.0)}, np.array([2.0, 3.0]), first_atom=4)

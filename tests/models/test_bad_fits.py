@@ -36,7 +36,7 @@ R2 = "on the training structures R2 is"
 
 @pytest.fixture
 def strict():
-    """R2 warnings are errors again."""
+    """Turn warnings about R2 into errors."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=R2)
         yield
@@ -93,7 +93,7 @@ def test_good_fits_pass(strict, names):
 
 @pytest.mark.parametrize("factor", [40.0, -30.0])
 def test_contradictory_linear_labels(factor):
-    """Charges that have another size than the dipoles are described badly."""
+    """If dipoles are 40 times those of the charges, the model describes the charges badly."""
     X = [helpers.rattled(name, seed) for seed in range(4) for name in ("H2O", "CH3OH", "CH4")]
     charges = [helpers.invented_charges(atoms) for atoms in X]
     dipoles = [factor * helpers.dipole(a, q) for a, q in zip(X, charges)]
@@ -110,7 +110,7 @@ def test_residuals_within_the_noise_are_not_bad(strict):
 
 
 def test_the_sample_of_all_rows_is_exact():
-    """If all rows are kept, the sums are those of predictions."""
+    """If the sample contains all rows, its R2 is that of the predictions."""
     X, y = load_molecules()
     X, y = X[:10], y[["dipole"]][:10].copy()
     y["dipole"][3] = np.nan

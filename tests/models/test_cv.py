@@ -192,7 +192,7 @@ def test_weights(data):
     others = np.delete(np.arange(len(X)), i)
     model = KQEqRegressor(sigma_dipole=0.05).fit(X[others], y["dipole"][others], weights[others])
     assert_allclose(search.left_out_["dipole"][i], model.predict(X[[i]])[0], atol=1e-6)
-    # Structures of weight zero have no influence, on scores either.
+    # Structures of weight zero influence neither the fit nor the scores.
     some = np.flatnonzero(weights)
     fewer = KQEqRegressorCV(sigmas=[0.05]).fit(X[some], y["dipole"][some], weights[some])
     assert len(some) < len(X)
@@ -335,7 +335,7 @@ def test_bad_labels(data, monkeypatch, memory_budget):
 
 
 def test_groups_spread_over_blocks(data, monkeypatch, memory_budget):
-    """Only rows of groups that are in several blocks are kept until the group is complete."""
+    """If a group is spread over several blocks, its rows are stored until it is complete."""
     X, y, groups = data
     D, folds = y["dipole"], groups.copy()
     folds[10:] = np.sort(folds[10:])
@@ -356,7 +356,7 @@ def test_several_processes(regime, monkeypatch, memory_budget, few_folds):
     X, y, groups = regime
     monkeypatch.setattr(_cv_residuals, "FEW_FOLDS", few_folds)
     monkeypatch.setattr(Workers, "map", one_after_the_other)
-    # Without a budget no rows are stored; the limit for kept rows is switched off here.
+    # With a budget of zero no row may be stored; the test removes this limit.
     if not skqeq.get_memory_budget():
         monkeypatch.setattr(_cv_residuals.ManyFolds, "_check_memory", lambda self: None)
     folds, sigmas = groups % 10, {"sigma_dipole": [0.01, 0.1], "sigma_charges": [0.02, 0.2]}
@@ -382,7 +382,7 @@ def test_several_processes(regime, monkeypatch, memory_budget, few_folds):
 def test_groups_that_would_all_come_back_from_workers(data, monkeypatch, memory_budget):
     """The main process computes the rows itself if workers would return nearly all of them.
 
-    In one process, only few rows are kept until their group is complete.
+    A single process stores only few rows until their group is complete.
     """
     X, y, _ = data
     from skqeq.structures import _features
@@ -530,7 +530,7 @@ def test_pipelines_of_files_and_in_searches(data, tmp_path):
 
 
 @pytest.mark.parametrize("complement", [False, True])
-# With 2 or 7 rows, a fold has fewer or more rows than there are noises.
+# There are 4 values of the noise: with k = 2 a fold has fewer rows, with k = 7 it has more.
 @pytest.mark.parametrize("k", [2, 7])
 def test_blocks_of_folds(k, complement):
     rng = np.random.default_rng(0)

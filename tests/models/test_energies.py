@@ -313,7 +313,7 @@ def test_few_weights_find_the_least_loss():
 
 
 def test_the_solver_is_chosen_for_all_rows(problem, monkeypatch):
-    """Charges need one solution; their response needs one for each number in the labels."""
+    """Charges need one linear solve; derivatives need one solve for each number in the labels."""
     rows, v = problem
     asked, equilibrium = [], QEq.equilibrium
 

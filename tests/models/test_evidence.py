@@ -1,4 +1,4 @@
-"""The evidence against a dense normal distribution, and its gradient against differences."""
+"""Compare the evidence with a dense normal density, and its gradient with finite differences."""
 
 import warnings
 

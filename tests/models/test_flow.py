@@ -68,7 +68,7 @@ def fitted():
 
 
 def naive_fit(X, phi, y, response, sigma, amplitudes, widths_scale=0.2):
-    """Weights of least penalised squares, from dense affine charges of every structure."""
+    """Solve the regularised least-squares problem; dense matrices map the weights to charges."""
     rows, residuals = [], []
     for atoms, features_of, charges in zip(X, phi, y):
         A = helpers.hardness_matrix(atoms, helpers.gaussian_widths(atoms, widths_scale))
@@ -131,7 +131,7 @@ def test_every_kind_of_target_is_learned(target):
 
 
 def neutral(charges):
-    """Charges less their mean."""
+    """Charges minus their mean."""
     return charges - charges.mean()
 
 
@@ -150,9 +150,9 @@ def test_without_softness_reference_charges_are_the_charges():
 
 
 def test_start_without_softness():
-    """Without flow, a fit to norms of dipoles starts with dipoles made by reference charges.
+    """Without flow, a fit to norms of dipoles starts from reference charges that are not zero.
 
-    Norms do not determine the directions.
+    Norms do not determine the directions of the dipoles.
     """
     X = [pair(d) for d in np.linspace(2.3, 4.0, 8)]
     y = make_targets(dipole_magnitude=np.linspace(0.3, 0.5, 8))
@@ -161,7 +161,7 @@ def test_start_without_softness():
 
 
 def test_energies_alone_are_learned():
-    """A fit to energies alone starts with charges made by the reference charges."""
+    """A fit to energies alone starts from reference charges that are not zero."""
     X = [pair(d) for d in np.linspace(2.3, 4.0, 8)]
     rng = np.random.default_rng(3)
     y = make_targets(charges=[0.3 * rng.normal(size=len(a)) for a in X])
@@ -231,7 +231,7 @@ def test_search_reaches_the_response():
 
 
 def test_fitted_models_keep_their_response(fitted, tmp_path):
-    """Fitted models use the fitted response, also from a file and after parameters changed."""
+    """A loaded model, or one whose parameters were changed, uses the response of its fit."""
     expected = predict_charges(fitted, [pair(2.5)])[0]
     joblib.dump(fitted, tmp_path / "model.joblib")
     assert_allclose(

@@ -1,4 +1,4 @@
-"""Energies of charge equilibration, and forces against differences of the energies."""
+"""Energies of charge equilibration, and forces against finite differences."""
 
 import copy
 

@@ -77,7 +77,7 @@ def labels_of(X, seed=0):
 OPTIONS = {"sigma_energy": 1e-3, "sigma_forces": 1e-2, "sigma_stress": 1e-4, "tol": 1e-6}
 
 
-# The flow extends beyond the neighbours in a crystal, and depends on the elements.
+# In a crystal charge flows beyond the nearest neighbours, and it depends on the elements.
 SOFTNESS = {"Na": 0.02, "Cl": 0.05, "O": 0.04, "H": 0.1}
 POLARIZABILITY = {"Na": 0.0, "Cl": 2.2, "O": 0.8, "H": 0.5}
 RESPONSES = {
@@ -133,17 +133,17 @@ def along(direction, function, x=0.0, step=1e-3):
 
 
 def of_position(function, atoms, atom, axis):
-    """Derivative of a function of a structure by a coordinate of an atom."""
+    """Derivative of a function of a structure with respect to a coordinate of an atom."""
     return difference(lambda s: function(moved(atoms, atom, axis, s)))
 
 
 def of_field(function, atoms, axis):
-    """Derivative of a function of a structure by a component of the external field."""
+    """Derivative of a function of a structure with respect to a component of the field."""
     return difference(lambda s: function(in_field(atoms, axis, s)), 1e-2)
 
 
 def of_strain(function, atoms, a, b):
-    """Derivative of a function of a structure by a component of a strain."""
+    """Derivative of a function of a structure with respect to a component of a strain."""
     return difference(lambda s: function(strained(atoms, a, b, s)), 1e-4)
 
 
@@ -484,7 +484,7 @@ def test_born_charges_decide_the_sign(model):
     truth = copy.copy(model[-1])
     truth.coef_, truth.layout_ = -truth.coef_, copy.copy(truth.layout_)
     truth.layout_.means = truth.layout_.means.copy()
-    # The last means are the energies of the atoms, which keep their sign.
+    # The last means are atomic energies; their sign must not change.
     truth.layout_.means[:-1] *= -1.0
     y = truth.predict_targets(phi, ["energy", "forces", "born_effective_charges"])
     found = GAPKQEqRegressor(**OPTIONS, amplitude_gap=3.0).fit(phi, y)

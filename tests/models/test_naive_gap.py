@@ -1,7 +1,8 @@
 """Local energies with charge equilibration, and responses, against naive dense algebra.
 
 SOAP features are from DScribe. Kernels, whitening, charges, energies and losses are written from
-the equations, with explicit inverses. Derivatives by positions and weights are finite differences.
+the equations, with explicit inverses. Derivatives with respect to positions and weights are finite
+differences.
 """
 
 import numpy as np
@@ -292,7 +293,8 @@ def noise_of_energy(kind, n_atoms):
 def loss(v, known, y, relative, sample_weight, energy_noise):
     """0.5 sum ((prediction - y) / sigma)^2 + 0.5 |weights / amplitudes|^2.
 
-    The prior mean of the atomic energies is the fit of least norm with nothing but atomic energies.
+    The prior mean of the atomic energies is the solution of least norm when only atomic energies
+    are fitted.
     """
     total = 0.0
     for i, naive in enumerate(known):
@@ -368,7 +370,7 @@ def test_fit_is_where_the_naive_loss_is_stationary(train, labels, known, case):
         return loss(v, naive, y, relative, sample_weight, energy_noise)
 
     def scaled_gradient(v):
-        """Gradient by the weights in units of their prior widths, and by energies in eV."""
+        """Gradient for weights in units of their prior widths and atomic energies in eV."""
         n_elements = len(model[-1].elements_)
         n, n_gap = naive[0].center.features.shape[1], naive[0].center.psi.shape[1]
         scales = [AMPLITUDES["chi"]] * (n - n_elements) + [AMPLITUDES["b"]] * n_elements

@@ -387,7 +387,7 @@ def test_training_on_the_potential_finds_the_charges(train):
 
 
 class MagnitudeProblem:
-    """Loss of a fit to norms of dipoles, and perhaps charges, by weights of unit prior width."""
+    """Loss of a fit to norms of dipoles (and charges) for weights in units of their prior width."""
 
     def __init__(self, X, phi, sigma, norms, charges=None, sigma_charges=None, baseline=10.0):
         elements = sorted({(z, s) for a in X for z, s in zip(a.numbers, a.symbols)})
@@ -431,7 +431,7 @@ class MagnitudeProblem:
         return np.linalg.norm(sum(gradients)) / sum(np.linalg.norm(g) for g in gradients)
 
     def hessian_product(self, v, p):
-        """Product with the Hessian by differences of the gradient, independent of the package."""
+        """Product with the Hessian from finite differences of the gradient, without the package."""
         h = 1e-5 / np.linalg.norm(p)
         return (self.loss(v + h * p)[1] - self.loss(v - h * p)[1]) / (2 * h)
 

@@ -40,7 +40,7 @@ def data():
 
 
 def by_weights(model, X, name):
-    """Derivatives of predictions by weights in units of their prior widths, by differences."""
+    """Finite differences of predictions, for weights in units of their prior widths."""
     n_elements = len(model.elements_)
     scale = np.full(len(model.coef_), model.amplitude_chi)
     scale[-n_elements:] = model.amplitude_baseline
@@ -142,7 +142,7 @@ def test_held_out_errors_have_the_predicted_size():
     predicted, std = model.predict(X[n:], return_std=True)
     z = (predicted - D[n:]) / np.sqrt(std**2 + model[-1].noise_["dipole"] ** 2)
     assert std.shape == predicted.shape
-    # The standard deviations of the pipeline are those of the calibrated search.
+    # `predict_std` gives the calibrated standard deviations, like `predict(return_std=True)`.
     assert_allclose(skqeq.predict_std(model, X[n:], ["dipole"])["dipole"], std)
     assert 0.6 < np.sqrt(np.mean(z**2)) < 1.6
     # Errors are larger where the standard deviations are larger.
@@ -153,7 +153,7 @@ def test_held_out_errors_have_the_predicted_size():
 
 
 def test_every_target_is_calibrated():
-    """Each target has a calibration factor; neither errors are as large as the noise."""
+    """Each target has a calibration factor, because its errors are larger than the noise."""
     X, y = load_molecules()
     n, model = 300, KQEqRegressor(sigma_dipole=0.02, sigma_charges=0.02, store_triangles=True)
     soap = SOAPFeaturizer(r_cut=3.5, n_max=4, l_max=3)
@@ -197,7 +197,7 @@ def test_forms_and_limits(data):
 
 
 def of_weights(model, X, names):
-    """Derivatives of all predictions by weights in units of their prior widths."""
+    """Finite differences of all predictions, for weights in units of their prior widths."""
     scale, coef, energies = model.layout_.scale, model.coef_, model.atomic_energies_
     columns = []
     for k in range(len(scale)):
@@ -299,10 +299,11 @@ def test_stress_of_crystals_and_slabs():
 
 
 def correlated(model, features, ends, name, column):
-    """Covariances of a prediction between some geometries, by kernels and differences of weights.
+    """Covariances between predictions for several geometries, from kernels and finite differences.
 
-    The prediction is the energy or a component of the dipole. The remainders of the fields are
-    independent for every atom. The variable `factors` holds derivatives by the fields.
+    The prediction is the energy or a component of the dipole. The remainder of a field is the part
+    that the sparse points cannot describe; it is independent for every atom. The variable `factors`
+    holds derivatives with respect to the fields.
     """
     last, phi = model[-1], model[:-1].transform(ends)
     rows = [row[column] for row in of_weights(last, phi, [name])]

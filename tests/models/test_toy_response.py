@@ -121,7 +121,7 @@ def test_everything_else_of_a_model(linear, tmp_path):
 
 
 class WithoutPrior(LocalCharges):
-    """A response without the prior width of its field."""
+    """A response that does not name the prior width of its field."""
 
     prior_parameters = {}
 

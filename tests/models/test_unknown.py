@@ -58,7 +58,7 @@ def fitted():
 
 
 def with_neighbor(symbol):
-    """Water, far away from a molecule that holds the element."""
+    """A water molecule, and far away a molecule of carbon and the given element."""
     other = Atoms(["C", symbol], [[40.0, 0.0, 0.0], [41.2, 0.0, 0.0]])
     return helpers.rattled("H2O", 3) + other
 
@@ -198,7 +198,7 @@ def test_charges_of_the_prior_are_those_of_classical_charge_equilibration():
 
 
 def test_standard_deviations_are_those_of_a_fit_that_ignored_the_structure():
-    """With a weight of zero, labels of the unknown element say nothing about its constant."""
+    """Labels of weight zero do not determine the constant of an unknown element."""
     X, dipoles, _ = training_data()
     new = helpers.rattled("CF3CN", 1)
     head = make_pipeline(SOAPFeaturizer(r_cut=3.0, n_max=3, l_max=2), CURSparsifier(3)).fit(X)
@@ -248,7 +248,7 @@ def test_fits_refuse_elements_without_features():
         model.fit(features, dipoles)
     with pytest.raises(ValueError, match=r"structure 1 .*; energy cannot be fitted"):
         model.fit(features, make_targets(energy=np.zeros(8), dipole=dipoles))
-    energies = [1.0] + [None] * 7  # only of a known structure
+    energies = [1.0] + [None] * 7  # only the structure without unknown elements has one
     with pytest.warns(UserWarning, match="In 7 of 8 structures"):
         model.fit(features, make_targets(energy=energies, charges=q))
 
@@ -295,7 +295,7 @@ def test_elements_without_parameters_are_refused(fitted):
 
 @pytest.mark.parametrize("cutoff_width", [None, 1.0])
 def test_neighbours_in_adjacent_cells(cutoff_width):
-    """Features of atoms beyond the cutoff of an unknown atom are those of a descriptor with it."""
+    """A descriptor without potassium gives the right features of all atoms far from potassium."""
     salt = bulk("NaCl", "rocksalt", a=5.64, cubic=True) * (3, 1, 1)
     salt.symbols[0] = "K"
     options = {"r_cut": 3.0, "n_max": 3, "l_max": 2, "cutoff_width": cutoff_width}

@@ -75,11 +75,12 @@ CONVERGED = {"tol": 1e-10, "max_iter": 500}
 
 @dataclass
 class Case:
-    """One fit, and what is predicted with it.
+    """One fit, and the structures and targets to predict.
 
-    `new` are structures that were not fitted. With `linear` the fit is one least-squares problem.
-    `extra` is called with the fitted model and the case at the very end, may change the model, and
-    returns more numbers by their names; names that begin with ``iterated/`` are of iterative fits.
+    `new` are structures outside the fit. If `linear` is true, the fit is one least-squares problem.
+    The function `extra` is called last, with the fitted model and the case. It may change the
+    model, and returns a dict of more numbers; names of numbers from iterative fits begin with
+    ``iterated/``.
     """
 
     model: Any
@@ -155,7 +156,7 @@ def classical_search():
 
 
 def molecules_partial_fit():
-    """KQEqRegressor with all labels that are linear in the charges, noise, gaps, partial_fit."""
+    """KQEqRegressor.partial_fit: all linear targets, with noise and missing labels."""
     X, y, _ = bundled("molecules", 48, 9)
     for seed, atoms in enumerate(X):
         add_potential_points(atoms, seed)
@@ -391,7 +392,7 @@ def gap_flow_slab():
 
 
 def energies_fixed_point():
-    """KQEqRegressor of energies of crystals by the fixed point, with a bias of the charges."""
+    """KQEqRegressor fitted to energies of crystals by fixed-point iteration, with `charge_bias`."""
     X = [crystal(seed, 0.03 * (seed - 3)) for seed in range(8)]
     y = make_targets(energy=[0.3 * pair_energies(atoms)[0] for atoms in X])
     new = [X.pop(), X.pop(3)]
@@ -442,7 +443,7 @@ def energies_fixed_point():
 
 
 def dipole_magnitude_born():
-    """KQEqRegressor with ChargeFlow, iteratively solved, of norms of dipoles and Born charges."""
+    """KQEqRegressor with ChargeFlow and the iterative solver: norms of dipoles, Born charges."""
     X, y, _ = bundled("molecules", 24, 8)
     born = [invented_born_charges(*pair) for pair in zip(X, y["charges"])]
     norms = np.linalg.norm(y["dipole"], axis=1)
@@ -490,7 +491,7 @@ def dipole_magnitude_born():
 
 
 def cross_validated(search, names):
-    """Scores of all candidates, the noise, and predictions of what was left out."""
+    """Scores of all candidates, the noise, and predictions for held-out structures."""
     found = {
         name: value
         for name, value in search.cv_results_.items()
@@ -527,7 +528,7 @@ def cv_at_the_end():
 
 
 def cv_around_pipeline():
-    """KQEqRegressorCV around a pipeline with ChargeFlow and folds by group; greatest evidence."""
+    """KQEqRegressorCV around a pipeline with ChargeFlow, folds by group; maximal evidence."""
     X, y, groups = bundled("molecules", 48, 7)
     new = X[45:]
     for seed, atoms in enumerate(new):

@@ -48,7 +48,7 @@ def of_charges(X, charges, in_field=False):
 
 
 def relative_energies(X, energies):
-    """Energies of water clusters less energies of their atoms, eV."""
+    """Energies of water clusters minus the energies of their atoms, eV."""
     return [e - sum(ATOMIC_ENERGIES[s] for s in atoms.symbols) for atoms, e in zip(X, energies)]
 
 

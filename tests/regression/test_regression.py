@@ -54,7 +54,7 @@ def test_numbers(name):
     case, expected = CASES[name](), stored(name)
     fitted = fit(case)
     found = measure(case, fitted)
-    assert sorted(found) == sorted(expected), "other quantities than the stored ones: write them"
+    assert sorted(found) == sorted(expected), "stored quantities differ: run regression/write.py"
 
     def tolerance(key):
         iterated = not case.linear or key.startswith("iterated/")

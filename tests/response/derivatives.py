@@ -1,4 +1,4 @@
-"""Compare every derivative of an `Equilibrium` with differences, for any response.
+"""Compare every derivative of an `Equilibrium` with finite differences, for any response.
 
 The fields depend on the geometry, as learned ones do: ``f_i = phi_i . w``. The features phi are
 sums of Gaussians over the neighbours of atom i.
@@ -175,7 +175,7 @@ def check_weights(response, atoms, weights, solved):
 
 
 def check_external_field(response, atoms, weights, solved):
-    """Check that dipole and polarisability are derivatives of the energy by the field.
+    """Check that dipole and polarisability are derivatives of the energy in the external field.
 
     The polarisability does not depend on the field.
     """

@@ -1,4 +1,4 @@
-"""Derivatives by fields, geometry, weights and the external field, for all responses."""
+"""Derivatives with respect to latent fields, geometry, weights and external field."""
 
 import numpy as np
 import pytest

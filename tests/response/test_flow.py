@@ -274,7 +274,7 @@ def test_rows(name, iterative):
 @pytest.mark.parametrize("iterative", [False, True])
 @pytest.mark.parametrize("name", ["molecule", "ion in a field", "crystal"])
 def test_parameter_gradient(name, iterative):
-    """The gradient by range and softness agrees with differences."""
+    """The gradient with respect to range and softness agrees with finite differences."""
     atoms = CASES[name]
     [structure] = check_structures([atoms])
     fields, n = fields_of(atoms), len(atoms)

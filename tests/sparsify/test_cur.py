@@ -286,7 +286,7 @@ def test_structures_after_a_fit_to_an_array(features):
 
 
 def test_a_sparse_set_that_is_extended(features):
-    """An extended set reproduces the kernel of its new points exactly, and of others better."""
+    """With more sparse points, the kernel is exact for the new points and no worse for others."""
 
     def represented(source):
         phi = StructureFeatures(features.structures, source)
@@ -382,7 +382,7 @@ def test_equivalent_atoms_are_copies(name, counts):
 
 @pytest.mark.parametrize("displacement", [1e-3, 1e-2])
 def test_small_displacements_are_not_copies(displacement):
-    """Structures for finite differences are different environments."""
+    """Environments that differ by the step of a finite difference are not duplicates."""
     X = [molecule("H2O") for _ in range(2)]
     X[1].positions[1, 1] += displacement
     features = SOAPFeaturizer(n_max=3, l_max=2).fit_transform(X)

@@ -46,7 +46,7 @@ def test_products_are_far_better_than_single_precision(points, b, runs):
     assert error.max() < 5e-9
     if sum(run.stop - run.start for run in runs) > RANK:
         assert np.square(error).sum() < 1e-3 * np.square((single - exact) / scale).sum()
-    # Computed properties of the columns are used again.
+    # The second call reuses the computed properties of the columns.
     assert_allclose(mixed(b, values, runs), exact, atol=1e-8 * scale.max())
 
 

@@ -119,7 +119,7 @@ def test_unit_and_sign_of_dipoles(molecules, charges, dipoles, factor, message):
     y = make_targets(dipole=factor * dipoles, charges=charges)
     with pytest.warns(UserWarning, match=f"the dipole labels {message}"):
         QEqRegressor().fit(molecules, y)
-    check_labels(molecules[:4], y[:4])  # too few to tell
+    check_labels(molecules[:4], y[:4])  # too few structures for a warning
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.5, 1.9])
@@ -280,7 +280,7 @@ def test_forces_of_fixed_atoms():
     assert (finding.name, finding.severity) == ("sum of forces", "note")
 
 
-# ---- one calculator for all ---------------------------------------------------------------------
+# ---- equal energies of different structures -----------------------------------------------------
 
 
 def test_equal_labels_of_different_structures(molecules):
