@@ -15,7 +15,7 @@ as well. The policy is as follows:
 - If a library already uses one thread, its setting is not changed. A program that runs skqeq in
   several Python threads should therefore limit BLAS to one thread, with ``OPENBLAS_NUM_THREADS=1``
   or `threadpoolctl.threadpool_limits`.
-- When the last Python thread leaves the context, the original numbers are restored, also after an
+- When the last Python thread leaves the context, the original numbers are restored, even after an
   exception.
 - If another Python thread has set a number in the meantime, this number is not overwritten.
 

@@ -227,7 +227,7 @@ def test_changes_are_noticed(model):
         change(atoms)
         [after] = predict_target(model, [atoms], "dipole")
         assert_allclose(atoms.get_dipole_moment(), after, rtol=1e-10)
-        # A second key for the same charge is no change.
+        # A second key with the same charge does not count as a change.
         assert np.abs(after - before).max() > 1e-4 or "total_charge" in atoms.info
         assert_allclose(atoms.get_forces(), predict_forces(model, [atoms])[0], atol=1e-10)
 

@@ -4,7 +4,7 @@
     python tools/check_organic.py bundled -n 30   # dipoles against the bundled molecules; pyscf
     python tools/check_organic.py psi4 -n 10      # potentials against a second code; psi4
 
-``bundled`` and ``psi4`` run calculations, and end with the largest difference.
+``bundled`` and ``psi4`` run calculations, and print the largest difference at the end.
 """
 
 import argparse

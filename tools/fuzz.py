@@ -35,7 +35,7 @@ class TooLong(BaseException):
 def run_batch(first, stop, seed, report):
     """Run some inputs in this process; write lines of JSON before and after each."""
 
-    from fuzz_inputs import Inputs  # only in the processes of the batches, which run this file
+    from fuzz_inputs import Inputs  # imported only in the process of a batch
 
     def ring(*_):
         raise TooLong

@@ -5,8 +5,8 @@
     python tools/make_organic.py status
     python tools/make_organic.py pack       # move finished results to data/organic
 
-The families of ``organic.smi`` are filled in and ionised by RDKit, optimised with GFN2-xTB and
-labelled by PBE0, see ``organic_labels.py``. ``data/README.md`` describes labels and files.
+RDKit inserts substituents into the families of ``organic.smi``, and makes ions. The structures are
+optimised with GFN2-xTB and labelled by PBE0, see ``organic_labels.py``. ``data/README.md`` describes labels and files.
 """
 
 import hashlib

@@ -217,7 +217,7 @@ def trajectory(n_molecules, charge, snapshots, rng):
 
 
 def expanded(atoms, molecule, rng):
-    """A copy whose rigid molecules are moved away from or to the centre; and the factor."""
+    """A copy whose rigid molecules are moved away from the centre or towards it, and the factor."""
     ranges = list(FACTORS)
     factor = round(rng.uniform(*ranges[rng.choice(len(ranges), p=list(FACTORS.values()))]), 4)
     copy = atoms.copy()

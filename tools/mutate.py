@@ -6,7 +6,8 @@ The program draws lines of physics at random, and changes each of them in a copy
 
 - a sign: ``+`` becomes ``-`` or the reverse, or a minus is removed;
 - a factor: ``*`` becomes ``/`` or the reverse, an integer is raised by one, or a float is doubled;
-- an index: another number, the partner of a name in `PARTNERS`, the other axis, or no ``.T``.
+- an index: a number changes, a name becomes its partner in `PARTNERS`, the axis changes, or ``.T``
+  is removed.
 
 Then it runs the tests of the same folder against the copy, and if these pass, all other tests
 except those of docs and tools. The tests use the NumPy twins of the kernels, so that nothing is
@@ -46,7 +47,7 @@ PHYSICS = (
     *("electrostatics/*", "fields/*", "response/*", "targets/*", "solvers/*", "models/*"),
     *("_pythran/*_numpy", "parameters", "spectra", "metrics"),
 )
-# It checks that the installed package is tested, and the mutated copy is not installed.
+# This test requires the installed package, but the mutated copy is not installed.
 DESELECTED = "tests/_pythran/test_backend.py::test_the_installed_package_is_tested"
 CONSTANTS = ("parameters.py", "spectra.py", "metrics.py")
 PARTNERS = {"i": "j", "j": "i", "a": "b", "b": "a", "u": "v", "v": "u"}
@@ -254,7 +255,7 @@ def run(folder, mutation=None, tests=("tests",), options=()):
             code = process.wait(SECONDS)
         except subprocess.TimeoutExpired:
             code = "time"
-        finally:  # end the processes that tests have started, too
+        finally:  # also ends the processes that tests have started
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         if code in (0, 5):
@@ -304,8 +305,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--lines", type=int, default=10, help="number of lines to draw")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", type=int, nargs="+", help="numbers of the drawn lines to run")
-    parser.add_argument("--report", type=Path, help="table that the results are added to")
+    parser.add_argument("--only", type=int, nargs="+", help="numbers of the lines to run")
+    parser.add_argument("--report", type=Path, help="CSV file to which results are added")
     parser.add_argument("--list", action="store_true", help="only print the mutations")
     args = parser.parse_args()
     survivors = 0
@@ -322,7 +323,8 @@ def main():
             failed = failed or "SURVIVED"
             print(f"  {failed}, {seconds:.0f} s", flush=True)
             if args.report:
-                code = f"``{before}``", f"``{after}``"  # the documentation shows the table
+                # The documentation shows the table, with these columns as code.
+                code = f"``{before}``", f"``{after}``"
                 row = [args.seed, mutation.file, line, *code, failed, round(seconds)]
                 add_to_report(args.report, row)
     sys.exit(bool(survivors))

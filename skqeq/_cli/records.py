@@ -41,7 +41,7 @@ def complete_pdb(text):
 
 
 def check_pdb_element(line, number):
-    """Refuse an atom whose element is missing, and whose name may begin with two elements.
+    """Refuse an atom without element if its name can mean two elements.
 
     Names of atoms begin with the element, which ends in column 14: " CA " is carbon and "CA  " is
     calcium. ASE takes both for calcium.

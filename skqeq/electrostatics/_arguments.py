@@ -69,7 +69,7 @@ def lookup(table, numbers, name):
     Returns
     -------
     values : ndarray of shape (n,)
-        The entries of `numbers`.
+        The values of the elements in `numbers`.
     """
     values = table[numbers]
     missing = np.isnan(values)

@@ -1,9 +1,9 @@
 """Features of some structures in memory, as dense tiles of a sparse matrix.
 
 The features of a data set are a matrix with one row per atom. Most elements of a row are zero.
-Those in the columns of chemical elements that the structure lacks are zero, and after
-`skqeq.CURSparsifier` those of all other chemical elements are zero, too. Only the remaining columns
-are stored, as dense tiles. Matrix products with a few dense tiles are much faster than products
+Columns of chemical elements that the structure lacks are zero. After `skqeq.CURSparsifier`, the
+row of an atom is nonzero only in the columns of its chemical element. Only nonzero columns are
+stored, as dense tiles. Matrix products with a few dense tiles are much faster than products
 with a general sparse matrix.
 """
 

@@ -187,7 +187,7 @@ def everything(atoms):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_translation(kind):
-    """Translations leave the result unchanged, also if atoms leave the cell."""
+    """Translations leave the result unchanged, even if atoms leave the cell."""
     atoms = geometry(kind)
     expected = everything(atoms)
     atoms.positions += [1.3, -7.2, 2.9]
@@ -216,7 +216,7 @@ def test_rotation(kind):
 @pytest.mark.parametrize("kind", ["crystal", "slab", "sharp"])
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
 def test_accuracy(kind, scale):
-    """The errors stay below the accuracy for every splitting, also with broad Gaussians."""
+    """The errors stay below the accuracy for every splitting, even with broad Gaussians."""
     atoms = geometry(kind)
     exact = dipole_sum(atoms, scale * WIDTHS, scale * DIPOLE_WIDTHS, accuracy=1e-12)
     for accuracy in 10.0 ** -np.arange(2, 11, 2):

@@ -127,7 +127,7 @@ class WithoutPrior(LocalCharges):
 
 
 class NotAResponse:
-    """An object that has fields, but is no `Response`."""
+    """An object that has fields but is not a `Response`."""
 
     fields = ("reference",)
 

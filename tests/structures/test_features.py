@@ -253,7 +253,7 @@ def test_a_source_that_stands_twice_is_computed_once(X):
 
 
 def test_tiles_of_some_atoms(features):
-    """Tiles of some atoms are equal to parts of the tiles of all atoms."""
+    """Tiles for some atoms contain the rows of these atoms; all other rows are zero."""
     for i, structure in enumerate(features.structures):
         atoms = np.arange(len(structure))[::2]
         block = Block([structure], features.source.tiles_of(structure, atoms), features.n_features)
