@@ -6,7 +6,8 @@
     python tools/make_organic.py pack       # move finished results to data/organic
 
 RDKit inserts substituents into the families of ``organic.smi``, and makes ions. The structures are
-optimised with GFN2-xTB and labelled by PBE0, see ``organic_labels.py``. ``data/README.md`` describes labels and files.
+optimised with GFN2-xTB and labelled by PBE0, see ``organic_labels.py``. ``data/README.md``
+describes labels and files.
 """
 
 import hashlib

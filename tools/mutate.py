@@ -216,7 +216,7 @@ def candidates(root=ROOT):
 
 
 def draw(n_lines, seed, root=ROOT):
-    """One random mutation of each of some random lines."""
+    """Draw random lines, and one random mutation of each."""
     by_line, rng = candidates(root), random.Random(seed)
     return [rng.choice(by_line[line]) for line in rng.sample(sorted(by_line), n_lines)]
 

@@ -248,7 +248,7 @@ def test_fits_refuse_elements_without_features():
         model.fit(features, dipoles)
     with pytest.raises(ValueError, match=r"structure 1 .*; energy cannot be fitted"):
         model.fit(features, make_targets(energy=np.zeros(8), dipole=dipoles))
-    energies = [1.0] + [None] * 7  # only the structure without unknown elements has one
+    energies = [1.0] + [None] * 7  # only for the structure whose elements are all known
     with pytest.warns(UserWarning, match="In 7 of 8 structures"):
         model.fit(features, make_targets(energy=energies, charges=q))
 
