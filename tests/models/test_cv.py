@@ -335,7 +335,7 @@ def test_bad_labels(data, monkeypatch, memory_budget):
 
 
 def test_groups_spread_over_blocks(data, monkeypatch, memory_budget):
-    """If a group is spread over several blocks, its rows are stored until it is complete."""
+    """Rows are stored only if their group is spread over several blocks, until it is complete."""
     X, y, groups = data
     D, folds = y["dipole"], groups.copy()
     folds[10:] = np.sort(folds[10:])

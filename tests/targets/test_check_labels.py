@@ -280,7 +280,7 @@ def test_forces_of_fixed_atoms():
     assert (finding.name, finding.severity) == ("sum of forces", "note")
 
 
-# ---- equal energies of different structures -----------------------------------------------------
+# ---- labels that belong to other structures or atoms --------------------------------------------
 
 
 def test_equal_labels_of_different_structures(molecules):
