@@ -16,6 +16,8 @@ from scipy.sparse.csgraph import connected_components
 from ..parameters import COULOMB
 
 MAX_ITERATIONS = 300
+# Rounding error of potentials whose mean was subtracted, relative to the largest potential.
+ROUNDING = 16 * np.finfo(float).eps
 # Number of Chebyshev terms per square root of the condition number, and its maximum.
 SERIES, MAX_TERMS = 1.5, 100
 
@@ -168,7 +170,9 @@ class ConjugateGradients(_Iteration):
     """Minimise ``q . A q / 2 - V . q`` at a given sum of q, by conjugate gradients.
 
     The iteration stops when the potential is the same for all atoms, within a tolerance. The
-    tolerance is the accuracy of A times ``k_e / Angstrom`` times the size of the charges.
+    tolerance is the accuracy of A times ``k_e / Angstrom`` times the size of the charges, plus the
+    rounding error of the potential. Atoms of one element can have equal potentials; the charges
+    are then zero, and only the rounding error is left.
 
     Parameters
     ----------
@@ -209,7 +213,7 @@ class ConjugateGradients(_Iteration):
     def _minimise(self, V, total, start):
         # Estimate the size of the charges by the charges of atoms that do not interact.
         scale = np.abs((V - V.mean()) / self._A.diagonal).max() + abs(total) / len(V)
-        tolerance = self._A.accuracy * COULOMB * scale
+        tolerance = self._A.accuracy * COULOMB * scale + ROUNDING * np.abs(V).max()
         q = np.zeros(len(V)) if start is None else start
         q = q + (total - q.sum()) / len(V)
         return self._iterate(q, _neutral(V - self._A @ q if q.any() else V), tolerance)
@@ -277,9 +281,11 @@ class FlowConjugateGradients(_Iteration):
         return self._project(V, start)
 
     def _project(self, V, start):
+        rounding = ROUNDING * np.abs(V).max()
         V = self._balanced(V)
         # Estimate the size of the charges by the charges of atoms that do not interact.
-        tolerance = self._A.accuracy * COULOMB * np.abs(V / self._A.diagonal).max()
+        scale = np.abs(V / self._A.diagonal).max()
+        tolerance = self._A.accuracy * COULOMB * scale + rounding
         p, residual = np.zeros_like(V), V
         if start is not None:
             p = self._X @ start
