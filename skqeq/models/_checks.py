@@ -75,7 +75,10 @@ def check_weights(sample_weight: ArrayLike | None, n: int) -> Array:
     """
     if sample_weight is None:
         return np.ones(n)
-    weights = np.asarray(sample_weight, dtype=np.float64)
+    try:
+        weights = np.asarray(sample_weight, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError("sample_weight must hold one number per structure") from None
     if weights.shape != (n,):
         raise ValueError(f"sample_weight has shape {weights.shape}, but there are {n} structures")
     bad = ~(np.isfinite(weights) & (weights >= 0))
@@ -86,24 +89,6 @@ def check_weights(sample_weight: ArrayLike | None, n: int) -> Array:
     if not weights.any():
         raise ValueError("sample_weight is zero everywhere")
     return weights
-
-
-def check_names(names: Sequence[str]) -> None:
-    """Refuse names that are not names of targets.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Names of targets.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name.
-    """
-    for name in names:
-        if name not in TARGETS:
-            raise ValueError(f"unknown target {name!r}; known: {', '.join(TARGETS)}")
 
 
 def check_targets(names: Sequence[str], response: Response, estimator: str) -> None:

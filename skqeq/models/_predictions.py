@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ..targets import TARGETS, make_targets, to_form
-from ._checks import check_names, check_targets
+from ..targets import TARGETS, check_names, make_targets, to_form
+from ._checks import check_targets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

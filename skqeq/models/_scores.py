@@ -9,10 +9,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..metrics import target_r2
 from ..structures import collect
-from ..targets import TARGETS, Labels, make_targets
+from ..targets import TARGETS, Labels, check_names, make_targets
 from ._checks import (
     check_defined,
-    check_names,
     check_targets,
     check_weights,
     labels_of_predictions,

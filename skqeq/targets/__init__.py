@@ -12,6 +12,7 @@ from ._labels import (
     to_form,
 )
 from ._lookup import MissingLabelsError, free_energy
+from ._names import check_names
 from ._observables import (
     ENERGIES,
     GRADIENTS,

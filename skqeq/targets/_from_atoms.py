@@ -12,6 +12,7 @@ from .._warnings import warn_once
 from ..structures import as_sequence
 from ._labels import make_targets
 from ._lookup import MissingLabelsError, calculator_results, find_label, free_energy
+from ._names import check_names
 from ._units import parse_unit
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def targets_from_atoms(
     if isinstance(names, str):
         names = [names]
     keys = names if isinstance(names, dict) else dict.fromkeys(names)
+    check_names(name.removesuffix("_sigma") for name in keys)
     places = {n: _default_keys(n) if key is None else (key,) for n, key in keys.items()}
     units = _check_units({} if units is None else units, keys)
     columns: dict[str, list[Any]] = {name: [] for name in keys}

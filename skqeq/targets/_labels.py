@@ -10,6 +10,8 @@ import numpy as np
 from .._warnings import warn_once
 from ..metrics import has_label
 from ._all_checks import LabelChecks
+from ._forms import advice_on_labels
+from ._names import check_names
 from ._observables import TARGETS, VOIGT, possibly_undefined
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ def make_targets(**columns: Column) -> Array:
     for name, values in columns.items():
         target = name.removesuffix("_sigma")
         if target not in COLUMNS:
-            raise ValueError(f"unknown target {name!r}; known: {', '.join(COLUMNS)}")
+            check_names([name])
         if target not in columns:
             raise ValueError(f"{name} is given without {target}")
         if values is None or not hasattr(values, "__len__"):
@@ -203,7 +205,11 @@ class Labels:
     def __init__(self, y: LabelsLike, structures: Structures, *, all_checks: bool = False) -> None:
         self.table, self.form = as_table(y)
         if len(self.table) != len(structures):
-            raise ValueError(f"X holds {len(structures)} structures, but y {len(self.table)}")
+            per_atom = len(self.table) == len(structures.numbers)
+            advice = "; y must have one row per structure, not per atom" if per_atom else ""
+            raise ValueError(
+                f"X holds {len(structures)} structures, but y {len(self.table)}{advice}"
+            )
         self.columns = [n for n in column_names(self.table) if not n.endswith("_sigma")]
         ragged = [name for name in self.columns if name in RAGGED]
         checks = LabelChecks(self.table, all_checks)
@@ -328,6 +334,12 @@ def as_table(y: Any) -> tuple[Array, str]:
             "structures; use make_targets(**y)"
         )
     if hasattr(y, "columns"):
+        if not any(name in COLUMNS for name in y.columns) and len(y.columns) == 3:
+            names = ", ".join(map(str, y.columns))
+            raise ValueError(
+                f"the columns of y, {names}, are not targets; if they hold the components of "
+                "dipoles, pass y.to_numpy()"
+            )
         return make_targets(**{name: y[name].tolist() for name in y.columns}), "frame"
     if isinstance(y, np.ndarray) and y.dtype.names:
         # Check the table again, because the user may have edited it.
@@ -338,14 +350,14 @@ def as_table(y: Any) -> tuple[Array, str]:
                 raise TypeError(f"y[{i}] is a {type(row).__name__}, but y[0] is a dict of labels")
         names = list(dict.fromkeys(name for row in y for name in row))
         return make_targets(**{n: [row.get(n) for row in y] for n in names}), "dicts"
+    kind = type(y).__name__
     if hasattr(y, "to_numpy"):
         y = y.tolist()  # a Series of vectors
     array = as_floats(y)
     if array.ndim != 2 or array.shape[1] != 3:
         raise ValueError(
-            f"y must be an (n, 3) array of dipoles or a table from make_targets, such as "
-            f"make_targets(energy=y), got "
-            f"{type(y).__name__} of shape {np.shape(array) if array.size else 'unknown'}"
+            "y must be an (n, 3) array of dipoles or a table from make_targets, got "
+            f"{kind} {advice_on_labels(y, array)}"
         )
     return make_targets(dipole=array), "array"
 
