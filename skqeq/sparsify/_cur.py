@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from .._sklearn import Interval, StrOptions
 from .._warnings import warn_once
 from ..persistence import Persistent
-from ..structures import StructureFeatures, Tile, check_same_features
+from ..structures import StructureFeatures, Tile, check_same_features, holds_structures
 from ._environments import environments_of
 from ._kernel import ALL, SparseKernel, normalize_blocks
 from ._selection import MAX_SKETCH, METHODS, distinct
@@ -234,6 +234,12 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         ragged = isinstance(X, StructureFeatures)
         if not reset:
             self._check_kind(X, ragged)
+        if not ragged and holds_structures(X):
+            raise TypeError(
+                f"CURSparsifier takes the features of structures, got {type(X).__name__}; use it "
+                "in a pipeline after SOAPFeaturizer, e.g. make_pipeline(SOAPFeaturizer(), "
+                "CURSparsifier(), KQEqRegressor())"
+            )
         if not ragged:
             return validate_data(self, X, dtype=np.float64, reset=reset)
         if reset:

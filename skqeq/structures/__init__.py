@@ -1,7 +1,13 @@
 """Structures: checks of `ase.Atoms`, and the ragged container of per-atom features."""
 
 from ._base import NO_GRADIENT, FeatureGradient, FeatureSource
-from ._check import as_sequence, check_structures, implausible_structures, strip
+from ._check import (
+    as_sequence,
+    check_structures,
+    holds_structures,
+    implausible_structures,
+    strip,
+)
 from ._collection import LazyStructures, Structures, collect, concatenate
 from ._features import StructureFeatures, check_same_features
 from ._neighbors import Neighborhood, gather_pairs, neighbor_pairs, spread_pairs

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from os import PathLike
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ase import Atoms
+from ase import Atom, Atoms
 
 from ..parameters import MAX_ATOMIC_NUMBER
 from ._geometry import (
@@ -85,9 +86,7 @@ def _checked(X, look):
             look(n, item, structure)
             yield structure
         else:
-            raise TypeError(
-                f"X[{n}] is a {type(item).__name__}, but every structure must be an ase.Atoms"
-            )
+            raise wrong_item(n, item)
     if n < 0:
         raise ValueError("X holds no structures")
 
@@ -180,7 +179,8 @@ def as_sequence(X):
     if hasattr(X, "iloc"):
         if X.ndim == 2 and X.shape[1] != 1:
             raise TypeError(
-                f"X is a frame with {X.shape[1]} columns; structures need exactly one column"
+                f"X is a frame with {X.shape[1]} columns; structures need exactly one column, "
+                "such as X[['atoms']]"
             )
         X = X if X.ndim == 1 else X.iloc[:, 0]
         return list(X)
@@ -196,8 +196,63 @@ def as_sequence(X):
             )
         return list(X.ravel())
     if isinstance(X, (str, bytes, dict)) or not hasattr(X, "__iter__"):
-        raise TypeError(f"X must be a list of ase.Atoms, got {type(X).__name__}")
+        raise TypeError(f"X must be a list of ase.Atoms, got {type(X).__name__}{_reader(X)}")
     return X
+
+
+def wrong_item(i: int, item: object) -> TypeError:
+    """The error for an item of X that is not an `ase.Atoms`.
+
+    Parameters
+    ----------
+    i : int
+        Index of the item.
+    item : object
+        The item.
+
+    Returns
+    -------
+    error : TypeError
+        The error, to be raised by the caller.
+    """
+    return TypeError(
+        f"X[{i}] is a {type(item).__name__}, but every structure must be an ase.Atoms"
+        f"{_reader(item)}"
+    )
+
+
+def _reader(item):
+    """Advice for the name of a file, as the end of a message; empty for all other objects."""
+    if isinstance(item, (str, PathLike)):
+        return (
+            f"; if {str(item)!r} is a file, read it with ase.io.read(name, ':') or "
+            "skqeq.datasets.open_structures(name)"
+        )
+    return ""
+
+
+def holds_structures(X: Any) -> bool:
+    """Whether X is a container of structures or of file names, instead of numbers.
+
+    Parameters
+    ----------
+    X : object
+        Input of the user, for an estimator that takes features.
+
+    Returns
+    -------
+    found : bool
+        True also for a single structure. Only the first item of a sequence is looked at.
+    """
+    if isinstance(X, (Atoms, Structure, str, PathLike)):
+        return True
+    if hasattr(X, "iloc"):
+        X = X.to_numpy().ravel()
+    if isinstance(X, np.ndarray):
+        return X.dtype == object and any(isinstance(x, (Atom, Atoms, Structure)) for x in X.flat)
+    if not (hasattr(X, "__len__") and hasattr(X, "__getitem__")) or isinstance(X, dict):
+        return False
+    return len(X) > 0 and isinstance(X[0], (Atoms, Structure, str, PathLike))
 
 
 def check_one(i, atoms):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from .._memory import BUDGET
 from ..parameters import MAX_ATOMIC_NUMBER
-from ._check import check_one, check_structures
+from ._check import check_one, check_structures, wrong_item
 from ._plausibility import Plausibility
 from ._structure import Structure
 
@@ -275,9 +275,7 @@ class LazyStructures(Structures):
         if isinstance(atoms, Structure):
             return atoms
         if not isinstance(atoms, Atoms):
-            raise TypeError(
-                f"X[{i}] is a {type(atoms).__name__}, but every structure must be an ase.Atoms"
-            )
+            raise wrong_item(i, atoms)
         structure = check_one(i, atoms)
         if plausibility is not None:
             plausibility.add(i, atoms, structure)
