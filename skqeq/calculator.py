@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from .models import unwrap
+from .persistence import load
 from .structures import CHARGE_KEYS
 from .targets import GRADIENTS, TARGETS
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.optimize.optimize import Dynamics
 
-    from ._typing import Model
+    from ._typing import Model, PathType
 
 
 __all__ = ["KQEqCalculator", "ProgressBar"]
@@ -58,8 +60,9 @@ class KQEqCalculator(Calculator):
 
     Parameters
     ----------
-    model : fitted estimator
-        A charge model, a pipeline that ends in one, or a search over either.
+    model : fitted estimator, or str or path
+        A charge model, a pipeline that ends in one, a search over either, or the name of a model
+        file, which is read by `skqeq.load`.
 
     Attributes
     ----------
@@ -108,15 +111,15 @@ class KQEqCalculator(Calculator):
     ]
     ignored_changes = {"initial_charges", "initial_magmoms"}
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model | PathType) -> None:
         super().__init__(model=model)
 
-    def set(self, model: Model) -> dict[str, Any]:  # type: ignore[override]  # ASE: any keyword
+    def set(self, model: Model | PathType) -> dict[str, Any]:  # type: ignore[override]  # ASE: any keyword
         """Use another model.
 
         Parameters
         ----------
-        model : fitted estimator
+        model : fitted estimator, or str or path
             As in the constructor.
 
         Returns
@@ -124,6 +127,8 @@ class KQEqCalculator(Calculator):
         changed : dict
             The parameter that was set.
         """
+        if isinstance(model, (str, PathLike)):
+            model = load(model)
         check_is_fitted(unwrap(model)[1])
         self.model = model
         self.reset()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from functools import reduce
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from sklearn.utils.validation import check_is_fitted
@@ -56,8 +57,11 @@ def unwrap(model: Any, method: str = "predict_charges") -> tuple[Callable[[Any],
         else:
             if hasattr(model, "estimator"):
                 check_is_fitted(model)  # a search that was not run
+            is_name = isinstance(model, (str, PathLike))
+            advice = "; skqeq.load reads a model file" if is_name else ""
             raise TypeError(
                 f"{type(model).__name__} is neither a charge model nor a pipeline that ends in one"
+                f"{advice}"
             )
     return lambda X: reduce(lambda X, step: step.transform(X), steps, X), model
 
