@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold, StratifiedKFold
+from sklearn.utils.metadata_routing import MetadataRequest
 
 # Model files name the default scorer of searches by this module.
 from ._sklearn import PassthroughScorer  # noqa: F401
@@ -21,7 +22,7 @@ from .models import (
     predict_for_scores,
 )
 from .structures import collect
-from .targets import TARGETS, Labels, as_table, column_names
+from .targets import TARGETS, Labels, as_table, check_names, column_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,9 +68,11 @@ class TargetScorer:
     (3,)
     """
 
+    # Scorers in older model files have no such attribute.
+    _weight_request: bool | str | None = None
+
     def __init__(self, target: str, metric: Metric = "rmse", *, per_atom: bool = False) -> None:
-        if target not in TARGETS:
-            raise ValueError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
+        check_names([target])
         if metric not in _METRICS:
             raise ValueError(f"unknown metric {metric!r}; known: {', '.join(_METRICS)}")
         if per_atom and not TARGETS[target].extensive:
@@ -77,6 +80,34 @@ class TargetScorer:
         self.target = target
         self.metric = metric
         self.per_atom = per_atom
+
+    def set_score_request(self, *, sample_weight: bool | str | None) -> Self:
+        """Say whether searches pass `sample_weight` to this scorer, with metadata routing.
+
+        Parameters
+        ----------
+        sample_weight : bool, str or None
+            As in the scorers of `sklearn.metrics.make_scorer`.
+
+        Returns
+        -------
+        self : TargetScorer
+            This scorer.
+        """
+        self._weight_request = sample_weight
+        return self
+
+    def get_metadata_routing(self) -> MetadataRequest:
+        """The metadata that the scorer requests; scikit-learn calls this method.
+
+        Returns
+        -------
+        request : MetadataRequest
+            See `sklearn.utils.metadata_routing`.
+        """
+        request = MetadataRequest(owner=self)
+        request.score.add_request(param="sample_weight", alias=self._weight_request)
+        return request
 
     def __repr__(self) -> str:
         per_atom = ", per_atom=True" if self.per_atom else ""
@@ -93,6 +124,11 @@ class TargetScorer:
         structures = collect(X)
         labels = Labels(y, structures)
         check_defined(labels, structures)
+        if self.target not in labels.columns:
+            raise ValueError(
+                f"y has no column {self.target!r}, only {', '.join(labels.columns)}; choose one "
+                f"of them for TargetScorer, or add {self.target} to y"
+            )
         if self.target not in labels.names:
             raise ValueError(
                 f"no structure of this fold has {self.target}: split with LabelledKFold, or use "
