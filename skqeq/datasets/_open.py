@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 import numpy as np
 from ase.db import connect
 from ase.io import Trajectory
+from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
 from ..structures import with_total_charge
 from ._xyz import parse_frame, split_frames
@@ -79,10 +80,25 @@ def open_structures(*paths: PathType, charge_key: str | None = None) -> Structur
         if suffix not in READERS:
             raise ValueError(
                 f"{path} has the ending {suffix!r}, but open_structures reads files that end in "
-                f"{', '.join(READERS)}; ase.io.read reads other formats"
+                f"{', '.join(READERS)}; {_other_reader(path)}"
             )
         files.append(READERS[suffix](path))
     return StructureFile(files, charge_key=charge_key)
+
+
+def _other_reader(path):
+    """How a file of another format can be read, for messages."""
+    try:
+        name = filetype(str(path))
+    except (UnknownFileTypeError, OSError):
+        name = ""
+    if name in ioformats and ioformats[name].can_read:
+        return "read it with ase.io.read, and pass the list of structures"
+    ending = path.suffix.lower() or ".mol2"
+    return (
+        "ASE cannot read this format either; convert the file, for instance with Open Babel: "
+        f"obabel -i{ending[1:]} {path.name} -O {path.stem}.xyz"
+    )
 
 
 class StructureFile:
