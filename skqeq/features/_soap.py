@@ -16,6 +16,7 @@ from .._sklearn import Interval, StrOptions
 from ..parameters import per_element
 from ..persistence import Persistent
 from ..structures import StructureFeatures, collect
+from ._no_frames import NoFrames
 from ._source import SOAPSource
 from ._spectrum import PowerSpectrum
 
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from .._typing import ByElement, PathType, StructuresLike
 
 
-class SOAPFeaturizer(Persistent, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]  # of a mixin without types
+class SOAPFeaturizer(  # type: ignore[call-arg]  # of a mixin without types
+    NoFrames, Persistent, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
+):
     """Smooth overlap of atomic positions (SOAP) of every atom, by DScribe with GTO basis.
 
     The density of the neighbours of atom i is expanded in radial functions and spherical harmonics,
