@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 # Calls inside these packages belong to the call of the user.
 PACKAGES = {"skqeq", "sklearn", "joblib", "contextlib"}
+# Modules that run the tasks of parallel workers. A worker does not know the line of the user. Its
+# own functions run until the worker ends, but a task belongs to one call of the user.
+EXECUTORS = ("joblib.externals", "multiprocessing", "concurrent.futures", "threading")
+# Each process or thread pool gives the same text once, as Python does for a line of a program.
+WORKER_REGISTRY: dict[str | tuple[str, type[Warning], int], int] = {}
 # Name under which the outermost call remembers which warnings it has given.
 GIVEN = "__skqeq_warnings__"
 
@@ -34,9 +39,13 @@ def warn_once(message: str, kind: str, category: type[Warning] = UserWarning) ->
     """
     call, depth = _outermost_call()
     given = call.f_locals.get(GIVEN, ())
-    if kind not in given:
-        # An additional entry among the local variables, which ends with the call.
-        call.f_locals[GIVEN] = (*given, kind)
+    if kind in given:
+        return
+    # An additional entry among the local variables, which ends with the call.
+    call.f_locals[GIVEN] = (*given, kind)
+    if call.f_back is not None and _module(call.f_back).startswith(EXECUTORS):
+        warnings.warn_explicit(message, category, "parallel worker", 1, "skqeq", WORKER_REGISTRY)
+    else:
         warnings.warn(message, category, stacklevel=depth + 1)
 
 
@@ -62,10 +71,14 @@ def _outermost_call() -> tuple[FrameType, int]:
     """The function of a known package that the user called, and the depth of the user's frame."""
     frame = sys._getframe(1)
     depth = 1
-    while frame.f_back is not None and _package(frame.f_back) in PACKAGES:
+    while frame.f_back is not None and _in_call(_module(frame.f_back)):
         frame, depth = frame.f_back, depth + 1
     return frame, depth
 
 
-def _package(frame):
-    return frame.f_globals.get("__name__", "").partition(".")[0]
+def _in_call(module):
+    return module.partition(".")[0] in PACKAGES and not module.startswith(EXECUTORS)
+
+
+def _module(frame):
+    return frame.f_globals.get("__name__", "")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.exceptions import UndefinedMetricWarning
 
+from ._warnings import warn_once
 from .parameters import DEBYE
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["dipole_errors", "target_mae", "target_r2", "target_rmse"]
 
+# Kind of the warning for an R2 of fewer than two structures, see `_warnings.warn_once`.
+TOO_FEW = "R2 of too few structures"
 # If the norm of a dipole is smaller than this value (Debye), its error is divided by this value.
 RELATIVE_THRESHOLD = 1.0
 
@@ -47,10 +49,10 @@ def target_r2(y_true: Column, y_pred: Column, sample_weight: ArrayLike | None = 
     truth, predicted, weights = _aligned(y_true, y_pred, sample_weight)
     n_labelled = sum(has_label(value) for value in y_true)
     if n_labelled < 2:
-        warnings.warn(
+        warn_once(
             f"R2 needs two labelled structures, got {n_labelled}",
+            TOO_FEW,
             UndefinedMetricWarning,
-            stacklevel=2,
         )
         return float("nan")
     total = np.maximum(weights.sum(axis=0), np.finfo(float).tiny)

@@ -8,7 +8,6 @@ import json
 import os
 import secrets
 import shutil
-import warnings
 import zipfile
 from contextlib import contextmanager
 from importlib import import_module
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _archive
 from ._reader import ModelReader
+from ._warnings import warn_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,9 +140,9 @@ def save(model: Model, path: PathType) -> None:
         if best is None:
             raise
         data = _safe_file(best)
-        warnings.warn(
+        warn_once(
             f"{path} holds only best_estimator_ of the {type(model).__name__}: {error}",
-            stacklevel=2,
+            "best_estimator_",
         )
     about = {
         "format": FORMAT,

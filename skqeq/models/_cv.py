@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
 from itertools import product
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, RegressorMixin, clone
-from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from .._sklearn import HasMethods, StrOptions
-from ..metrics import target_mae, target_r2, target_rmse
+from .._warnings import muted, warn_once
+from ..metrics import TOO_FEW, target_mae, target_r2, target_rmse
 from ..persistence import Persistent
 from ..targets import make_targets, to_form
 from ._base import ChargeModel
@@ -328,9 +327,8 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         results, ranks = {"params": candidates}, []
         for name in labels.names:
             truth = labels.table[name]
-            with warnings.catch_warnings():
-                # R2 is undefined for a fold with one structure; the errors are still defined.
-                warnings.simplefilter("ignore", UndefinedMetricWarning)
+            # R2 is undefined for a fold with one structure; the errors are still defined.
+            with muted(TOO_FEW):
                 for metric, function in METRICS.items():
                     scores = [
                         [function(truth[p], table[name][p], weights[p]) for p in tested[name]]
@@ -349,9 +347,9 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         for name, value in self.best_params_.items():
             more = at_end(value, {candidate[name] for candidate in candidates})
             if more:
-                warnings.warn(
+                warn_once(
                     f"the best {name}, {value:.3g}, is at the end of sigmas: try {more} values",
-                    stacklevel=3,
+                    f"end of {name}",
                 )
         # Model files can store arrays and lists of arrays, but not structured arrays.
         best = {name: tables[best][name].copy() for name in tables[best].dtype.names}

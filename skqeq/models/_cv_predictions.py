@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._warnings import warn_once
 from ..targets import make_targets
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ class HeldOut:
             # target need not be.
             if total <= 0.0:
                 squares[name] = np.sum(list(self._squares.values()), axis=0)
-                warnings.warn(
+                warn_once(
                     f"{n} labels of {name} are too few to compare their errors with the expected "
                     "errors; the ratio of all targets together is used",
-                    stacklevel=3,
+                    f"few labels of {name}",
                 )
         return {name: float(np.sqrt(total / n)) for name, (total, n) in squares.items()}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +11,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from tqdm import tqdm
 
+from .._warnings import warn_once
 from ..parameters import per_element
 from ._evidence import evidence_of, split_pipeline
 
@@ -233,12 +233,12 @@ class _Ascent:
         ):
             if abs(end) > 0.99 * bound:
                 of_element = f" of {symbol}" if symbol else ""
-                warnings.warn(
+                warn_once(
                     f"the best {name}{of_element} is at the end of the range that was searched, "
                     f"{np.exp(end):.3g} times its initial value: either the labels do not "
                     "determine it, or the initial value is far from the best one",
+                    f"end of the range of {name}{of_element}",
                     ConvergenceWarning,
-                    stacklevel=3,
                 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from joblib import effective_n_jobs
 from sklearn.exceptions import ConvergenceWarning
 from tqdm import tqdm
 
+from .._warnings import warn_once
 from ..solvers import LossTerm, Triangle, fixed_point, gauss_newton
 from ..targets import ENERGIES, GRADIENTS
 from ._derivative_rows import DerivativeRows, SharedDerivativeRows
@@ -138,11 +138,11 @@ def minimise(
         v, _, converged = ALGORITHMS[algorithm](triangle, nonlinear, start, max_iter, tol, report)
     callback(v, history)
     if not converged:
-        warnings.warn(
+        warn_once(
             f"{algorithm} stopped after {len(history) - 1} steps at a relative gradient of "
             f"{history[-1]['gradient']:.1e} (tol={tol:g}); raise max_iter or sigma, or continue "
             "from these weights with init=coef_",
+            "convergence of the weights",
             ConvergenceWarning,
-            stacklevel=4,
         )
     return v

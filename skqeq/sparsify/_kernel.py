@@ -1,7 +1,6 @@
 """The kernel between environments and sparse points, whitened by Cholesky."""
 
 import hashlib
-import warnings
 from bisect import bisect_right
 from functools import cached_property
 from itertools import groupby
@@ -9,6 +8,7 @@ from itertools import groupby
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from .._warnings import warn_once
 from ._mixed import MixedProducts, products
 
 # Key of the group that contains environments of all elements.
@@ -92,12 +92,12 @@ class SparseKernel:
             except np.linalg.LinAlgError:
                 self.jitter = max(10 * self.jitter, 1e-14)
         if self.jitter > jitter:
-            warnings.warn(
+            warn_once(
                 f"the kernel matrix of {len(K_mm)} sparse points of {name} is singular to "
                 f"working precision; jitter was raised from {jitter:.0e} to {self.jitter:.0e}. "
                 "Lower n_points, or raise jitter to silence this",
+                f"jitter of {name}",
                 ConvergenceWarning,
-                stacklevel=4,
             )
         self.digest = hashlib.blake2b(self.chol.tobytes(), digest_size=16).hexdigest()
         return self
