@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .._sklearn import NamedUnion
 from ..structures import StructureFeatures
+from ._no_frames import NoFrames
 
 if TYPE_CHECKING:
     from .._typing import StructuresLike
 
 
-class StructureBlocks(NamedUnion, auto_wrap_output_keys=None):  # type: ignore[call-arg]  # of a mixin without types
+class StructureBlocks(NoFrames, NamedUnion, auto_wrap_output_keys=None):  # type: ignore[call-arg]  # of a mixin without types
     """Several transformers of the same structures, whose features keep the transformers' names.
 
     It is a `FeatureUnion` that records which transformer computed which columns. A model can then
