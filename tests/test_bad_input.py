@@ -736,8 +736,9 @@ def test_bad_scorers(molecules, dipoles):
     model = QEqRegressor().fit(molecules, dipoles)
     with pytest.raises(ValueError, match="leaves stress undefined"):
         TargetScorer("stress")(model, molecules, make_targets(stress=np.zeros((12, 6))))
+    unlabelled = make_targets(dipole=dipoles, charges=[None] * len(molecules))
     with pytest.raises(ValueError, match="no structure of this fold has charges: .*LabelledKFold"):
-        TargetScorer("charges")(model, molecules, dipoles)
+        TargetScorer("charges")(model, molecules, unlabelled)
 
 
 def test_unlabelled_fold_is_loud_with_error_score_raise(molecules, dipoles):
