@@ -16,8 +16,10 @@ PACKAGES = {"skqeq", "sklearn", "joblib", "contextlib"}
 # Modules that run the tasks of parallel workers. A worker does not know the line of the user. Its
 # own functions run until the worker ends, but a task belongs to one call of the user.
 EXECUTORS = ("joblib.externals", "multiprocessing", "concurrent.futures", "threading")
-# Each process or thread pool gives the same text once, as Python does for a line of a program.
-WORKER_REGISTRY: dict[str | tuple[str, type[Warning], int], int] = {}
+# Texts that workers in this process have given. A search with many candidates fits each fold many
+# times, always in another task. The registry of Python would not do: scikit-learn sets the filters
+# for each task, and Python then forgets what it has given.
+GIVEN_BY_WORKERS: set[str] = set()
 # Name under which the outermost call remembers which warnings it has given.
 GIVEN = "__skqeq_warnings__"
 
@@ -26,7 +28,8 @@ def warn_once(message: str, kind: str, category: type[Warning] = UserWarning) ->
     """Warn at the line that called the package, but once per kind and call.
 
     A cross-validation fits and scores a model many times, and every fold could give the same
-    warning. Only the first one is useful.
+    warning. Only the first one is useful. Parallel workers know neither the line nor the call of
+    the user; each gives the same text once.
 
     Parameters
     ----------
@@ -44,7 +47,9 @@ def warn_once(message: str, kind: str, category: type[Warning] = UserWarning) ->
     # An additional entry among the local variables, which ends with the call.
     call.f_locals[GIVEN] = (*given, kind)
     if call.f_back is not None and _module(call.f_back).startswith(EXECUTORS):
-        warnings.warn_explicit(message, category, "parallel worker", 1, "skqeq", WORKER_REGISTRY)
+        if message not in GIVEN_BY_WORKERS:
+            GIVEN_BY_WORKERS.add(message)
+            warnings.warn_explicit(message, category, "parallel worker", 1, "skqeq")
     else:
         warnings.warn(message, category, stacklevel=depth + 1)
 
