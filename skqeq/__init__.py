@@ -7,76 +7,66 @@ any distance, and respond to an electric field.
 Units: eV, Angstrom, e, V/Angstrom; dipoles in e*Angstrom.
 """
 
-from importlib.metadata import version as _version
+# Modules are imported when one of their names is first used (PEP 562), because scikit-learn and
+# DScribe take seconds to import. Type checkers read the same names in __init__.pyi.
+_NAMES = {
+    "_explore": ("explore",),
+    "_memory": ("get_memory_budget", "set_memory_budget"),
+    "_show_versions": ("show_versions",),
+    "calculator": ("KQEqCalculator",),
+    "features": ("SOAPFeaturizer", "StructureBlocks", "TotalChargeFeatures"),
+    "models": (
+        "GAPKQEqRegressor",
+        "GAPRegressor",
+        "KQEqRegressor",
+        "KQEqRegressorCV",
+        "QEqRegressor",
+        "partial_fit",
+        "predict_born_effective_charges",
+        "predict_charges",
+        "predict_electronegativities",
+        "predict_energy",
+        "predict_forces",
+        "predict_polarizability",
+        "predict_std",
+        "predict_stress",
+        "predict_target",
+        "predict_targets",
+        "refit",
+    ),
+    "persistence": ("load", "save"),
+    "response": ("ChargeFlow", "QEq"),
+    "sparsify": ("CURSparsifier",),
+    "structures": ("StructureFeatures", "check_structures", "strip", "with_total_charges"),
+    "targets": ("check_labels", "make_targets", "targets_from_atoms"),
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+# Modules that can be used as attributes after `import skqeq`.
+_SUBMODULES = {
+    *(module for module in _NAMES if not module.startswith("_")),
+    *("active_learning", "datasets", "electrostatics", "fields", "metrics", "model_selection"),
+    *("parameters", "plotting", "solvers", "spectra", "validation"),
+}
 
-from ._explore import explore
-from ._memory import get_memory_budget, set_memory_budget
-from ._show_versions import show_versions
-from .calculator import KQEqCalculator
-from .features import SOAPFeaturizer, StructureBlocks, TotalChargeFeatures
-from .models import (
-    GAPKQEqRegressor,
-    GAPRegressor,
-    KQEqRegressor,
-    KQEqRegressorCV,
-    QEqRegressor,
-    partial_fit,
-    predict_born_effective_charges,
-    predict_charges,
-    predict_electronegativities,
-    predict_energy,
-    predict_forces,
-    predict_polarizability,
-    predict_std,
-    predict_stress,
-    predict_target,
-    predict_targets,
-    refit,
-)
-from .persistence import load, save
-from .response import ChargeFlow, QEq
-from .sparsify import CURSparsifier
-from .structures import StructureFeatures, check_structures, strip, with_total_charges
-from .targets import check_labels, make_targets, targets_from_atoms
+__all__ = sorted(_MODULES)
 
-__version__ = _version("skqeq")
 
-__all__ = [
-    "CURSparsifier",
-    "ChargeFlow",
-    "GAPKQEqRegressor",
-    "GAPRegressor",
-    "KQEqCalculator",
-    "KQEqRegressor",
-    "KQEqRegressorCV",
-    "QEq",
-    "QEqRegressor",
-    "SOAPFeaturizer",
-    "StructureBlocks",
-    "StructureFeatures",
-    "TotalChargeFeatures",
-    "check_labels",
-    "check_structures",
-    "explore",
-    "get_memory_budget",
-    "load",
-    "make_targets",
-    "partial_fit",
-    "predict_born_effective_charges",
-    "predict_charges",
-    "predict_electronegativities",
-    "predict_energy",
-    "predict_forces",
-    "predict_polarizability",
-    "predict_std",
-    "predict_stress",
-    "predict_target",
-    "predict_targets",
-    "refit",
-    "save",
-    "set_memory_budget",
-    "show_versions",
-    "strip",
-    "targets_from_atoms",
-    "with_total_charges",
-]
+def __getattr__(name):
+    from importlib import import_module
+
+    if name in _SUBMODULES:
+        return import_module(f".{name}", __name__)
+    if name in _MODULES:
+        value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    elif name == "__version__":
+        from importlib.metadata import version
+
+        value = version("skqeq")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__, *_SUBMODULES, "__version__"})

@@ -5,7 +5,6 @@ from importlib.metadata import version
 
 import pytest
 
-from skqeq import ChargeFlow, CURSparsifier, KQEqRegressor, QEq, cli
 from skqeq.cli import main
 
 
@@ -27,24 +26,6 @@ def test_help_has_examples_and_a_warning(command, capsys):
     text = capsys.readouterr().out
     assert f"skqeq {command}" in text.split("examples:")[1]
     assert command in ("demo", "check") or "load only files that you trust" in text
-
-
-def test_help_states_the_defaults_of_the_classes(capsys):
-    with pytest.raises(SystemExit):
-        main(["fit", "--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    assert f"sparse points per element (default: {CURSparsifier().n_points})" in text
-    assert f"dipole={KQEqRegressor().sigma_dipole:g} charges=" in text
-    assert f"eV/e^2 (default: {QEq().hardness})" in text
-    assert f"atomic radius (default: {QEq().radius_scale})" in text
-
-
-def test_help_states_defaults_that_depend_on_the_response(capsys, monkeypatch):
-    monkeypatch.setitem(cli.RESPONSES, "flow", lambda: ChargeFlow(radius_scale=0.6))
-    with pytest.raises(SystemExit):
-        main(["fit", "--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    assert f"atomic radius (default: {QEq().radius_scale} for qeq, 0.6 for flow)" in text
 
 
 @pytest.mark.parametrize(

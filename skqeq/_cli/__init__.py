@@ -1,9 +1,5 @@
-"""Commands of `skqeq.cli`, which defines their options.
+"""Commands of `skqeq.cli`.
 
-The module of a command is imported when the command runs.
+``parser``, ``options`` and ``texts`` import nothing of the package that takes long. The module of a
+command is imported when the command runs.
 """
-
-from ..response import ChargeFlow, QEq
-
-# Values of --response.
-RESPONSES = {"qeq": QEq, "flow": ChargeFlow}

@@ -2,11 +2,10 @@
 
 from .. import make_targets, strip, targets_from_atoms
 from ..metrics import has_label
-from ..models import labels_of_predictions, predict_for_scores, unwrap
-from ..plotting import plot_parity
-from ..targets import ENERGIES, TARGETS, MissingLabelsError, label_keys
+from ..models import labels_of_predictions, predict_for_scores
+from ..targets import MissingLabelsError, label_keys
 from .figures import figure_endings, save_panels
-from .files import load_model, read_numbered
+from .files import load_model, predictable_targets, read_numbered
 from .fit import chosen_keys
 from .outputs import check_output
 from .report import (
@@ -44,6 +43,8 @@ def parity_panels(y, predicted, X):
 
     The part of the energies that the composition explains is removed.
     """
+    from ..plotting import plot_parity
+
     panels, energies = [], element_energies(y, X)
     for name, unit, truth, prediction in quantities(y, predicted, X):
         if name == "|dipole|":
@@ -54,15 +55,6 @@ def parity_panels(y, predicted, X):
         options = {"unit": unit, "label": name}
         panels.append((plot_parity, (list(truth), list(prediction)), options))
     return panels
-
-
-def predictable_targets(model):
-    """Names of the targets that a model can predict.
-
-    Energies, forces and stress are included only if the model was trained on one of these.
-    """
-    trained_on_energies = not set(ENERGIES).isdisjoint(unwrap(model)[1].targets_)
-    return [name for name in TARGETS if trained_on_energies or name not in ENERGIES]
 
 
 def labels(X, targets, keys, units, predictable):

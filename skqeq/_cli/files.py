@@ -8,6 +8,7 @@ from sklearn.exceptions import NotFittedError
 
 from ..models import unwrap
 from ..persistence import SUFFIX, load, replacing, save
+from ..targets import ENERGIES, TARGETS
 from .inputs import entries
 
 PICKLES = (".joblib", ".pkl", ".pickle")
@@ -67,3 +68,12 @@ def load_model(path):
     except (TypeError, NotFittedError) as error:
         raise ValueError(f"{path} holds no fitted charge model: {error}") from error
     return getattr(model, "best_estimator_", model)
+
+
+def predictable_targets(model):
+    """Names of the targets that a model can predict.
+
+    Energies, forces and stress are included only if the model was trained on one of these.
+    """
+    trained_on_energies = not set(ENERGIES).isdisjoint(unwrap(model)[1].targets_)
+    return [name for name in TARGETS if trained_on_energies or name not in ENERGIES]

@@ -6,21 +6,23 @@ import numpy as np
 from sklearn.pipeline import make_pipeline
 
 from .. import (
+    ChargeFlow,
     CURSparsifier,
     GAPKQEqRegressor,
     KQEqRegressor,
+    QEq,
     SOAPFeaturizer,
     StructureBlocks,
     strip,
     targets_from_atoms,
 )
 from ..targets import ENERGIES
-from . import RESPONSES
 from .files import MODEL_ENDINGS, read_structures, save_model
 from .outputs import check_output
 from .report import print_errors, print_labels
 from .search import search
 
+RESPONSES = {"qeq": QEq, "flow": ChargeFlow}  # values of --response
 RESPONSE_OPTIONS = ("hardness", "radius_scale", "softness", "range")
 
 

@@ -12,8 +12,7 @@ from .. import predict_std, predict_targets
 from .._memory import BUDGET
 from ..models import predict_for_scores, unwrap
 from ..targets import ENERGIES, TARGETS
-from .evaluate import predictable_targets
-from .files import blocks, load_model
+from .files import blocks, load_model, predictable_targets
 from .inputs import STDIO, entries
 from .outputs import WRITERS, check_output, structure_writer
 

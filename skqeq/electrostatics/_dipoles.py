@@ -34,7 +34,6 @@ Derivatives with respect to a strain e are taken at fixed dipoles; k changes by 
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.special import gamma, gammainc
-from vesin import NeighborList
 
 from ..parameters import COULOMB
 from ._ewald import EwaldSum
@@ -350,6 +349,8 @@ def _lattice(structure, widths, accuracy):
 
 def _images(lattice):
     """All ordered pairs i, j within the cutoff, including images, and the vectors from j to i."""
+    from vesin import NeighborList  # not at the top: it imports torch if that is installed
+
     neighbors = NeighborList(cutoff=lattice.cutoffs.real, full_list=True)
     positions = lattice.fractions @ lattice.cell
     i, j, D = neighbors.compute(positions, lattice.cell, True, "ijD", copy=False)

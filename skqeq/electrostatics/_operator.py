@@ -10,7 +10,6 @@ from functools import cached_property
 
 import numpy as np
 from scipy.sparse import csr_array
-from vesin import NeighborList
 
 from .._pythran import ewald_pair_gradient, ewald_pair_values
 from ..structures import reduced_cell
@@ -189,6 +188,8 @@ class CoulombOperator:
             i, j = np.triu_indices(self.n_atoms, 1)
             return i, j, self.positions[j] - self.positions[i]
         box, periodic = self._box(self.division.real)
+        from vesin import NeighborList  # not at the top: it imports torch if that is installed
+
         neighbors = NeighborList(cutoff=self.division.real, full_list=False)
         i, j, D = neighbors.compute(self.positions, box, periodic, "ijD", copy=False)
         return i.astype(np.int64), j.astype(np.int64), D.copy()

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import numpy as np
-from vesin import NeighborList
 
 from ._structure import reduced_cell
 
@@ -158,6 +157,8 @@ def neighbor_pairs(structure, cutoff):
     """
     # With a long or skew cell, the neighbour search would have to visit very many images.
     cell, pbc = reduced_cell(structure) if structure.periodic else (np.eye(3), structure.pbc)
+    from vesin import NeighborList  # not at the top: it imports torch if that is installed
+
     neighbors = NeighborList(cutoff=cutoff, full_list=True)
     i, j, D = neighbors.compute(structure.positions, cell, pbc, "ijD", copy=False)
     # Copy the arrays, because they are views of memory that the next call of `compute` overwrites.

@@ -20,7 +20,8 @@ from skqeq import (
     targets_from_atoms,
 )
 from skqeq._cli import fit
-from skqeq.cli import UNITS, main, unit
+from skqeq._cli.options import UNITS, unit
+from skqeq.cli import main
 from skqeq.metrics import dipole_errors
 
 from .common import SMALL, error_of, labelled, leftovers, with_energies
