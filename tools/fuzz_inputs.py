@@ -305,7 +305,8 @@ class Inputs:
         path.write_bytes(data)
         out = self.folder / "out.xyz"
         out.unlink(missing_ok=True)
-        code, message = run_command(["predict", str(path), str(self.valid), "-o", str(out), "-q"])
+        argv = ["predict", str(path), str(self.valid), "-o", str(out), "-q", "--allow-pickle"]
+        code, message = run_command(argv)
         if not code:
             compare([atoms.get_charges() for atoms in ase.io.read(out, ":")], self.charges)
             return "accepted"

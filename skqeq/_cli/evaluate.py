@@ -22,7 +22,7 @@ def run(args):
     """Predict, compare with the labels, and print errors."""
     if args.plot is not None:
         check_output(args.plot, figure_endings(), [args.model, args.structures])
-    model = load_model(args.model)
+    model = load_model(args.model, allow_pickle=args.allow_pickle)
     indices, labelled = read_numbered(args.structures, args.charge_key)
     y = labels(labelled, args.targets, args.key, dict(args.unit), predictable_targets(model))
     X = strip(labelled)

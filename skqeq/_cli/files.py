@@ -1,13 +1,12 @@
 """Read and write structures and models; an output file is never left half written."""
 
 from itertools import islice
-from pathlib import Path
 
 import joblib
 from sklearn.exceptions import NotFittedError
 
 from ..models import unwrap
-from ..persistence import SUFFIX, load, replacing, save
+from ..persistence import SUFFIX, is_model_file, load, replacing, save
 from ..targets import ENERGIES, TARGETS
 from .inputs import entries
 
@@ -52,22 +51,35 @@ def save_model(model, path):
         joblib.dump(model, temporary)
 
 
-def load_model(path):
-    """Read a fitted charge model.
+def load_model(path, *, allow_pickle=False):
+    """Read a fitted charge model; the content of the file decides how, and not its name.
 
-    A joblib file can execute code when it is loaded: load only files from a trusted source.
+    A pickle, which joblib writes, can execute code when it is loaded. It is refused unless
+    `allow_pickle` is True.
     """
     try:
-        model = load(path) if Path(path).suffix == SUFFIX else joblib.load(path)
+        model = load(path) if is_model_file(path) else _load_pickle(path, allow_pickle)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # damaged pickles raise exceptions of any type
-        raise ValueError(f"{path} is not a model file: {error!r}") from error
     try:
         unwrap(model)
     except (TypeError, NotFittedError) as error:
         raise ValueError(f"{path} holds no fitted charge model: {error}") from error
     return getattr(model, "best_estimator_", model)
+
+
+def _load_pickle(path, allowed):
+    if not allowed:
+        raise ValueError(
+            f"{path} is not a model file of skqeq.save; if it is a pickle, as joblib writes, use "
+            "--allow-pickle, but only if you trust it: loading a pickle can execute code"
+        )
+    try:
+        return joblib.load(path)
+    except OSError:
+        raise
+    except Exception as error:  # damaged pickles raise exceptions of any type
+        raise ValueError(f"{path} is not a model file: {error!r}") from error
 
 
 def predictable_targets(model):

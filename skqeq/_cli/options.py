@@ -218,6 +218,11 @@ def add_evaluate_options(parser):
 def _add_model(parser, structures):
     parser.add_argument("model", metavar="model.skqeq", help="from `skqeq fit`")
     parser.add_argument("structures", metavar=structures, help=STRUCTURES)
+    parser.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="load a model that is a pickle, which can execute code, such as a file of joblib",
+    )
     _add_charge_key(parser)
 
 

@@ -29,7 +29,7 @@ def run(args):
     """
     if str(args.output) != STDIO:
         check_output(args.output, WRITERS, [args.model, args.structures])
-    model = load_model(args.model)
+    model = load_model(args.model, allow_pickle=args.allow_pickle)
     if args.handle_unknown is not None:
         unwrap(model)[1].set_params(handle_unknown=args.handle_unknown)
     names = predicted_names(model)

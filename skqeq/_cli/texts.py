@@ -1,8 +1,9 @@
 """Long texts of ``skqeq --help`` and of the help of each command."""
 
 TRUST = (
-    "A model file that ends in .skqeq is safe to load: no code in it is executed. Other model "
-    "files are read with joblib, which can execute code: load only files that you trust."
+    "A model that was saved as .skqeq is safe to load: no code in the file is executed. Models "
+    "that were saved under other names are pickles, which can execute code. They need "
+    "--allow-pickle: load only files that you trust."
 )
 STRUCTURES = (
     "any file that ASE reads; FILE@:100 selects the first 100 structures; - is standard input, "

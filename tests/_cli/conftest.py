@@ -11,7 +11,7 @@ def folder(tmp_path_factory):
     """A training file and a fitted model."""
     folder = tmp_path_factory.mktemp("cli")
     write(folder / "train.xyz", labelled())
-    command = ["fit", folder / "train.xyz", "-o", folder / "model.joblib", *SMALL, "--quiet"]
+    command = ["fit", folder / "train.xyz", "-o", folder / "model.skqeq", *SMALL, "--quiet"]
     assert main([str(a) for a in command]) == 0
     return folder
 
@@ -21,7 +21,7 @@ def energy_folder(tmp_path_factory):
     """A training file with energies and forces, and a model fitted to them."""
     folder = tmp_path_factory.mktemp("energies")
     write(folder / "train.xyz", with_energies(labelled(2)))
-    command = f"fit {folder}/train.xyz -o {folder}/model.joblib --targets energy forces -q"
+    command = f"fit {folder}/train.xyz -o {folder}/model.skqeq --targets energy forces -q"
     command += (
         " --hardness 7.5 --radius-scale 0.25 --cutoff-width 1 --sigma energy=0.005 forces=0.2"
     )

@@ -1,14 +1,13 @@
 import re
 import sys
 
-import joblib
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
 from ase.io import read, write
 
-from skqeq import make_targets, predict_stress, predict_target, targets_from_atoms
+from skqeq import load, make_targets, predict_stress, predict_target, targets_from_atoms
 from skqeq._cli.evaluate import parity_panels
 from skqeq.cli import main
 from skqeq.metrics import dipole_errors
@@ -17,12 +16,12 @@ from .common import error_of, labelled, leftovers
 
 
 def test_evaluate_prints_the_errors_of_every_labelled_target(folder, capsys):
-    argv = ["evaluate", f"{folder}/model.joblib", f"{folder}/train.xyz", "--worst", "2"]
+    argv = ["evaluate", f"{folder}/model.skqeq", f"{folder}/train.xyz", "--worst", "2"]
     assert main(argv) == 0
     out = capsys.readouterr().out
     X = labelled()
     D = np.array([atoms.info["REF_dipole"] for atoms in X])
-    predicted = predict_target(joblib.load(folder / "model.joblib"), X, "dipole")
+    predicted = predict_target(load(folder / "model.skqeq"), X, "dipole")
     errors = dipole_errors(D, predicted)
     row = next(line for line in out.splitlines() if line.startswith("|dipole|")).split()
     assert row[1:3] == ["D", str(len(X))]
@@ -42,7 +41,7 @@ def test_evaluate_all_kinds_of_labels(folder, tmp_path, capsys):
     atoms.info["potential"] = np.array([0.1, 0.2])
     atoms.info["size"] = 0.3
     write(tmp_path / "test.xyz", [atoms, molecule("H2O")])
-    argv = ["evaluate", f"{folder}/model.joblib", f"{tmp_path}/test.xyz"]
+    argv = ["evaluate", f"{folder}/model.skqeq", f"{tmp_path}/test.xyz"]
     assert main([*argv, "--key", "dipole_magnitude=size"]) == 0
     out = capsys.readouterr().out
     for name in ("charges", "quadrupole", "potential", "dipole_magnitude"):
@@ -58,7 +57,7 @@ def test_evaluate_all_kinds_of_labels(folder, tmp_path, capsys):
 def test_evaluate_draws(folder, tmp_path, capsys, target):
     pytest.importorskip("matplotlib")
     plot = tmp_path / "parity.png"
-    argv = ["evaluate", f"{folder}/model.joblib", f"{folder}/train.xyz", "--targets", target]
+    argv = ["evaluate", f"{folder}/model.skqeq", f"{folder}/train.xyz", "--targets", target]
     assert main([*argv, "--plot", str(plot)]) == 0
     assert plot.read_bytes()[:4] == b"\x89PNG"
     assert not leftovers(tmp_path)
@@ -66,19 +65,19 @@ def test_evaluate_draws(folder, tmp_path, capsys, target):
 
 def test_evaluate_without_labels(folder, tmp_path, capsys):
     write(tmp_path / "bare.xyz", molecule("H2O"))
-    message = error_of(capsys, "evaluate", folder / "model.joblib", tmp_path / "bare.xyz")
+    message = error_of(capsys, "evaluate", folder / "model.skqeq", tmp_path / "bare.xyz")
     assert "no structure has labels; looked for dipole, charges" in message
-    argv = ["evaluate", folder / "model.joblib", tmp_path / "bare.xyz", "--targets", "dipole"]
+    argv = ["evaluate", folder / "model.skqeq", tmp_path / "bare.xyz", "--targets", "dipole"]
     assert "no structure has dipole" in error_of(capsys, *argv)
     argv[-2:] = ["--key", "dipole=mu"]
     assert "no structure has dipole: looked for mu" in error_of(capsys, *argv)
-    argv = ["evaluate", folder / "model.joblib", folder / "train.xyz", "--unit", "potential=2"]
+    argv = ["evaluate", folder / "model.skqeq", folder / "train.xyz", "--unit", "potential=2"]
     assert "--unit names potential, but there are no such labels" in error_of(capsys, *argv)
 
 
 def test_missing_matplotlib_is_said_first(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    argv = ["evaluate", folder / "model.joblib", folder / "train.xyz", "--plot", tmp_path / "a.png"]
+    argv = ["evaluate", folder / "model.skqeq", folder / "train.xyz", "--plot", tmp_path / "a.png"]
     assert 'pip install "skqeq[plots]"' in error_of(capsys, *argv)
 
 
@@ -91,19 +90,19 @@ def test_crystals_among_molecules(folder, tmp_path, capsys):
     del crystal.info["REF_dipole"]
     write(tmp_path / "mixed.xyz", [*X, crystal])
     for targets in ([], ["--targets", "dipole"]):
-        argv = ["evaluate", f"{folder}/model.joblib", f"{tmp_path}/mixed.xyz", *targets]
+        argv = ["evaluate", f"{folder}/model.skqeq", f"{tmp_path}/mixed.xyz", *targets]
         assert main(argv) == 0
         output = capsys.readouterr().out
         assert "8 structures" in output and "nan" not in output
 
 
 def test_energies_are_compared_per_atom(energy_folder, capsys):
-    argv = ["evaluate", f"{energy_folder}/model.joblib", f"{energy_folder}/train.xyz"]
+    argv = ["evaluate", f"{energy_folder}/model.skqeq", f"{energy_folder}/train.xyz"]
     assert main([*argv, "--worst", "1"]) == 0
     out = capsys.readouterr().out
     X = read(energy_folder / "train.xyz", ":")
     y = targets_from_atoms(X, ["energy", "forces"])
-    predicted = joblib.load(energy_folder / "model.joblib").predict(X)
+    predicted = load(energy_folder / "model.skqeq").predict(X)
     n_atoms = np.array([len(atoms) for atoms in X])
     truth, energies = y["energy"] / n_atoms, predicted["energy"] / n_atoms
     row = next(line for line in out.splitlines() if line.startswith("energy per atom")).split()
@@ -146,12 +145,12 @@ def test_labels_that_structures_cannot_have_are_not_compared(energy_folder, tmp_
     for atoms in X:
         atoms.info["REF_stress"] = np.full(6, 0.01)
     write(tmp_path / "test.xyz", X)
-    argv = ["evaluate", f"{energy_folder}/model.joblib", f"{tmp_path}/test.xyz"]
+    argv = ["evaluate", f"{energy_folder}/model.skqeq", f"{tmp_path}/test.xyz"]
     assert main(argv) == 0
     out = capsys.readouterr().out
     row = next(line for line in out.splitlines() if line.startswith("stress")).split()
     assert row[1:3] == ["meV/Angstrom^3", "2"]
-    stress = predict_stress(joblib.load(energy_folder / "model.joblib"), X[:2])
+    stress = predict_stress(load(energy_folder / "model.skqeq"), X[:2])
     np.testing.assert_allclose(float(row[3]), 1e3 * np.nanmean(np.abs(stress - 0.01)), atol=1e-4)
     worst = out.split("2 largest errors of stress")[1].splitlines()[2]
     assert worst.split()[-1] in ("xx", "yy", "zz", "yz", "xz", "xy")
@@ -163,7 +162,7 @@ def test_labels_that_structures_cannot_have_are_not_compared(energy_folder, tmp_
 def test_indices_are_those_of_the_file(folder, capsys):
     listed = {}
     for part in ("", "@5:", "@5::2", "@-4:", "@::-1", "@3"):
-        argv = ["evaluate", f"{folder}/model.joblib", f"{folder}/train.xyz{part}"]
+        argv = ["evaluate", f"{folder}/model.skqeq", f"{folder}/train.xyz{part}"]
         assert main([*argv, "--targets", "dipole", "--worst", "100"]) == 0
         rows = capsys.readouterr().out.split("largest errors of dipole (D)")[1].splitlines()[2:]
         listed[part] = {row.split()[0]: row.split()[1:] for row in rows}
@@ -193,7 +192,7 @@ def test_indices_of_a_file_whose_name_holds_an_at(folder, tmp_path, capsys):
     path = tmp_path / "at@300K.xyz"
     path.write_text((folder / "train.xyz").read_text())
     for selection, index in (("", 20), ("@-3:-2", 18), ("@7", 7), ("@4::50", 4)):
-        argv = ["evaluate", f"{folder}/model.joblib", f"{path}{selection}", "--worst", "30"]
+        argv = ["evaluate", f"{folder}/model.skqeq", f"{path}{selection}", "--worst", "30"]
         assert main([*argv, "--targets", "dipole"]) == 0
         out = capsys.readouterr().out
         assert re.search(rf"^ *{index} ", out, re.MULTILINE), out

@@ -1,10 +1,12 @@
+from pathlib import Path
+
 import joblib
 import numpy as np
 import pytest
 from ase.io import iread, read, write
 from sklearn.linear_model import Ridge
 
-from skqeq import KQEqRegressor, load, predict_charges
+from skqeq import KQEqRegressor, load, predict_charges, save
 from skqeq._cli import files
 from skqeq.cli import main
 
@@ -31,18 +33,22 @@ def test_interrupted_save_keeps_the_old_model(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "model, structures, message",
     [
-        ("nothing.joblib", "train.xyz", "cannot read {0}/nothing.joblib: No such file"),
-        ("train.xyz", "train.xyz", "train.xyz is not a model file"),
-        ("ridge.joblib", "train.xyz", "holds no fitted charge model: Ridge is"),
-        ("model.joblib", "nothing.xyz", "cannot read {0}/nothing.xyz: no such file"),
-        ("model.joblib", "text.xyz", "{0}/text.xyz, line 1: 'this is' is not the number"),
-        ("model.joblib", "empty.xyz", "{0}/empty.xyz"),
-        ("model.joblib", "cut.xyz", "{0}/cut.xyz ends in structure 1"),
-        ("model.joblib", "cut.xyz@:", "{0}/cut.xyz ends in structure 1"),
+        ("nothing.skqeq", "train.xyz", "cannot read {0}/nothing.skqeq: No such file"),
+        (
+            "train.xyz",
+            "train.xyz",
+            "train.xyz is not a model file of skqeq.save; if",
+        ),
+        ("ridge.skqeq", "train.xyz", "holds no fitted charge model: Ridge is"),
+        ("model.skqeq", "nothing.xyz", "cannot read {0}/nothing.xyz: no such file"),
+        ("model.skqeq", "text.xyz", "{0}/text.xyz, line 1: 'this is' is not the number"),
+        ("model.skqeq", "empty.xyz", "{0}/empty.xyz"),
+        ("model.skqeq", "cut.xyz", "{0}/cut.xyz ends in structure 1"),
+        ("model.skqeq", "cut.xyz@:", "{0}/cut.xyz ends in structure 1"),
     ],
 )
 def test_bad_files(folder, tmp_path, capsys, command, model, structures, message):
-    joblib.dump(Ridge(), folder / "ridge.joblib")
+    save(Ridge().fit([[0.0]], [0.0]), folder / "ridge.skqeq")
     (folder / "text.xyz").write_text("this is\nno structure\n")
     (folder / "empty.xyz").write_text("")
     whole = (folder / "train.xyz").read_text().splitlines()
@@ -51,6 +57,45 @@ def test_bad_files(folder, tmp_path, capsys, command, model, structures, message
     argv += ["-o", tmp_path / "out.xyz"] if command == "predict" else []
     assert message.format(folder) in error_of(capsys, *argv)
     assert not list(tmp_path.iterdir())
+
+
+class Canary:
+    """Creates a file when it is loaded from a pickle."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["m.skqeq", "M.SKQEQ", "m.joblib", "m", "m.joblib.gz"])
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_pickles_are_not_loaded_without_permission(folder, tmp_path, capsys, name, command):
+    joblib.dump(Canary(tmp_path / "executed"), tmp_path / name, compress=name.endswith("gz"))
+    argv = [command, tmp_path / name, folder / "train.xyz", "-q"]
+    argv += ["-o", tmp_path / "out.xyz"] if command == "predict" else []
+    assert "use --allow-pickle, but only if you trust it" in error_of(capsys, *argv)
+    assert not (tmp_path / "executed").exists()
+    assert "holds no fitted charge model" in error_of(capsys, *argv, "--allow-pickle")
+    assert (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("name", ["m.joblib", "M.SKQEQ", "m"])
+def test_the_content_of_a_model_file_decides_how_it_is_loaded(folder, tmp_path, capsys, name):
+    (tmp_path / name).write_bytes((folder / "model.skqeq").read_bytes())
+    assert main(["evaluate", str(tmp_path / name), f"{folder}/train.xyz@:3"]) == 0
+    (tmp_path / name).write_bytes((folder / "model.skqeq").read_bytes()[:-100])
+    message = error_of(capsys, "evaluate", tmp_path / name, folder / "train.xyz", "--allow-pickle")
+    assert "was not written by skqeq.save, or is damaged" in message
+
+
+def test_pickles_are_loaded_with_permission(folder, tmp_path):
+    joblib.dump(load(folder / "model.skqeq"), tmp_path / "m.skqeq")
+    argv = ["evaluate", f"{tmp_path}/m.skqeq", f"{folder}/train.xyz@:3"]
+    assert main([*argv, "--allow-pickle"]) == 0
+    (tmp_path / "m.skqeq").write_bytes((tmp_path / "m.skqeq").read_bytes()[:-100])
+    assert main([*argv, "--allow-pickle"]) == 2
 
 
 @pytest.fixture
@@ -79,7 +124,7 @@ def test_charge_key(ions, tmp_path, capsys):
 
 @pytest.mark.filterwarnings("default")
 def test_total_charges_under_another_key_are_noticed(folder, ions, tmp_path, capsys):
-    argv = ["predict", folder / "model.joblib", ions, "-o", tmp_path / "out.xyz", "-q"]
+    argv = ["predict", folder / "model.skqeq", ions, "-o", tmp_path / "out.xyz", "-q"]
     assert main([str(a) for a in argv]) == 0
     warning = capsys.readouterr().err
     assert "structure 0 (H2O), and 6 other structures: info['net_charge'] = 1" in warning
@@ -87,7 +132,7 @@ def test_total_charges_under_another_key_are_noticed(folder, ions, tmp_path, cap
 
 
 def test_charge_key_that_is_missing(folder, ions, capsys):
-    argv = ["evaluate", folder / "model.joblib", ions, "--charge-key", "Qtot", "-q"]
+    argv = ["evaluate", folder / "model.skqeq", ions, "--charge-key", "Qtot", "-q"]
     assert "structure 0 (OH2): has no info['Qtot']" in error_of(capsys, *argv)
 
 
@@ -112,5 +157,5 @@ def test_labels_that_evaluate_cannot_read_are_no_missing_labels(folder, tmp_path
     X = labelled(1)
     X[2].info["REF_dipole"] = np.array([0.1, 0.2])
     write(tmp_path / "x.xyz", X)
-    message = error_of(capsys, "evaluate", folder / "model.joblib", tmp_path / "x.xyz", "-q")
+    message = error_of(capsys, "evaluate", folder / "model.skqeq", tmp_path / "x.xyz", "-q")
     assert "structure 2: dipole must be shape (3,), got shape (2,)" in message

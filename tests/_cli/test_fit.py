@@ -1,7 +1,6 @@
 import warnings
 
 import ase.units
-import joblib
 import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -28,7 +27,7 @@ from .common import SMALL, error_of, labelled, leftovers, with_energies
 
 
 def test_fit_saves_the_pipeline_that_was_asked_for(folder):
-    model = joblib.load(folder / "model.joblib")
+    model = load(folder / "model.skqeq")
     parameters = model.get_params()
     assert parameters["soapfeaturizer__r_cut"] == (3.0,)
     assert parameters["soapfeaturizer__n_max"] == 3
@@ -42,9 +41,9 @@ def test_fit_saves_the_pipeline_that_was_asked_for(folder):
 
 def test_fit_with_charge_that_flows(tmp_path):
     write(tmp_path / "train.xyz", labelled())
-    command = f"fit {tmp_path}/train.xyz -o {tmp_path}/model.joblib --response flow"
+    command = f"fit {tmp_path}/train.xyz -o {tmp_path}/model.skqeq --response flow"
     assert main([*command.split(), "--radius-scale", "0.6", *SMALL]) == 0
-    model = joblib.load(tmp_path / "model.joblib")
+    model = load(tmp_path / "model.skqeq")
     assert model[-1].response_.get_params() == ChargeFlow(radius_scale=0.6).get_params()
 
 
@@ -53,7 +52,7 @@ def test_fit_several_targets_by_other_names_with_a_grouped_search(tmp_path, caps
     for atoms in X:
         atoms.info["mu"] = atoms.info.pop("REF_dipole")
     write(tmp_path / "train.xyz", X)
-    command = f"fit {tmp_path}/train.xyz -o {tmp_path}/model.joblib --targets dipole charges"
+    command = f"fit {tmp_path}/train.xyz -o {tmp_path}/model.skqeq --targets dipole charges"
     command += " --key dipole=mu --sigma dipole=0.02 charges=0.1 --search --folds 2 --group number"
     assert main([*command.split(), *SMALL]) == 0
     captured = capsys.readouterr()
@@ -61,14 +60,14 @@ def test_fit_several_targets_by_other_names_with_a_grouped_search(tmp_path, caps
     assert captured.out.count("<- best") == 1
     assert "folds" in captured.err  # a progress bar
     assert "errors on held-out structures, for the best R2\n" in captured.out
-    model = joblib.load(tmp_path / "model.joblib")
+    model = load(tmp_path / "model.skqeq")
     assert model[-1].targets_ == ["dipole", "charges"]
     assert model[-1].sigma_dipole in (0.3 * 0.02, 0.02, 3.0 * 0.02)
     assert model[-1].sigma_charges in (0.3 * 0.1, 0.1, 3.0 * 0.1)
 
 
 def test_fit_energies_and_forces(energy_folder):
-    model = joblib.load(energy_folder / "model.joblib")
+    model = load(energy_folder / "model.skqeq")
     assert model[0].cutoff_width == 1.0
     assert model[-1].response_.get_params() == QEq(hardness=7.5, radius_scale=0.25).get_params()
     assert (model[-1].sigma_energy, model[-1].sigma_forces) == (0.005, 0.2)
@@ -84,20 +83,20 @@ def test_search_of_energies_from_results_of_a_calculator(tmp_path, capsys):
         results = {"energy": atoms.info.pop("REF_energy"), "forces": atoms.arrays.pop("REF_forces")}
         atoms.calc = SinglePointCalculator(atoms, **results)
     write(tmp_path / "train.xyz", X)
-    command = f"fit {tmp_path}/train.xyz -o {tmp_path}/model.joblib --targets energy forces"
+    command = f"fit {tmp_path}/train.xyz -o {tmp_path}/model.skqeq --targets energy forces"
     command += " --hardness 8 --search --folds 2 -q --sigma energy=0.02 forces=0.5"
     assert main([*command.split(), *SMALL[:-1], "3"]) == 0
     out = capsys.readouterr().out
     assert out.count("<- best") == 1
     assert "MAE energy per atom (meV/atom)  MAE forces (meV/Angstrom)" in out
-    model = joblib.load(tmp_path / "model.joblib")[-1]
+    model = load(tmp_path / "model.skqeq")[-1]
     assert any(model.sigma_energy == factor * 0.02 for factor in (0.3, 1.0, 3.0))
     assert any(model.sigma_forces == factor * 0.5 for factor in (0.3, 1.0, 3.0))
 
 
 def test_search_of_cutoffs_on_a_part_of_a_file(tmp_path, capsys):
     write(tmp_path / "all.xyz", labelled())
-    command = f"fit {tmp_path}/all.xyz@:14 -o {tmp_path}/model.joblib --search-r-cut --folds 2 -q"
+    command = f"fit {tmp_path}/all.xyz@:14 -o {tmp_path}/model.skqeq --search-r-cut --folds 2 -q"
     assert main([*command.split(), *SMALL]) == 0
     out = capsys.readouterr().out
     D = np.array([atoms.info["REF_dipole"] for atoms in labelled()[:14]]) / Debye
@@ -105,11 +104,11 @@ def test_search_of_cutoffs_on_a_part_of_a_file(tmp_path, capsys):
     assert f"labels, and their median magnitude: |dipole| 14, {median:.3g} D\n" in out
     assert out.count("<- best") == 1
     [best] = [line.split() for line in out.splitlines() if "<- best" in line]
-    model = joblib.load(tmp_path / "model.joblib")
+    model = load(tmp_path / "model.skqeq")
     assert [f"{model[-1].sigma_dipole:.3g}", f"{model[0].r_cut[0]:.3g}"] == best[:2]
     assert out.count("  2.4  ") == out.count("  3.75  ") == 3
     assert ("--r-cut" in out) == (model[0].r_cut != (3.0,))
-    assert main(["evaluate", f"{tmp_path}/model.joblib", f"{tmp_path}/all.xyz@14:"]) == 0
+    assert main(["evaluate", f"{tmp_path}/model.skqeq", f"{tmp_path}/all.xyz@14:"]) == 0
     assert "7 structures" in capsys.readouterr().out
 
 
@@ -182,7 +181,7 @@ def test_labels_in_other_units_and_standard_deviations(tmp_path, capsys):
 
 
 def test_standard_deviations_need_a_fit_that_kept_them(folder, capsys):
-    command = f"predict {folder}/model.joblib {folder}/train.xyz -o {folder}/std.xyz --std"
+    command = f"predict {folder}/model.skqeq {folder}/train.xyz -o {folder}/std.xyz --std"
     assert main(command.split()) == 2
     assert "skqeq fit --std" in capsys.readouterr().err
     assert not (folder / "std.xyz").exists()
@@ -253,7 +252,7 @@ def test_fits_worse_than_the_mean_are_told(tmp_path, capsys):
     for seed, atoms in enumerate(X):
         atoms.arrays["REF_forces"] = np.random.default_rng(seed).normal(size=(len(atoms), 3))
     write(tmp_path / "train.xyz", X)
-    command = f"fit {tmp_path}/train.xyz -o {tmp_path}/model.joblib -q --targets energy forces"
+    command = f"fit {tmp_path}/train.xyz -o {tmp_path}/model.skqeq -q --targets energy forces"
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         assert main([*command.split(), *SMALL, "--hardness", "8", "--sigma", "energy=0.0001"]) == 0

@@ -110,7 +110,7 @@ def test_predictions_between_two_pipes(folder):
         "-m",
         "skqeq.cli",
         "predict",
-        f"{folder}/model.joblib",
+        f"{folder}/model.skqeq",
         "-",
         "-q",
     ]
@@ -136,4 +136,4 @@ def test_unreadable_standard_input(folder, tmp_path, capsys, monkeypatch, text, 
     (tmp_path / "in").write_text(text or "")
     with open(tmp_path / "in") as file:
         monkeypatch.setattr(sys, "stdin", None if text is None else file)
-        assert message in error_of(capsys, "evaluate", folder / "model.joblib", "-")
+        assert message in error_of(capsys, "evaluate", folder / "model.skqeq", "-")

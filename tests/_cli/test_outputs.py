@@ -27,7 +27,7 @@ def test_the_ending_decides_the_format(folder, tmp_path, suffix):
     write(tmp_path / "in.xyz", X)
     out, plain = tmp_path / f"out{suffix}", tmp_path / "plain.xyz"
     for path in (out, plain):
-        argv = ["predict", f"{folder}/model.joblib", f"{tmp_path}/in.xyz", "-q", "-o", str(path)]
+        argv = ["predict", f"{folder}/model.skqeq", f"{tmp_path}/in.xyz", "-q", "-o", str(path)]
         assert main(argv) == 0
     assert not leftovers(tmp_path)
     packed = suffix.endswith((".gz", ".bz2", ".xz"))
@@ -53,7 +53,7 @@ def test_the_ending_decides_the_format(folder, tmp_path, suffix):
 def test_crystals_from_cif_in_all_formats(folder, tmp_path, suffix):
     crystal = bulk("CO", "zincblende", a=5.0)
     write(tmp_path / "in.cif", crystal)
-    argv = ["predict", f"{folder}/model.joblib", f"{tmp_path}/in.cif", "-q"]
+    argv = ["predict", f"{folder}/model.skqeq", f"{tmp_path}/in.cif", "-q"]
     assert main([*argv, "-o", f"{tmp_path}/out{suffix}"]) == 0
     [atoms] = open_structures(tmp_path / f"out{suffix}")
     assert atoms.pbc.all()
@@ -84,7 +84,7 @@ def test_fit_writes_models_under_names_of_models(folder, tmp_path, name):
     if name.lower().endswith(".skqeq"):
         load(tmp_path / name)
     else:
-        load_model(str(tmp_path / name))
+        load_model(str(tmp_path / name), allow_pickle=True)
 
 
 @pytest.mark.parametrize("link", ["same", "relative", "symbolic", "hard", "slice", "of the link"])
@@ -105,8 +105,8 @@ def test_no_output_replaces_an_input(folder, tmp_path, capsys, monkeypatch, comm
     output = {"relative": data.name, "symbolic": other, "hard": other}.get(link, data)
     argv = {
         "fit": ["fit", given, "-o", output],
-        "predict": ["predict", f"{folder}/model.joblib", given, "-o", output],
-        "evaluate": ["evaluate", f"{folder}/model.joblib", given, "--plot", output],
+        "predict": ["predict", f"{folder}/model.skqeq", given, "-o", output],
+        "evaluate": ["evaluate", f"{folder}/model.skqeq", given, "--plot", output],
         "predict the model": ["predict", given, f"{folder}/train.xyz", "-o", output],
     }[command]
     if command == "predict the model" and link == "slice":
@@ -118,7 +118,7 @@ def test_no_output_replaces_an_input(folder, tmp_path, capsys, monkeypatch, comm
 
 
 def test_evaluate_refuses_a_figure_that_matplotlib_cannot_write(folder, tmp_path, capsys):
-    argv = ["evaluate", folder / "model.joblib", folder / "train.xyz", "-q", "--plot"]
+    argv = ["evaluate", folder / "model.skqeq", folder / "train.xyz", "-q", "--plot"]
     assert ".pdf, .pgf, .png" in error_of(capsys, *argv, tmp_path / "parity.xyz")
 
 
@@ -146,7 +146,7 @@ def test_read_only_outputs_are_refused_before_anything_runs(tmp_path, capsys, mo
 def test_outputs_beside_inputs_are_written(folder, tmp_path):
     """A file whose name differs from that of an input only in case can be an output."""
     write(tmp_path / "a.xyz", labelled(1)[:2])
-    model = load_model(str(folder / "model.joblib"))
+    model = load_model(str(folder / "model.skqeq"))
     save(model, tmp_path / "a.skqeq")
     (tmp_path / "A.xyz").write_text("old")
     if (tmp_path / "a.xyz").read_text() == "old":

@@ -51,7 +51,7 @@ def test_predict_imports_what_it_needs(energy_folder, tmp_path, monkeypatch):
         (tmp_path / f"{name}.py").write_text("uint64 = int32 = float64 = None\nclass Tensor: ...\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert "torch" in imported_by("import vesin")
-    argv = ["predict", energy_folder / "model.joblib", energy_folder / "train.xyz@:1"]
+    argv = ["predict", energy_folder / "model.skqeq", energy_folder / "train.xyz@:1"]
     names = imported(*argv, "-o", tmp_path / "out.xyz", "-q")
     assert "vesin" in names
     assert names.isdisjoint({"torch", "matplotlib", "skops", "chemiscope"})

@@ -25,7 +25,7 @@ def test_an_error_is_shown_where_a_stream_is_open(tmp_path):
 
 
 def test_a_closed_stderr_does_not_write_into_an_output(folder, tmp_path):
-    argv = ["predict", f"{folder}/model.joblib", f"{folder}/train.xyz@:3", "-o"]
+    argv = ["predict", f"{folder}/model.skqeq", f"{folder}/train.xyz@:3", "-o"]
     assert main([*argv, f"{tmp_path}/open.xyz"]) == 0
     assert run_in_shell("2>&- >&-", *argv, f"{tmp_path}/closed.xyz").returncode == 0
     assert (tmp_path / "open.xyz").read_text() == (tmp_path / "closed.xyz").read_text()
@@ -35,7 +35,7 @@ def test_a_closed_stderr_does_not_write_into_an_output(folder, tmp_path):
     "redirection, code, message", [("| true", 141, ""), (">/dev/full", 2, "No space left")]
 )
 def test_output_that_cannot_be_written(folder, redirection, code, message):
-    argv = ["predict", f"{folder}/model.joblib", f"{folder}/train.xyz", "-q", "-o", "-"]
+    argv = ["predict", f"{folder}/model.skqeq", f"{folder}/train.xyz", "-q", "-o", "-"]
     done = run_in_shell(redirection, *argv)
     assert done.returncode == code
     assert message in done.stderr
