@@ -33,6 +33,9 @@ def main(argv=None):
         if argv is None:
             _import_vesin()
         return _run_command(args)
+    except SystemExit:  # of the parser, after help or an error
+        discard_output()
+        raise
     except KeyboardInterrupt:
         print_error("\nskqeq: interrupted")
         return 130

@@ -1,16 +1,27 @@
 """The parser of the command line."""
 
 import argparse
+import sys
 import textwrap
 
 from .. import __version__
 from .options import OPTIONS
+from .streams import print_error
 from .texts import COMMANDS, EXAMPLES, TRUST
+
+
+class Parser(argparse.ArgumentParser):
+    """Prints errors also if standard error is closed."""
+
+    def error(self, message):
+        """Print the usage and the message, and exit."""
+        print_error(f"{self.format_usage()}{self.prog}: error: {message}")
+        sys.exit(2)
 
 
 def build_parser():
     """Build the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="skqeq",
         description="Kernel charge equilibration: learn charges, dipoles, energies and forces.",
         epilog=f"{_examples('main')}\n\n{TRUST}",

@@ -24,6 +24,49 @@ def test_an_error_is_shown_where_a_stream_is_open(tmp_path):
         assert "no.skqeq: No such file" in getattr(done, shown)
 
 
+def test_an_error_in_arguments_is_shown_where_a_stream_is_open():
+    for redirection, shown in (("2>&-", "stdout"), (">&-", "stderr")):
+        done = run_in_shell(redirection, "fit", "--folds", "x")
+        assert done.returncode == 2
+        assert getattr(done, shown).startswith("usage: skqeq fit")
+        assert "error: argument --folds: invalid int value: 'x'" in getattr(done, shown)
+
+
+def test_help_into_a_pipe_that_nobody_reads():
+    done = run_in_shell("| true", "fit", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# Sends SIGINT when a module is imported, and does what the installed command does.
+INTERRUPTED = """
+import signal
+import sys
+
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == module:
+            signal.raise_signal(signal.SIGINT)
+
+
+module = sys.argv.pop(1)
+sys.meta_path.insert(0, Finder())
+from skqeq.cli import main
+
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("module", ["numpy", "sklearn.base", "numba"])
+def test_interrupt_during_imports(folder, tmp_path, module):
+    argv = ["predict", folder / "model.skqeq", folder / "train.xyz", "-o", tmp_path / "out.xyz"]
+    command = [sys.executable, "-P", "-c", INTERRUPTED, module, *argv, "-q"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.strip() == "skqeq: interrupted"
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_closed_stderr_does_not_write_into_an_output(folder, tmp_path):
     argv = ["predict", f"{folder}/model.skqeq", f"{folder}/train.xyz@:3", "-o"]
     assert main([*argv, f"{tmp_path}/open.xyz"]) == 0
