@@ -1,4 +1,4 @@
-"""The command line: ``skqeq demo | check | fit | predict | evaluate``.
+"""The command line: ``skqeq demo | check | fit | predict | evaluate | completion``.
 
 The rest of the package is imported when a command runs, because that takes seconds.
 """

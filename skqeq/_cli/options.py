@@ -215,6 +215,10 @@ def add_evaluate_options(parser):
     add("--plot", type=output_file, metavar="parity.png", help="draw a parity plot of every target")
 
 
+def add_completion_options(parser):
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell that you use")
+
+
 def _add_model(parser, structures):
     parser.add_argument("model", metavar="model.skqeq", help="from `skqeq fit`")
     parser.add_argument("structures", metavar=structures, help=STRUCTURES)
@@ -306,4 +310,5 @@ OPTIONS = {
     "fit": add_fit_options,
     "predict": add_predict_options,
     "evaluate": add_evaluate_options,
+    "completion": add_completion_options,
 }

@@ -49,6 +49,11 @@ EXAMPLES = {
         skqeq evaluate model.skqeq train.xyz@800:     # after skqeq fit train.xyz@:800
         skqeq evaluate model.skqeq test.xyz --targets dipole --worst 20 --plot parity.png
         """,
+    "completion": """
+        source <(skqeq completion bash)      # in ~/.bashrc
+        source <(skqeq completion zsh)       # in ~/.zshrc
+        skqeq completion fish | source       # in ~/.config/fish/config.fish
+        """,
 }
 LABELS = """\
 Labels are looked up by the name of the target, such as `dipole` or `REF_dipole`, in calculator
@@ -85,9 +90,6 @@ COMMANDS = {
         "",
         (RESULTS, TRUST),
     ),
-    "evaluate": (
-        "print the errors of a model on labelled structures",
-        "",
-        (LABELS, TRUST),
-    ),
+    "evaluate": ("print the errors of a model on labelled structures", "", (LABELS, TRUST)),
+    "completion": ("print a script that lets a shell complete commands and options", "", ()),
 }
