@@ -220,9 +220,9 @@ def load(path: PathType) -> Any:
             about = json.loads(_archive.read_member(archive, ABOUT, LARGEST_ABOUT))
             data = _archive.read_member(archive, MODEL, limit)
         written, checksum = int(about["format"]), str(about["sha256"])
-    except OSError:
-        raise
-    except Exception as error:  # a damaged archive can raise any error
+    except Exception as error:  # a damaged archive can raise any error, also an OSError
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
         raise ValueError(
             f"{path} was not written by skqeq.save, or is damaged: {error!r}{_advice(path)}"
         ) from error

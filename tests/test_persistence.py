@@ -333,6 +333,7 @@ def test_any_damage_is_noticed(path):
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     damaged = [whole[:n] for n in [0, 1, 10, *rng.integers(0, len(whole), 20)]]
+    damaged += [whole[n:] for n in rng.integers(1, len(whole), 20)]
     for place in rng.integers(0, len(whole), 60):
         bent = bytearray(whole)
         bent[place] ^= 1 << rng.integers(8)
