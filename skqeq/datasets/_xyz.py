@@ -28,9 +28,12 @@ ISOTOPES = {"D": 2.014, "T": 3.016}
 SYMBOLS = atomic_numbers | dict.fromkeys(ISOTOPES, 1)
 # Columns of a frame without Properties: name, type and number.
 PLAIN = [("species", "S", 1), ("pos", "R", 3)]
-# Quoted values, and words that ASE would take for keys although no value follows: "fcc lattice".
+# Parts of a comment. Quoted words and values, in the group, stay. The rest is removed: quotes
+# inside of words, after which ASE reads on to the next quote, as in "5' end, charge=-1", and words
+# that ASE would take for keys although no value follows, as in "fcc lattice".
 WORDS = re.compile(
-    r"""("(?:\\.|[^"\\])*"|'[^']*'|{[^}]*}|\[[^]]*])"""
+    r"""(\\.|(?<![^\s=])(?:"(?:\\.|[^"\\])*"|'[^']*')(?![^\s=])|{[^}]*}|\[[^]]*])"""
+    r"""|["']"""
     r"|(?<!\S)(?:lattice|pbc|properties|stress|virial)(?!\S|\s*=)",
     re.IGNORECASE,
 )
@@ -131,7 +134,7 @@ def parse_frame(frame: bytes) -> Atoms:
         masses=masses,
         charges=arrays.pop("initial_charges", None),
         cell=None if lattice is None else _cell(lattice),
-        pbc=lattice is not None if pbc is None else pbc,
+        pbc=lattice is not None if pbc is None else _periodic(pbc),
         info=info,
     )
     if "move_mask" in arrays:
@@ -162,6 +165,14 @@ def _cell(lattice):
     if numbers.shape != (9,) or numbers.dtype.kind not in "if":
         raise ValueError(f"Lattice must be nine numbers, got {lattice!r}")
     return numbers.reshape(3, 3)
+
+
+def _periodic(pbc):
+    """One flag, or three. ASE takes any other word for True, even "no"."""
+    flags = np.ravel(pbc)
+    if flags.size not in (1, 3) or not (flags.dtype == bool or np.isin(flags, (0, 1)).all()):
+        raise ValueError(f"pbc must be T or F for each of three axes, got {pbc!r}")
+    return flags.astype(bool)
 
 
 def _columns(properties):
@@ -218,13 +229,16 @@ def _array(words, name, kind):
 def _replace_symbols(arrays):
     """Replace ``symbols`` by ``numbers``, and return the masses if there are isotopes."""
     symbols = arrays.pop("symbols", None)
-    if "numbers" in arrays:
+    if symbols is None and "numbers" in arrays:
         return None
     if symbols is None:
         raise ValueError("Properties must hold species:S:1, the symbols of the elements, or Z:I:1")
     symbols = [symbol.capitalize() for symbol in symbols]
     numbers = np.array([_number(symbol, i) for i, symbol in enumerate(symbols)], dtype=int)
-    arrays["numbers"] = numbers
+    given = arrays.setdefault("numbers", numbers)
+    if not np.array_equal(given, numbers):
+        i = int(np.flatnonzero(given != numbers)[0])
+        raise ValueError(f"atom {i} has the symbol {symbols[i]}, but the atomic number {given[i]}")
     if "masses" in arrays or set(ISOTOPES).isdisjoint(symbols):
         return None
     masses = atomic_masses[numbers]
