@@ -60,7 +60,7 @@ def targets_from_atoms(
     ValueError
         If no structure has a label of some target, if a label is a boolean, if a calculator holds
         results of another geometry, if a unit is unknown, or if it is not a finite number other
-        than zero.
+        than zero. Also if the key of the stress names a virial, which has another sign and unit.
 
     Warns
     -----
@@ -82,6 +82,7 @@ def targets_from_atoms(
         names = [names]
     keys = names if isinstance(names, dict) else dict.fromkeys(names)
     check_names(name.removesuffix("_sigma") for name in keys)
+    _refuse_virial(keys.get("stress"))
     places = {n: _default_keys(n) if key is None else (key,) for n, key in keys.items()}
     units = _check_units({} if units is None else units, keys)
     columns: dict[str, list[Any]] = {name: [] for name in keys}
@@ -124,6 +125,15 @@ def label_keys(X: StructuresLike) -> str:
     atoms = next(iter(as_sequence(X)), Atoms())
     keys = [*calculator_results(atoms), *atoms.arrays, *atoms.info]
     return ", ".join(k for k in keys if k not in ("numbers", "positions")) or "nothing"
+
+
+def _refuse_virial(key):
+    """Raise an error if the key of the stress names a virial."""
+    if key is not None and "virial" in key.lower():
+        raise ValueError(
+            f"{key} holds a virial, which is minus the stress times the volume: store the stress, "
+            f"-atoms.info[{key!r}] / atoms.get_volume(), and give its key"
+        )
 
 
 def _check_units(units, names):

@@ -20,6 +20,8 @@ from ..structures import BOOLEAN, Structures, as_floats, holds_booleans
 
 COLUMNS = {name: t.shape for name, t in TARGETS.items()}
 RAGGED = [name for name, shape in COLUMNS.items() if shape is None]
+# Difference of two components that should be equal, in units of the largest one.
+MAX_ASYMMETRY = 0.1
 
 
 def make_targets(**columns: Column) -> Array:
@@ -33,17 +35,17 @@ def make_targets(**columns: Column) -> Array:
         - ``dipole``, array-like of shape (n, 3): dipole moments about the centre of mass,
           e*Angstrom.
         - ``charges``, sequence of n array-likes of shape (n_atoms,): atomic charges, e.
-        - ``quadrupole``, array-like of shape (n, 6) or (n, 3, 3): traceless quadrupole moments
-          about the centre of mass, e*Angstrom^2, in the order xx, yy, zz, yz, xz, xy.
+        - ``quadrupole``, array-like of shape (n, 6), (n, 9) or (n, 3, 3): traceless quadrupole
+          moments about the centre of mass, e*Angstrom^2, in the order xx, yy, zz, yz, xz, xy.
         - ``potential``, sequence of n array-likes of shape (n_points,): electrostatic potential at
           ``atoms.info["potential_points"]``, V.
         - ``dipole_magnitude``, array-like of shape (n,): norm of the dipole moment, e*Angstrom.
         - ``energy``, array-like of shape (n,): total energy of each structure, eV.
         - ``forces``, sequence of n array-likes of shape (n_atoms, 3): negative derivatives of the
           energy, eV/Angstrom.
-        - ``stress``, array-like of shape (n, 6) or (n, 3, 3): stress of crystals, and of slabs in
-          their plane, in the sign convention and the order of ASE: xx, yy, zz, yz, xz, xy;
-          eV/Angstrom^3.
+        - ``stress``, array-like of shape (n, 6), (n, 9) or (n, 3, 3): stress of crystals, and of
+          slabs in their plane, in the sign convention and the order of ASE: xx, yy, zz, yz, xz,
+          xy; eV/Angstrom^3.
         - ``born_effective_charges``, sequence of n array-likes of shape (n_atoms, 3, 3):
           derivatives ``d mu_a / d r_jb`` of the dipole about the coordinate origin, e. The shape
           (n_atoms, 9), with the rows of each tensor one after another, is accepted as well.
@@ -60,7 +62,8 @@ def make_targets(**columns: Column) -> Array:
     ------
     ValueError
         If a column is unknown, if lengths differ, if a shape is wrong, if a value is infinite or a
-        boolean, or if a noise is not positive.
+        boolean, if a stress or a quadrupole is a matrix that is not symmetric, or if a noise is not
+        positive.
 
     Examples
     --------
@@ -132,8 +135,8 @@ def _entry(name, i, value):
         shape = COLUMNS[name]
         expected = "a number" if shape == (1,) else f"shape {shape}"
         raise ValueError(f"structure {i}: {name} must be {expected}, got shape {given}")
-    if array.shape == (3, 3):
-        array = np.array([array[a, b] for a, b in VOIGT])
+    if array.size == 9:
+        array = _voigt(array.reshape(3, 3), name, i)
     if name == "dipole_magnitude" and array < 0:
         raise ValueError(f"structure {i}: {name} = {value!r} is negative")
     return array
@@ -146,7 +149,15 @@ def _fits(shape, name):
         row_shape = TARGETS[name].row_shape
         rows = {row_shape, (math.prod(row_shape),)} if row_shape else {()}
         return len(shape) > 0 and shape[1:] in rows
-    return shape in {(1,): {()}, (6,): {(6,), (3, 3)}}.get(expected, {expected})
+    return shape in {(1,): {()}, (6,): {(6,), (9,), (3, 3)}}.get(expected, {expected})
+
+
+def _voigt(matrix, name, i):
+    """The six components of a symmetric matrix. Programs round it, or have numerical noise."""
+    difference = np.nanmax(np.abs(matrix - matrix.T), initial=0.0)
+    if difference > MAX_ASYMMETRY * np.nanmax(np.abs(matrix), initial=0.0):
+        raise ValueError(f"structure {i}: {name} = {matrix.tolist()} is not symmetric")
+    return np.array([matrix[a, b] for a, b in VOIGT])
 
 
 def _without_unit_axes(array, name):
