@@ -6,17 +6,32 @@ from io import StringIO
 from ase.data import atomic_numbers
 from ase.io import read
 
+from .._warnings import warn_once
+
 # Charges by their codes in the lines of atoms of SDF files.
 CODES = {1: 3, 2: 2, 3: 1, 5: -1, 6: -2, 7: -3}
+# Formal charge of an atom in columns 79 and 80 of PDB files.
+PDB_CHARGE = re.compile("([1-9])([+-])")
 
 
 def read_pdb(text):
-    """Yield the structures of a PDB file.
+    """Yield the structures of a PDB file, with total charges in ``info``.
 
-    ASE gives the cell to the first model only, leaves out a last model without END, and adds an
-    empty model for an END after ENDMDL.
+    ASE gives the cell to the first model only, leaves out a last model without END, adds an empty
+    model for an END after ENDMDL, and reads no charges.
     """
-    yield from read(StringIO("".join(complete_pdb(text))), ":", format="proteindatabank")
+    lines = list(complete_pdb(text))
+    charges = [0]
+    for line in lines:
+        if line.startswith("END"):
+            charges.append(0)
+        elif match := PDB_CHARGE.fullmatch(line[78:80]):
+            charges[-1] += int(f"{match[2]}{match[1]}")
+    X = read(StringIO("".join(lines)), ":", format="proteindatabank")
+    for atoms, charge in zip(X, charges, strict=False):
+        if charge:
+            atoms.info["charge"] = charge
+        yield atoms
 
 
 def complete_pdb(text):
@@ -25,6 +40,7 @@ def complete_pdb(text):
     for i, line in enumerate(text.splitlines(keepends=True)):
         if line.startswith("CRYST1"):
             cell = line
+            warn_of_space_group(line[55:66].strip())
         elif line.startswith(("ATOM", "HETATM")):
             check_pdb_element(line, i + 1)
             if not started:
@@ -38,6 +54,16 @@ def complete_pdb(text):
             yield line
     if started:
         yield "\nEND\n"
+
+
+def warn_of_space_group(group):
+    """Warn about symmetry operations, which are not applied."""
+    if group not in ("", "1", "P 1", "P1"):
+        warn_once(
+            f"the PDB file has the space group {group}, whose operations are not applied: its "
+            "atoms are used as they are, and must be all atoms of the cell",
+            kind="space group",
+        )
 
 
 def check_pdb_element(line, number):
