@@ -1,6 +1,6 @@
 """The list of all checks of labels.
 
-A new check is a class in `_label_checks` or `_energy_checks`, and a line in `all_checks`.
+A new check is a class in `_label_checks` or in a file of its own, and a line in `all_checks`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ._energy_checks import ForcesAgainstEnergies, StressAgainstEnergies
+from ._energy_unit import UnitOfEnergies
 from ._findings import Finding
 from ._label_checks import (
     AgainstCharges,
@@ -46,6 +47,7 @@ def all_checks() -> list[LabelCheck]:
         OriginOfDipoles(),
         SignOfDipoles(),
         SizeOfDipoles(),
+        UnitOfEnergies(),
         ForcesAgainstEnergies(),
         StressAgainstEnergies(),
         SumOfForces(),

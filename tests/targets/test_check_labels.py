@@ -20,6 +20,7 @@ from skqeq import (
     strip,
 )
 from skqeq.datasets import load_ions, load_molecules, load_water
+from skqeq.targets import parse_unit
 
 from .. import helpers
 
@@ -254,6 +255,38 @@ def test_gradients_are_found_by_fits():
         warnings.filterwarnings("ignore", message="on the training structures")
         with pytest.warns(UserWarning, match="the labels of forces have the wrong sign"):
             model.fit(X, make_targets(energy=energy, forces=[-f for f in forces]))
+
+
+# Total energies of all electrons, B3LYP with a triple-zeta basis, rounded, Hartree.
+ALL_ELECTRON = {
+    "CH4": -40.53, "NH3": -56.58, "H2O": -76.46, "HF": -100.48, "C6H6": -232.31, "CO2": -188.66,
+    "SH2": -399.42, "PH3": -343.19, "CH3Cl": -500.15, "SO2": -548.68,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", ["hartree", "rydberg", "kcal/mol", "kJ/mol"])
+def test_unit_of_total_energies(unit):
+    """Also if the unit of the forces is wrong by the same factor, which no other check finds."""
+    X = [molecule(name) for name in ALL_ELECTRON]
+    energies = np.array(list(ALL_ELECTRON.values())) * Hartree
+    [warning] = check_labels(X, make_targets(energy=energies / parse_unit("energy", unit))).warnings
+    assert warning.name == "unit of energies" and f"use the unit energy={unit}," in warning.advice
+    assert check_labels(X, make_targets(energy=energies))
+
+
+def test_unit_of_water_energies():
+    X, y = load_water("pbe0")
+    assert check_labels(X, y[["energy", "forces"]])
+    energies, forces = y["energy"] / Hartree, [Bohr / Hartree * f for f in y["forces"]]
+    assert "unit of energies" in found(X, energy=energies, forces=forces)
+
+
+@pytest.mark.parametrize("per_atom", [-7.5, -0.5, 0.1, -150.0])
+def test_other_energies_have_no_unit(per_atom):
+    """Energies of formation, or with pseudopotentials."""
+    X = [molecule(name) for name in ALL_ELECTRON]
+    energies = [per_atom * len(atoms) * (1 + 0.01 * i) for i, atoms in enumerate(X)]
+    assert "unit of energies" not in found(X, energy=energies)
 
 
 def test_energies_per_atom():
