@@ -5,11 +5,12 @@
 Every input is a valid structure file, model file or ``info`` of a structure to which a random
 change was made. Two outcomes are allowed: an error whose message names the file or the structure,
 or finite charges that sum to the total charge. Files that are valid but unusual must give the
-charges of the usual file. A file with one wrong word must be refused; with ``--skip-errors``, all
-other structures must be kept. No command may change its inputs. Any other exception is a failure,
-and so is an input that takes longer than `SECONDS` or needs more than `GIBIBYTES`. The inputs run
-in batches, each in a new process, so that a crash of the interpreter is noticed. The program prints
-a report. Its exit status is an error if there was a failure.
+charges of the usual file, and so must files as other programs write them. Labels in comment lines
+must give the right number or an error. A file with one wrong word must be refused; with
+``--skip-errors``, all other structures must be kept. No command may change its inputs. Any other
+exception is a failure, and so is an input that takes longer than `SECONDS` or needs more than
+`GIBIBYTES`. The inputs run in batches, each in a new process, so that a crash of the interpreter is
+noticed. The program prints a report. Its exit status is an error if there was a failure.
 """
 
 import argparse

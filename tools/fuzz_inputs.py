@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import ase.io
+import fuzz_programs
 import joblib
 import numpy as np
 from ase.build import bulk, molecule
@@ -31,20 +32,15 @@ VALUES = [
 ]
 UNITS = ("1", "Debye", "1e-3", "Hartree/Bohr", "-1", "nan", "A", "1e400", "/", "=", "1e30")
 # Unusual ways to write the same file, and words that make a structure invalid.
-WORDS = (
-    "",
-    "Iteration 3",
-    "an fcc lattice",
-    "stress test",
-    "Properties of water",
-    "SCF Done T",
-    "é",
-)
 CELL_KEYS = ("Lattice", "lattice", "LATTICE")
 SAME = {"H": ("H", "h", "1", "D", "T", "d"), "O": ("O", "o", "8")}
 WRONG = {
     "symbol": ("O1", "Xx", "X", "0", "119", "*", "CA"),
     "number": ("nan", "1,0", "*****", "1D0"),
+    "comment": (
+        *("pbc=none", 'pbc="yes yes no"', 'pbc="T T"', "pbc=2", "charge", "charge=2-"),
+        *("charge=1D0", 'charge="-1 e"', 'stress="1 2 3 4 5 6"', 'Lattice="4 0 0 0 5 0 0 0"'),
+    ),
 }
 COUNTS = ("{}", "{:21d}", "+{}", "00{}", " {}\t")
 GAPS = ("", "\n", "  \n\t\n", "\r\n")
@@ -120,6 +116,7 @@ class Inputs:
         kinds = (
             *(self.file_to_loader, self.file_to_command, self.info, self.model_file),
             *(self.odd_file, self.wrong_word, self.other_format, self.output_name),
+            *(self.other_program, self.label),
         )
         kind = kinds[i % len(kinds)]
         return kind.__name__, kind(rng)
@@ -140,7 +137,8 @@ class Inputs:
             symbols = [pick(rng, SAME[line.split()[0]]) for line in atoms]
             gap = pick(rng, (" ", "\t", "   "))
             rows = [gap.join([s, *a.split()[1:]]) for s, a in zip(symbols, atoms, strict=True)]
-            yield [pick(rng, COUNTS).format(n), f"{comment} {pick(rng, WORDS)}", *rows]
+            before, after = (pick(rng, fuzz_programs.WORDS) for _ in range(2))
+            yield [pick(rng, COUNTS).format(n), f"{before} {comment} {after}", *rows]
 
     def write_frames(self, rng, frames, suffix):
         """Write structures with blank lines between them, and return the path."""
@@ -172,8 +170,10 @@ class Inputs:
         i = int(rng.integers(len(frames)))
         row = int(rng.integers(2, len(frames[i])))
         words = frames[i][row].split()
-        kind = pick(rng, ("symbol", "number", "missing"))
-        if kind == "missing":
+        kind = pick(rng, ("symbol", "number", "missing", "comment"))
+        if kind == "comment":
+            row, words = 1, [frames[i][1], pick(rng, WRONG[kind])]
+        elif kind == "missing":
             words.pop()
         else:
             words[0 if kind == "symbol" else 1] = pick(rng, WRONG[kind])
@@ -214,6 +214,42 @@ class Inputs:
             assert "occupancy" in message, "a site that is not occupied fully has no warning"
         for atoms in X:
             assert np.isfinite(atoms.get_initial_charges()).all(), "charges are not finite"
+        return "accepted"
+
+    def other_program(self, rng):
+        """Predict from a file as another program writes it: the charges must be the same."""
+        form = pick(rng, ("pdb", "poscar", "cif"))
+        if form == "pdb":
+            chosen = rng.integers(0, 2, rng.integers(1, 4)).tolist()  # without a field
+            name, text = fuzz_programs.pdb(rng, [self.X[i] for i in chosen])
+            expected = [self.charges[i] for i in chosen]
+        else:
+            atoms = self.X[4]
+            name, text, *order = getattr(fuzz_programs, form)(rng, atoms)
+            expected = [self.charges[4][order[0]] if order else self.charges[4]]
+        (self.folder / name).write_text(text)
+        code, message, X = self.predict(self.folder / name, ".xyz")
+        assert code == 0, f"a valid file was refused: {message}"
+        assert not message, f"a valid file gave a warning: {message}"
+        compare([a.get_initial_charges() for a in X], expected, tolerance=5e-3)
+        return "accepted"
+
+    def label(self, rng):
+        """Collect a label from comment lines: the right number, or an error."""
+        target, key, text, expected = fuzz_programs.label(rng)
+        frames = list(self.frames(rng))
+        for frame in frames:
+            frame[1] += f" {text} {pick(rng, fuzz_programs.WORDS)}"
+        path = self.write_frames(rng, frames, ".xyz")
+        try:
+            X = open_structures(path)
+            y = skqeq.targets_from_atoms(X, {target: key} if key else [target])
+        except ValueError as error:
+            assert expected is None, f"the valid label {text!r} was refused: {error}"
+            return refused(error, "virial" if key == "virial" else "structure")
+        assert expected is not None, f"the label {text!r} was accepted as {y[0]}"
+        for found in y[target]:
+            assert np.allclose(found, expected, rtol=1e-10), f"{text!r} was read as {found}"
         return "accepted"
 
     def output_name(self, rng):
@@ -354,11 +390,11 @@ def pick(rng, choices):
     return choices[rng.integers(len(choices))]
 
 
-def compare(charges, expected):
+def compare(charges, expected, tolerance=1e-5):
     """Check that all structures are there, in order, with the same charges."""
     assert len(charges) == len(expected), f"{len(charges)} of {len(expected)} structures"
     for q, q_expected in zip(charges, expected, strict=True):
-        assert np.allclose(q, q_expected, atol=1e-5), "the charges are different"
+        assert np.allclose(q, q_expected, atol=tolerance), "the charges are different"
 
 
 def run_command(argv):
@@ -369,6 +405,7 @@ def run_command(argv):
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("default")
+        warnings.simplefilter("ignore", ResourceWarning)  # ASE keeps damaged trajectories open
         try:
             code = command_line(argv)
         except SystemExit as end:
