@@ -21,6 +21,7 @@ from skqeq import (
     predict_energy,
     predict_forces,
 )
+from skqeq.models import _base, _start
 from skqeq.models._derivative_rows import DerivativeRows
 from skqeq.structures import check_structures
 from skqeq.targets import TARGETS, Labels
@@ -219,6 +220,24 @@ def test_without_baseline_the_start_is_not_stationary(half):
     charges = np.concatenate(model.predict_charges(phi))
     symbols = np.concatenate([atoms.numbers for atoms in X])
     assert charges[symbols == 11].mean() > 0.1
+
+
+def test_the_start_is_exact_for_a_narrow_prior(half, monkeypatch):
+    """A least-squares fit to the classical electronegativities would shrink them."""
+    X, _, _, y = half
+    starts = []
+
+    def recorded(problem, triangle, nonlinear, init):
+        v = _start.start_weights(problem, triangle, nonlinear, init)
+        layout = problem.layout
+        chi = (v * layout.scale)[layout.columns[0][1]] + layout.means[0]
+        starts.append((chi, nonlinear[0].start()["chi"]))
+        return v
+
+    monkeypatch.setattr(_base, "start_weights", recorded)
+    QEqRegressor(amplitude_baseline=0.1, response=HARD).fit(X, y[["energy"]])
+    [(chi, goal)] = starts
+    assert_allclose(chi, goal, rtol=1e-10)
 
 
 def test_classical_charge_equilibration_learns_energies(half):
