@@ -36,7 +36,7 @@ from ._predictions import Predictions
 from ._problem import ENERGY_NOISE, Problem
 from ._scores import Scores
 from ._start import start_weights
-from ._training_r2 import RowSample, warn_of_bad_fit
+from ._training_r2 import RowSample, squares_of_rows, squares_of_triangles, warn_of_bad_fit
 from ._unknown import check_fittable, check_known, extended_means, known_elements
 from ._workers import reduce_labels
 
@@ -148,12 +148,15 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
         problem = self.problem(X, y, sample_weight)
         parallel = effective_n_jobs(self.n_jobs) > 1
         if problem.is_linear and (parallel or self.store_triangles):
-            self.solve_triangles(reduce_labels(problem), problem.sigmas)
+            triangles = reduce_labels(problem)
+            self.solve_triangles(triangles, problem.sigmas)
+            squares = squares_of_triangles(problem, triangles, self.coef_)
         else:
             sample = RowSample(problem)
             with assembled(problem, sample) as (triangle, nonlinear):
                 v = self._solve(problem, triangle, nonlinear)
-            warn_of_bad_fit(problem, sample, nonlinear, v)
+            squares = squares_of_rows(problem, sample, nonlinear, v)
+        warn_of_bad_fit(squares)
         return self
 
     def problem(

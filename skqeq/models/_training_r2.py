@@ -1,7 +1,9 @@
 """The R2 of the training labels, from numbers that a fit computes anyway.
 
 The residuals of labels that are not linear in the weights are those of the last linearisation. Rows
-of linear labels are reduced to a triangle and forgotten, so that a sample of them is kept.
+of linear labels are reduced to a triangle and forgotten, so that a sample of them is kept. With one
+triangle per target, the sums of squares are exact. Born charges, and energies of models without
+charges, are not looked at: their rows would have to be computed a second time.
 """
 
 from __future__ import annotations
@@ -182,10 +184,10 @@ def _component_weights(name):
     return 1.0 if name in RAGGED else TARGETS[name].weights
 
 
-def warn_of_bad_fit(
+def squares_of_rows(
     problem: Problem, sample: RowSample, nonlinear: Sequence[LossTerm], v: Array
-) -> None:
-    """Warn about targets whose training labels are described worse than by their mean.
+) -> dict[str, tuple[float, float, int]]:
+    """Sums of squares for `warn_of_bad_fit`, after a fit to rows.
 
     Parameters
     ----------
@@ -197,11 +199,53 @@ def warn_of_bad_fit(
         Rows of the other labels.
     v : ndarray of shape (n_columns,)
         Weights in units of their prior.
+
+    Returns
+    -------
+    squares : dict of {str: (float, float, int)}
+        See `RowSample.squares`.
     """
     squares = sample.squares(v)
     for term in nonlinear:
         for name, of_residuals in term.squares.items():
             squares[name] = of_residuals, *deviations(problem, name)
+    return squares
+
+
+def squares_of_triangles(
+    problem: Problem, triangles: Mapping[str, Array], coef: Array
+) -> dict[str, tuple[float, float, int]]:
+    """Sums of squares for `warn_of_bad_fit`, after a fit to one triangle per target.
+
+    Parameters
+    ----------
+    problem : Problem
+        The labels.
+    triangles : dict of {str: ndarray of shape (n_columns + 1, n_columns + 1)}
+        Triangle of the rows of each target, in units of the relative noise.
+    coef : ndarray of shape (n_weights,)
+        Weights of the fields. The energies of free atoms do not enter linear labels.
+
+    Returns
+    -------
+    squares : dict of {str: (float, float, int)}
+        See `RowSample.squares`.
+    """
+    squares = {}
+    for name, R in triangles.items():
+        residual = (R[:, : len(coef)] @ coef - R[:, -1]) / problem.sigmas[name]
+        squares[name] = float(residual @ residual), *deviations(problem, name)
+    return squares
+
+
+def warn_of_bad_fit(squares: Mapping[str, tuple[float, float, int]]) -> None:
+    """Warn about targets whose training labels are described worse than by their mean.
+
+    Parameters
+    ----------
+    squares : dict of {str: (float, float, int)}
+        See `RowSample.squares`.
+    """
     bad = bad_targets(squares)
     if bad:
         text = " and ".join(f"{r2:.2f} for {name}" for name, r2 in bad.items())

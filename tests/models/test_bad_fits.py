@@ -25,7 +25,8 @@ from skqeq import (
 )
 from skqeq.datasets import load_molecules, load_water
 from skqeq.metrics import target_r2
-from skqeq.models._training_r2 import RowSample, deviations
+from skqeq.models._training_r2 import RowSample, deviations, squares_of_triangles
+from skqeq.models._workers import reduce_labels
 from skqeq.solvers import Triangle
 from skqeq.structures import collect
 
@@ -92,7 +93,8 @@ def test_good_fits_pass(strict, names):
 
 
 @pytest.mark.parametrize("factor", [40.0, -30.0])
-def test_contradictory_linear_labels(factor):
+@pytest.mark.parametrize("options", [{}, {"n_jobs": 2}, {"store_triangles": True}])
+def test_contradictory_linear_labels(factor, options):
     """If dipoles are 40 times those of the charges, the model describes the charges badly."""
     X = [helpers.rattled(name, seed) for seed in range(4) for name in ("H2O", "CH3OH", "CH4")]
     charges = [helpers.invented_charges(atoms) for atoms in X]
@@ -101,7 +103,7 @@ def test_contradictory_linear_labels(factor):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="the dipole labels are")
         with pytest.warns(UserWarning, match=f"{R2} -.* for charges.*sigma_charges"):
-            QEqRegressor().fit(X, y)
+            QEqRegressor(**options).fit(X, y)
 
 
 def test_residuals_within_the_noise_are_not_bad(strict):
@@ -127,6 +129,8 @@ def test_the_sample_of_all_rows_is_exact():
     r2 = target_r2(y["dipole"], model.predict_targets(X, ["dipole"])["dipole"])
     assert 1 - of_residuals / of_labels == pytest.approx(r2, rel=1e-9)
     assert_allclose(deviations(problem, "dipole"), (of_labels, n))
+    of_triangles = squares_of_triangles(problem, reduce_labels(problem), model.coef_)
+    assert_allclose(of_triangles["dipole"], (of_residuals, of_labels, n))
 
 
 # ---- compositions -------------------------------------------------------------------------------
