@@ -294,3 +294,19 @@ def test_constraints_change_no_labels(tmp_path, name, constraint):
         ase.io.write(tmp_path / name, atoms)
     y = targets_from_atoms(open_structures(tmp_path / name), ["forces"])
     np.testing.assert_array_equal(y["forces"][0], forces)
+
+
+@pytest.mark.parametrize("suffix", ["xyz", "traj", "db", "json"])
+@pytest.mark.parametrize("value", [np.array([0.12]), np.float64(0.12), np.array([[0.12]])])
+def test_potential_at_one_point(tmp_path, suffix, value):
+    """Formats keep an array of length one, or make a number of it."""
+    atoms, points = molecule("H2O"), np.array([[0.0, 0.0, 4.0]])
+    if suffix in ("xyz", "traj"):
+        atoms.info |= {"potential_points": points, "REF_potential": value}
+        ase.io.write(tmp_path / f"in.{suffix}", atoms)
+    else:
+        with ase.db.connect(tmp_path / f"in.{suffix}") as database:
+            database.write(atoms, data={"potential_points": points, "REF_potential": value})
+    X = open_structures(tmp_path / f"in.{suffix}")
+    check_structures(X)
+    assert targets_from_atoms(X, ["potential"])["potential"][0].tolist() == [0.12]
