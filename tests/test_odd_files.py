@@ -296,7 +296,7 @@ def test_databases_without_rows(tmp_path):
 @pytest.mark.parametrize("name", ["in.cif", "POSCAR", "in.mol2", "in", "in.xyz.bak"])
 def test_open_structures_says_what_it_reads(tmp_path, name):
     (tmp_path / name).write_text(FRAME)
-    with pytest.raises(ValueError, match=r"end in .xyz, .extxyz, .traj, .db, .json, .aselmdb; ase"):
+    with pytest.raises(ValueError, match=r"end in .xyz, .extxyz, .traj, .db, .json, .aselmdb; "):
         open_structures(tmp_path / name)
 
 
