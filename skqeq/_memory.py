@@ -212,7 +212,7 @@ def set_memory_budget(n_bytes: float) -> None:
     ----------
     n_bytes : float
         Number of bytes, such as ``8e9``; with 0 nothing is stored. The default is 2 GiB, unless the
-        environment variable ``SKQEQ_MEMORY`` holds another number when skqeq is imported. The
+        environment variable ``SKQEQ_MEMORY`` holds another number when it is first needed. The
         worker processes of a fit divide the available memory of their parent among them, if they
         run on the same machine. Each worker process of a scikit-learn search has the full default.
 

@@ -98,7 +98,7 @@ def test_environment(value, printed, tmp_path):
 
 def test_bad_environment(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", "import skqeq"],
+        [sys.executable, "-c", "import skqeq; skqeq.QEqRegressor"],
         env=os.environ | {"SKQEQ_MEMORY": "lots"},
         cwd=tmp_path,
         capture_output=True,
