@@ -60,20 +60,21 @@ for name, D in dipoles.items():
 # %%
 # Pictures
 # --------
-# Left: the norm of the gradient, which decreases faster in each step (truncated Newton); the
-# penalised loss never increases. Right: the dipole components of held-out molecules. The fit used
-# only norms.
+# Left: the expected decrease of the penalised loss, relative to the loss. It falls faster in each
+# step (truncated Newton), and the loss never increases. Right: the dipole components of held-out
+# molecules. The fit used only norms.
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
 for color, (name, fitted) in zip(
     ("C0", "C1"), {"start from QEq": regressor, "mirrored start": mirrored[-1]}.items()
 ):
     history = fitted.fit_history_
-    left.semilogy([step["gradient"] for step in history], "o-", color=color, label=name)
+    decrease = [step["decrease"] / step["loss"] for step in history]
+    left.semilogy(decrease, "o-", color=color, label=name)
     D = dipoles[name]
     right.plot(D_test.ravel(), D.ravel(), ".", color=color, alpha=0.4, markeredgewidth=0)
 left.axhline(regressor.tol, color="grey", linewidth=1, linestyle="--")
 left.text(0, 1.3 * regressor.tol, "tol", color="grey")
-left.set(xlabel="step", ylabel="relative norm of the gradient")
+left.set(xlabel="step", ylabel="expected relative decrease of the loss")
 left.legend(frameon=False)
 limit = 1.05 * np.abs(D_test).max()
 right.plot([-limit, limit], [-limit, limit], color="grey", linewidth=1)

@@ -718,8 +718,8 @@ def test_hardness_matrix_is_not_positive_definite(molecules, dipoles):
 
 def test_unconverged_gauss_newton_warns(molecules, dipoles):
     y = make_targets(dipole_magnitude=np.linalg.norm(dipoles, axis=1))
-    with pytest.warns(UserWarning, match=r"stopped after 1 steps.*tol=1e-07.*raise max_iter"):
-        QEqRegressor(max_iter=1, sigma_dipole_magnitude=1e-3).fit(molecules, y)
+    with pytest.warns(UserWarning, match=r"stopped after 1 steps.*tol=1e-15.*raise max_iter"):
+        QEqRegressor(max_iter=1, sigma_dipole_magnitude=1e-3, tol=1e-15).fit(molecules, y)
 
 
 # ---- scorers and splits -------------------------------------------------------------------------

@@ -528,7 +528,7 @@ def test_weight_two_is_a_duplicate(kind, molecules, table):
 @pytest.mark.parametrize("names", [["energy"], ["forces"], ["energy", "forces"]])
 def test_weights_of_energies_are_duplicates_and_removals(kind, names, molecules, energies):
     case = Case(kind, molecules)
-    case.estimator.set_params(response__hardness=4.0, tol=1e-6)
+    case.estimator.set_params(response__hardness=4.0, tol=1e-20)
     case.estimator.set_params(sigma_energy=0.005, sigma_forces=0.2)
     weights = np.ones(12)
     weights[[2, 7]] = 2.0

@@ -58,6 +58,9 @@ soap_pull_back(pairs, offsets, exponents, contraction, runs, cotangents)
     Returns (n_pairs, 3): the derivatives of ``sum cotangents * p`` with respect to D. A cotangent
     is the derivative of some number with respect to a feature; `cotangents` is
     (n_centers, n_features).
+soap_directional(pairs, offsets, exponents, contraction, runs, moved)
+    Returns (n_centers, n_features): the change of the features, to first order, if every vector D
+    changes by a row of `moved` (n_pairs, 3).
 soap_jacobian(pairs, offsets, exponents, contraction, runs, channel)
     Returns (n, 3, n_features): for each of the n pairs in one channel, the derivatives of the
     features of the centre with respect to D.
@@ -102,6 +105,7 @@ ewald_pair_values = _ewald.ewald_pair_values
 structure_factors = _ewald.structure_factors
 soap_spectrum = _soap.soap_spectrum
 soap_pull_back = _soap.soap_pull_back
+soap_directional = _soap.soap_directional
 soap_jacobian = _soap.soap_jacobian
 
 backend = "pythran" if _is_compiled(_coulomb) else "numpy"

@@ -218,6 +218,57 @@ def soap_pull_back(pairs, offsets, exponents, contraction, runs, cotangents):
     return out
 
 
+# pythran export soap_directional(float64[:,:], int64[:,:], float64[:,:], float64[:,:,:],
+#                                 int64[:,:], float64[:,:])
+def soap_directional(pairs, offsets, exponents, contraction, runs, moved):
+    l_max = exponents.shape[0] - 1
+    n_max = exponents.shape[1]
+    norms = normalizations(l_max)
+    out = np.zeros((offsets.shape[0], count_features(runs)))
+    du = np.empty((norms.shape[0], n_max))
+    for i in range(offsets.shape[0]):
+        first = offsets[i, 0]
+        last = offsets[i, offsets.shape[1] - 1]
+        R = solid_harmonics(pairs, first, last, l_max)
+        dR = harmonic_slopes(R, l_max)
+        G = gaussians(pairs, first, last, exponents)
+        c = coefficients(i, pairs, offsets, R, G, contraction, norms)
+        dc = np.zeros((norms.shape[0], (offsets.shape[1] - 1) * n_max))
+        for channel in range(offsets.shape[1] - 1):
+            du[:] = 0.0
+            for p in range(offsets[i, channel], offsets[i, channel + 1]):
+                x = moved[p, 0]
+                y = moved[p, 1]
+                z = moved[p, 2]
+                along = pairs[p, 0] * x + pairs[p, 1] * y + pairs[p, 2] * z
+                for l in range(l_max + 1):
+                    for m in range(l * l, (l + 1) * (l + 1)):
+                        # The change of the harmonic, and of the radial function without the part
+                        # that depends on the exponent.
+                        turned = dR[p - first, 0, m] * x + dR[p - first, 1, m] * y
+                        turned = pairs[p, 3] * (turned + dR[p - first, 2, m] * z)
+                        turned += pairs[p, 4] * along * R[p - first, m]
+                        stretched = 2.0 * pairs[p, 3] * along * R[p - first, m]
+                        for k in range(n_max):
+                            factor = turned - exponents[l, k] * stretched
+                            du[m, k] += factor * G[p - first, l, k]
+            for l in range(l_max + 1):
+                for m in range(l * l, (l + 1) * (l + 1)):
+                    for k in range(n_max):
+                        value = norms[m] * du[m, k]
+                        for n in range(n_max):
+                            dc[m, channel * n_max + n] += value * contraction[l, k, n]
+        for run in range(runs.shape[0]):
+            l = runs[run, 0]
+            a = runs[run, 1]
+            b = runs[run, 2]
+            feature = runs[run, 3]
+            for m in range(l * l, (l + 1) * (l + 1)):
+                for t in range(runs[run, 4]):
+                    out[i, feature + t] += dc[m, a] * c[m, b + t] + c[m, a] * dc[m, b + t]
+    return out
+
+
 def radial_functions(pairs, p, G, exponents, contraction):
     """Radial functions f of neighbour p, and ``(df / dr) / r``.
 

@@ -82,16 +82,20 @@ class Expansion:
         self.G, self.dG = w * gaussians, (dw - 2 * w * exponents) * gaussians
         ends = np.append(offsets[:, :-1].ravel(), offsets[-1, -1])
         ends -= ends[0]
-        members = csr_array((np.ones(len(pairs)), np.arange(len(pairs)), ends))
-        terms = self.R[:, :, None] * self.G[:, self.l]
-        u = (members @ terms.reshape(len(pairs), len(self.l) * self.n_max)).reshape(
-            len(offsets), -1, len(self.l), self.n_max
-        )
-        # Shape (n_harmonics, k, n). Contract after the sum over neighbours, where it is cheaper.
+        self._members = csr_array((np.ones(len(pairs)), np.arange(len(pairs)), ends))
+        self._n_centers = len(offsets)
+        # Shape (n_harmonics, k, n).
         self.contraction = normalizations(self.l_max)[:, None, None] * contraction[self.l]
-        self.c = np.einsum("izmk,mkn->imzn", u, self.contraction, optimize=True)
-        self.c = self.c.reshape(len(offsets), len(self.l), -1)
+        self.c = self.coefficients(self.R[:, :, None] * self.G[:, self.l])
         self.groups = np.repeat(np.arange(len(ends) - 1), np.diff(ends))
+
+    def coefficients(self, terms):
+        """Sum terms (n_pairs, n_harmonics, k) over the neighbours, and contract them."""
+        u = self._members @ terms.reshape(len(terms), len(self.l) * self.n_max)
+        u = u.reshape(self._n_centers, -1, len(self.l), self.n_max)
+        # Contract after the sum over neighbours, where it is cheaper.
+        c = np.einsum("izmk,mkn->imzn", u, self.contraction, optimize=True)
+        return c.reshape(self._n_centers, len(self.l), -1)
 
     def slopes(self):
         """Derivatives (3, n_pairs, n_harmonics) of the harmonics with respect to D."""
@@ -147,6 +151,19 @@ def soap_pull_back(pairs, offsets, exponents, contraction, runs, cotangents):
         radial = np.einsum("pmk,pmk,pm->p", du, e.dG[:, e.l], e.R)
         angular = np.einsum("pmk,pmk->pm", du, e.G[:, e.l])
         out[near] = np.einsum("pm,apm->pa", angular, e.slopes()) + radial[:, None] * e.D
+    return out
+
+
+def soap_directional(pairs, offsets, exponents, contraction, runs, moved):
+    out = np.zeros((len(offsets), (runs[:, 3] + runs[:, 4]).max(initial=0)))
+    for centers, near in _blocks(offsets):
+        e = Expansion(pairs[near], offsets[centers], exponents, contraction)
+        turned = np.einsum("pa,apm->pm", moved[near], e.slopes())
+        along = np.einsum("pa,pa->p", moved[near], e.D)[:, None] * e.R
+        dc = e.coefficients(turned[:, :, None] * e.G[:, e.l] + along[:, :, None] * e.dG[:, e.l])
+        for l, features, a, b in _features(runs):
+            product = dc[:, l].transpose(0, 2, 1) @ e.c[:, l]
+            out[centers, features] = product[:, a, b] + product[:, b, a]
     return out
 
 

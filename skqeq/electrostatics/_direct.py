@@ -35,6 +35,12 @@ class DirectSum:
         U = gaussian_coulomb_gradient(self.positions, self.widths)
         return self._with_virial(contract(U, q))
 
+    def directional(self, q, displacement, strain):
+        """Change of ``C q`` at fixed charges if the positions change, and a strain is applied."""
+        moved = displacement + (self.positions - self.positions.mean(axis=0)) @ strain.T
+        U = gaussian_coulomb_gradient(self.positions, self.widths)
+        return pair_change(U, q, moved)
+
     def _with_virial(self, gradient):
         """Add the derivatives with respect to a strain, which are ``sum_i r_i d / d r_i``.
 
@@ -43,6 +49,29 @@ class DirectSum:
         """
         centred = self.positions - self.positions.mean(axis=0)
         return gradient, np.tensordot(centred.T, gradient, axes=1)
+
+
+def pair_change(U, q, moved):
+    """Change of ``C q`` for displacements of the atoms, from the derivatives of C.
+
+    Parameters
+    ----------
+    U : ndarray of shape (n_atoms, 3, n_atoms)
+        ``d C_ij / d r_i`` at ``[i, :, j]``.
+    q : ndarray of shape (n_atoms,)
+        Charges.
+    moved : ndarray of shape (n_atoms, 3)
+        Displacements.
+
+    Returns
+    -------
+    change : ndarray of shape (n_atoms,)
+        To first order.
+    """
+    # C_ij depends on r_i - r_j, so that its derivative with respect to r_j is -U[i, :, j].
+    n = len(q)
+    of_others = U.reshape(n, 3 * n) @ (q[:, None] * moved).T.ravel()
+    return np.einsum("ia,ia->i", U @ q, moved) - of_others
 
 
 def contract(U, q):

@@ -39,7 +39,7 @@ import numpy as np
 
 from .._pythran import ewald_matrix_gradient, ewald_pair_matrix, structure_factors
 from ..structures import reduced_cell
-from ._direct import contract
+from ._direct import contract, pair_change
 from ._splitting import EwaldCutoffs, slab_gap
 from ._strain import project_strain
 from ._waves import half_sphere
@@ -147,6 +147,34 @@ class EwaldSum:
         virial : ndarray of shape (3, 3, n_atoms)
             Derivatives with respect to a strain, symmetric, e/Angstrom.
         """
+        U, strained = self._matrix_gradient(q)
+        return contract(U, q), self._virial(strained, *self._waves, q)
+
+    def directional(self, q, displacement, strain):
+        """Change of ``C q`` at fixed charges if the positions change, and a strain is applied.
+
+        Parameters
+        ----------
+        q : ndarray of shape (n_atoms,)
+            Charges, e.
+        displacement : ndarray of shape (n_atoms, 3)
+            Displacements of the atoms, Angstrom.
+        strain : ndarray of shape (3, 3)
+            Strain of positions and cell, symmetric.
+
+        Returns
+        -------
+        change : ndarray of shape (n_atoms,)
+            To first order, e/Angstrom.
+        """
+        U, strained = self._matrix_gradient(q)
+        change = pair_change(U, q, displacement)
+        if strain.any():
+            change += np.tensordot(strain, self._virial(strained, *self._waves, q))
+        return change
+
+    def _matrix_gradient(self, q):
+        """``d C_ij / d r_i`` at ``[i, :, j]``, and the part of the pairs in `_virial`."""
         U, strained = ewald_matrix_gradient(*self._pairs(), q)
         F, k = self._waves
         cosines, sines = np.split(F, 2, axis=1)
@@ -158,7 +186,7 @@ class EwaldSum:
         if self.normal is not None:
             z = 4 * np.pi / self.volume * (self.z - self.z[:, None])
             U += z[:, None] * self.normal[:, None]
-        return contract(U, q), self._virial(strained, F, k, q)
+        return U, strained
 
     def _virial(self, pairs, F, k, q):
         """Derivatives of ``C q`` with respect to a strain, (3, 3, n_atoms).

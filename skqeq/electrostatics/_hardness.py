@@ -164,6 +164,28 @@ class Hardness(ABC):
         q = check_charges("q", q, len(self.widths))
         return self._sum.potential_gradient(COULOMB * q)
 
+    def directional(self, q: ArrayLike, displacement: ArrayLike, strain: ArrayLike) -> Array:
+        """Change of the potential ``A q`` at fixed charges along one direction.
+
+        It is the product of `potential_gradient` with the direction, at a lower cost.
+
+        Parameters
+        ----------
+        q : array-like of shape (n_atoms,)
+            Charges, e.
+        displacement : array-like of shape (n_atoms, 3)
+            Displacements of the atoms, Angstrom.
+        strain : array-like of shape (3, 3)
+            Strain of positions and cell, symmetric; in the plane for a slab.
+
+        Returns
+        -------
+        change : ndarray of shape (n_atoms,)
+            To first order, V.
+        """
+        q = check_charges("q", q, len(self.widths))
+        return self._sum.directional(COULOMB * q, np.asarray(displacement), np.asarray(strain))
+
     @abstractmethod
     def solver(self, name: str) -> Any:
         """A solver that minimises ``q . A q / 2 - V . q`` over charges of a given sum.

@@ -25,7 +25,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.sparse import csr_array
 
-from .._pythran import soap_jacobian, soap_pull_back, soap_spectrum
+from .._pythran import soap_directional, soap_jacobian, soap_pull_back, soap_spectrum
 from ..structures import Neighborhood, neighbor_pairs
 from ._cutoff import cutoff_factors
 from ._dscribe import dscribe_soap
@@ -86,6 +86,10 @@ class SOAPNeighborhood(Neighborhood):
         """Derivatives of a function of the rows with respect to `D`, see `Neighborhood`."""
         cotangents = np.ascontiguousarray(cotangents, dtype=np.float64)
         return soap_pull_back(*self._arguments, self._runs, cotangents)
+
+    def directional(self, moved):
+        """Derivatives of the rows along one direction, see `Neighborhood`."""
+        return soap_directional(*self._arguments, self._runs, np.ascontiguousarray(moved))
 
     def jacobians(self, max_bytes=2**25):
         """Derivatives of the rows with respect to `D`, see `Neighborhood`.

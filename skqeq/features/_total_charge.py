@@ -10,10 +10,10 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from .._sklearn import Interval
 from ..persistence import Persistent
-from ..structures import FeatureGradient, FeatureSource, StructureFeatures
+from ..structures import DirectionalFeatures, FeatureGradient, FeatureSource, StructureFeatures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from .._typing import Array
     from ..structures import Neighborhood, Structure, Structures, Tile
@@ -180,6 +180,15 @@ class TotalChargeSource(FeatureSource):
         factors = self.factors(structure.charge)
         return TotalChargeGradient(self.parent.gradient(structure), factors, self.n)
 
+    def coarsened(self, n_points: int) -> tuple[TotalChargeSource, Callable[[Array], Array]]:
+        """See `FeatureSource.coarsened`."""
+        parent, extend = self.parent.coarsened(n_points)
+
+        def prolong(weights: Array) -> Array:
+            return np.concatenate([extend(half) for half in np.split(weights, 2)])
+
+        return TotalChargeSource(parent, self.weight), prolong
+
     def dual(self, weights: Array) -> Array:
         """See `FeatureSource.dual`."""
         halves = weights[..., : self.n], weights[..., self.n :]
@@ -203,35 +212,68 @@ class TotalChargeGradient(FeatureGradient):
         self.n_atoms = parent.n_atoms
         self.parent, self.factors, self.n = parent, factors, n
 
-    def _merged(self, array):
+    @property
+    def n_bytes(self) -> int:
+        """Size of phi and its derivatives."""
+        return self.parent.n_bytes
+
+    def merged(self, array):
         """The sum of both halves of the columns, times their factors."""
         return self.factors[0] * array[..., : self.n] + self.factors[1] * array[..., self.n :]
 
-    def _doubled(self, array):
+    def doubled(self, array):
         """An array for phi, as one for both halves of the columns."""
         return np.concatenate([factor * array for factor in self.factors], axis=-1)
 
     def field(self, dual: Array) -> Array:
         """The latent field of every atom."""
-        return self.parent.field(self._merged(dual))
+        return self.parent.field(self.merged(dual))
 
     def contract(self, cotangents: Array) -> Array:
         """Cotangents times the features of all columns."""
-        return self._doubled(self.parent.contract(cotangents))
+        return self.doubled(self.parent.contract(cotangents))
 
     def pair_gradients(self, dual: Array) -> Iterator[tuple[Neighborhood, Array]]:
         """See `FeatureGradient.pair_gradients`."""
-        return self.parent.pair_gradients(self._merged(dual))
+        return self.parent.pair_gradients(self.merged(dual))
 
     def pull_back(self, cotangents: Array) -> tuple[Array, Array]:
         """See `FeatureGradient.pull_back`."""
-        return self.parent.pull_back(self._merged(cotangents))
+        return self.parent.pull_back(self.merged(cotangents))
 
     def jacobian(self, q: Array) -> tuple[Array, Array]:
         """See `FeatureGradient.jacobian`."""
         jacobian, virial = self.parent.jacobian(q)
-        return self._doubled(jacobian), self._doubled(virial)
+        return self.doubled(jacobian), self.doubled(virial)
+
+    def directional(self, displacement: Array, strain: Array) -> TotalChargeDirectional:
+        """See `FeatureGradient.directional`."""
+        parent = self.parent.directional(displacement, strain)
+        return TotalChargeDirectional(self, parent)
 
     def residual_variances(self) -> tuple[Array, Array, Array]:
         """The residual variances of phi; the squares of the factors sum to one."""
         return self.parent.residual_variances()
+
+
+class TotalChargeDirectional(DirectionalFeatures):
+    """The derivatives of the features of a `TotalChargeSource` along one direction.
+
+    Parameters
+    ----------
+    gradient : TotalChargeGradient
+        The derivatives with respect to all coordinates.
+    parent : DirectionalFeatures
+        The derivatives of phi along the direction.
+    """
+
+    def __init__(self, gradient: TotalChargeGradient, parent: DirectionalFeatures) -> None:
+        self._whole, self._parent = gradient, parent
+
+    def field(self, dual: Array) -> Array:
+        """See `DirectionalFeatures.field`."""
+        return self._parent.field(self._whole.merged(dual))
+
+    def contract(self, cotangents: Array) -> Array:
+        """See `DirectionalFeatures.contract`."""
+        return self._whole.doubled(self._parent.contract(cotangents))

@@ -92,6 +92,25 @@ class FieldLayout:
         layout.n_constants = [len(elements) if n else 0 for n in self.n_constants]
         return layout
 
+    def with_sizes(self, sizes: Sequence[int]) -> FieldLayout:
+        """The same fields with other numbers of features.
+
+        Parameters
+        ----------
+        sizes : sequence of int
+            Number of features of every field.
+
+        Returns
+        -------
+        layout : FieldLayout
+            A new layout.
+        """
+        layout = copy(self)
+        layout.sizes = [int(size) for size in sizes]
+        for name in ("columns", "scale"):
+            layout.__dict__.pop(name, None)
+        return layout
+
     def places_in(self, layout: FieldLayout) -> Array:
         """Positions of the weights of this layout in a layout for more elements.
 
@@ -148,6 +167,25 @@ class FieldLayout:
             In ascending order.
         """
         return [f for f, enters in enumerate(self.enters) if enters == place]
+
+    def columns_entering(self, place: str) -> Array:
+        """Positions of all weights of the fields that contribute to one quantity.
+
+        Parameters
+        ----------
+        place : str
+            As in `entering`.
+
+        Returns
+        -------
+        positions : ndarray of int
+            In ascending order. Weights that are always zero are left out.
+        """
+        wanted = np.zeros(self.n_columns, dtype=bool)
+        for f in self.entering(place):
+            for part in self.columns[f]:
+                wanted[part] = True
+        return np.flatnonzero(wanted & (self.scale > 0))
 
     def in_prior_units(self, weights: Array) -> Array:
         """Weights divided by their prior standard deviations.

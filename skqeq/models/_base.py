@@ -30,12 +30,11 @@ from ._compositions import composition_basis, warn_of_compositions
 from ._field_features import element_lookup, stacked_features
 from ._forward import ForwardModel
 from ._incremental import Incremental
-from ._minimise import assembled, minimise
+from ._minimise import Options, assembled, minimise
 from ._posterior import Posterior
 from ._predictions import Predictions
 from ._problem import ENERGY_NOISE, Problem
 from ._scores import Scores
-from ._start import start_weights
 from ._training_r2 import RowSample, squares_of_rows, squares_of_triangles, warn_of_bad_fit
 from ._unknown import check_fittable, check_known, extended_means, known_elements
 from ._workers import reduce_labels
@@ -155,7 +154,7 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
             sample = RowSample(problem)
             with assembled(problem, sample) as (triangle, nonlinear):
                 v = self._solve(problem, triangle, nonlinear)
-            squares = squares_of_rows(problem, sample, nonlinear, v)
+                squares = squares_of_rows(problem, sample, nonlinear, v)
         warn_of_bad_fit(squares)
         return self
 
@@ -241,16 +240,17 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
     def _solve(self, problem, triangle, nonlinear):
         """Find and store the weights with the smallest penalised loss, and return them."""
         if nonlinear:
-            start = start_weights(problem, triangle, nonlinear, self.init)
-            options = self.algorithm, self.max_iter, self.tol, self.set_weights, bool(self.verbose)
+            options = Options(
+                self.algorithm, self.init, self.max_iter, self.tol, bool(self.verbose)
+            )
             try:
-                v = minimise(triangle, nonlinear, start, *options)
+                v = minimise(problem, triangle, nonlinear, options, self.set_weights)
             except Exception:  # an interrupt keeps the weights of the last step, an error does not
                 self.__dict__.pop("coef_", None)
                 raise
         else:
             v = triangle.solve()
-            self.set_weights(v, [{"loss": float(triangle.loss(v)), "gradient": 0.0, "step": 1.0}])
+            self.set_weights(v, [{"loss": float(triangle.loss(v)), "decrease": 0.0, "step": 1.0}])
         if self.store_triangles:
             if nonlinear:
                 triangle = linearized(triangle, nonlinear, v)[0]
@@ -266,7 +266,7 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
             Weights in units of their prior standard deviation, including the weights of the
             energies of the free atoms.
         history : list of dict
-            Loss, gradient and step length of every iteration, see `fit_history_`.
+            Loss, expected decrease and step length of every iteration, see `fit_history_`.
         """
         weights, n_elements = self.layout_.scale * v, len(self.elements_)
         self.coef_ = weights[:-n_elements]

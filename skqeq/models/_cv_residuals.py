@@ -176,7 +176,7 @@ class FewRows(HeldOutRows):
         ratios = (sigmas[0] / sigmas).tolist()
         units = Units(self.scale, dict(zip(self.names, ratios, strict=True)))
         v, loss = self._eigenvectors(units).solve(sigmas[0])
-        model.set_weights(v, [{"loss": float(loss), "gradient": 0.0, "step": 1.0}])
+        model.set_weights(v, [{"loss": float(loss), "decrease": 0.0, "step": 1.0}])
 
 
 class Spectrum:

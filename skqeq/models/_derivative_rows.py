@@ -5,7 +5,6 @@ The equations of the derivatives are in `_jacobian`.
 
 from __future__ import annotations
 
-from copy import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +15,8 @@ from ..fields import AtomRows
 from ..parameters import qeq_electronegativities
 from ..solvers import LossTerm
 from ..targets import GRADIENTS, TARGETS
+from ._adjoint import pull_back
+from ._forward import GeometryStore
 from ._jacobian import TargetJacobian
 from ._workers import empty_triangle
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 # Mean absolute charge of the atoms at the start of a fit, e.
 START_CHARGE = 0.4
-# The first steps of a fit multiply the noise of the energies by these factors.
-ENERGY_NOISE_FACTORS = (100.0, 10.0)
 # Number of rows that are reduced together: orthogonal reduction is fast for many rows.
 ROWS_PER_STEP = 2048
 
@@ -50,7 +49,7 @@ class DerivativeRows(LossTerm):
 
     def __init__(self, problem: Problem, names: Sequence[str]) -> None:
         self.problem, self.layout = problem, problem.layout
-        self.noise, self.energy_factor = problem.noise(), 1.0
+        self.noise = problem.noise()
         n, part = len(problem.features), slice(problem.first, problem.first + len(problem.features))
         labelled = {
             name: problem.labels.known(name)[part] & np.isfinite(self.noise[name])
@@ -67,23 +66,24 @@ class DerivativeRows(LossTerm):
         self._charge_fields = [
             f for f in range(len(self.layout.names)) if f not in self._local_fields
         ]
-        self._local_columns: dict[int, list[Array]] = {}
+        self._linear = self.layout.columns_entering("energy")
+        # Rows for the weights in which the residuals are linear: of structures that have a label of
+        # the energy only, of every other structure, and of all structures together.
+        self._energy_columns: list[Array] = []
+        self._local_columns: dict[int, Array] = {}
+        self._rows: Array | None = None
         self._memory = BUDGET.reservation()
+        self._store = GeometryStore()
 
     @property
     def is_linear(self) -> bool:
         """Whether the rows do not depend on the weights: true if there are only local energies."""
         return not self.problem.forward.response.fields
 
-    @property
-    def has_forces(self) -> bool:
-        """Whether there are labels of energies and also of derivatives, such as forces."""
-        return bool(len(self.with_gradients)) and "energy" in self.noise
+    # ---- residuals --------------------------------------------------------------------------
 
-    # ---- loss -------------------------------------------------------------------------------
-
-    def loss(self, v: Array) -> float:
-        """Half the sum of squared residuals in units of the noise.
+    def residual(self, v: Array) -> Array:
+        """Residuals in units of the noise, in the order of `linearize`.
 
         Parameters
         ----------
@@ -92,86 +92,109 @@ class DerivativeRows(LossTerm):
 
         Returns
         -------
-        loss : float
-            Without a unit.
+        residual : ndarray of shape (n,)
+            Missing labels are left out.
         """
-        return self._evaluate(v)[0]
-
-    def with_best_offsets(self, v: Array) -> tuple[Array, float]:
-        """Optimise the energies of the free atoms, and return the weights and their loss.
-
-        A step along the tangent neglects the second-order change of the energy with the charges.
-        This change is nearly the same for all structures of a composition, so that the energies of
-        the free atoms can compensate it. With their optimisation after each step, long steps lower
-        the loss.
-
-        Parameters
-        ----------
-        v : ndarray of shape (n_columns,)
-            Weights in units of their prior.
-
-        Returns
-        -------
-        v : ndarray of shape (n_columns,)
-            Weights with optimised energies of the free atoms; all others are unchanged.
-        loss : float
-            Half the sum of squared residuals.
-        """
-        loss, counts, residuals = self._evaluate(v)
-        _, offsets = self.layout.columns[-1]
-        amplitudes = self.layout.scale[offsets]
-        if not len(counts) or not amplitudes.any():
-            return v, loss
-        # The loss is quadratic in these weights; the unit matrix is their prior.
-        rows = np.concatenate([counts * amplitudes, np.eye(len(amplitudes))])
-        change = np.linalg.lstsq(rows, -np.append(residuals, v[offsets]), rcond=None)[0]
-        moved = v.copy()
-        moved[offsets] += change
-        changed = residuals + counts @ (amplitudes * change)
-        return moved, loss + 0.5 * (changed @ changed - residuals @ residuals)
-
-    def _evaluate(self, v):
-        """The loss, and for all labels of energies the weighted compositions and residuals."""
-        total, counts, residuals = 0.0, [], []
+        residuals = [np.zeros(0)]
         for index, gradients in ((self.energy_only, False), (self.with_gradients, True)):
             for _, solutions in self._solutions(v, index, gradients):
                 for i, solution in solutions:
-                    residual, weight = self._residual(i, solution)
-                    total += 0.5 * residual @ residual
-                    if "energy" in self.names[i]:
-                        counts.append(weight[0] * self.layout.counts(solution.structure))
-                        residuals.append(residual[0])
-        return total, np.array(counts), np.array(residuals)
+                    with blas_threads_for(solution.structure):
+                        residual, weight = self._residual(i, solution)
+                    residuals.append(residual[weight > 0])
+        return np.concatenate(residuals)
+
+    def pull_back(self, v: Array, factors: Array) -> Array:
+        """The transposed Jacobian times a vector, without the Jacobian.
+
+        Parameters
+        ----------
+        v : ndarray of shape (n_columns,)
+            Weights in units of their prior.
+        factors : ndarray of shape (n,)
+            A factor for every row, in the order of `residual`.
+
+        Returns
+        -------
+        product : ndarray of shape (n_columns,)
+            The product.
+        """
+        product, start = np.zeros_like(v), 0
+        for block, solutions in self._solutions(v, self.energy_only):
+            rows = AtomRows()
+            for s, (i, solution) in enumerate(solutions):
+                factor = factors[start] / self.noise["energy"][i]
+                derivatives = solution.energy_derivatives.items()
+                of_places = {place: factor * d[None] for place, d in derivatives}
+                rows.add(of_places, np.zeros(1), block.offsets[s])
+                start += 1
+            for J, _ in self.layout.design(block, rows):
+                product += J.sum(axis=0)
+        for _, [(i, solution)] in self._solutions(v, self.with_gradients, True):
+            weight = self._weight(i)
+            known = weight > 0
+            of_rows = np.zeros(len(weight))
+            of_rows[known] = weight[known] * factors[start : start + known.sum()]
+            start += int(known.sum())
+            with blas_threads_for(solution.structure):
+                of_structure = pull_back(self.layout, solution, self.names[i], of_rows)
+            product += self.layout.scale * of_structure
+        return product
 
     def _residual(self, i, solution):
         """Weighted residuals of the labels of structure i, and weights; zero for missing labels."""
-        residuals, weights = [], []
+        differences = []
+        for name in self.names[i]:
+            label = self.problem.labels.values(name, self.problem.first + i)
+            differences.append(np.nan_to_num(TARGETS[name].observe(solution) - label))
+        weight = self._weight(i)
+        return weight * np.concatenate(differences), weight
+
+    def _weight(self, i):
+        """One over the noise of the labels of structure i; zero for missing labels."""
+        weights = []
         for name in self.names[i]:
             label = self.problem.labels.values(name, self.problem.first + i)
             inverse_noise = TARGETS[name].weights / self.noise[name][i]
-            weight = np.where(np.isnan(label), 0.0, inverse_noise)
-            residuals.append(weight * np.nan_to_num(TARGETS[name].observe(solution) - label))
-            weights.append(weight)
-        return np.concatenate(residuals), np.concatenate(weights)
+            weights.append(np.where(np.isnan(label), 0.0, inverse_noise))
+        return np.concatenate(weights)
 
-    def _count(self, i, residual):
-        """Add the squared residuals of structure i to `squares`."""
-        start = 0
-        for name in self.names[i]:
-            part = residual[start : start + TARGETS[name].size(self._structure(i))]
-            self.squares[name] += float(part @ part)
-            start += len(part)
+    def squares(self, v: Array) -> dict[str, float]:
+        """Sum of squared residuals of each target, in units of the noise.
+
+        Parameters
+        ----------
+        v : ndarray of shape (n_columns,)
+            Weights in units of their prior.
+
+        Returns
+        -------
+        squares : dict of {str: float}
+            The keys are the targets.
+        """
+        squares = dict.fromkeys({name for names in self.names for name in names}, 0.0)
+        for index, gradients in ((self.energy_only, False), (self.with_gradients, True)):
+            for _, solutions in self._solutions(v, index, gradients):
+                for i, solution in solutions:
+                    residual, _ = self._residual(i, solution)
+                    sizes = [TARGETS[name].size(solution.structure) for name in self.names[i]]
+                    parts = np.split(residual, np.cumsum(sizes)[:-1])
+                    for name, part in zip(self.names[i], parts, strict=True):
+                        squares[name] += float(part @ part)
+        return squares
 
     def _structure(self, i):
         return self.problem.features.structures[i]
 
-    def _solutions(self, v, index, gradients=False, n_rows=None):
+    def _solutions(self, v, index, gradients=False):
         """Yield blocks of the structures `index`, with a list of (index, solution) for each."""
         if len(index):
             forward, weights = self.problem.forward, self.layout.scale * v
             features, numbers = self.problem.features[index], self.problem.first + index
+            # Geometries are stored. Their solvers must suit the rows, also if none are needed yet.
+            n_rows = [gradients * self._n_rows(i) for i in index]
             for begin, block, solutions in forward.solutions(
-                features, weights, gradients, numbers=numbers, n_rows=n_rows
+                features, weights, gradients, numbers=numbers, n_rows=n_rows, store=self._store
             ):
                 yield block, [(index[begin + s], x) for s, x in enumerate(solutions)]
 
@@ -194,18 +217,12 @@ class DerivativeRows(LossTerm):
         residual : ndarray of shape (n,)
             In units of the noise.
         """
-        self.squares = dict.fromkeys({name for names in self.names for name in names}, 0.0)
         yield from self._energy_rows(v)
         pieces, size = [], 0
-        n_rows = response * np.array([self._n_rows(i) for i in self.with_gradients], dtype=int)
-        for _, [(i, solution)] in self._solutions(v, self.with_gradients, True, n_rows):
+        for _, [(i, solution)] in self._solutions(v, self.with_gradients, True):
             with blas_threads_for(solution.structure):
                 residual, weight = self._residual(i, solution)
-                self._count(i, residual)
-                J = self._jacobian(i, solution, response)
-            J *= weight[:, None]
-            J *= self.layout.scale
-            pieces.append((J[weight > 0], residual[weight > 0]))
+                pieces.append((self._jacobian(i, solution, response, weight), residual[weight > 0]))
             size += len(residual)
             if size > ROWS_PER_STEP:
                 yield _joined(pieces)
@@ -215,67 +232,75 @@ class DerivativeRows(LossTerm):
 
     def _energy_rows(self, v):
         """Rows of structures that have a label of the energy, but no label of a derivative."""
+        stores = not self._energy_columns and self._memory.claim(
+            8 * len(self.energy_only) * len(self._linear)
+        )
         for block, solutions in self._solutions(v, self.energy_only):
             rows = AtomRows()
             for s, (i, solution) in enumerate(solutions):
                 residual, weight = self._residual(i, solution)
-                self._count(i, residual)
                 derivatives = solution.energy_derivatives.items()
                 factors = {place: weight * d[None] for place, d in derivatives}
                 rows.add(factors, residual, block.offsets[s])
-            yield from self.layout.design(block, rows)
+            for J, residual in self.layout.design(block, rows):
+                if stores:
+                    self._energy_columns.append(J[:, self._linear])
+                yield J, residual
 
     def _n_rows(self, i):
         return sum(TARGETS[name].size(self._structure(i)) for name in self.names[i])
 
-    def _jacobian(self, i, solution, response):
-        """Derivatives of the targets of structure i with respect to the weights."""
+    def _jacobian(self, i, solution, response, weight):
+        """Derivatives of the weighted residuals of structure i with respect to the weights."""
         jacobian = TargetJacobian(self.layout, solution, self.names[i], response)
-        if i not in self._local_columns:
-            local = jacobian.columns(self._local_fields)
-            if self._memory.claim(sum(columns.nbytes for columns in local)):
-                self._local_columns[i] = local
-        else:
-            local = self._local_columns[i]
-        of_charges = jacobian.columns(self._charge_fields)
-        columns = dict(zip(self._charge_fields + self._local_fields, of_charges + local))
-        return np.concatenate([columns[f] for f in range(len(self.layout.names))], axis=1)
+        known, stored, layout = weight > 0, self._local_columns.get(i), self.layout
+        J = np.zeros((int(known.sum()), layout.n_columns))
+        # All fields at once: those with the same features share the pass over the neighbours.
+        fields = range(len(layout.names)) if stored is None else self._charge_fields
+        factors = weight[known, None]
+        for f, columns in zip(fields, jacobian.columns(fields), strict=True):
+            places = slice(layout.columns[f][0].start, layout.columns[f][1].stop)
+            np.multiply(columns[known], factors, out=J[:, places])
+            J[:, places] *= layout.scale[places]
+        if stored is not None:
+            J[:, self._linear] = stored
+        elif self._memory.claim(8 * len(J) * len(self._linear)):
+            self._local_columns[i] = J[:, self._linear]
+        return J
+
+    # ---- weights in which the residuals are linear ------------------------------------------
+
+    def linear_product(self, v: Array, change: Array) -> Array:
+        """See `LossTerm.linear_product`; fast if all rows are stored."""
+        rows = self._stored_rows()
+        return super().linear_product(v, change) if rows is None else rows @ change[self._linear]
+
+    def linear_pull_back(self, v: Array, factors: Array) -> Array:
+        """See `LossTerm.linear_pull_back`; fast if all rows are stored."""
+        rows = self._stored_rows()
+        if rows is None:
+            return super().linear_pull_back(v, factors)
+        product = np.zeros_like(v)
+        product[self._linear] = factors @ rows
+        return product
+
+    def _stored_rows(self):
+        """All rows for the linear weights, or None if they are not all stored."""
+        if self._rows is None:
+            n_stored = sum(map(len, self._energy_columns)), len(self._local_columns)
+            if n_stored != (len(self.energy_only), len(self.with_gradients)):
+                return None
+            of_structures = [self._local_columns[i] for i in self.with_gradients]
+            none = np.zeros((0, len(self._linear)))
+            self._rows = np.concatenate([none, *self._energy_columns, *of_structures])
+            # From now on, the parts are views of the whole.
+            ends = np.cumsum([sum(map(len, self._energy_columns)), *map(len, of_structures)])
+            self._energy_columns = [self._rows[: ends[0]]]
+            for i, start, stop in zip(self.with_gradients, ends[:-1], ends[1:], strict=True):
+                self._local_columns[i] = self._rows[start:stop]
+        return self._rows
 
     # ---- start ------------------------------------------------------------------------------
-
-    def with_more_energy_noise(self) -> Iterator[DerivativeRows]:
-        """Yield the same rows with the noise of the energies increased, by decreasing factors.
-
-        The energy is quadratic in the charges, and its curvature is large compared with its noise.
-        Far from the minimum, steps along the tangent therefore rarely lower the loss. With more
-        noise of the energies, the first steps fit mainly the forces.
-
-        Yields
-        ------
-        rows : DerivativeRows
-            Nothing is yielded unless there are labels of both energies and derivatives.
-        """
-        if self.has_forces:
-            for factor in ENERGY_NOISE_FACTORS:
-                yield self.scaled_energy_noise(factor)
-
-    def scaled_energy_noise(self, factor: float) -> DerivativeRows:
-        """The same rows with the noise of the energies multiplied by a factor.
-
-        Parameters
-        ----------
-        factor : float
-            The factor.
-
-        Returns
-        -------
-        rows : DerivativeRows
-            Shares the stored columns with this object.
-        """
-        rows = copy(self)
-        rows.energy_factor = factor
-        rows.noise = self.noise | {"energy": factor * self.noise["energy"]}
-        return rows
 
     def start(self) -> dict[str, Array]:
         """Values of the fields of the response from which a fit to energies starts.
@@ -351,42 +376,59 @@ class SharedDerivativeRows(DerivativeRows):
         super().__init__(workers.problem, names)
         self._workers, self._targets = workers, tuple(names)
 
-    def _evaluate(self, v):
-        losses, counts, residuals = zip(*self._map(DerivativeRows._evaluate, v), strict=True)
-        # Parts without labels of energies return empty 1-D arrays, which cannot be concatenated.
-        counts = [part for part in counts if len(part)] or counts[:1]
-        return sum(losses), np.concatenate(counts), np.concatenate(residuals)
+    def residual(self, v):
+        parts = list(self._map(DerivativeRows.residual, v))
+        self._lengths = [len(part) for part in parts]
+        return np.concatenate(parts)
+
+    def pull_back(self, v, factors):
+        parts = np.split(factors, np.cumsum(self._lengths)[:-1])
+        return sum(self._map(DerivativeRows.pull_back, v, each=parts))
+
+    def linear_product(self, v, change):
+        return np.concatenate(list(self._map(DerivativeRows.linear_product, v, change)))
+
+    def linear_pull_back(self, v, factors):
+        parts = np.split(factors, np.cumsum(self._lengths)[:-1])
+        return sum(self._map(DerivativeRows.linear_pull_back, v, each=parts))
+
+    def squares(self, v):
+        total = {}
+        for of_part in self._map(DerivativeRows.squares, v):
+            for name, square in of_part.items():
+                total[name] = total.get(name, 0.0) + square
+        return total
+
+    def normal_equations(self, v):
+        H, gradient = np.zeros((len(v), len(v))), np.zeros_like(v)
+        for of_part, of_gradient in self._map(DerivativeRows.normal_equations, v):
+            H += of_part
+            gradient += of_gradient
+        return H, gradient
 
     def add_to(self, triangle, v, response=True):
-        gradient, scale, self.squares = np.zeros_like(v), 0.0, {}
-        for R, n_rows, of_part, size, squares in self._map(_reduced_rows, v, response):
+        gradient = np.zeros_like(v)
+        for R, n_rows, of_part in self._map(_reduced_rows, v, response):
             triangle.merge(R, n_rows)
-            for name, square in squares.items():
-                self.squares[name] = self.squares.get(name, 0.0) + square
             gradient += of_part
-            scale += size
-        return gradient, scale
+        return gradient
 
-    def _map(self, function, *arguments):
-        yield from self._workers.map(
-            _on_rows, self._targets, self.energy_factor, function, arguments
-        )
+    def _map(self, function, *arguments, each=None):
+        yield from self._workers.map(_on_rows, self._targets, function, arguments, each=each)
 
 
-def _on_rows(part, names, energy_factor, function, arguments):
+def _on_rows(part, names, function, arguments, *own):
     """Call a function with the rows of a part; the worker stores the rows for the next call."""
     rows = part.store.setdefault(names, None) or DerivativeRows(part.problem, names)
     part.store[names] = rows
-    if energy_factor != 1.0:
-        rows = rows.scaled_energy_noise(energy_factor)
-    return function(rows, *arguments)
+    return function(rows, *arguments, *own)
 
 
 def _reduced_rows(rows, v, response):
-    """Triangle of the rows at v, their number, gradient and scale, and squared residuals."""
+    """Triangle of the rows at v, their number, and the gradient."""
     triangle = empty_triangle(len(v))
-    gradient, scale = rows.add_to(triangle, v, response)
-    return triangle.augmented, triangle.n_rows, gradient, scale, rows.squares
+    gradient = rows.add_to(triangle, v, response)
+    return triangle.augmented, triangle.n_rows, gradient
 
 
 def _joined(pieces):

@@ -2,21 +2,79 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from .._memory import BUDGET
 from .._threads import blas_threads_for
 from ._structure_solution import FieldGradient, Solution
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from .._typing import Array
     from ..fields import FieldLayout
     from ..response import Equilibrium, Response
-    from ..structures import Block, Structure, StructureFeatures
+    from ..structures import Block, FeatureGradient, Structure, StructureFeatures
+
+
+class Geometry(NamedTuple):
+    """All that a solution needs and that does not depend on the weights.
+
+    Attributes
+    ----------
+    equilibrium : Equilibrium
+        The response of the charges.
+    features : list of FeatureGradient
+        Features and their derivatives, one entry per field. Fields with the same source share one
+        object.
+    """
+
+    equilibrium: Equilibrium
+    features: list[FeatureGradient]
+
+    @property
+    def n_bytes(self) -> int:
+        """Approximate size in memory, bytes."""
+        distinct = {id(part): part for part in self.features}.values()
+        # The hardness matrix, its factor, and arrays of the same size that solvers store.
+        n_atoms = len(self.equilibrium.structure)
+        return 32 * n_atoms**2 + sum(part.n_bytes for part in distinct)
+
+
+class GeometryStore:
+    """Geometries of the structures of a fit, within the memory budget.
+
+    A geometry that does not fit into the budget is made again whenever it is needed.
+    """
+
+    def __init__(self) -> None:
+        self._geometries: dict[int, Geometry] = {}
+        self._memory = BUDGET.reservation()
+
+    def get(self, number: int, make: Callable[[], Geometry]) -> Geometry:
+        """The geometry of one structure.
+
+        Parameters
+        ----------
+        number : int
+            Number of the structure.
+        make : callable
+            Returns the geometry if it is not stored.
+
+        Returns
+        -------
+        geometry : Geometry
+        """
+        if number in self._geometries:
+            return self._geometries[number]
+        geometry = make()
+        if self._memory.claim(geometry.n_bytes):
+            self._geometries[number] = geometry
+        return geometry
 
 
 class ForwardModel:
@@ -63,6 +121,7 @@ class ForwardModel:
         start: Sequence[Array | None] | None = None,
         numbers: Sequence[int] | None = None,
         n_rows: Array | None = None,
+        store: GeometryStore | None = None,
     ) -> Iterator[tuple[int, Block | None, list[Solution]]]:
         """Solve all structures.
 
@@ -80,6 +139,9 @@ class ForwardModel:
             Numbers of the structures in error messages; None means 0, 1, 2, ...
         n_rows : ndarray of shape (n_structures,), default=None
             Number of further linear systems that the caller will solve for each structure.
+        store : GeometryStore, default=None
+            Stores geometries for further calls with other weights and `gradients`. The numbers of
+            the structures identify them.
 
         Yields
         ------
@@ -96,8 +158,8 @@ class ForwardModel:
         n_rows = np.zeros(len(features), dtype=int) if n_rows is None else n_rows
         w = [weights[columns] for columns, _ in self.layout.columns]
 
-        def solve(i, structure, learned, field_gradients=None):
-            equilibrium = self.equilibrium(structure, numbers[i], int(n_rows[i]) + 1)
+        def solve(i, equilibrium, learned, field_gradients=None):
+            structure = equilibrium.structure
             fields = self.layout.values(learned, weights, structure.numbers)
             energies = fields.pop("energy")
             charges = equilibrium.charges(start=start[i], **fields)
@@ -109,16 +171,31 @@ class ForwardModel:
             walk = tqdm(features.structures, "derivatives", disable=not self.verbose, leave=False)
             for i, structure in enumerate(walk):
                 with blas_threads_for(structure):
-                    # Fields with the same source share the gradient of its features.
-                    made = {id(source): source.gradient(structure) for source in sources}
-                    parts = [made[id(source)] for source in sources]
+                    make = partial(
+                        self._geometry, sources, structure, numbers[i], int(n_rows[i]) + 1
+                    )
+                    geometry = make() if store is None else store.get(int(numbers[i]), make)
+                    parts = geometry.features
                     learned = [part.field(dual) for part, dual in zip(parts, duals, strict=True)]
                     found = zip(self.layout.enters, parts, duals, strict=True)
-                    solution = solve(i, structure, learned, [FieldGradient(*x) for x in found])
+                    found = [FieldGradient(*x) for x in found]
+                    solution = solve(i, geometry.equilibrium, learned, found)
                 yield i, None, [solution]
             return
         for first, block in features.blocks(verbose=self.verbose, desc="charges"):
             parts = zip(block.split(self.layout.sizes), w, strict=True)
             learned = [np.split(part.dot(x), block.offsets[1:-1]) for part, x in parts]
-            members = zip(block.structures, zip(*learned, strict=True), strict=True)
-            yield first, block, [solve(first + s, *member) for s, member in enumerate(members)]
+            solutions = []
+            for s, (structure, values) in enumerate(
+                zip(block.structures, zip(*learned, strict=True), strict=True)
+            ):
+                i = first + s
+                equilibrium = self.equilibrium(structure, numbers[i], int(n_rows[i]) + 1)
+                solutions.append(solve(i, equilibrium, values))
+            yield first, block, solutions
+
+    def _geometry(self, sources, structure, number, n_solutions):
+        # Fields with the same source share the gradient of its features.
+        made = {id(source): source.gradient(structure) for source in sources}
+        equilibrium = self.equilibrium(structure, number, n_solutions)
+        return Geometry(equilibrium, [made[id(source)] for source in sources])

@@ -58,9 +58,9 @@ class GAPKQEqRegressor(KQEqRegressor):
     init : array-like of shape (n_weights,), default=None
         Weights from which the iteration starts, in the form of `coef_`.
     max_iter : int, default=50
-        Largest number of steps.
-    tol : float, default=1e-7
-        Relative gradient at which the iteration stops, as in `KQEqRegressor`.
+        Largest number of iterations, as in `KQEqRegressor`.
+    tol : float, default=1e-5
+        Relative decrease of the loss at which the iteration stops, as in `KQEqRegressor`.
     response : Response, default=None
         Determines the charges from the electronegativities, as in `KQEqRegressor`. None means
         ``QEq(hardness=2.7)``, the hardness in [2]_.
@@ -86,7 +86,8 @@ class GAPKQEqRegressor(KQEqRegressor):
     targets_ : list of str
         Targets that `predict` returns.
     fit_history_ : list of dict
-        Penalised loss, relative gradient norm and step length of every iteration.
+        For every step: the penalised loss before it, the expected decrease of the loss, and the
+        length of the step before. Steps of smaller problems are left out.
     n_iter_ : int
         Length of `fit_history_`.
     n_features_in_ : int
@@ -152,7 +153,7 @@ class GAPKQEqRegressor(KQEqRegressor):
         algorithm: Algorithm = "gauss_newton",
         init: ArrayLike | None = None,
         max_iter: int = 50,
-        tol: float = 1e-7,
+        tol: float = 1e-5,
         response: Response | None = None,
         handle_unknown: HandleUnknown = "error",
         n_jobs: int | None = None,

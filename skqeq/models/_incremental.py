@@ -149,7 +149,7 @@ class Incremental:
         """
         triangle = combined(self.layout_, triangles, sigmas)
         v = triangle.solve()
-        self.set_weights(v, [{"loss": float(triangle.loss(v)), "gradient": 0.0, "step": 1.0}])
+        self.set_weights(v, [{"loss": float(triangle.loss(v)), "decrease": 0.0, "step": 1.0}])
         if self.store_triangles if store is None else store:
             self.triangles_, self.row_parameters_ = triangles, self._row_parameters()
             self.posterior_ = Posterior(self.layout_, triangles=triangles, sigmas=sigmas)

@@ -88,11 +88,11 @@ class KQEqRegressor(ChargeModel):
         of classical QEq. Energies and norms of dipoles are the same for opposite charges, so the
         start decides the sign of the charges.
     max_iter : int, default=50
-        Largest number of steps of the iteration.
-    tol : float, default=1e-7
-        Gauss-Newton stops when two conditions hold. The norm of the gradient is below `tol` times
-        the sum of the norms of the contributions of all labels to it. The expected decrease of the
-        loss is below `tol` times the loss.
+        Largest number of iterations. Each assembles the rows of all labels once and takes several
+        steps.
+    tol : float, default=1e-5
+        The iteration stops when the next step is expected to lower the loss by less than `tol`
+        times the loss.
     response : Response, default=None
         Determines the charges from the electronegativities: `QEq` or `ChargeFlow`, with widths,
         hardness, accuracy and solver, see `skqeq.response`. None means ``QEq()``. Parameters of the
@@ -128,7 +128,8 @@ class KQEqRegressor(ChargeModel):
     targets_ : list of str
         Targets that `predict` returns.
     fit_history_ : list of dict
-        Penalised loss, relative gradient norm and step length of every iteration.
+        For every step: the penalised loss before it, the expected decrease of the loss, and the
+        length of the step before. Steps of smaller problems are left out.
     n_iter_ : int
         Length of `fit_history_`.
     n_features_in_ : int
@@ -187,7 +188,7 @@ class KQEqRegressor(ChargeModel):
         algorithm: Algorithm = "gauss_newton",
         init: ArrayLike | None = None,
         max_iter: int = 50,
-        tol: float = 1e-7,
+        tol: float = 1e-5,
         response: Response | None = None,
         handle_unknown: HandleUnknown = "error",
         n_jobs: int | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,16 +15,46 @@ from .._warnings import warn_once
 from ..solvers import LossTerm, Triangle, fixed_point, gauss_newton
 from ..targets import ENERGIES, GRADIENTS
 from ._derivative_rows import DerivativeRows, SharedDerivativeRows
+from ._levels import coarse_problems
+from ._start import start_weights
+from ._training_r2 import RowSample
 from ._workers import Workers, merge_charge_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from numpy.typing import ArrayLike
+
     from .._typing import Array, History
     from ._problem import Problem
-    from ._training_r2 import RowSample
 
-ALGORITHMS = {"gauss_newton": gauss_newton, "fixed_point": fixed_point}
+# Relative decrease of the loss at which a smaller problem is solved well enough.
+COARSE_TOL = 1e-2
+
+
+@dataclass
+class Options:
+    """Parameters of an iterative fit.
+
+    Attributes
+    ----------
+    algorithm : {"gauss_newton", "fixed_point"}
+        As in `KQEqRegressor`.
+    init : array-like or None
+        Weights that the user gave.
+    max_iter : int
+        Largest number of iterations.
+    tol : float
+        Relative decrease of the loss at which the iteration stops.
+    verbose : bool
+        Whether to show a progress bar.
+    """
+
+    algorithm: str
+    init: ArrayLike | None
+    max_iter: int
+    tol: float
+    verbose: bool
 
 
 @contextmanager
@@ -90,36 +121,29 @@ def _assemble(problem, sample, workers):
 
 
 def minimise(
+    problem: Problem,
     triangle: Triangle,
     nonlinear: Sequence[LossTerm],
-    start: Array,
-    algorithm: str,
-    max_iter: int,
-    tol: float,
+    options: Options,
     callback: Callable[[Array, History], object],
-    verbose: bool = False,
 ) -> Array:
     """Minimise the penalised loss by iteration.
 
+    A fit to energies starts from the solutions of smaller problems, see `coarse_problems`.
+
     Parameters
     ----------
+    problem : Problem
+        Labels, fields and response.
     triangle : Triangle
         Linear rows and the prior.
     nonlinear : list
         Rows that are not linear in the weights.
-    start : ndarray of shape (n_weights,)
-        Initial weights, in units of their prior.
-    algorithm : {"gauss_newton", "fixed_point"}
-        As in `KQEqRegressor`.
-    max_iter : int
-        Largest number of steps.
-    tol : float
-        Relative size of the gradient at which the iteration stops.
+    options : Options
+        Parameters of the iteration.
     callback : callable
         Called as ``callback(v, history)`` after every step, so that an interrupt loses at most one
         step.
-    verbose : bool, default=False
-        Whether to show a progress bar.
 
     Returns
     -------
@@ -127,22 +151,64 @@ def minimise(
         Weights in units of their prior.
     """
     history: History = []
+    with tqdm(desc=options.algorithm, disable=not options.verbose, leave=False) as bar:
+        v = _coarse_solution(problem, nonlinear, options, callback, bar)
+        if v is None:
+            v = start_weights(problem, triangle, nonlinear, options.init)
 
-    def report(v, entry):
-        history.append(entry)
-        callback(v, history)
-        bar.update()
-        bar.set_postfix(loss=f"{entry['loss']:.6g}", gradient=f"{entry['gradient']:.1e}")
+        def report(v, entry):
+            history.append(entry)
+            callback(v, history)
+            _show(bar, entry)
 
-    with tqdm(desc=algorithm, disable=not verbose, leave=False) as bar:
-        v, _, converged = ALGORITHMS[algorithm](triangle, nonlinear, start, max_iter, tol, report)
+        v, converged = _iterate(problem, triangle, nonlinear, v, options, report)
     callback(v, history)
     if not converged:
+        part = history[-1]["decrease"] / history[-1]["loss"]
         warn_once(
-            f"{algorithm} stopped after {len(history) - 1} steps at a relative gradient of "
-            f"{history[-1]['gradient']:.1e} (tol={tol:g}); raise max_iter or sigma, or continue "
-            "from these weights with init=coef_",
+            f"{options.algorithm} stopped after {len(history) - 1} steps, although the next one "
+            f"could lower the loss by {part:.1e} of its value (tol={options.tol:g}); raise "
+            "max_iter or sigma, or continue from these weights with init=coef_",
             "convergence of the weights",
             ConvergenceWarning,
         )
     return v
+
+
+def _coarse_solution(problem, nonlinear, options, callback, bar):
+    """Weights of the full problem from smaller problems, or None if there are none."""
+    energies = any(isinstance(term, DerivativeRows) for term in nonlinear)
+    if options.init is not None or options.algorithm == "fixed_point" or not energies:
+        return None
+    v, levels = None, coarse_problems(problem)
+    for k, (coarse, prolong) in enumerate(levels):
+
+        def report(v, entry, k=k):
+            for _, extend in levels[k:]:
+                v = extend(v)
+            callback(v, [])
+            _show(bar, entry)
+
+        with assembled(coarse, RowSample(coarse)) as (triangle, terms):
+            if v is None:
+                v = start_weights(coarse, triangle, terms, None)
+            rough = replace(options, tol=max(options.tol, COARSE_TOL))
+            v, _ = _iterate(coarse, triangle, terms, v, rough, report)
+        v = prolong(v)
+    return v
+
+
+def _iterate(problem, triangle, nonlinear, v, options, report):
+    """Run the chosen algorithm; return the weights, and whether it converged."""
+    arguments = triangle, nonlinear, v, options.max_iter, options.tol, report
+    if options.algorithm == "fixed_point":
+        v, _, converged = fixed_point(*arguments)
+    else:
+        linear = problem.layout.columns_entering("energy")
+        v, _, converged = gauss_newton(*arguments, linear=linear)
+    return v, converged
+
+
+def _show(bar, entry):
+    bar.update()
+    bar.set_postfix(loss=f"{entry['loss']:.6g}", decrease=f"{entry['decrease']:.1e}")

@@ -42,9 +42,9 @@ class QEqRegressor(ChargeModel):
     init : array-like of shape (n_weights,), default=None
         Weights from which the iteration starts, in the form of `coef_`.
     max_iter : int, default=50
-        Largest number of steps.
-    tol : float, default=1e-7
-        Relative gradient at which the iteration stops, as in `KQEqRegressor`.
+        Largest number of iterations, as in `KQEqRegressor`.
+    tol : float, default=1e-5
+        Relative decrease of the loss at which the iteration stops, as in `KQEqRegressor`.
     response : Response, default=None
         Determines the charges from the electronegativities, as in `KQEqRegressor`. None means
         ``QEq()``.
@@ -69,7 +69,8 @@ class QEqRegressor(ChargeModel):
     targets_ : list of str
         Targets that `predict` returns.
     fit_history_ : list of dict
-        Penalised loss, relative gradient norm and step length of every iteration.
+        For every step: the penalised loss before it, the expected decrease of the loss, and the
+        length of the step before. Steps of smaller problems are left out.
 
     References
     ----------
@@ -102,7 +103,7 @@ class QEqRegressor(ChargeModel):
         algorithm: Algorithm = "gauss_newton",
         init: ArrayLike | None = None,
         max_iter: int = 50,
-        tol: float = 1e-7,
+        tol: float = 1e-5,
         response: Response | None = None,
         handle_unknown: HandleUnknown = "error",
         n_jobs: int | None = None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..solvers import LossTerm, Triangle, gauss_newton
+from ..solvers import LossTerm, Triangle
 from ._derivative_rows import DerivativeRows
 
 if TYPE_CHECKING:
@@ -67,13 +67,6 @@ def start_weights(
             for J, residual in rows.toward_start():
                 guess.update(J, residual)
         v = guess.solve()
-    # Learned local energies can compensate the second-order change of the energy with the charges.
-    # Without them, the first steps use more noise of the energies.
-    learns_energies = any(layout.sizes[f] for f in layout.entering("energy"))
-    if energies and not learns_energies:
-        others = [rows for rows in nonlinear if rows is not energies[0]]
-        for rows in energies[0].with_more_energy_noise():
-            v, _, _ = gauss_newton(triangle, [*others, rows], v, max_iter=3, tol=1e-2)
     return v
 
 

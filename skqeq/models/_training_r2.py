@@ -1,9 +1,9 @@
-"""The R2 of the training labels, from numbers that a fit computes anyway.
+"""The R2 of the training labels, for warnings about bad fits.
 
-The residuals of labels that are not linear in the weights are those of the last linearisation. Rows
-of linear labels are reduced to a triangle and forgotten, so that a sample of them is kept. With one
-triangle per target, the sums of squares are exact. Born charges, and energies of models without
-charges, are not looked at: their rows would have to be computed a second time.
+The residuals of labels that are not linear in the weights are computed once more after the fit.
+Rows of linear labels are reduced to a triangle and forgotten, so that a sample of them is kept.
+With one triangle per target, the sums of squares are exact. Born charges, and energies of models
+without charges, are not looked at: their rows would have to be computed a second time.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def squares_of_rows(
     """
     squares = sample.squares(v)
     for term in nonlinear:
-        for name, of_residuals in term.squares.items():
+        for name, of_residuals in term.squares(v).items():
             squares[name] = of_residuals, *deviations(problem, name)
     return squares
 

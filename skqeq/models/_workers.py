@@ -32,7 +32,7 @@ from ..structures import StructureFeatures
 from ._training_r2 import RowSample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from .._typing import Array
     from ..fields import FieldLayout
@@ -107,7 +107,9 @@ class Workers(AbstractContextManager):
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
-    def map(self, function: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
+    def map(
+        self, function: Callable[..., Any], *arguments: Any, each: Sequence[Any] | None = None
+    ) -> Iterator[Any]:
         """Yield ``function(part, *arguments)`` for all parts, in order.
 
         Parameters
@@ -116,6 +118,8 @@ class Workers(AbstractContextManager):
             Takes a `Part`.
         *arguments
             More arguments of the function.
+        each : sequence, default=None
+            One last argument for every part.
 
         Yields
         ------
@@ -127,9 +131,12 @@ class Workers(AbstractContextManager):
             self._folder = TemporaryDirectory(dir=os.environ.get("JOBLIB_TEMP_FOLDER"))
             joblib.dump((self.problem.without_structures(), {}), self._path)
         share = BUDGET.share(self.n_jobs)
+        last = [()] * len(self) if each is None else [(x,) for x in each]
         tasks = (
-            delayed(_on_part)(function, self._path, features.structures[a:b], a, share, arguments)
-            for a, b in zip(self.bounds[:-1], self.bounds[1:], strict=True)
+            delayed(_on_part)(
+                function, self._path, features.structures[a:b], a, share, (*arguments, *own)
+            )
+            for a, b, own in zip(self.bounds[:-1], self.bounds[1:], last, strict=True)
         )
         results = _parallel(self.n_jobs)(tasks)
         silent = not (self.problem.forward.verbose or features.source.verbose)

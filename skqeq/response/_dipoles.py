@@ -116,6 +116,28 @@ class InducedDipoles:
             total += direct
             total -= field_change.reshape(*field_change.shape[:2], -1) @ self._MT
 
+    def directional(self, q, field, displacement, strain):
+        """Change of the potential ``T d`` of the induced dipoles along one direction.
+
+        Parameters
+        ----------
+        q, field
+            As in `add_potential_gradient`.
+        displacement : ndarray of shape (n_atoms, 3)
+            Displacements of the atoms, Angstrom.
+        strain : ndarray of shape (3, 3)
+            Strain of positions and cell.
+
+        Returns
+        -------
+        change : ndarray of shape (n_atoms,)
+            To first order, V.
+        """
+        n = len(q)
+        gradient, virial = np.zeros((n, 3, n)), np.zeros((3, 3, n))
+        self.add_potential_gradient(gradient, virial, q, field)
+        return np.tensordot(displacement, gradient) + np.tensordot(strain, virial)
+
     def observable(self, target, structure, operator):
         """Express a target by the charges alone, with the induced dipoles eliminated.
 
@@ -160,6 +182,10 @@ class NoDipoles:
 
     def add_potential_gradient(self, gradient, virial, q, field):
         """Add nothing, because there are no dipoles."""
+
+    def directional(self, q, field, displacement, strain):
+        """Return zero."""
+        return 0.0
 
     def observable(self, target, structure, operator):
         """Return the operator unchanged, and zeros for the constant."""

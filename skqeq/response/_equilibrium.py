@@ -263,6 +263,42 @@ class Equilibrium(ABC):
         W = [self._stacked(*g) @ of_fields[name].T for name, g in gradients.items()]
         return Y, np.sum(W, axis=0)
 
+    def directional_factors(
+        self,
+        charges: Array,
+        changes: Mapping[str, Array],
+        displacement: Array,
+        strain: Array,
+        **fields: Array,
+    ) -> tuple[Array, Array | None]:
+        """Products of the `force_factors` with one direction in the space of geometries.
+
+        Parameters
+        ----------
+        charges : ndarray of shape (n_atoms,)
+            Charges, e, as `charges` returns them for these latent fields.
+        changes : dict of {str: ndarray of shape (n_atoms,)}
+            Change of every latent field along the direction, at fixed weights.
+        displacement : ndarray of shape (n_atoms, 3)
+            Displacements of the atoms, Angstrom.
+        strain : ndarray of shape (3, 3)
+            Strain of positions and cell, symmetric; in the plane for a slab.
+        **fields : ndarray of shape (n_atoms,)
+            As in `charges`.
+
+        Returns
+        -------
+        y : ndarray of shape (n_atoms,)
+            ``(displacement, strain) Y``, the change of the potential at fixed charges.
+        z : ndarray of shape (n_atoms,) or None
+            ``(displacement, strain) W``, the change of the charges at fixed potential.
+        """
+        y = self._potential_change(charges, changes, displacement, strain)
+        of_fields, z = self.rows(np.eye(len(charges))), np.zeros(len(charges))
+        for name, change in changes.items():
+            z += of_fields[name] @ change
+        return y, z
+
     def dipole_gradient(self, charges: Array, **fields: Array) -> Array:
         """Derivatives of the dipole moment with respect to the positions, at fixed latent fields.
 
@@ -452,6 +488,12 @@ class Equilibrium(ABC):
             gradient += gradients["chi"][0]
             virial = virial + gradients["chi"][1]
         return self._stacked(gradient, virial)
+
+    def _potential_change(self, charges, changes, displacement, strain):
+        """Change of u at fixed charges and weights, the product of `_potential_factors`."""
+        change = self.hardness.directional(charges, displacement, strain)
+        change += self.dipoles.directional(charges, self.structure.field, displacement, strain)
+        return change + changes.get("chi", 0.0) - displacement @ self.structure.field
 
     def _stacked(self, gradient, virial):
         """Stack derivatives (n, 3, n) and (3, 3, n) as rows (3 n + 9, n)."""

@@ -355,6 +355,19 @@ class FlowEquilibrium(Equilibrium):
         W -= W.mean(axis=1, keepdims=True)
         return self._potential_factors(charges, gradients), W
 
+    def directional_factors(
+        self,
+        charges: Array,
+        changes: Mapping[str, Array],
+        displacement: Array,
+        strain: Array,
+        **fields: Array,
+    ) -> tuple[Array, Array | None]:
+        u = self.potential(charges, **fields)
+        z = changes.get("reference", 0.0) - self.flows.directional(u, displacement, strain)
+        y = self._potential_change(charges, changes, displacement, strain)
+        return y, z - z.mean()
+
     def dipole_gradient(self, charges: Array, **fields: Array) -> Array:
         # The charges change by -P du/dr, as in the base class, and also by -(1 - P A) dX/dr u. The
         # product of R with 1 - P A is the matrix `dipole_rows` of the reference charges.

@@ -162,3 +162,24 @@ class Flows:
         """
         g = (u[self.i] - u[self.j])[:, None] * self._softness_gradient
         return spread_pairs(self.i, self.j, self.D, g, self.n_atoms)
+
+    def directional(self, u: Array, displacement: Array, strain: Array) -> Array:
+        """Change of ``X u`` along one direction in the space of geometries.
+
+        Parameters
+        ----------
+        u : ndarray of shape (n_atoms,)
+            Potentials, V.
+        displacement : ndarray of shape (n_atoms, 3)
+            Displacements of the atoms, Angstrom.
+        strain : ndarray of shape (3, 3)
+            Strain of positions and cell.
+
+        Returns
+        -------
+        change : ndarray of shape (n_atoms,)
+            To first order, e.
+        """
+        moved = displacement[self.j] - displacement[self.i] + self.D @ strain.T
+        change = np.einsum("pa,pa->p", self._softness_gradient, moved)
+        return np.bincount(self.i, change * (u[self.i] - u[self.j]), self.n_atoms)

@@ -123,6 +123,17 @@ class NoChargesEquilibrium(Equilibrium):
         n = len(self.structure)
         return np.zeros((3 * n + 9, n)), None
 
+    def directional_factors(
+        self,
+        charges: Array,
+        changes: Mapping[str, Array],
+        displacement: Array,
+        strain: Array,
+        **fields: Array,
+    ) -> tuple[Array, Array | None]:
+        """Zeros of shape (n_atoms,), and None."""
+        return np.zeros(len(self.structure)), None
+
     def observable(self, target: Observable) -> tuple[Array, Array]:
         """The operator of a target for the charges, which are zero, and zeros as the constant."""
         operator = target.operator(self.structure, self.widths)

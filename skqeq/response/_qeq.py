@@ -274,6 +274,16 @@ class QEqEquilibrium(Equilibrium):
         # W is not needed: du is the same for all atoms, and the rows of W would sum to zero.
         return self._potential_factors(charges, gradients), None
 
+    def directional_factors(
+        self,
+        charges: Array,
+        changes: Mapping[str, Array],
+        displacement: Array,
+        strain: Array,
+        **fields: Array,
+    ) -> tuple[Array, Array | None]:
+        return self._potential_change(charges, changes, displacement, strain), None
+
 
 def equilibrate(
     atoms: StructureLike,

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from .._typing import Array
-    from ..targets import DipoleMagnitude
     from ._triangle import Triangle
 
 
 class LossTerm(ABC):
     """Half the sum of squared residuals that are not linear in the weights v.
 
-    A subclass defines `loss`, `linearize` and `toward_start`. It may also define
-    `curvature_product` and set `has_curvature`, and it may override `with_best_offsets`.
+    A subclass defines `residual`, `linearize` and `toward_start`. The defaults of all other methods
+    use these. A subclass may also define `curvature_product`, and set `has_curvature`. If its
+    residuals are not quadratic in the weights, it must override `line`.
 
     Attributes
     ----------
     has_curvature : bool
         Whether the class defines `curvature_product`.
-    squares : dict of {str: float}
-        Sum of squared residuals of each target in the last linearisation, in units of the noise;
-        empty if the class does not report it.
 
     Examples
     --------
@@ -37,8 +33,8 @@ class LossTerm(ABC):
     >>> import numpy as np
     >>> from skqeq.solvers import LossTerm, Triangle, gauss_newton
     >>> class Square(LossTerm):
-    ...     def loss(self, v):
-    ...         return 0.5 * (v[0] ** 2 - 4.0) ** 2
+    ...     def residual(self, v):
+    ...         return v**2 - 4.0
     ...     def linearize(self, v, response=True):
     ...         yield np.array([2.0 * v]), v**2 - 4.0
     ...     def toward_start(self):
@@ -49,11 +45,10 @@ class LossTerm(ABC):
     """
 
     has_curvature = False
-    squares: Mapping[str, float] = MappingProxyType({})
 
     @abstractmethod
-    def loss(self, v: Array) -> float:
-        """Half the sum of squared residuals in units of the noise.
+    def residual(self, v: Array) -> Array:
+        """Residuals in units of the noise, in the order of `linearize`.
 
         Parameters
         ----------
@@ -62,8 +57,8 @@ class LossTerm(ABC):
 
         Returns
         -------
-        loss : float
-            A number without unit.
+        residual : ndarray of shape (n,)
+            Predictions minus labels.
         """
 
     @abstractmethod
@@ -97,8 +92,8 @@ class LossTerm(ABC):
             Right-hand sides.
         """
 
-    def with_best_offsets(self, v: Array) -> tuple[Array, float]:
-        """Optimise weights that can be optimised at once, such as the energies of the free atoms.
+    def loss(self, v: Array) -> float:
+        """Half the sum of squared residuals in units of the noise.
 
         Parameters
         ----------
@@ -107,12 +102,120 @@ class LossTerm(ABC):
 
         Returns
         -------
-        v : ndarray of shape (n_columns,)
-            The weights after this optimisation; the base class does not change them.
         loss : float
-            Half the sum of squared residuals at the returned weights.
+            A number without unit.
         """
-        return v, self.loss(v)
+        residual = self.residual(v)
+        return 0.5 * float(residual @ residual)
+
+    def squares(self, v: Array) -> dict[str, float]:
+        """Sum of squared residuals of each target, in units of the noise.
+
+        Parameters
+        ----------
+        v : ndarray of shape (n_columns,)
+            Weights.
+
+        Returns
+        -------
+        squares : dict of {str: float}
+            The keys are the targets; empty if the class does not report them.
+        """
+        return {}
+
+    def pull_back(self, v: Array, factors: Array) -> Array:
+        """The transposed Jacobian times a vector.
+
+        Parameters
+        ----------
+        v : ndarray of shape (n_columns,)
+            Weights.
+        factors : ndarray of shape (n,)
+            A factor for every row.
+
+        Returns
+        -------
+        product : ndarray of shape (n_columns,)
+            ``J^T factors``.
+        """
+        product, start = np.zeros_like(v), 0
+        for J, residual in self.linearize(v):
+            product += J.T @ factors[start : start + len(residual)]
+            start += len(residual)
+        return product
+
+    def normal_equations(self, v: Array) -> tuple[Array, Array]:
+        """The matrix ``J^T J`` and the gradient of `loss`.
+
+        Parameters
+        ----------
+        v : ndarray of shape (n_columns,)
+            Weights.
+
+        Returns
+        -------
+        H : ndarray of shape (n_columns, n_columns)
+            The matrix.
+        gradient : ndarray of shape (n_columns,)
+            ``J^T residual``.
+        """
+        H, gradient = np.zeros((len(v), len(v))), np.zeros_like(v)
+        for J, residual in self.linearize(v):
+            H += J.T @ J
+            gradient += J.T @ residual
+        return H, gradient
+
+    def linear_product(self, v: Array, change: Array) -> Array:
+        """Change of the residuals, for a change of weights in which they are linear.
+
+        Parameters
+        ----------
+        v, change : ndarray of shape (n_columns,)
+            Weights, and their change.
+
+        Returns
+        -------
+        product : ndarray of shape (n,)
+            ``J change``.
+        """
+        return self.residual(v + change) - self.residual(v)
+
+    def linear_pull_back(self, v: Array, factors: Array) -> Array:
+        """The transposed Jacobian times a vector; only the linear weights are needed.
+
+        Parameters
+        ----------
+        v : ndarray of shape (n_columns,)
+            Weights.
+        factors : ndarray of shape (n,)
+            A factor for every row.
+
+        Returns
+        -------
+        product : ndarray of shape (n_columns,)
+            ``J^T factors``; entries of other weights may be zero.
+        """
+        return self.pull_back(v, factors)
+
+    def line(self, v: Array, residual: Array, direction: Array) -> Line:
+        """The residuals along a direction, for terms whose residuals are quadratic there.
+
+        Parameters
+        ----------
+        v : ndarray of shape (n_columns,)
+            Weights.
+        residual : ndarray of shape (n,)
+            Residuals at v.
+        direction : ndarray of shape (n_columns,)
+            The direction.
+
+        Returns
+        -------
+        line : Line
+            Two evaluations of the residuals determine it.
+        """
+        ahead, behind = self.residual(v + direction), self.residual(v - direction)
+        return QuadraticLine(residual, 0.5 * (ahead - behind), 0.5 * (ahead + behind) - residual)
 
     def curvature_product(self, v: Array, direction: Array) -> Array:
         """The part of the Hessian of `loss` beyond ``J^T J``, times a direction.
@@ -129,7 +232,7 @@ class LossTerm(ABC):
         """
         raise TypeError(f"{type(self).__name__} does not define curvature_product")
 
-    def add_to(self, triangle: Triangle, v: Array, response: bool = True) -> tuple[Array, float]:
+    def add_to(self, triangle: Triangle, v: Array, response: bool = True) -> Array:
         """Add the linearised rows to a triangle.
 
         Parameters
@@ -145,185 +248,69 @@ class LossTerm(ABC):
         -------
         gradient : ndarray of shape (n_columns,)
             Gradient of `loss`.
-        scale : float
-            Sum of the norms of the contributions of the rows to the gradient.
         """
-        gradient, scale = np.zeros_like(v), 0.0
+        gradient = np.zeros_like(v)
         for jacobian, residual in self.linearize(v, response):
             gradient += jacobian.T @ residual
-            scale += np.linalg.norm(jacobian, axis=1) @ np.abs(residual)
             triangle.update(jacobian, -residual)
-        return gradient, scale
+        return gradient
 
 
-class NonlinearRows(LossTerm):
-    """Labels ``y = g(m)``, with noise, of quantities ``m = J v + m_0`` that are linear in v.
-
-    Labels are added one structure at a time, and Jacobians one block of structures at a time; the
-    method `gathered` then stacks them into the arrays below.
-
-    Parameters
-    ----------
-    target : Target
-        Has the methods `value` (the function ``g``), `derivative`, `curvature_product` and
-        `nearest`.
+class Line(ABC):
+    """The residuals of a term along a direction, as functions of the length s of the step.
 
     Attributes
     ----------
-    J : ndarray of shape (n, k, n_columns)
-        Derivatives of the linear quantities with respect to the weights.
-    m_0 : ndarray of shape (n, k)
-        Values of the linear quantities at ``v = 0``.
-    y, sigma : ndarray of shape (n, 1)
-        Labels and their noise.
-    m_start : ndarray of shape (n, k)
-        Initial guess of the linear quantities.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skqeq.solvers import NonlinearRows
-    >>> from skqeq.targets import TARGETS
-    >>> rows = NonlinearRows(TARGETS["dipole_magnitude"])
-    >>> rows.jacobians.append(np.eye(3))
-    >>> rows.add(np.zeros(3), y=[2.0], sigma=0.1, m_start=np.ones(3))
-    >>> round(float(rows.gathered().loss(np.array([0.0, 0.0, 1.9]))), 6)
-    0.5
+    coefficients : tuple of ndarray
+        Coefficients of 1, s and s^2 in the residuals; empty if they are not quadratic.
     """
 
-    has_curvature = True
+    coefficients: tuple[Array, ...] = ()
 
-    def __init__(self, target: DipoleMagnitude) -> None:
-        self.target = target
-        self.jacobians: list[Array] = []
-        self._entries: list[Any] = []
-
-    def add(self, m_0: Array, y: Array, sigma: Array, m_start: Array) -> None:
-        """Add the label of one structure.
+    @abstractmethod
+    def residual(self, s: float) -> Array:
+        """Residuals after a step.
 
         Parameters
         ----------
-        m_0 : ndarray of shape (k,)
-            The linear quantities at ``v = 0``.
-        y, sigma : float or ndarray of shape (1,)
-            Label and noise.
-        m_start : ndarray of shape (k,)
-            Initial guess of the linear quantities.
-        """
-        self._entries.append((m_0, y, np.full(np.shape(y), sigma), m_start))
-
-    def gathered(self) -> Self:
-        """Stack all labels that were added.
+        s : float
+            Length of the step.
 
         Returns
         -------
-        self : NonlinearRows
-            The same object, in which all arrays are set.
+        residual : ndarray of shape (n,)
+            In units of the noise.
         """
-        columns = zip(*self._entries, strict=True)
-        self.m_0, self.y, self.sigma, self.m_start = (np.array(c) for c in columns)
-        self.J = np.concatenate(self.jacobians).reshape(*self.m_0.shape, -1)
-        self.jacobians.clear()
-        self._entries.clear()
-        return self
 
-    def linear(self, v: Array) -> Array:
-        """The linear quantities for given weights.
+    def loss(self, s: float) -> float:
+        """Half the sum of squared residuals after a step.
 
         Parameters
         ----------
-        v : ndarray of shape (n_columns,)
-            Weights.
-
-        Returns
-        -------
-        m : ndarray of shape (n, k)
-            ``J v + m_0``.
-        """
-        return self.J @ v + self.m_0
-
-    def loss(self, v: Array) -> float:
-        """Half the sum of squared residuals in units of the noise.
-
-        Parameters
-        ----------
-        v : ndarray of shape (n_columns,)
-            Weights.
+        s : float
+            Length of the step.
 
         Returns
         -------
         loss : float
             A number without unit.
         """
-        residual = (self.target.value(self.linear(v)) - self.y) / self.sigma
-        return 0.5 * np.sum(residual**2)
+        residual = self.residual(s)
+        return 0.5 * float(residual @ residual)
 
-    def linearize(self, v: Array, response: bool = True) -> Iterator[tuple[Array, Array]]:
-        """Yield the Jacobian and the residuals in units of the noise.
 
-        Parameters
-        ----------
-        v : ndarray of shape (n_columns,)
-            Weights.
-        response : bool, default=True
-            Ignored, because J already includes the response of the charges.
+class QuadraticLine(Line):
+    """Residuals ``zero + s first + s^2 second``.
 
-        Yields
-        ------
-        jacobian : ndarray of shape (n, n_columns)
-            Derivatives of the residuals.
-        residual : ndarray of shape (n,)
-            In units of the noise.
-        """
-        m = self.linear(v)
-        D = self.target.derivative(m) / self.sigma[..., None]
-        jacobian = (D @ self.J).reshape(-1, self.J.shape[-1])
-        residual = (self.target.value(m) - self.y) / self.sigma
-        self.squares = {self.target.name: float((residual**2).sum())}
-        yield jacobian, residual.ravel()
+    Parameters
+    ----------
+    zero, first, second : ndarray of shape (n,)
+        The coefficients.
+    """
 
-    def curvature_product(self, v: Array, direction: Array) -> Array:
-        """The part of the Hessian of `loss` beyond ``J^T J``, times a direction.
+    def __init__(self, zero: Array, first: Array, second: Array) -> None:
+        self.coefficients = zero, first, second
 
-        Parameters
-        ----------
-        v, direction : ndarray of shape (n_columns,)
-            Weights, and the direction.
-
-        Returns
-        -------
-        product : ndarray of shape (n_columns,)
-            The product.
-        """
-        m = self.linear(v)
-        weight = (self.target.value(m) - self.y) / self.sigma**2
-        of_m = weight * self.target.curvature_product(m, self.J @ direction)
-        return np.tensordot(of_m, self.J, axes=2)
-
-    def extend(self, other: NonlinearRows) -> None:
-        """Append the labels of another `NonlinearRows`; neither object may be gathered yet.
-
-        Parameters
-        ----------
-        other : NonlinearRows
-            Rows of the same target.
-        """
-        self.jacobians += other.jacobians
-        self._entries += other._entries
-
-    def toward_start(self) -> Iterator[tuple[Array, Array]]:
-        """Yield linear rows that pull m toward values that satisfy the labels.
-
-        Among all such values, these are the nearest to `m_start`.
-
-        Yields
-        ------
-        rows : ndarray of shape (n k, n_columns)
-            In units of the noise.
-        residual : ndarray of shape (n k,)
-            Right-hand sides.
-        """
-        goal = self.target.nearest(self.m_start, self.y)
-        rows = self.J / self.sigma[..., None]
-        residual = (goal - self.m_0) / self.sigma
-        yield rows.reshape(-1, self.J.shape[-1]), residual.ravel()
+    def residual(self, s: float) -> Array:
+        zero, first, second = self.coefficients
+        return zero + s * (first + s * second)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_array
 
-from ..structures import FeatureGradient, Neighborhood
+from ..structures import DirectionalFeatures, FeatureGradient, Neighborhood
 from ._kernel import ALL, row_norms
 
 # Number of centres per matrix product. With more centres, the temporary arrays would not fit into
@@ -83,6 +83,14 @@ class SparseGradient(FeatureGradient):
             for b, neighborhood in enumerate(source.parent.neighborhoods(structure))
         ]
         self._whitened = {}
+
+    @property
+    def n_bytes(self):
+        """Size of rows, cosines and features, bytes; neighbours need little in comparison."""
+        cosines = sum(x.nbytes for block in self.blocks for x in block.cosines.values())
+        pairs = sum(block.neighborhood.D.nbytes for block in self.blocks)
+        rows = sum(block.X.nbytes for block in self.blocks)
+        return rows + 6 * pairs + cosines + cosines // max(1, len(self.blocks))
 
     def _column_block(self, b, neighborhood):
         X = neighborhood.rows()
@@ -181,9 +189,7 @@ class SparseGradient(FeatureGradient):
                         self._add_pairs(J, virial, sets, block, group, pairs[inside], dK)
         J, virial = J.reshape(-1, self.n_columns), virial.reshape(-1, self.n_columns)
         # Whitening is linear. It is therefore applied after the sum over pairs, to fewer rows.
-        for group, kernel in self.kernels.items():
-            for rows in (J, virial):
-                rows[:, self.columns[group]] = kernel.whiten(rows[:, self.columns[group]])
+        J, virial = self.whitened(J), self.whitened(virial)
         lead = np.shape(q)[:-1]
         return J.reshape(*lead, 3 * self.n_atoms, -1), virial.reshape(*lead, 9, -1)
 
@@ -216,6 +222,16 @@ class SparseGradient(FeatureGradient):
             J[k][:, :, columns] += (scatter @ dK).reshape(self.n_atoms, 3, -1)
             strained = ((q[i][:, None] * D).T @ dK).reshape(3, 3, -1)
             virial[k][:, :, columns] += strained.transpose(1, 0, 2)
+
+    def directional(self, displacement, strain):
+        """Derivatives along one direction, see `FeatureGradient`."""
+        return SparseDirectional(self, displacement, strain)
+
+    def whitened(self, rows):
+        """Rows of derivatives of K as derivatives of phi, in place: (n_rows, n_columns)."""
+        for group, kernel in self.kernels.items():
+            rows[:, self.columns[group]] = kernel.whiten(rows[:, self.columns[group]])
+        return rows
 
     def residual_variances(self):
         """Prior variance that the sparse set does not represent, see `FeatureGradient`.
@@ -269,6 +285,51 @@ class SparseGradient(FeatureGradient):
                 cosines = block.cosines[group][row]
                 d_kernel = d_kernel + _kernel_derivative(any_kernel, block.b, cosines) * part
         return d_kernel, prior
+
+
+class SparseDirectional(DirectionalFeatures):
+    """The derivatives of the features of one structure along one direction.
+
+    One pass over the neighbours computes the change dp of every row of the descriptor. The change
+    of the kernel with all sparse points follows from dp by matrix products.
+
+    Parameters
+    ----------
+    gradient : SparseGradient
+        The derivatives with respect to all coordinates.
+    displacement : ndarray of shape (n_atoms, 3)
+        Displacements of the atoms, Angstrom.
+    strain : ndarray of shape (3, 3)
+        Strain of positions and cell.
+    """
+
+    def __init__(self, gradient, displacement, strain):
+        self._gradient = gradient
+        self._dK = dict.fromkeys(gradient.kernels, 0.0)
+        for block in gradient.blocks:
+            moved = block.neighborhood.moved(displacement, strain)
+            dx = block.neighborhood.directional(moved) / block.norms[:, None]
+            along = np.einsum("if,if->i", dx, block.X)
+            for group, atoms in gradient.centers.items():
+                kernel, cosines = gradient.kernels[group], block.cosines[group]
+                change = _dot_points(dx[atoms], kernel, block.columns)
+                change -= along[atoms, None] * cosines
+                change *= _kernel_derivative(kernel, block.b, cosines)
+                self._dK[group] = self._dK[group] + change
+
+    def field(self, dual):
+        """See `DirectionalFeatures.field`."""
+        change = np.zeros(self._gradient.n_atoms)
+        for group, atoms in self._gradient.centers.items():
+            change[atoms] = self._dK[group] @ dual[self._gradient.columns[group]]
+        return change
+
+    def contract(self, cotangents):
+        """See `DirectionalFeatures.contract`."""
+        rows = np.zeros((len(cotangents), self._gradient.n_columns))
+        for group, atoms in self._gradient.centers.items():
+            rows[:, self._gradient.columns[group]] = cotangents[:, atoms] @ self._dK[group]
+        return self._gradient.whitened(rows)
 
 
 def _kernel_derivative(kernel, b, cosines):

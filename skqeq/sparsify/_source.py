@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dpstrf
 
 from ..structures import FeatureSource, StructureFeatures, Structures, Tile
 from ._environments import environments_of
@@ -14,7 +15,7 @@ from ._kernel import ALL, SparseKernel, normalize_blocks
 from ._selection import MAX_SKETCH
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .._typing import Array
     from ..structures import Structure
@@ -104,6 +105,48 @@ class SparseSource(FeatureSource):
                 kernel.chol, weights[..., columns].T, lower=True, trans=1
             ).T
         return dual
+
+    def coarsened(self, n_points: int) -> tuple[SparseSource, Callable[[Array], Array]]:
+        """A source with the most important sparse points of every group.
+
+        Pivoted Cholesky decomposition of the kernel matrix selects the points: each is the one that
+        the points before it represent worst. If few points were chosen at random, they would
+        represent the functions of all points much worse.
+
+        Parameters
+        ----------
+        n_points : int
+            Largest number of points of a group.
+
+        Returns
+        -------
+        source : SparseSource
+            The source with fewer points.
+        prolong : callable
+            Turns its weights into weights of this source.
+        """
+        chosen, kernels = {}, {}
+        for group, kernel in self.kernels.items():
+            _, pivots, _, _ = dpstrf(kernel.chol @ kernel.chol.T, lower=True)
+            chosen[group] = np.sort(pivots[:n_points] - 1)
+            kernels[group] = SparseKernel(
+                kernel.points[chosen[group]],
+                kernel.boundaries,
+                kernel.block_weights,
+                kernel.zeta,
+                kernel.dtype,
+            ).factorize(kernel.jitter, f"group {group}")
+        source = SparseSource(self.parent, kernels)
+
+        def prolong(weights: Array) -> Array:
+            few, fine = source.dual(weights), np.empty(self.boundaries[-1])
+            for group, kernel in self.kernels.items():
+                dual = np.zeros(len(kernel.points))
+                dual[chosen[group]] = few[source.columns[group]]
+                fine[self.columns[group]] = kernel.chol.T @ dual
+            return fine
+
+        return source, prolong
 
     def with_environments(self, structure: Structure) -> SparseSource:
         """A source whose sparse points also contain the environments of a structure.

@@ -9,6 +9,7 @@ from ._check import (
     strip,
 )
 from ._collection import LazyStructures, Structures, collect, concatenate
+from ._directional import DirectionalFeatures
 from ._features import StructureFeatures, check_same_features
 from ._neighbors import Neighborhood, gather_pairs, neighbor_pairs, spread_pairs
 from ._numbers import BOOLEAN, as_floats, holds_booleans
@@ -20,6 +21,7 @@ from ._total_charge import CHARGE_KEYS, with_total_charge, with_total_charges
 
 __all__ = [
     "Block",
+    "DirectionalFeatures",
     "FeatureGradient",
     "FeatureSource",
     "Finding",

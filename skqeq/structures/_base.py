@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._directional import DirectionalFeatures
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from .._typing import Array
     from ..structures import Neighborhood, Structure, Structures, Tile
@@ -170,6 +172,24 @@ class FeatureSource(ABC):
         """
         raise TypeError(NO_GRADIENT)
 
+    def coarsened(self, n_points: int) -> tuple[FeatureSource, Callable[[Array], Array]]:
+        """A source with fewer columns, whose functions are functions of this source, too.
+
+        Parameters
+        ----------
+        n_points : int
+            Largest number of sparse points of a group.
+
+        Returns
+        -------
+        source : FeatureSource
+            This default is the source itself, because its features are not those of a sparse set.
+        prolong : callable
+            Turns weights of the new source into weights of this one. The function of the features
+            does not change, and neither does the norm of the weights.
+        """
+        return self, lambda weights: weights
+
     def dual(self, weights: Array) -> Array:
         """Weights in the form that the methods of `FeatureGradient` take.
 
@@ -223,6 +243,11 @@ class FeatureGradient(ABC):
     """
 
     n_atoms: int
+
+    @property
+    def n_bytes(self) -> int:
+        """Approximate size of the stored arrays, bytes."""
+        return 0
 
     @abstractmethod
     def field(self, dual: Array) -> Array:
@@ -324,6 +349,23 @@ class FeatureGradient(ABC):
         variances : ndarray of shape (n_atoms, 3 n_atoms + 9)
             Variances of these derivatives.
         """
+
+    def directional(self, displacement: Array, strain: Array) -> DirectionalFeatures:
+        """Derivatives of the features along one direction in the space of geometries.
+
+        Parameters
+        ----------
+        displacement : ndarray of shape (n_atoms, 3)
+            Displacements of the atoms, Angstrom.
+        strain : ndarray of shape (3, 3)
+            Strain of positions and cell.
+
+        Returns
+        -------
+        directional : DirectionalFeatures
+            The derivatives, with the methods `field` and `contract` of this class.
+        """
+        return DirectionalFeatures(self, displacement, strain)
 
     def field_gradient(self, q: Array, dual: Array) -> tuple[Array, Array]:
         """Derivatives of ``sum_f q_f . f``, a sum over fields f, for fixed q.

@@ -86,6 +86,44 @@ class Neighborhood(ABC):
             ``d rows[i[p], columns] / d D[p]`` for the pairs p; 1/Angstrom.
         """
 
+    def directional(self, moved: Array) -> Array:
+        """Derivatives of the rows along one direction.
+
+        This default sums over `jacobians`; a descriptor may have a faster way.
+
+        Parameters
+        ----------
+        moved : ndarray of shape (n_pairs, 3)
+            The direction: the change of every vector D, Angstrom.
+
+        Returns
+        -------
+        change : ndarray of shape (n_atoms, n_columns)
+            The change of `rows` to first order.
+        """
+        change = np.zeros((self.n_atoms, sum(c.stop - c.start for c in self.columns)))
+        for pairs, columns, J in self.jacobians():
+            of_pairs = np.einsum("paf,pa->pf", J, moved[pairs])
+            np.add.at(change, (self.i[pairs][:, None], columns), of_pairs)
+        return change
+
+    def moved(self, displacement: Array, strain: Array) -> Array:
+        """Change of the vectors `D` if the geometry changes.
+
+        Parameters
+        ----------
+        displacement : ndarray of shape (n_atoms, 3)
+            Displacements of the atoms, Angstrom.
+        strain : ndarray of shape (3, 3)
+            Strain e of positions and cell, ``r -> (1 + e) r``.
+
+        Returns
+        -------
+        moved : ndarray of shape (n_pairs, 3)
+            Changes of D to first order, Angstrom.
+        """
+        return displacement[self.j] - displacement[self.i] + self.D @ strain.T
+
     @abstractmethod
     def jacobian_of(self, i: int) -> Array:
         """Derivatives of the row of one atom with respect to the geometry.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ._base import FeatureGradient, FeatureSource
+from ._directional import DirectionalFeatures
 from ._tiles import Tile
 
 if TYPE_CHECKING:
@@ -165,6 +166,17 @@ class StackedSource(FeatureSource):
         """See `FeatureSource.gradient`."""
         return StackedGradient(self._of_sources(lambda s: s.gradient(structure)), self.split)
 
+    def coarsened(self, n_points: int) -> tuple[StackedSource, Callable[[Array], Array]]:
+        """See `FeatureSource.coarsened`."""
+        parts = self._of_sources(lambda s: s.coarsened(n_points))
+        source = StackedSource([part for part, _ in parts], self.names)
+
+        def prolong(weights: Array) -> Array:
+            pieces = zip(parts, source.split(weights), strict=True)
+            return np.concatenate([extend(piece) for (_, extend), piece in pieces])
+
+        return source, prolong
+
     def dual(self, weights: Array) -> Array:
         """See `FeatureSource.dual`."""
         parts = zip(self.sources, self.split(weights), strict=True)
@@ -191,6 +203,11 @@ class StackedGradient(FeatureGradient):
     def __init__(self, parts: list[FeatureGradient], split: Callable[[Array], list[Array]]) -> None:
         self.n_atoms = parts[0].n_atoms
         self.parts, self.split = parts, split
+
+    @property
+    def n_bytes(self) -> int:
+        """The sum over the parts."""
+        return sum(part.n_bytes for part in self.parts)
 
     def _with_parts(self, array):
         """For each part, the part and its columns of an array."""
@@ -220,11 +237,42 @@ class StackedGradient(FeatureGradient):
         jacobians, virials = zip(*(part.jacobian(q) for part in self.parts), strict=True)
         return np.concatenate(jacobians, axis=-1), np.concatenate(virials, axis=-1)
 
+    def directional(self, displacement: Array, strain: Array) -> StackedDirectional:
+        """The derivatives of the parts along one direction."""
+        parts = [part.directional(displacement, strain) for part in self.parts]
+        return StackedDirectional(parts, self.split)
+
     def residual_variances(self) -> tuple[Array, Array, Array]:
         """The sum of the variances over the parts, because their fields are independent."""
         variances = zip(*(part.residual_variances() for part in self.parts), strict=True)
         variance, covariances, of_derivatives = (np.sum(parts, axis=0) for parts in variances)
         return variance, covariances, of_derivatives
+
+
+class StackedDirectional(DirectionalFeatures):
+    """The derivatives of the features of a `StackedSource` along one direction.
+
+    Parameters
+    ----------
+    parts : list of DirectionalFeatures
+        The derivatives of the sources.
+    split : callable
+        Divides an array along its last axis into one part for each source.
+    """
+
+    def __init__(
+        self, parts: list[DirectionalFeatures], split: Callable[[Array], list[Array]]
+    ) -> None:
+        self.parts, self.split = parts, split
+
+    def field(self, dual: Array) -> Array:
+        """The sum of the changes of all parts."""
+        pairs = zip(self.parts, self.split(dual), strict=True)
+        return np.sum([part.field(u) for part, u in pairs], axis=0)
+
+    def contract(self, cotangents: Array) -> Array:
+        """Cotangents times the change of all columns."""
+        return np.concatenate([part.contract(cotangents) for part in self.parts], axis=1)
 
 
 class NoFeatures(FeatureSource):

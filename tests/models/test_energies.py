@@ -21,7 +21,7 @@ from skqeq import (
     predict_energy,
     predict_forces,
 )
-from skqeq.models import _base, _start
+from skqeq.models import _minimise, _start
 from skqeq.models._derivative_rows import DerivativeRows
 from skqeq.structures import check_structures
 from skqeq.targets import TARGETS, Labels
@@ -101,10 +101,10 @@ def half(truth):
 @pytest.mark.parametrize("names", [["energy"], ["forces"], ["energy", "forces", "stress"]])
 def test_a_known_model_is_found_again(truth, names):
     X, phi, model, y = truth
-    found = KQEqRegressor(**OPTIONS).fit(phi, y[names])
+    found = KQEqRegressor(**OPTIONS, tol=1e-10).fit(phi, y[names])
     losses = [entry["loss"] for entry in found.fit_history_]
     assert (np.diff(losses) <= 1e-12 * losses[0]).all()
-    assert found.fit_history_[-1]["gradient"] < 1e-6
+    assert found.fit_history_[-1]["decrease"] < 1e-10 * losses[-1]
     predicted = found.predict(phi)
     n_atoms = np.array([len(atoms) for atoms in X])
     if "energy" in names:
@@ -125,23 +125,15 @@ def test_a_known_model_is_found_again(truth, names):
             assert charges[atoms.symbols == "Na"].mean() > 0.2
 
 
-def test_fixed_point_of_energies_is_undamped_gauss_newton(truth):
-    """Both algorithms take the same steps, because dE/dw = phi^T q at self-consistency [V23]."""
+def test_fixed_point_of_energies_is_gauss_newton(truth):
+    """Without the response of the charges, dE/dw = phi^T q is still right [V23]."""
     _, phi, _, y = truth
-    rng = np.random.default_rng(0)
-    start = KQEqRegressor(**OPTIONS).fit(phi, y[["energy"]]).coef_
-    start = start + 1e-3 * rng.normal(size=len(start))
-    for n_steps in (1, 2, 3):
-        coefs = []
-        for algorithm in ("gauss_newton", "fixed_point"):
-            model = KQEqRegressor(
-                **OPTIONS, algorithm=algorithm, init=start, max_iter=n_steps, tol=1e-300
-            )
-            with pytest.warns(UserWarning, match=f"{algorithm} stopped after {n_steps} steps"):
-                model.fit(phi, y[["energy"]])
-            assert all(entry["step"] == 1.0 for entry in model.fit_history_[1:])
-            coefs.append(np.append(model.coef_, model.atomic_energies_))
-        assert_allclose(*coefs, rtol=0, atol=1e-10 * np.abs(coefs[0]).max())
+    model = KQEqRegressor(**OPTIONS)
+    rows = DerivativeRows(model.problem(phi, y[["energy"]]), ["energy"])
+    v = np.random.default_rng(0).normal(size=rows.layout.n_columns)
+    for full, fixed in zip(rows.linearize(v), rows.linearize(v, response=False), strict=True):
+        assert_allclose(fixed[0], full[0], rtol=0, atol=1e-10 * np.abs(full[0]).max())
+        assert_allclose(fixed[1], full[1])
 
 
 def test_gauss_newton_ends_below_the_fixed_point(half):
@@ -234,7 +226,7 @@ def test_the_start_is_exact_for_a_narrow_prior(half, monkeypatch):
         starts.append((chi, nonlinear[0].start()["chi"]))
         return v
 
-    monkeypatch.setattr(_base, "start_weights", recorded)
+    monkeypatch.setattr(_minimise, "start_weights", recorded)
     QEqRegressor(amplitude_baseline=0.1, response=HARD).fit(X, y[["energy"]])
     [(chi, goal)] = starts
     assert_allclose(chi, goal, rtol=1e-10)
@@ -245,7 +237,8 @@ def test_classical_charge_equilibration_learns_energies(half):
     model = QEqRegressor(sigma_energy=0.1, sigma_forces=1.0, response=HARD)
     model.fit(X, y[["energy", "forces"]])
     losses = [entry["loss"] for entry in model.fit_history_]
-    assert losses[-1] < losses[0] and model.fit_history_[-1]["gradient"] < 1e-6
+    assert losses[-1] < losses[0]
+    assert model.fit_history_[-1]["decrease"] < model.tol * losses[-1]
     predicted = model.predict(X)
     assert_allclose(predicted["energy"], predict_energy(model, X))
     for one, other in zip(predicted["forces"], predict_forces(model, X), strict=True):
@@ -276,20 +269,20 @@ def test_structures_without_stress(truth):
 
 def test_an_interrupted_fit_keeps_its_weights(truth, monkeypatch):
     _, phi, _, y = truth
-    linearize, calls = DerivativeRows.linearize, []
+    pull_back, calls = DerivativeRows.pull_back, []
 
-    def interrupted(self, *args, **options):
+    def interrupted(self, *args):
         calls.append(None)
-        if len(calls) == 3:
+        if len(calls) == 8:
             raise KeyboardInterrupt
-        yield from linearize(self, *args, **options)
+        return pull_back(self, *args)
 
-    monkeypatch.setattr(DerivativeRows, "linearize", interrupted)
+    monkeypatch.setattr(DerivativeRows, "pull_back", interrupted)
     model = KQEqRegressor(**OPTIONS)
     with pytest.raises(KeyboardInterrupt):
         model.fit(phi, y[["energy"]])
     monkeypatch.undo()
-    assert len(model.fit_history_) == 2
+    assert len(model.fit_history_) > 1
     again = KQEqRegressor(**OPTIONS, init=model.coef_).fit(phi, y[["energy"]])
     assert again.fit_history_[0]["loss"] <= 1.001 * model.fit_history_[-1]["loss"]
     assert model.predict(phi)["energy"].shape == (len(phi),)
@@ -332,7 +325,7 @@ def test_few_weights_find_the_least_loss():
 
 
 def test_the_solver_is_chosen_for_all_rows(problem, monkeypatch):
-    """Charges need one linear solve; derivatives need one solve for each number in the labels."""
+    """The solver must suit one right-hand side for the charges, and one for each label."""
     rows, v = problem
     asked, equilibrium = [], QEq.equilibrium
 
@@ -341,13 +334,16 @@ def test_the_solver_is_chosen_for_all_rows(problem, monkeypatch):
         return equilibrium(response, structure, name, n_solutions)
 
     monkeypatch.setattr(QEq, "equilibrium", counted)
-    list(rows.linearize(v))
+    rows = DerivativeRows(rows.problem, ["energy", "forces", "stress"])
+    rows.residual(v)
     structures = list(rows.problem.features.structures)
     # The labels are an energy, the forces, and the stress if the structure is periodic.
     assert asked == [1 + 1 + 3 * len(s) + 6 * s.periodic for s in structures]
+    # Other rows at other weights use the same factors of the hardness matrices.
     asked.clear()
-    list(rows.linearize(v, response=False))
-    assert asked == [1] * len(structures)
+    list(rows.linearize(1.1 * v))
+    rows.pull_back(v, np.ones(len(rows.residual(v))))
+    assert asked == []
 
 
 def several_targets(truth):
@@ -386,17 +382,16 @@ def test_several_processes_and_threads(truth, names):
     y = several_targets(truth)[names]
     weights = np.append(np.random.default_rng(1).integers(0, 3, len(phi) - 1), 2.0)
     bias = {"Na": 0.7, "Cl": -0.7} if "dipole_magnitude" in names else None
-    model = KQEqRegressor(**OPTIONS, charge_bias=bias, store_triangles=True)
+    model = KQEqRegressor(**OPTIONS, charge_bias=bias, store_triangles=True, tol=1e-20)
     whole = copy.deepcopy(model).fit(phi, y, weights)
     size = np.abs(whole.coef_).max()
     for backend in ("loky", "threading"):
         with joblib.parallel_config(backend=backend, n_jobs=2):
             parallel = copy.deepcopy(model).fit(phi, y, weights)
-        assert parallel.n_iter_ == whole.n_iter_
-        assert_allclose(parallel.coef_, whole.coef_, rtol=0, atol=1e-8 * size)
-        assert_allclose(parallel.atomic_energies_, whole.atomic_energies_, rtol=1e-8)
-        for one, other in zip(parallel.fit_history_, whole.fit_history_, strict=True):
-            assert one == pytest.approx(other, rel=1e-5, abs=1e-7)
+        assert_allclose(parallel.coef_, whole.coef_, rtol=0, atol=1e-7 * size)
+        assert_allclose(parallel.atomic_energies_, whole.atomic_energies_, rtol=1e-7)
+        losses = [m.fit_history_[-1]["loss"] for m in (parallel, whole)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-9)
         std = [m.predict_std(phi, ["energy"])["energy"] for m in (parallel, whole)]
         assert_allclose(*std, rtol=1e-6)
 

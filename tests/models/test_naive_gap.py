@@ -209,7 +209,7 @@ def build(**options):
             amplitude_baseline=AMPLITUDES["b"],
             amplitude_gap=AMPLITUDES["gap"],
             response=QEq(hardness=HARDNESS, radius_scale=SCALE),
-            tol=1e-10,
+            tol=1e-18,
             **options,
         ),
     )

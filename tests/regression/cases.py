@@ -70,7 +70,7 @@ PERIODIC = ("dipole", "charges", *ENERGIES, "born_effective_charges")
 POLARIZABILITY = {"H": 0.4, "C": 1.1, "N": 0.9, "O": 0.7, "F": 0.5, "Na": 0.2, "Cl": 2.5}
 SOFTNESS = {"H": 0.03, "C": 0.06, "N": 0.05, "O": 0.05, "F": 0.03, "Na": 0.04, "Cl": 0.07}
 # Iterative fits converge so tightly that the final weights do not depend on the path.
-CONVERGED = {"tol": 1e-10, "max_iter": 500}
+CONVERGED = {"tol": 1e-18, "max_iter": 500}
 
 
 @dataclass
@@ -407,7 +407,8 @@ def energies_fixed_point():
             baseline=False,
             algorithm="fixed_point",
             store_triangles=True,
-            **CONVERGED,
+            tol=1e-10,
+            max_iter=500,
         ),
     )
     clusters, labels, _ = bundled("water", 12, 8)

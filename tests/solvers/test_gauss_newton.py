@@ -56,11 +56,11 @@ def test_agrees_with_plain_gauss_newton(problem):
         if np.linalg.norm(gradient) < 1e-9:
             break
     found, history, converged = gauss_newton(
-        prior(len(v)), [rows_of(*data)], start, max_iter=100, tol=1e-10
+        prior(len(v)), [rows_of(*data)], start, max_iter=100, tol=1e-16
     )
     assert converged
     # From the reference's minimum the solver stays there, whichever minimum it found before.
-    again, _, _ = gauss_newton(prior(len(v)), [rows_of(*data)], v, max_iter=100, tol=1e-10)
+    again, _, _ = gauss_newton(prior(len(v)), [rows_of(*data)], v, max_iter=100, tol=1e-16)
     assert_allclose(again, v, atol=1e-6)
     assert np.linalg.norm(loss(found, *data)[1]) < 1e-5
     assert_allclose(history[0]["loss"], loss(start, *data)[0], rtol=1e-9)
@@ -87,7 +87,7 @@ def test_linear_rows_in_the_same_loss(problem):
         misfit = 3.0 * (L @ v - target)
         return value + misfit @ misfit / 2, gradient + 3.0 * L.T @ misfit
 
-    found, _, converged = gauss_newton(triangle, [rows_of(*data)], start, 100, 1e-8)
+    found, _, converged = gauss_newton(triangle, [rows_of(*data)], start, 100, 1e-16)
     assert converged
     local = minimize(total, found, jac=True, method="BFGS", options={"gtol": 1e-8})
     assert total(found)[0] <= local.fun * (1 + 1e-10)
@@ -121,13 +121,14 @@ def test_derivatives_of_the_norm():
 
 
 def test_history_is_that_of_the_loss(problem):
-    """The gradient is a sum of terms; its norm is divided by the sum of the norms of the terms."""
+    """Every entry holds the loss, and the decrease that a step without curvature would bring."""
     *data, start = problem
-    _, (first, *_), _ = gauss_newton(prior(len(start)), [rows_of(*data)], start, 0, 1e-10)
-    value, gradient, jacobian, misfit = loss(start, *data)
-    terms = np.linalg.norm(start) + np.linalg.norm(jacobian, axis=1) @ np.abs(misfit)
+    term = WithoutCurvature(rows_of(*data))
+    _, (first, *_), _ = gauss_newton(prior(len(start)), [term], start, 0, 1e-10)
+    value, gradient, jacobian, _ = loss(start, *data)
+    step = np.linalg.solve(jacobian.T @ jacobian + np.eye(len(start)), gradient)
     assert_allclose(first["loss"], value, rtol=1e-12)
-    assert_allclose(first["gradient"], np.linalg.norm(gradient) / terms, rtol=1e-10)
+    assert_allclose(first["decrease"], 0.5 * gradient @ step, rtol=1e-10)
     assert first["step"] == 0.0
 
 
@@ -137,8 +138,8 @@ class WithoutCurvature(LossTerm):
     def __init__(self, rows):
         self.rows = rows
 
-    def loss(self, v):
-        return self.rows.loss(v)
+    def residual(self, v):
+        return self.rows.residual(v)
 
     def linearize(self, v, response=True):
         return self.rows.linearize(v, response)
@@ -146,28 +147,78 @@ class WithoutCurvature(LossTerm):
     def toward_start(self):
         return self.rows.toward_start()
 
+    def line(self, v, residual, direction):
+        return self.rows.line(v, residual, direction)
 
-class Remote(WithoutCurvature):
-    """A loss term in another process, which returns a triangle instead of rows."""
+    def linear_product(self, v, change):
+        return self.rows.linear_product(v, change)
 
-    def add_to(self, triangle, v, response=True):
-        remote = Triangle(len(v), 1e-12)
-        gradient_and_scale = super().add_to(remote, v, response)
-        triangle.merge(remote.augmented, remote.n_rows)
-        return gradient_and_scale
-
-
-def test_terms_that_add_their_rows_themselves(problem):
-    *data, start = problem
-    runs = [
-        gauss_newton(prior(len(start)), [term(rows_of(*data))], start, 200, 1e-8)
-        for term in (WithoutCurvature, Remote)
-    ]
-    assert_allclose(runs[0][0], runs[1][0], rtol=1e-9)
-    assert len(runs[0][1]) == len(runs[1][1])
+    def linear_pull_back(self, v, factors):
+        return self.rows.linear_pull_back(v, factors)
 
 
 def test_terms_without_curvature_say_so(problem):
     *data, start = problem
     with pytest.raises(TypeError, match="WithoutCurvature does not define curvature_product"):
         WithoutCurvature(rows_of(*data)).curvature_product(start, start)
+
+
+class Bilinear(LossTerm):
+    """Residuals that are quadratic in the weights w, and linear in u; v holds w and then u."""
+
+    def __init__(self, seed, n_w=4, n_u=3, n=40):
+        rng = np.random.default_rng(seed)
+        self.n_w, self.Q = n_w, 0.3 * rng.normal(size=(n, n_w, n_w))
+        self.Q += self.Q.transpose(0, 2, 1)
+        self.A, self.y = rng.normal(size=(n, n_w + n_u)), rng.normal(size=n)
+
+    def residual(self, v):
+        w = v[: self.n_w]
+        return self.A @ v + np.einsum("nab,a,b->n", self.Q, w, w) - self.y
+
+    def linearize(self, v, response=True):
+        J = self.A.copy()
+        J[:, : self.n_w] += 2 * self.Q @ v[: self.n_w]
+        yield J, self.residual(v)
+
+    def toward_start(self):
+        return iter(())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_weights_in_which_residuals_are_linear(seed):
+    """The minimum is the same, whether these weights are eliminated or not."""
+    term, start = Bilinear(seed), np.random.default_rng(seed).normal(size=7)
+    found = [
+        gauss_newton(prior(7), [term], start, 50, 1e-20, linear=linear)
+        for linear in (None, np.array([4, 5, 6]))
+    ]
+    for v, history, converged in found:
+        assert converged
+        [(J, residual)] = term.linearize(v)
+        assert np.abs(v + J.T @ residual).max() < 1e-8
+        losses = [entry["loss"] for entry in history]
+        assert (np.diff(losses) <= 1e-12 * losses[0]).all()
+    general = minimize(lambda v: v @ v / 2 + term.loss(v), found[1][0], method="BFGS")
+    assert found[1][1][-1]["loss"] <= general.fun * (1 + 1e-9)
+
+
+def test_quadratic_residuals_along_a_direction():
+    term = Bilinear(0)
+    v, direction = np.random.default_rng(1).normal(size=(2, 7))
+    line = term.line(v, term.residual(v), direction)
+    for s in (-0.7, 0.3, 2.5):
+        assert_allclose(line.residual(s), term.residual(v + s * direction), rtol=0, atol=1e-12)
+        assert line.loss(s) == pytest.approx(term.loss(v + s * direction))
+
+
+def test_default_products_use_the_rows():
+    term = Bilinear(0)
+    v, factors = np.random.default_rng(1).normal(size=7), np.arange(40.0)
+    [(J, residual)] = term.linearize(v)
+    assert_allclose(term.pull_back(v, factors), J.T @ factors)
+    H, gradient = term.normal_equations(v)
+    assert_allclose(H, J.T @ J)
+    assert_allclose(gradient, J.T @ residual)
+    change = np.append(np.zeros(4), [1.0, -2.0, 0.5])
+    assert_allclose(term.linear_product(v, change), J @ change, rtol=0, atol=1e-12)

@@ -16,7 +16,13 @@ from skqeq import (
     predict_forces,
     predict_std,
 )
-from skqeq.structures import FeatureSource, Neighborhood, Tile, check_structures
+from skqeq.structures import (
+    DirectionalFeatures,
+    FeatureSource,
+    Neighborhood,
+    Tile,
+    check_structures,
+)
 
 from .. import helpers
 
@@ -77,6 +83,18 @@ def test_derivatives(X, zeta, compression, per_species, cutoff_width, monkeypatc
     shift, strain = rng.normal(size=(len(atoms), 3)), rng.normal(size=(3, 3))
     strain += strain.T
 
+    # Derivatives along one direction: the fast way, and the general one from all derivatives.
+    direction = shift, strain
+    expected = np.tensordot(shift.ravel(), gradient.jacobian(rows)[0], (0, 1))
+    expected += np.tensordot(strain.ravel(), gradient.jacobian(rows)[1], (0, 1))
+    for directional in (
+        gradient.directional(*direction),
+        DirectionalFeatures(gradient, *direction),
+    ):
+        assert_allclose(directional.contract(rows), expected, rtol=0, atol=1e-10 * scale)
+        change = directional.field(features.source.dual(w))
+        assert_allclose(rows @ change, expected @ w, rtol=0, atol=1e-10 * scale)
+
     def value(h, strain, shift):
         moved = atoms.copy()
         moved.set_cell(atoms.cell @ (np.eye(3) + h * strain), scale_atoms=False)
@@ -121,6 +139,10 @@ def test_gradients_of_stacked_sources():
     for k, found in enumerate(gradient.residual_variances()):
         expected = sum(g.residual_variances()[k] for g in single)
         assert_allclose(found, expected, rtol=0, atol=1e-10)
+    direction = rng.normal(size=(len(structure), 3)), np.eye(3)
+    directional, exact = gradient.directional(*direction), DirectionalFeatures(gradient, *direction)
+    assert_allclose(directional.contract(q), exact.contract(q), rtol=0, atol=1e-10)
+    assert_allclose(directional.field(dual[0]), exact.field(dual[0]), rtol=0, atol=1e-10)
     # The descriptors are stacked before one sparse set.
     union = np.hstack([soap.fit_transform(MOLECULES) for soap in soaps])
     double = SOAPFeaturizer(r_cut=(2.0, 3.0), n_max=3, l_max=2, cutoff_width=1.0)
@@ -190,6 +212,12 @@ def test_a_descriptor_of_a_user_has_forces_and_their_deviations():
         moved = StructureFeatures(check_structures([moved]), Distances())
         energies.append(predict_energy(model, moved)[0])
     assert forces[1, 2] == pytest.approx(-(energies[0] - energies[1]) / 2e-4, rel=1e-5, abs=1e-7)
+    # The neighbourhood has no fast derivative along a direction; it follows from the Jacobian.
+    near = Near(structures[0])
+    moved = np.random.default_rng(0).normal(size=near.D.shape)
+    change = np.zeros((near.n_atoms, 3))
+    np.add.at(change, near.i, np.einsum("paf,pa->pf", near.J, moved))
+    assert_allclose(near.directional(moved), change, rtol=0, atol=1e-12)
     std = predict_std(model, features, ["forces"])["forces"]
     assert all(np.isfinite(s).all() and (s > 0).all() for s in std)
 
@@ -205,3 +233,24 @@ def test_sources_without_derivatives():
     for x in (features, stacked):
         with pytest.raises(TypeError, match="need features whose derivatives are known"):
             x.dual(np.zeros(x.n_features))
+
+
+@pytest.mark.filterwarnings("ignore:n_points=")
+@pytest.mark.parametrize("zeta", [1, 2])
+def test_coarse_sources_have_functions_of_the_fine_one(zeta):
+    """A function of few sparse points is also a function of all of them, with the same norm."""
+    soap = SOAPFeaturizer(r_cut=3.0, n_max=3, l_max=2)
+    fine = make_pipeline(soap, CURSparsifier(n_points=6, zeta=zeta, jitter=1e-10))
+    features = fine.fit_transform(MOLECULES)
+    source, prolong = features.source.coarsened(2)
+    assert source.boundaries[-1] < features.n_features
+    w = np.random.default_rng(0).normal(size=source.boundaries[-1])
+    coarse = StructureFeatures(features.structures, source)
+    for i in range(len(features)):
+        assert_allclose(features[i] @ prolong(w), coarse[i] @ w, rtol=0, atol=1e-6)
+    assert np.linalg.norm(prolong(w)) == pytest.approx(np.linalg.norm(w), rel=1e-6)
+    # Two fields with the same features, and a field without features.
+    both = np.hstack([features, features]).source
+    stacked, prolong_both = both.coarsened(2)
+    assert stacked.sources[0] is stacked.sources[1]
+    assert_allclose(prolong_both(np.append(w, 2 * w)), np.append(prolong(w), 2 * prolong(w)))
