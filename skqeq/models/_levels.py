@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..structures import StructureFeatures
+from ..targets import ENERGIES
 from ._forward import ForwardModel
 
 if TYPE_CHECKING:
@@ -60,11 +61,20 @@ def _coarse(problem, source, every):
     forward = ForwardModel(layout, problem.forward.response)
     weights = problem.weights
     if len(weights) >= MIN_STRUCTURES * every:
-        weights = np.zeros_like(weights)
-        weights[::every] = problem.weights[::every]
+        # Of both kinds of structures, with and without labels of energies, a part is used.
+        energies = np.any([problem.labels.known(n) for n in _energies(problem)], axis=0)
+        used = np.zeros(len(weights), dtype=bool)
+        for kind in (energies, ~energies):
+            used[np.flatnonzero(kind & (weights > 0))[::every]] = True
+        weights = np.where(used, weights, 0.0)
     features = StructureFeatures(problem.features.structures, source)
     # The prior means of the energies of free atoms are those of the full problem.
     return replace(problem, forward=forward, features=features, weights=weights, fits_offsets=False)
+
+
+def _energies(problem):
+    """Targets with labels among energies, forces and stress."""
+    return [name for name in problem.labels.names if name in ENERGIES]
 
 
 def _with_constants(fine, coarse, prolong):
