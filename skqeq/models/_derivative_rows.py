@@ -121,15 +121,18 @@ class DerivativeRows(LossTerm):
         """
         product, start = np.zeros_like(v), 0
         for block, solutions in self._solutions(v, self.energy_only):
-            rows = AtomRows()
-            for s, (i, solution) in enumerate(solutions):
+            pieces: dict[str, list[Array]] = {}
+            for i, solution in solutions:
                 factor = factors[start] / self.noise["energy"][i]
-                derivatives = solution.energy_derivatives.items()
-                of_places = {place: factor * d[None] for place, d in derivatives}
-                rows.add(of_places, np.zeros(1), block.offsets[s])
+                for place, derivative in solution.energy_derivatives.items():
+                    pieces.setdefault(place, []).append(factor * derivative)
                 start += 1
-            for J, _ in self.layout.design(block, rows):
-                product += J.sum(axis=0)
+            # One row for all structures of the block.
+            row = AtomRows()
+            of_atoms = {place: np.concatenate(parts)[None] for place, parts in pieces.items()}
+            row.add(of_atoms, np.zeros(1), 0)
+            [(J, _)] = self.layout.design(block, row)
+            product += J[0]
         for _, [(i, solution)] in self._solutions(v, self.with_gradients, True):
             weight = self._weight(i)
             known = weight > 0

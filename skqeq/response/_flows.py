@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.sparse import csr_array
 
-from ..structures import gather_pairs, neighbor_pairs, spread_pairs
+from ..structures import gather_pairs, move_pairs, neighbor_pairs, spread_pairs
 
 if TYPE_CHECKING:
     from .._typing import Array
@@ -180,6 +180,6 @@ class Flows:
         change : ndarray of shape (n_atoms,)
             To first order, e.
         """
-        moved = displacement[self.j] - displacement[self.i] + self.D @ strain.T
+        moved = move_pairs(self.i, self.j, self.D, displacement, strain)
         change = np.einsum("pa,pa->p", self._softness_gradient, moved)
         return np.bincount(self.i, change * (u[self.i] - u[self.j]), self.n_atoms)

@@ -249,7 +249,8 @@ def gauss_newton(
     history : list of dict
         Before every step: the loss, its expected decrease, and the length of the last step.
     converged : bool
-        Whether `tol` was reached.
+        Whether `tol` was reached, or steps no longer reduce the expected decrease because of
+        rounding errors.
 
     References
     ----------

@@ -11,7 +11,7 @@ from ._check import (
 from ._collection import LazyStructures, Structures, collect, concatenate
 from ._directional import DirectionalFeatures
 from ._features import StructureFeatures, check_same_features
-from ._neighbors import Neighborhood, gather_pairs, neighbor_pairs, spread_pairs
+from ._neighbors import Neighborhood, gather_pairs, move_pairs, neighbor_pairs, spread_pairs
 from ._numbers import BOOLEAN, as_floats, holds_booleans
 from ._plausibility import Finding
 from ._sources import ArraySource, NoFeatures, StackedSource

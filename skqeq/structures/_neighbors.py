@@ -122,7 +122,7 @@ class Neighborhood(ABC):
         moved : ndarray of shape (n_pairs, 3)
             Changes of D to first order, Angstrom.
         """
-        return displacement[self.j] - displacement[self.i] + self.D @ strain.T
+        return move_pairs(self.i, self.j, self.D, displacement, strain)
 
     @abstractmethod
     def jacobian_of(self, i: int) -> Array:
@@ -201,6 +201,26 @@ def neighbor_pairs(structure, cutoff):
     i, j, D = neighbors.compute(structure.positions, cell, pbc, "ijD", copy=False)
     # Copy the arrays, because they are views of memory that the next call of `compute` overwrites.
     return i.astype(np.int64), j.astype(np.int64), D.copy()
+
+
+def move_pairs(i, j, D, displacement, strain):
+    """Change of the vectors D, to first order, if atoms are displaced and a strain is applied.
+
+    Parameters
+    ----------
+    i, j, D
+        Pairs, see `neighbor_pairs`.
+    displacement : ndarray of shape (n_atoms, 3)
+        Displacements of the atoms, Angstrom.
+    strain : ndarray of shape (3, 3)
+        Strain e of positions and cell, ``r -> (1 + e) r``.
+
+    Returns
+    -------
+    moved : ndarray of shape (n_pairs, 3)
+        Changes of D, Angstrom.
+    """
+    return displacement[j] - displacement[i] + D @ strain.T
 
 
 def gather_pairs(i, j, D, g, n_atoms):
