@@ -5,9 +5,9 @@ read from a file, rows of a fit, and rows of a cross-validation. Their total siz
 one limit, in bytes, per process. Rows and structures *claim* memory until they release it.
 Descriptors use the remaining memory, and are deleted when more memory is claimed.
 
-Memory is claimed by ``structures/_collection.py``, ``models/_derivative_rows.py`` and
-``models/_cv_stream.py``; ``features/_cache.py`` stores descriptors in the rest, and
-``models/_workers.py`` divides the budget among worker processes.
+Memory is claimed by ``structures/_collection.py``, ``models/_derivative_rows.py``,
+``models/_forward.py`` and ``models/_cv_stream.py``; ``features/_cache.py`` stores descriptors in
+the rest, and ``models/_workers.py`` divides the budget among worker processes.
 """
 
 from __future__ import annotations
