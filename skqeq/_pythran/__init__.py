@@ -41,6 +41,17 @@ structure_factors(phases, n, weights)
     A wave is a plane wave with a reciprocal-space vector; `n` (n_waves, 3), int64, holds the small
     integer coefficients of these vectors. `phases` (n_atoms, 3) are ``2 pi`` times the fractional
     coordinates.
+kernel_jacobian(i, j, rows, shifts, products, along, cosines, factors, q)
+    Returns (n_sets, n_atoms, 3, n_points) and (n_sets, 3, 3, n_points): for each set k, the sum of
+    ``q[k, i] dK[p]`` over the pairs p, added for atom j and subtracted for atom i, and the sum of
+    ``q[k, i] shift_b dK[p, a]`` at ``[k, a, b]``. The derivative of the kernel of the centre i
+    with respect to the vector of a pair is ::
+
+        dK[p, a] = factors[rows[p]] (products[p, a] - along[p, a] cosines[rows[p]])
+
+    `i`, `j` and `rows` (n_pairs,) are int64; `rows` selects the row of the centre in `cosines` and
+    `factors` (n_centers, n_points). `products` is (n_pairs, 3, n_points); `along` and `shifts` are
+    (n_pairs, 3); `q` is (n_sets, n_atoms).
 soap_spectrum(pairs, offsets, exponents, contraction, runs)
     Returns the SOAP features (n_centers, n_features). A pair is a centre and one of its neighbours.
     The columns of `pairs` (n_pairs, 5) are the vector D from the centre to the neighbour, Angstrom,
@@ -94,6 +105,7 @@ def _load(name):
 
 _coulomb = _load("_coulomb")
 _ewald = _load("_ewald")
+_kernel = _load("_kernel")
 _soap = _load("_soap")
 
 gaussian_coulomb = _coulomb.gaussian_coulomb
@@ -103,6 +115,7 @@ ewald_matrix_gradient = _ewald.ewald_matrix_gradient
 ewald_pair_gradient = _ewald.ewald_pair_gradient
 ewald_pair_values = _ewald.ewald_pair_values
 structure_factors = _ewald.structure_factors
+kernel_jacobian = _kernel.kernel_jacobian
 soap_spectrum = _soap.soap_spectrum
 soap_pull_back = _soap.soap_pull_back
 soap_directional = _soap.soap_directional

@@ -91,7 +91,7 @@ class SOAPNeighborhood(Neighborhood):
         """Derivatives of the rows along one direction, see `Neighborhood`."""
         return soap_directional(*self._arguments, self._runs, np.ascontiguousarray(moved))
 
-    def jacobians(self, max_bytes=2**25):
+    def jacobians(self, centers=None, max_bytes=2**22):
         """Derivatives of the rows with respect to `D`, see `Neighborhood`.
 
         The features that depend on a neighbour are those of the neighbour's channel. Every piece
@@ -99,16 +99,20 @@ class SOAPNeighborhood(Neighborhood):
 
         Parameters
         ----------
+        centers : ndarray of int, default=None
+            Atoms whose rows are differentiated; None means all.
         max_bytes : int
             Approximate size of a piece; each contains at least one centre.
         """
         neighbors, offsets, exponents, contraction = self._arguments
+        if centers is not None:
+            offsets = offsets[centers]
         for channel in range(offsets.shape[1] - 1):
             runs, columns = _channel_runs(*self._order, channel)
             sizes = np.cumsum(offsets[:, channel + 1] - offsets[:, channel])
             max_pairs = max(1, max_bytes // (24 * len(columns)))
             start = 0
-            while start < self.n_atoms:
+            while start < len(offsets):
                 before = sizes[start - 1] if start else 0
                 stop = int(np.searchsorted(sizes, before + max_pairs, side="right"))
                 stop = max(start + 1, stop)

@@ -16,7 +16,7 @@ from ..parameters import qeq_electronegativities
 from ..solvers import LossTerm
 from ..targets import GRADIENTS, TARGETS
 from ._adjoint import pull_back
-from ._forward import GeometryStore
+from ._geometry_store import GeometryStore
 from ._jacobian import TargetJacobian
 from ._workers import empty_triangle
 
@@ -95,14 +95,15 @@ class DerivativeRows(LossTerm):
         residual : ndarray of shape (n,)
             Missing labels are left out.
         """
-        residuals = [np.zeros(0)]
+        residuals, of_charges = [np.zeros(0)], self._of_charges(v)
         for index, gradients in ((self.energy_only, False), (self.with_gradients, True)):
-            for _, solutions in self._solutions(v, index, gradients):
+            for _, solutions in self._solutions(of_charges, index, gradients):
                 for i, solution in solutions:
                     with blas_threads_for(solution.structure):
                         residual, weight = self._residual(i, solution)
                     residuals.append(residual[weight > 0])
-        return np.concatenate(residuals)
+        residual, rows = np.concatenate(residuals), self._stored_rows()
+        return residual if rows is None else residual + rows @ v[self._linear]
 
     def pull_back(self, v: Array, factors: Array) -> Array:
         """The transposed Jacobian times a vector, without the Jacobian.
@@ -119,7 +120,8 @@ class DerivativeRows(LossTerm):
         product : ndarray of shape (n_columns,)
             The product.
         """
-        product, start = np.zeros_like(v), 0
+        # The local energies do not change the Jacobian.
+        product, start, v = np.zeros_like(v), 0, self._of_charges(v)
         for block, solutions in self._solutions(v, self.energy_only):
             pieces: dict[str, list[Array]] = {}
             for i, solution in solutions:
@@ -222,10 +224,15 @@ class DerivativeRows(LossTerm):
         """
         yield from self._energy_rows(v)
         pieces, size = [], 0
-        for _, [(i, solution)] in self._solutions(v, self.with_gradients, True):
+        complete, of_charges = self._stored_rows() is not None, self._of_charges(v)
+        for _, [(i, solution)] in self._solutions(of_charges, self.with_gradients, True):
             with blas_threads_for(solution.structure):
                 residual, weight = self._residual(i, solution)
-                pieces.append((self._jacobian(i, solution, response, weight), residual[weight > 0]))
+                residual = residual[weight > 0]
+                J = self._jacobian(i, solution, response, weight)
+                if complete:
+                    residual += J[:, self._linear] @ v[self._linear]
+                pieces.append((J, residual))
             size += len(residual)
             if size > ROWS_PER_STEP:
                 yield _joined(pieces)
@@ -286,6 +293,18 @@ class DerivativeRows(LossTerm):
         product = np.zeros_like(v)
         product[self._linear] = factors @ rows
         return product
+
+    def _of_charges(self, v):
+        """The weights v; if the rows of the local energies are stored, without local energies.
+
+        The energies and forces of the local energies then follow from the rows, and need no pass
+        over the neighbours.
+        """
+        if self._stored_rows() is None:
+            return v
+        v = v.copy()
+        v[self._linear] = 0.0
+        return v
 
     def _stored_rows(self):
         """All rows for the linear weights, or None if they are not all stored."""

@@ -3,78 +3,23 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
-from .._memory import BUDGET
 from .._threads import blas_threads_for
+from ._geometry_store import Geometry
 from ._structure_solution import FieldGradient, Solution
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from .._typing import Array
     from ..fields import FieldLayout
     from ..response import Equilibrium, Response
-    from ..structures import Block, FeatureGradient, Structure, StructureFeatures
-
-
-class Geometry(NamedTuple):
-    """All that a solution needs and that does not depend on the weights.
-
-    Attributes
-    ----------
-    equilibrium : Equilibrium
-        The response of the charges.
-    features : list of FeatureGradient
-        Features and their derivatives, one entry per field. Fields with the same source share one
-        object.
-    """
-
-    equilibrium: Equilibrium
-    features: list[FeatureGradient]
-
-    @property
-    def n_bytes(self) -> int:
-        """Approximate size in memory, bytes."""
-        distinct = {id(part): part for part in self.features}.values()
-        # The hardness matrix, its factor, and arrays of the same size that solvers store.
-        n_atoms = len(self.equilibrium.structure)
-        return 32 * n_atoms**2 + sum(part.n_bytes for part in distinct)
-
-
-class GeometryStore:
-    """Geometries of the structures of a fit, within the memory budget.
-
-    A geometry that does not fit into the budget is made again whenever it is needed.
-    """
-
-    def __init__(self) -> None:
-        self._geometries: dict[int, Geometry] = {}
-        self._memory = BUDGET.reservation()
-
-    def get(self, number: int, make: Callable[[], Geometry]) -> Geometry:
-        """The geometry of one structure.
-
-        Parameters
-        ----------
-        number : int
-            Number of the structure.
-        make : callable
-            Returns the geometry if it is not stored.
-
-        Returns
-        -------
-        geometry : Geometry
-        """
-        if number in self._geometries:
-            return self._geometries[number]
-        geometry = make()
-        if self._memory.claim(geometry.n_bytes):
-            self._geometries[number] = geometry
-        return geometry
+    from ..structures import Block, Structure, StructureFeatures
+    from ._geometry_store import GeometryStore
 
 
 class ForwardModel:
@@ -168,18 +113,21 @@ class ForwardModel:
         if gradients:
             sources = features.source.sources
             duals = [source.dual(x) for source, x in zip(sources, w, strict=True)]
+            recalled = [] if store is None else [store.recall(f, x) for f, x in enumerate(w)]
             walk = tqdm(features.structures, "derivatives", disable=not self.verbose, leave=False)
             for i, structure in enumerate(walk):
+                number = int(numbers[i])
+                make = partial(self._geometry, sources, structure, number, int(n_rows[i]) + 1)
                 with blas_threads_for(structure):
-                    make = partial(
-                        self._geometry, sources, structure, numbers[i], int(n_rows[i]) + 1
-                    )
-                    geometry = make() if store is None else store.get(int(numbers[i]), make)
-                    parts = geometry.features
-                    learned = [part.field(dual) for part, dual in zip(parts, duals, strict=True)]
-                    found = zip(self.layout.enters, parts, duals, strict=True)
-                    found = [FieldGradient(*x) for x in found]
-                    solution = solve(i, geometry.equilibrium, learned, found)
+                    geometry = make() if store is None else store.get(number, make)
+                    fields = []
+                    for f, (enters, dual) in enumerate(zip(self.layout.enters, duals, strict=True)):
+                        part, known = geometry.features[f], None
+                        if store is not None:
+                            known = store.evaluate(number, f, recalled[f], part, dual)
+                        fields.append(FieldGradient(enters, part, dual, known))
+                    learned = [field.values for field in fields]
+                    solution = solve(i, geometry.equilibrium, learned, fields)
                 yield i, None, [solution]
             return
         for first, block in features.blocks(verbose=self.verbose, desc="charges"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
@@ -11,11 +11,51 @@ from .._threads import blas_threads_for
 from ..electrostatics import in_plane
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from .._typing import Array
     from ..response import Equilibrium
-    from ..structures import FeatureGradient, Structure
+    from ..structures import FeatureGradient, Neighborhood, Structure
+
+
+class Evaluation(NamedTuple):
+    """The values of a field of one structure, and their derivatives.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n_atoms,)
+        The part of the field that the features describe.
+    pairs : list of (Neighborhood, ndarray of shape (n_pairs, 3))
+        Pairs of neighbours, and the derivatives of the field of the centre with respect to the
+        vector of each pair, see `FeatureGradient.pair_gradients`.
+    """
+
+    values: Array
+    pairs: list[tuple[Neighborhood, Array]]
+
+    @classmethod
+    def of(cls, features: FeatureGradient, dual: Array) -> Self:
+        """Evaluate a field with given dual weights."""
+        if not dual.any():
+            return cls(np.zeros(features.n_atoms), [])
+        return cls(features.field(dual), list(features.pair_gradients(dual)))
+
+    @classmethod
+    def combined(cls, terms: Sequence[tuple[float, Self]]) -> Self:
+        """The evaluation at a linear combination of weights, from those at each of them."""
+        values = np.sum([c * evaluation.values for c, evaluation in terms], axis=0)
+        # Where the dual weights are zero, there are no pairs.
+        of_terms = [(c, evaluation.pairs) for c, evaluation in terms if evaluation.pairs]
+        pairs = []
+        for k, (neighborhood, _) in enumerate(of_terms[0][1] if of_terms else []):
+            gradients = np.sum([c * blocks[k][1] for c, blocks in of_terms], axis=0)
+            pairs.append((neighborhood, gradients))
+        return cls(values, pairs)
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the arrays, bytes; the neighbourhoods belong to the features."""
+        return self.values.nbytes + sum(gradients.nbytes for _, gradients in self.pairs)
 
 
 class FieldGradient(NamedTuple):
@@ -29,11 +69,25 @@ class FieldGradient(NamedTuple):
         Gradient of the features of the structure.
     dual : ndarray
         Dual weights of the field, see `StructureFeatures.dual`.
+    evaluation : Evaluation, default=None
+        Values and derivatives of the field; None if they are not known.
     """
 
     enters: str
     features: FeatureGradient
     dual: Array
+    evaluation: Evaluation | None = None
+
+    @property
+    def values(self) -> Array:
+        """The part of the field that the features describe, shape (n_atoms,)."""
+        known = self.evaluation
+        return self.features.field(self.dual) if known is None else known.values
+
+    def pair_gradients(self) -> Iterable[tuple[Neighborhood, Array]]:
+        """See `FeatureGradient.pair_gradients`."""
+        known = self.evaluation
+        return self.features.pair_gradients(self.dual) if known is None else known.pairs
 
 
 class Solution:
@@ -138,7 +192,13 @@ class Solution:
             # The pass over the neighbours is expensive; fields with the same features share it.
             by_features = {}
             for field in self.field_gradients:
-                by_features.setdefault(id(field.features), []).append(field)
+                factors = self.energy_derivatives[field.enters]
+                if field.evaluation is None:
+                    by_features.setdefault(id(field.features), []).append(field)
+                    continue
+                for neighborhood, g in field.pair_gradients():
+                    moved, strained = neighborhood.gather(factors[neighborhood.i, None] * g)
+                    gradient, virial = gradient + moved, virial + strained
             for fields in by_features.values():
                 factors = np.stack([self.energy_derivatives[field.enters] for field in fields])
                 duals = np.stack([field.dual for field in fields])
@@ -175,11 +235,11 @@ class Solution:
         """
         born = self.equilibrium.dipole_gradient(self.charges, **self.fields)
         by_field = self.equilibrium.dipole_rows
-        for enters, features, dual in self.field_gradients:
-            if enters not in by_field:
+        for field in self.field_gradients:
+            if field.enters not in by_field:
                 continue
-            for neighborhood, pair_gradients in features.pair_gradients(dual):
-                for a, factors in enumerate(by_field[enters]):
+            for neighborhood, pair_gradients in field.pair_gradients():
+                for a, factors in enumerate(by_field[field.enters]):
                     moved, _ = neighborhood.gather(factors[neighborhood.i, None] * pair_gradients)
                     born[:, a] += moved
         return born
@@ -200,9 +260,9 @@ class Solution:
         """Derivatives of a field of the response with respect to positions and strain."""
         n = len(self.structure)
         gradient, virial = np.zeros((n, 3, n)), np.zeros((3, 3, n))
-        for enters, features, dual in self.field_gradients:
-            if enters == place:
-                for neighborhood, pair_gradients in features.pair_gradients(dual):
+        for field in self.field_gradients:
+            if field.enters == place:
+                for neighborhood, pair_gradients in field.pair_gradients():
                     moved, strained = neighborhood.gather_by_center(pair_gradients)
                     gradient += moved
                     virial += strained

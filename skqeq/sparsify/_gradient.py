@@ -16,14 +16,16 @@ stored.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array
 
+from .._pythran import kernel_jacobian
 from ..structures import DirectionalFeatures, FeatureGradient, Neighborhood
 from ._kernel import ALL, row_norms
 
 # Number of centres per matrix product. With more centres, the temporary arrays would not fit into
 # the processor's cache, and malloc would return their memory to the system after each product.
 PIECE = 256
+# Shorter than any translation of a crystal, longer than rounding errors of positions, Angstrom.
+ROUNDING = 1e-6
 
 
 class ColumnBlock(NamedTuple):
@@ -69,6 +71,7 @@ class SparseGradient(FeatureGradient):
 
     def __init__(self, source, structure):
         self.n_atoms, self.source = len(structure), source
+        self._positions = structure.positions
         self.columns, self.n_columns = source.columns, source.boundaries[-1]
         # Kernels of groups that occur in the structure, and the atoms of each group.
         self.kernels, self.centers = {}, {}
@@ -170,58 +173,38 @@ class SparseGradient(FeatureGradient):
 
     def jacobian(self, q):
         """Derivatives of ``q^T phi`` for one or several sets q, see `FeatureGradient`."""
-        sets = np.atleast_2d(q)
+        sets = np.ascontiguousarray(np.atleast_2d(q), dtype=np.float64)
         J = np.zeros((len(sets), self.n_atoms, 3, self.n_columns))
         virial = np.zeros((len(sets), 3, 3, self.n_columns))
         for block in self.blocks:
-            factors = {
-                group: _kernel_derivative(kernel, block.b, block.cosines[group])
-                / block.norms[self.centers[group], None]
-                for group, kernel in self.kernels.items()
-            }
-            i, D = block.neighborhood.i, block.neighborhood.D
-            for pairs, columns, dp in block.neighborhood.jacobians():
-                for group, atoms in self.centers.items():
-                    # D = 0 means that an atom is its own neighbour. Such a vector never changes.
-                    inside = np.isin(i[pairs], atoms) & D[pairs].any(axis=1)
-                    if inside.any():
-                        dK = self._dK(block, group, pairs[inside], columns, dp[inside], factors)
-                        self._add_pairs(J, virial, sets, block, group, pairs[inside], dK)
+            for group, atoms in self.centers.items():
+                columns = self.columns[group]
+                for moved, strained in self._sums_over_pairs(block, group, atoms, sets):
+                    J[..., columns] += moved
+                    virial[..., columns] += strained
+        # D = r_j - r_i, plus the shift of a neighbour that is a periodic image.
+        virial += np.einsum("kjam,jb->kabm", J, self._positions)
         J, virial = J.reshape(-1, self.n_columns), virial.reshape(-1, self.n_columns)
         # Whitening is linear. It is therefore applied after the sum over pairs, to fewer rows.
         J, virial = self.whitened(J), self.whitened(virial)
         lead = np.shape(q)[:-1]
         return J.reshape(*lead, 3 * self.n_atoms, -1), virial.reshape(*lead, 9, -1)
 
-    def _dK(self, block, group, pairs, columns, dp, factors):
-        """For each pair, the derivative of K of its centre with respect to D: (n, 3, n_points).
-
-        `dp` (n, 3, m) are the derivatives of the m descriptor columns that depend on these pairs.
-        """
-        i = block.neighborhood.i[pairs]
-        row = np.searchsorted(self.centers[group], i)
-        dK = dp.reshape(3 * len(pairs), -1)
-        dK = _dot_points(dK, self.kernels[group], block.columns[columns])
-        dK = dK.reshape(len(pairs), 3, -1)
-        along = np.einsum("paf,pf->pa", dp, block.X[i][:, columns])
-        dK -= along[:, :, None] * block.cosines[group][row][:, None]
-        dK *= factors[group][row][:, None]
-        return dK
-
-    def _add_pairs(self, J, virial, sets, block, group, pairs, dK):
-        """Add ``q_i dK`` of some pairs to J and to the virial, for each set of factors q."""
-        neighborhood, columns = block.neighborhood, self.columns[group]
-        i, j, D = (x[pairs] for x in (neighborhood.i, neighborhood.j, neighborhood.D))
-        # The sum over pairs is a product with a sparse matrix, with the element +q_i for the
-        # neighbour and -q_i for the centre of each pair.
-        ends = np.concatenate([j, i]), np.tile(np.arange(len(pairs)), 2)
-        dK = dK.reshape(len(pairs), -1)
-        for k, q in enumerate(sets):
-            signs = np.concatenate([q[i], -q[i]])
-            scatter = csr_array((signs, ends), (self.n_atoms, len(pairs)))
-            J[k][:, :, columns] += (scatter @ dK).reshape(self.n_atoms, 3, -1)
-            strained = ((q[i][:, None] * D).T @ dK).reshape(3, 3, -1)
-            virial[k][:, :, columns] += strained.transpose(1, 0, 2)
+    def _sums_over_pairs(self, block, group, atoms, sets):
+        """Yield parts of the derivatives of ``q^T K`` for the centres of one group."""
+        kernel, cosines = self.kernels[group], block.cosines[group]
+        factors = _kernel_derivative(kernel, block.b, cosines) / block.norms[atoms, None]
+        neighborhood = block.neighborhood
+        for pairs, columns, dp in neighborhood.jacobians(atoms):
+            i, j, D = (x[pairs] for x in (neighborhood.i, neighborhood.j, neighborhood.D))
+            products = dp.reshape(3 * len(pairs), len(columns))
+            products = _dot_points(products, kernel, block.columns[columns])
+            along = np.einsum("paf,pf->pa", dp, block.X[i][:, columns])
+            shifts = D - (self._positions[j] - self._positions[i])
+            shifts[np.abs(shifts) < ROUNDING] = 0.0
+            rows = np.searchsorted(atoms, i)
+            products = products.reshape(len(pairs), 3, kernel.points.shape[0])
+            yield kernel_jacobian(i, j, rows, shifts, products, along, cosines, factors, sets)
 
     def directional(self, displacement, strain):
         """Derivatives along one direction, see `FeatureGradient`."""
@@ -339,7 +322,7 @@ def _kernel_derivative(kernel, b, cosines):
 
 def _dot_points(rows, kernel, columns):
     """Products of rows with the sparse points, (n, n_points); rows are zero in other columns."""
-    return sum(rows[:, own] @ kernel.points[:, full].T for own, full in _runs(columns))
+    return rows @ kernel.points[:, columns].T
 
 
 def _runs(columns):

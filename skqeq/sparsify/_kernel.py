@@ -43,7 +43,8 @@ class SparseKernel:
     jitter : float
         Number that was added to the diagonal of K_MM.
     digest : str
-        Hash of L. Two sparse sets are the same if their hashes are equal.
+        Hash of the sparse points, the kernel and L. Two sparse sets with the same descriptor are
+        the same if their hashes are equal.
     """
 
     def __init__(self, points, boundaries, block_weights, zeta, dtype):
@@ -99,7 +100,11 @@ class SparseKernel:
                 f"jitter of {name}",
                 ConvergenceWarning,
             )
-        self.digest = hashlib.blake2b(self.chol.tobytes(), digest_size=16).hexdigest()
+        # A sparse set of one point has L = 1, whatever the point and the exponent are.
+        content = hashlib.blake2b(f"{self.zeta} {self.dtype}".encode(), digest_size=16)
+        for array in (self.points, np.asarray(self.block_weights), self.chol):
+            content.update(np.ascontiguousarray(array).tobytes())
+        self.digest = content.hexdigest()
         return self
 
     def __call__(self, tile):

@@ -73,8 +73,13 @@ class Neighborhood(ABC):
         """
 
     @abstractmethod
-    def jacobians(self) -> Iterator[tuple[Array, Array, Array]]:
+    def jacobians(self, centers: Array | None = None) -> Iterator[tuple[Array, Array, Array]]:
         """Derivatives of the rows with respect to `D`, piece by piece.
+
+        Parameters
+        ----------
+        centers : ndarray of int, default=None
+            Atoms whose rows are differentiated; None means all.
 
         Yields
         ------

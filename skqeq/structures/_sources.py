@@ -67,9 +67,9 @@ def _checked(array, i, structure):
 class StackedSource(FeatureSource):
     """Several sources, whose columns are placed side by side.
 
-    If the same source occurs more than once, its features are computed once. This happens often,
-    because two latent fields, such as electronegativities and reference charges, can have the same
-    features.
+    Two latent fields, such as electronegativities and local energies, often have the same features.
+    Sources with the same signature are therefore replaced by one object, whose features are
+    computed once.
 
     Parameters
     ----------
@@ -85,15 +85,17 @@ class StackedSource(FeatureSource):
     """
 
     def __init__(self, sources: Sequence[FeatureSource], names: Sequence[str] = ()) -> None:
-        self._sources, self.names = tuple(sources), tuple(names)
+        known: dict[object, FeatureSource] = {}
+        self._sources = tuple(
+            s if s.signature is None else known.setdefault(s.signature, s) for s in sources
+        )
+        self.names = tuple(names)
         boundaries = [0]
         # The column blocks of all sources remain separate, so that their kernels are added.
         for source in self.sources:
             last = boundaries[-1]
             boundaries += [last + b for b in source.boundaries[1:]]
         self.boundaries = tuple(boundaries)
-        # Sources are compared by identity, because sources with the same descriptor may have
-        # different sparse sets.
         distinct = {id(source): source for source in self.sources}.values()
         self.n_distinct = sum(source.boundaries[-1] for source in distinct)
         self.row_bytes = sum(source.row_bytes for source in distinct)

@@ -305,7 +305,7 @@ def test_jacobians_contain_the_pull_back(name, compression, max_bytes, cutoff_wi
     near, rows = neighborhood_of(STRUCTURES[name], **options)
     cotangents = cotangents_for(rows)
     g = np.zeros_like(near.D)
-    for pairs, columns, J in near.jacobians(max_bytes):
+    for pairs, columns, J in near.jacobians(max_bytes=max_bytes):
         g[pairs] += np.einsum("paf,pf->pa", J, cotangents[near.i[pairs]][:, columns])
     expected = pull_back(near, cotangents)
     for found, wanted in zip(near.gather(g), expected):

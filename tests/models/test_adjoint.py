@@ -18,7 +18,9 @@ from skqeq import (
     set_memory_budget,
 )
 from skqeq.models._derivative_rows import DerivativeRows
+from skqeq.models._geometry_store import GeometryStore
 from skqeq.response import NoCharges
+from skqeq.sparsify._gradient import SparseGradient
 
 NAMES = ["CH3OH", "H2O", "HCN"]
 # There are few atoms of some elements.
@@ -136,3 +138,49 @@ def test_a_model_without_charges_has_products_too():
     assert_allclose(
         rows.pull_back(v, factors), expected, rtol=0, atol=1e-9 * np.abs(expected).max()
     )
+
+
+@pytest.mark.parametrize("response", ["qeq", "flow and dipoles"])
+def test_few_weights_determine_the_fields_on_a_plane(response, monkeypatch):
+    """The fields are linear in the weights: known values are combined."""
+    rows, fresh = (rows_of("crystal", RESPONSES[response]) for _ in range(2))
+    rng = np.random.default_rng(2)
+    v, a, b = rng.normal(size=(3, rows.layout.n_columns))
+    a[rows.layout.columns_entering("energy")] *= 0.1
+    list(rows.linearize(v)), list(fresh.linearize(v))
+    passes = []
+    method = SparseGradient.pair_gradients
+
+    def counted(self, dual):
+        passes.append(1)
+        return method(self, dual)
+
+    monkeypatch.setattr(SparseGradient, "pair_gradients", counted)
+    counts = []
+    for w in (v + a, v - 0.7 * a, v + 0.5 * a + 0.1 * b, v - 0.2 * a + 0.3 * b, v + 2 * a):
+        found, n_passes = rows.residual(w), len(passes)
+        counts.append(n_passes)
+        monkeypatch.setattr(fresh, "_store", GeometryStore())
+        expected = fresh.residual(w)
+        assert_allclose(found, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
+        passes.clear()
+    # One pass for each structure and field; local energies need no pass at all.
+    n_passes = 3 * len(rows.problem.forward.response.fields)
+    assert counts == [n_passes, 0, n_passes, 0, 0]
+
+
+def test_combinations_that_amplify_rounding_errors_are_not_used():
+    store = GeometryStore()
+    rng = np.random.default_rng(0)
+    w, direction = rng.normal(size=(2, 5))
+    assert store.recall(0, w).terms is None
+    assert store.recall(0, w).number == 0
+    assert store.recall(0, w + direction).terms is None
+    assert store.recall(0, w + 3 * direction).terms == pytest.approx({0: -2.0, 1: 3.0})
+    assert store.recall(0, w + 100 * direction).terms is None
+    # Each field has weights of its own.
+    assert store.recall(1, w + direction).terms is None
+    # Combinations of combinations of combinations end with a new evaluation.
+    depths = [store.recall(1, w + direction / k).depth for k in range(2, 20)]
+    assert max(depths) == 10
+    assert 0 in depths[2:]

@@ -1,5 +1,7 @@
 """Derivatives of whitened kernel features."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -16,6 +18,7 @@ from skqeq import (
     predict_forces,
     predict_std,
 )
+from skqeq._pythran import kernel_jacobian
 from skqeq.structures import (
     DirectionalFeatures,
     FeatureSource,
@@ -185,8 +188,11 @@ class Near(Neighborhood):
     def pull_back(self, cotangents):
         return np.einsum("paf,pf->pa", self.J, cotangents[self.i])
 
-    def jacobians(self):
-        yield np.arange(len(self.i)), np.arange(3), self.J
+    def jacobians(self, centers=None):
+        pairs = np.arange(len(self.i))
+        if centers is not None:
+            pairs = np.flatnonzero(np.isin(self.i, centers))
+        yield pairs, np.arange(3), self.J[pairs]
 
     def jacobian_of(self, i):
         J = np.zeros((3 * self.n_atoms + 9, 3))
@@ -254,3 +260,36 @@ def test_coarse_sources_have_functions_of_the_fine_one(zeta):
     stacked, prolong_both = both.coarsened(2)
     assert stacked.sources[0] is stacked.sources[1]
     assert_allclose(prolong_both(np.append(w, 2 * w)), np.append(prolong(w), 2 * prolong(w)))
+
+
+@pytest.mark.parametrize("n_pairs", [0, 7])
+def test_compiled_sum_over_pairs_and_its_twin_agree(n_pairs):
+    compiled = import_module("skqeq._pythran._kernel")
+    if not hasattr(compiled, "__pythran__"):
+        pytest.skip("kernels are not compiled")
+    twin = import_module("skqeq._pythran._kernel_numpy")
+    rng = np.random.default_rng(n_pairs)
+    i, j, rows = (rng.integers(0, 3, size=n_pairs) for _ in range(3))
+    shifts = rng.normal(size=(n_pairs, 3)) * rng.integers(0, 2, size=(n_pairs, 3))
+    arrays = [rng.normal(size=s) for s in ((n_pairs, 3, 4), (n_pairs, 3), (3, 4), (3, 4), (2, 3))]
+    arguments = (i, j, rows, shifts, *arrays)
+    for array in arguments:
+        array.flags.writeable = False
+    found, expected = (m.kernel_jacobian(*arguments) for m in (compiled, twin))
+    for a, b in zip(found, expected):
+        assert a.shape == b.shape
+        assert_allclose(a, b, rtol=0, atol=1e-13)
+
+
+def test_sum_over_pairs_by_hand():
+    """Atom 0 has the neighbour 1, and an image of itself."""
+    i, j, rows = np.array([0, 0]), np.array([1, 0]), np.array([0, 0])
+    shifts = np.array([[0.0, 0.0, 0.0], [0.0, 5.0, 0.0]])
+    products = np.array([[[1.0], [2.0], [3.0]], [[4.0], [5.0], [6.0]]])
+    along = np.array([[0.1, 0.2, 0.3], [0.0, 0.0, 0.0]])
+    cosines, factors, q = np.array([[0.5]]), np.array([[2.0]]), np.array([[-1.0, 7.0]])
+    J, virial = kernel_jacobian(i, j, rows, shifts, products, along, cosines, factors, q)
+    dK = 2 * (products[0, :, 0] - 0.5 * along[0])
+    # The neighbour moves; the image of the atom moves with it.
+    assert_allclose(J[0, :, :, 0], [dK, -dK])
+    assert_allclose(virial[0, :, :, 0], np.outer(-2 * products[1, :, 0], shifts[1]))

@@ -7,6 +7,7 @@ import pytest
 from ase import Atoms
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
 from sklearn.utils import _safe_indexing
 
 from skqeq import CURSparsifier, SOAPFeaturizer, StructureFeatures, check_structures
@@ -250,6 +251,21 @@ def test_a_source_that_stands_twice_is_computed_once(X):
     assert_array_equal(block.toarray()[:, :n], block.toarray()[:, n:])
     first, nothing, third = both.gradient(both.structures[0]).parts
     assert first is third and first is not nothing
+
+
+def test_sources_with_the_same_meaning_are_computed_once(X):
+    """Two fits to the same structures give one source, but other points or kernels do not."""
+    soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=1)
+    sparsifiers = [CURSparsifier(n_points=1, **k) for k in ({}, {}, {"zeta": 3}, {"jitter": 1e-3})]
+    # The kernel of one point is one, whatever the point is.
+    chosen = [X[:4]] * 4 + [X[4:8]]
+    sources = [
+        make_pipeline(soap, sparsifier).fit_transform(part).source
+        for sparsifier, part in zip([*sparsifiers, sparsifiers[0]], chosen)
+    ]
+    first, second, *others = StackedSource(sources).sources
+    assert first is second
+    assert len({id(source) for source in (first, *others)}) == 4
 
 
 def test_tiles_of_some_atoms(features):
