@@ -29,11 +29,11 @@ class ChargeFlow(CoulombResponse):
 
     A response for the parameter `response` of `KQEqRegressor` and `GAPKQEqRegressor`. Every atom
     has a reference charge, a second latent field that is learned from the neighbourhood like the
-    electronegativity. Charge ``p_ij`` then flows between the atoms of a pair, at an energy cost of
-    ``p_ij^2 / (2 s_ij)``. The softness ``s_ij`` of a pair decays with the distance between the
+    electronegativity. Charge ``h_ij`` then flows between the atoms of a pair, at an energy cost of
+    ``h_ij^2 / (2 s_ij)``. The softness ``s_ij`` of a pair decays with the distance between the
     atoms, and vanishes beyond a finite distance::
 
-        q_i = q_ref,i + sum_j p_ij,    q_ref,i = r_i + (Q - sum_j r_j) / n,
+        q_i = q_ref,i + sum_j h_ij,    q_ref,i = r_i + (Q - sum_j r_j) / n,
         s_ij = sqrt(s_i s_j) exp(-x / (1 - x / 10)),    x = (r_ij - R_i - R_j) / range  (below 10),
 
     Here R are covalent radii, Q is the total charge, and r_i is the learned reference charge, a
@@ -204,8 +204,8 @@ class ChargeFlow(CoulombResponse):
 class FlowEquilibrium(Equilibrium):
     """The charges of one structure as an affine function of electronegativities and references.
 
-    The flows p minimise the sum of the electrostatic energy and their cost,
-    ``chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_ij p_ij^2 / (2 s_ij)``, where ``field`` is
+    The flows h minimise the sum of the electrostatic energy and their cost,
+    ``chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_ij h_ij^2 / (2 s_ij)``, where ``field`` is
     the external field. Let X be the Laplacian of the softness, with ``F F^T = X``. The charges are
     then::
 
