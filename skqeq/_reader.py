@@ -56,6 +56,11 @@ class ModelReader:
         Types that objects may have besides estimators of scikit-learn: names in the file, and names
         from which they are imported.
 
+    Attributes
+    ----------
+    objects : list of object
+        The estimators and the objects of `types` that `read` has made.
+
     Examples
     --------
     >>> import json
@@ -69,6 +74,7 @@ class ModelReader:
     def __init__(self, members: Mapping[str, bytes], types: Mapping[str, str]) -> None:
         self._members, self._types = members, types
         self._schema = json.loads(members["schema.json"])
+        self.objects: list[Any] = []
         self._made: dict[int, Any] = {}  # objects by number; None while they are made
         self._sizes: dict[int, int] = {}
         self._unknown: set[str] = set()
@@ -212,6 +218,7 @@ class ModelReader:
             instance.__setstate__(state)
         elif state is not None:
             instance.__dict__.update(state)
+        self.objects.append(instance)
         return instance
 
 

@@ -95,6 +95,21 @@ class Persistent:
                 state.setdefault(name, parameter.default)
         super().__setstate__(state)
 
+    def check_loaded(self) -> None:
+        """Check an estimator that was read from a file.
+
+        Raises
+        ------
+        ValueError
+            If a parameter, or a result of a fit, does not fit the others; the message names it.
+        """
+        self._validate_params()
+        if is_fitted(self):
+            self._check_fitted()
+
+    def _check_fitted(self):
+        """Check the results of a fit; estimators without any keep this method."""
+
 
 def save(model: Model, path: PathType) -> None:
     """Write a fitted model to a file that is safe to load: no code in the file is executed.
@@ -237,9 +252,42 @@ def load(path: PathType) -> Any:
     if unknown:
         raise ValueError(f"{path} was not written by skqeq.save: it holds {', '.join(unknown)}")
     try:
-        return reader.read()
+        model = reader.read()
     except Exception as error:  # a file that was edited by hand can raise any error
         raise ValueError(f"{path} holds no model: {error!r}") from error
+    try:
+        for item in reader.objects:
+            _check_loaded(item)
+    except Exception as error:  # a missing attribute, for example
+        reason = str(error) if isinstance(error, (ValueError, AttributeError)) else repr(error)
+        raise ValueError(f"the parts of the model in {path} do not fit: {reason:.300}") from error
+    return model
+
+
+def _check_loaded(item):
+    """Check an object that was read from a file."""
+    if hasattr(item, "check_loaded"):
+        item.check_loaded()
+    elif is_fitted(item) and hasattr(item, "_parameter_constraints"):
+        item._validate_params()
+    model = item.steps[-1][1] if is_fitted(item) and hasattr(item, "steps") else None
+    if hasattr(model, "check_features"):
+        from ase import Atoms
+
+        # Features are computed when they are needed. This only compares their meaning.
+        model.check_features(item[:-1].transform([Atoms("H")]))
+
+
+def is_fitted(item: Any) -> bool:
+    """Whether an object is an estimator with the results of a fit."""
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    try:
+        check_is_fitted(item)
+    except (NotFittedError, TypeError):  # a TypeError if it is no estimator
+        return False
+    return True
 
 
 def is_model_file(path: PathType) -> bool:

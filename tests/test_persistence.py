@@ -366,6 +366,141 @@ class Dangerous:
         return (pathlib.Path("executed").touch, ())
 
 
+# What does not fit: a change of a fitted pipeline, and the message of `load`.
+MISFITS = {
+    "weights": (
+        lambda soap, cur, kqeq: vars(kqeq).update(coef_=kqeq.coef_[1:]),
+        r"coef_ of KQEqRegressor is an array of float64 of shape \(23,\), but must be .* \(24,\)",
+    ),
+    "missing weights": (
+        lambda soap, cur, kqeq: vars(kqeq.layout_).pop("means"),
+        "'FieldLayout' object has no attribute 'means'",
+    ),
+    "sizes": (
+        lambda soap, cur, kqeq: kqeq.layout_.sizes.append(3),
+        "sizes of FieldLayout is a list, but must be a list of 3 int",
+    ),
+    "prior": (
+        lambda soap, cur, kqeq: vars(kqeq.layout_).update(enters=["chi", "chi", "energy"]),
+        "layout_ of .* must be a layout of fields that enter chi and energy and reference",
+    ),
+    "elements": (
+        lambda soap, cur, kqeq: vars(kqeq).update(elements_=np.array([1, 6, 9])),
+        "layout_ of KQEqRegressor is a FieldLayout, but must be a layout for elements_",
+    ),
+    "descending elements": (
+        lambda soap, cur, kqeq: vars(kqeq).update(elements_=kqeq.elements_[::-1].copy()),
+        "elements_ of KQEqRegressor .* must be an array of ascending atomic numbers",
+    ),
+    "radii": (
+        lambda soap, cur, kqeq: vars(kqeq.response_).update(widths_=np.ones(2)),
+        r"widths_ of ChargeFlow is an array of float64 of shape \(2,\), but must be .* \(3,\)",
+    ),
+    "wide charges": (
+        lambda soap, cur, kqeq: vars(kqeq.response_).update(widths_=np.full(3, 1e9)),
+        "widths_ of ChargeFlow .* must be about .*, according to the parameters",
+    ),
+    "parameter": (
+        lambda soap, cur, kqeq: kqeq.response_.set_params(solver="x"),
+        "The 'solver' parameter of ChargeFlow must be a str among",
+    ),
+    "target": (
+        lambda soap, cur, kqeq: vars(kqeq).update(targets_=["color"]),
+        "targets_ of KQEqRegressor is a list, but must be a list of targets",
+    ),
+    "triangle": (
+        lambda soap, cur, kqeq: kqeq.triangles_.update(dipole=np.eye(3)),
+        r"_triangles of Posterior is a dict, but must be arrays .* of shape \(28, 28\) by target",
+    ),
+    "noise": (
+        lambda soap, cur, kqeq: kqeq.posterior_._sigmas.update(dipole=0.0),
+        "_sigmas of Posterior is a dict, but must be positive",
+    ),
+    "points": (
+        lambda soap, cur, kqeq: vars(cur.kernels_[6]).update(points=np.ones((3, 2))),
+        r"points of SparseKernel is an array of float64 of shape \(3, 2\)",
+    ),
+    "singular": (
+        lambda soap, cur, kqeq: vars(cur.kernels_[6]).update(chol=np.zeros((3, 3))),
+        "chol of SparseKernel .* must be the Cholesky factor of the kernel of the points",
+    ),
+    "exponent": (
+        lambda soap, cur, kqeq: vars(cur.kernels_[6]).update(zeta=True),
+        "zeta of SparseKernel is True, but must be of type int",
+    ),
+    "other points": (
+        lambda soap, cur, kqeq: vars(cur.kernels_[6]).update(vars(cur.kernels_[1])),
+        "X has as many features as KQEqRegressor was fitted with, but with a different meaning",
+    ),
+    "groups": (
+        lambda soap, cur, kqeq: vars(cur).update(component_numbers_=np.zeros(9, dtype=int)),
+        "component_numbers_ of CURSparsifier .* must be the group of every point",
+    ),
+    "descriptor": (
+        lambda soap, cur, kqeq: vars(soap.spectra_[0]).update(n_features=7),
+        "n_features of PowerSpectrum is 7, but must be 63 for these options",
+    ),
+    "cutoff": (
+        lambda soap, cur, kqeq: vars(soap.spectra_[0]).update(options=(0.5, 2, 2, 0.1, "off")),
+        "options of PowerSpectrum is a tuple, but must be the values of r_cut",
+    ),
+    "other descriptor": (
+        lambda soap, cur, kqeq: vars(soap).update(spectra_=soap.spectra_[::-1]),
+        "X has as many features as CURSparsifier was fitted with, but with a different meaning",
+    ),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_parts_that_do_not_fit_are_named(misfit, molecules, dipoles, tmp_path):
+    model = make_pipeline(
+        SOAPFeaturizer(r_cut=(2.0, 3.0), n_max=2, l_max=2, species=["H", "C", "O"]),
+        CURSparsifier(n_points=3),
+        KQEqRegressor(response=ChargeFlow(), store_triangles=True),
+    ).fit(molecules, dipoles)
+    change, message = MISFITS[misfit]
+    change(*(step for _, step in model.steps))
+    save(model, tmp_path / "model.skqeq")
+    with pytest.raises(ValueError, match=f"model.skqeq do not fit: {message}"):
+        load(tmp_path / "model.skqeq")
+
+
+@pytest.mark.parametrize(
+    "attribute, value, message",
+    [
+        ("features_", ("x",), "X has as many features as QEqRegressor was fitted with"),
+        ("y_form_", "x", "y_form_ of QEqRegressor is 'x', but must be one of array"),
+        ("response_", QEq(), "response_ of QEqRegressor is a QEq, but must be a response that is"),
+        ("posterior_", 1.0, "posterior_ of QEqRegressor is 1.0, but must be of type Posterior"),
+        ("energy_compositions_", np.eye(7), r"energy_compositions_ .* shape \(any, 3\)"),
+    ],
+)
+def test_a_model_without_features_that_does_not_fit(
+    attribute, value, message, molecules, dipoles, tmp_path
+):
+    model = QEqRegressor().fit(molecules, dipoles)
+    setattr(model, attribute, value)
+    save(model, tmp_path / "model.skqeq")
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "model.skqeq")
+
+
+def test_a_search_without_its_best_model_does_not_fit(molecules, dipoles, tmp_path):
+    search = KQEqRegressorCV(QEqRegressor(), sigmas=np.geomspace(1e-3, 1e3, 7), cv=2)
+    search.fit(molecules, dipoles)
+    search.best_estimator_ = CURSparsifier()
+    save(search, tmp_path / "model.skqeq")
+    with pytest.raises(ValueError, match="best_estimator_ of KQEqRegressorCV is a CURSparsifier"):
+        load(tmp_path / "model.skqeq")
+
+
+def test_a_file_names_no_folder_of_pickles(molecules, dipoles, tmp_path):
+    soap = SOAPFeaturizer(n_max=2, l_max=1, memory=str(tmp_path / "rows"))
+    model = make_pipeline(soap, CURSparsifier(n_points=3), KQEqRegressor()).fit(molecules, dipoles)
+    save(model, tmp_path / "model.skqeq")
+    assert load(tmp_path / "model.skqeq")[0].memory is None
+
+
 def test_nothing_is_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "model.skqeq"

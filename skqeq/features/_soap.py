@@ -13,12 +13,13 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .._sklearn import Interval, StrOptions
+from .._state import check_elements, check_that, check_type
 from ..parameters import per_element
 from ..persistence import Persistent
 from ..structures import StructureFeatures, collect
 from ._no_frames import NoFrames
 from ._source import SOAPSource
-from ._spectrum import PowerSpectrum
+from ._spectrum import COMPRESSIONS, PowerSpectrum
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +68,8 @@ class SOAPFeaturizer(  # type: ignore[call-arg]  # of a mixin without types
         If above 0, a progress bar is shown whenever a later step computes features.
     memory : str, path or joblib.Memory, default=None
         Folder in which computed rows are stored on disk. None stores them in memory only.
+        `skqeq.load` sets it to None, because files in a folder that a stranger names could execute
+        code.
 
     Attributes
     ----------
@@ -122,7 +125,7 @@ class SOAPFeaturizer(  # type: ignore[call-arg]  # of a mixin without types
         "sigma_atom": [Interval(Real, 0.0, None, closed="neither"), tuple, list, None],
         "cutoff_width": [Interval(Real, 0.0, None, closed="neither"), tuple, list, None],
         "species": ["array-like", None],
-        "compression": [StrOptions({"off", "mu2", "mu1nu1", "crossover"})],
+        "compression": [StrOptions(set(COMPRESSIONS))],
         "species_weighting": [dict, None],
         "n_jobs": [Integral, None],
         "verbose": ["verbose"],
@@ -193,6 +196,19 @@ class SOAPFeaturizer(  # type: ignore[call-arg]  # of a mixin without types
             for r_cut, sigma, width in self._cutoffs()
         )
         self.n_features_out_ = sum(s.n_features for s in self.spectra_)
+
+    def check_loaded(self) -> None:
+        super().check_loaded()
+        # Rows on disk are pickles. Those in a folder that a file names could execute code.
+        self.memory = None
+
+    def _check_fitted(self):
+        species = tuple(check_elements(self, "species_").tolist())
+        spectra = check_type(self, "spectra_", tuple)
+        correct = all(type(s) is PowerSpectrum and s.species == species for s in spectra)
+        check_that(correct and bool(spectra), self, "spectra_", "power spectra of species_")
+        n = sum(s.n_features for s in spectra)
+        check_that(self.n_features_out_ == n, self, "n_features_out_", f"{n}, as in spectra_")
 
     def _cutoffs(self):
         """Cutoff, sigma and width of the shell, Angstrom, of every column block."""

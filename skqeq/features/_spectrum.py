@@ -1,13 +1,25 @@
 """The SOAP power spectrum for one cutoff."""
 
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from ase.data import chemical_symbols
 
+from .._state import check_that, check_type
+from ..parameters import MAX_ATOMIC_NUMBER
 from ..structures import reduced_cell
 from ._dscribe import dscribe_soap
 from ._neighborhood import SOAPNeighborhood, radial
+
+
+# Number of columns for each angular momentum, for s elements and n radial functions.
+COMPRESSIONS = {
+    "off": lambda s, n: s * n * (s * n + 1) // 2,
+    "mu2": lambda s, n: n * (n + 1) // 2,
+    "mu1nu1": lambda s, n: s * n * n,
+    "crossover": lambda s, n: s * n * (n + 1) // 2,
+}
 
 
 class PowerSpectrum:
@@ -32,6 +44,34 @@ class PowerSpectrum:
         self.cutoff_width = cutoff_width
         self.weighting = weighting
         self.n_features = self._dscribe(species, False).get_number_of_features()
+
+    def check_loaded(self):
+        """Check a power spectrum that was read from a file.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not valid, or does not fit the others; the message names it.
+        """
+        species = check_type(self, "species", tuple)
+        correct = all(type(z) is int and 1 <= z <= MAX_ATOMIC_NUMBER for z in species)
+        correct = correct and bool(species) and all(a < b for a, b in pairwise(species))
+        check_that(correct, self, "species", "ascending atomic numbers")
+        types = tuple(map(type, check_type(self, "options", tuple)))
+        expected = "the values of r_cut, n_max, l_max, sigma and compression"
+        check_that(types == (float, int, int, float, str), self, "options", expected)
+        r_cut, n_max, l_max, sigma, compression = self.options
+        correct = 1.0 < r_cut < np.inf and n_max > 0 and 0 <= l_max <= 20 and 0 < sigma < np.inf
+        check_that(correct and compression in COMPRESSIONS, self, "options", expected)
+        width = self.cutoff_width
+        correct = width is None or (type(width) is float and 0 < width <= r_cut)
+        check_that(correct, self, "cutoff_width", "None, or positive and at most r_cut")
+        weights = self.weighting
+        correct = weights is None or (type(weights) is dict and set(weights) == set(species))
+        correct = correct and all(type(x) is float and x < np.inf for x in (weights or {}).values())
+        check_that(correct, self, "weighting", "None, or a number for every element of species")
+        n = COMPRESSIONS[compression](len(species), n_max) * (l_max + 1)
+        check_that(self.n_features == n, self, "n_features", f"{n} for these options")
 
     def _weights(self, species):
         """The weights of some elements, as a tuple that can be compared and hashed."""

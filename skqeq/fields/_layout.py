@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._state import check_array, check_elements, check_that, check_type
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -71,6 +73,28 @@ class FieldLayout:
         # again.
         cached = ("columns", "scale")
         return {name: value for name, value in self.__dict__.items() if name not in cached}
+
+    def check_loaded(self) -> None:
+        """Check a layout that was read from a file.
+
+        Raises
+        ------
+        ValueError
+            If the numbers of fields, elements and weights do not fit; the message names what does
+            not fit.
+        """
+        elements, names = check_elements(self, "elements"), check_type(self, "names", list)
+        types = {"names": str, "enters": str, "sizes": int, "n_constants": int}
+        for name, wanted in (types | {"amplitudes": float, "baselines": float}).items():
+            values = check_type(self, name, list)
+            correct = len(values) == len(names) and all(type(x) is wanted for x in values)
+            correct = correct and all(wanted is str or 0 <= x < np.inf for x in values)
+            expected = f"a list of {len(names)} {wanted.__name__}, of which none is negative"
+            check_that(correct, self, name, expected)
+        counts = {0, len(elements)}
+        expected = f"a list of the numbers 0 and {len(elements)}"
+        check_that(set(self.n_constants) <= counts, self, "n_constants", expected)
+        check_array(self, "means", (len(names), len(elements)))
 
     def with_elements(self, elements: Array, means: Array) -> FieldLayout:
         """The same fields for more elements.

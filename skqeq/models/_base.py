@@ -11,13 +11,14 @@ from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from .._sklearn import Interval, StrOptions
+from .._state import check_array, check_elements, check_that, check_type
 from ..fields import ElementTable, Field, FieldLayout
 from ..parameters import per_element
 from ..persistence import Persistent
 from ..response import QEq, Response, check_response
 from ..solvers import linearized
 from ..structures import StructureFeatures, check_same_features
-from ..targets import GRADIENTS, TARGETS, Labels
+from ..targets import FORMS, GRADIENTS, TARGETS, Labels
 from ._checks import (
     check_defined,
     check_featurised,
@@ -31,7 +32,7 @@ from ._field_features import element_lookup, stacked_features
 from ._forward import ForwardModel
 from ._incremental import Incremental
 from ._minimise import Options, assembled, minimise
-from ._posterior import Posterior
+from ._posterior import Posterior, check_triangles
 from ._predictions import Predictions
 from ._problem import ENERGY_NOISE, Problem
 from ._scores import Scores
@@ -414,6 +415,53 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
             features, weights, gradients, start, numbers, n_rows
         ):
             yield from solutions
+
+    # ---- files ------------------------------------------------------------------------------
+
+    def check_features(self, X: StructuresLike) -> None:
+        """Refuse features that differ from those of the fit.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`. Features are not computed; only their number and meaning are compared.
+
+        Raises
+        ------
+        ValueError
+            If their number or meaning differs.
+        """
+        sizes = list(self._same_features(X, self.response_).source.sizes)
+        expected = f"a layout of {' + '.join(map(str, sizes))} features"
+        check_that(self.layout_.sizes == sizes, self, "layout_", expected)
+
+    def _check_fitted(self):
+        elements = check_elements(self, "elements_")
+        layout, n = check_type(self, "layout_", FieldLayout), len(elements)
+        correct = np.array_equal(layout.elements, elements)
+        check_that(correct, self, "layout_", "a layout for elements_")
+        response = self.response_
+        correct = isinstance(response, Response) and hasattr(response, "elements_")
+        correct = correct and np.array_equal(response.elements_, elements)
+        check_that(correct, self, "response_", "a response that is prepared for elements_")
+        quantities = {*response.fields, "energy"}
+        expected = f"a layout of fields that enter {' and '.join(sorted(quantities))}"
+        check_that(set(layout.enters) == quantities, self, "layout_", expected)
+        check_that(layout.n_constants[-1] == n, self, "layout_", "a layout with free atoms")
+        check_type(self, "n_features_in_", int)
+        check_array(self, "coef_", (layout.n_columns - n,))
+        check_array(self, "atomic_energies_", (n,))
+        if getattr(self, "energy_compositions_", None) is not None:
+            check_array(self, "energy_compositions_", (None, n))
+        targets = check_type(self, "targets_", list)
+        correct = len(targets) > 0 and all(name in [*TARGETS] for name in targets)
+        check_that(correct, self, "targets_", "a list of targets")
+        check_that(self.y_form_ in [*FORMS], self, "y_form_", f"one of {', '.join(FORMS)}")
+        if hasattr(self, "triangles_"):
+            check_triangles(self, "triangles_", layout.n_columns)
+        if hasattr(self, "posterior_"):
+            same = check_type(self, "posterior_", Posterior).layout.n_columns == layout.n_columns
+            check_that(same, self, "posterior_", "a posterior of the weights of layout_")
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "coef_")

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from .._sklearn import HasMethods, StrOptions
+from .._state import check_that, check_type
 from .._warnings import muted, warn_once
 from ..metrics import TOO_FEW, target_mae, target_r2, target_rmse
 from ..persistence import Persistent
@@ -363,6 +364,31 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "best_estimator_")
+
+    def check_features(self, X: StructuresLike) -> None:
+        """Refuse features that differ from those of the fit, see `KQEqRegressor.check_features`.
+
+        Parameters
+        ----------
+        X : StructureFeatures
+            As in `fit`, if the estimator is not a pipeline.
+
+        Raises
+        ------
+        ValueError
+            If their number or meaning differs.
+        """
+        if isinstance(self.best_estimator_, ChargeModel):
+            self.best_estimator_.check_features(X)
+
+    def _check_fitted(self):
+        best = self.best_estimator_
+        last = best.steps[-1][1] if isinstance(best, Pipeline) else best
+        correct = isinstance(last, ChargeModel)
+        check_that(correct, self, "best_estimator_", "a charge model or a pipeline with one")
+        calibration = check_type(self, "calibration_", dict)
+        correct = all(type(ratio) is float and 0 <= ratio < np.inf for ratio in calibration.values())
+        check_that(correct, self, "calibration_", "a dict of positive numbers")
 
     def predict(self, X: StructuresLike, return_std: bool = False) -> Any:
         """Predict with the best model, see `KQEqRegressor.predict`.

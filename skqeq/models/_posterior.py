@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from .._state import check_array, check_that, check_type
 from .._threads import blas_threads_for
-from ..fields import AtomRows
+from ..fields import AtomRows, FieldLayout
 from ..targets import GRADIENTS, TARGETS, ChargeTarget, DipoleMagnitude
 from ._jacobian import TargetJacobian
 from ._workers import combined
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from .._typing import Array
-    from ..fields import FieldLayout
     from ..structures import Structure, StructureFeatures
     from ._forward import ForwardModel
     from ._structure_solution import Solution
@@ -64,6 +64,23 @@ class Posterior:
     ) -> None:
         self.layout = layout
         self._factor, self._triangles, self._sigmas = factor, triangles or {}, sigmas or {}
+
+    def check_loaded(self) -> None:
+        """Check a posterior that was read from a file.
+
+        Raises
+        ------
+        ValueError
+            If the triangles do not fit the layout; the message names what does not fit.
+        """
+        n = check_type(self, "layout", FieldLayout).n_columns
+        if self._factor is not None:
+            check_array(self, "_factor", (n, n))
+        check_triangles(self, "_triangles", n)
+        sigmas = check_type(self, "_sigmas", dict)
+        correct = all(type(sigma) is float and 0 < sigma < np.inf for sigma in sigmas.values())
+        correct = correct and sigmas.keys() >= self._triangles.keys()
+        check_that(correct, self, "_sigmas", "positive and known for every target of _triangles")
 
     @property
     def factor(self) -> Array:
@@ -185,6 +202,31 @@ class Posterior:
             ends = np.cumsum(jacobian.sizes)[:-1]
             for name, part in zip(defined[i], np.split(variances, ends), strict=True):
                 yield i, name, structure, part
+
+
+def check_triangles(owner: object, name: str, n_weights: int) -> None:
+    """Check the triangles of targets, which were read from a file.
+
+    Parameters
+    ----------
+    owner : object
+        The object.
+    name : str
+        Name of its attribute, a dict.
+    n_weights : int
+        Number of weights of the model.
+
+    Raises
+    ------
+    ValueError
+        If there is an unknown target, or a triangle of another size.
+    """
+    triangles, shape = check_type(owner, name, dict), (n_weights + 1,) * 2
+    correct = all(target in TARGETS for target in triangles) and all(
+        isinstance(R, np.ndarray) and R.shape == shape and R.dtype == float and np.isfinite(R).all()
+        for R in triangles.values()
+    )
+    check_that(correct, owner, name, f"arrays of finite numbers of shape {shape} by target")
 
 
 def _target_rows(target: Any, solution: Solution) -> dict[str, Array]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ase import Atoms
+
 from ..structures import collect
 from ._base import ChargeModel
 from ._field_features import charge_fields
@@ -135,6 +137,10 @@ class QEqRegressor(ChargeModel):
 
     def _fields(self, response):
         return charge_fields(response, 0.0, self.amplitude_baseline, blocks=())
+
+    def _check_fitted(self):
+        super()._check_fitted()
+        self.check_features([Atoms("H")])
 
     def _blocks(self, X):
         return collect(X), {}

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from ase.data import chemical_symbols
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 
+from .._state import check_array, check_elements, check_that, check_type
 from ..electrostatics import lookup as find
 from ..parameters import MAX_ATOMIC_NUMBER, qeq_electronegativities
 from ._equilibrium import Equilibrium
@@ -135,6 +136,30 @@ class Response(BaseEstimator, ABC):
         equilibrium : Equilibrium
             Charges, energy and derivatives as functions of the latent fields.
         """
+
+    def check_loaded(self) -> None:
+        """Check a response that was read from a file.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not valid, or if the arrays do not fit the elements; the message names
+            what does not fit.
+        """
+        self._validate_params()
+        if not hasattr(self, "elements_"):
+            return
+        elements = check_elements(self, "elements_")
+        prepared = clone(self).prepare(elements)
+        for name, value in vars(prepared).items():
+            if name.endswith("_") and value is None:
+                check_type(self, name, type(None))
+            elif name.endswith("_") and name != "elements_":
+                array = check_array(self, name, (len(elements),))
+                # Tables of another version may differ a little.
+                correct = np.allclose(array, value, rtol=0.5, atol=0.0)
+                check_that(correct, self, name, f"about {value}, according to the parameters")
+        self._indices = prepared._indices
 
     def element_indices(self, structure: Structure) -> Array:
         """Index of the element of every atom in `elements_`.

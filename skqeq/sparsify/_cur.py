@@ -11,7 +11,9 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._sklearn import Interval, StrOptions
+from .._state import check_array, check_that, check_type
 from .._warnings import warn_once
+from ..parameters import MAX_ATOMIC_NUMBER
 from ..persistence import Persistent
 from ..structures import StructureFeatures, Tile, check_same_features, holds_structures
 from ._environments import environments_of
@@ -273,6 +275,24 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
                 f"{type(X).__name__}{shape}; pass the result of SOAPFeaturizer.transform, or "
                 "StructureFeatures.from_arrays"
             )
+
+    def _check_fitted(self):
+        kernels = check_type(self, "kernels_", dict)
+        correct = kernels and all(type(kernel) is SparseKernel for kernel in kernels.values())
+        correct = correct and all(type(group) is int for group in kernels)
+        correct = correct and all(ALL <= group <= MAX_ATOMIC_NUMBER for group in kernels)
+        check_that(bool(correct), self, "kernels_", "a SparseKernel for every atomic number")
+        boundaries = {kernel.boundaries for kernel in kernels.values()}
+        check_that(len(boundaries) == 1, self, "kernels_", "kernels of the same features")
+        n_features = boundaries.pop()[-1]
+        correct = check_type(self, "n_features_in_", int) == n_features
+        check_that(correct, self, "n_features_in_", f"{n_features}, as in kernels_")
+        groups = np.concatenate([np.full(len(k.points), g) for g, k in kernels.items()])
+        numbers = check_array(self, "component_numbers_", groups.shape, "i")
+        expected = "the group of every point in kernels_"
+        check_that(np.array_equal(numbers, groups), self, "component_numbers_", expected)
+        columns = (2,) if hasattr(self, "features_") else ()
+        check_array(self, "component_indices_", (len(groups), *columns), "i", least=0)
 
     def _weights(self, n_blocks):
         if self.block_weights is None:

@@ -3,11 +3,12 @@
 import hashlib
 from bisect import bisect_right
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from .._state import check_array, check_that, check_type
 from .._warnings import warn_once
 from ._mixed import MixedProducts, products
 
@@ -16,6 +17,8 @@ ALL = 0
 # Number of columns that are whitened at a time. np.linalg.solve treats a triangular matrix like any
 # other, but for few columns it is a small part of the work.
 COLUMNS = 128
+# Rounding errors of norms and sums that are one.
+TOLERANCE = 1e-6
 
 
 class SparseKernel:
@@ -100,12 +103,47 @@ class SparseKernel:
                 f"jitter of {name}",
                 ConvergenceWarning,
             )
+        self.digest = self._content()
+        return self
+
+    def check_loaded(self):
+        """Check a kernel that was read from a file.
+
+        Raises
+        ------
+        ValueError
+            If points, weights and Cholesky factor do not fit; the message names what does not fit.
+        """
+        edges = check_type(self, "boundaries", tuple)
+        ascending = len(edges) > 1 and all(type(edge) is int for edge in edges) and edges[0] == 0
+        ascending = ascending and all(a < b for a, b in pairwise(edges))
+        check_that(ascending, self, "boundaries", "a tuple of ascending int that begins with 0")
+        points = check_array(self, "points", (None, edges[-1]))
+        norms = np.add.reduceat(points**2, edges[:-1], axis=1)
+        normalised = (np.abs(norms - 1.0) < TOLERANCE) | (norms == 0.0)
+        check_that(normalised.all(), self, "points", "an array whose column blocks have norm one")
+        weights = check_array(self, "block_weights", (len(edges) - 1,), least=0.0)
+        check_that(abs(weights.sum() - 1) < TOLERANCE, self, "block_weights", "weights of sum one")
+        check_that(check_type(self, "zeta", int) > 0, self, "zeta", "positive")
+        check_that(self.dtype in ("float64", "float32"), self, "dtype", "float64 or float32")
+        check_that(check_type(self, "jitter", float) >= 0.0, self, "jitter", "not negative")
+        chol = check_array(self, "chol", (len(points),) * 2)
+        # The diagonal of K_MM is one, unless the features of a point are zero.
+        diagonal = np.einsum("ij,ij->i", chol, chol) - self.jitter
+        correct = np.abs(diagonal - (norms > 0) @ weights) < TOLERANCE
+        correct = correct.all() and (chol.diagonal() > 0).all() and not np.triu(chol, 1).any()
+        check_that(correct, self, "chol", "the Cholesky factor of the kernel of the points")
+        # In files of earlier versions, it is the hash of L alone.
+        digests = (self._content(), hashlib.blake2b(chol.tobytes(), digest_size=16).hexdigest())
+        check_that(self.digest in digests, self, "digest", "the hash of the kernel")
+
+    def _content(self):
+        """Hash of all that determines the features."""
         # A sparse set of one point has L = 1, whatever the point and the exponent are.
         content = hashlib.blake2b(f"{self.zeta} {self.dtype}".encode(), digest_size=16)
         for array in (self.points, np.asarray(self.block_weights), self.chol):
             content.update(np.ascontiguousarray(array).tobytes())
-        self.digest = content.hexdigest()
-        return self
+        return content.hexdigest()
 
     def __call__(self, tile):
         """The kernel K_nM between the n atoms of a tile and the sparse points."""
@@ -167,10 +205,10 @@ def row_norms(rows):
 
 def _power(x, zeta):
     """``x**zeta`` by repeated products, several times faster than a general power."""
-    result = x
-    for _ in range(zeta - 1):
-        result = result * x
-    return result
+    if zeta < 4:
+        return x if zeta == 1 else x * _power(x, zeta - 1)
+    half = _power(x, zeta // 2)
+    return half * half if zeta % 2 == 0 else half * half * x
 
 
 def normalize_blocks(rows, boundaries):

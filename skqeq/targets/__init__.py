@@ -4,6 +4,7 @@ from ._check_labels import check_labels
 from ._findings import Report
 from ._from_atoms import label_keys, targets_from_atoms
 from ._labels import (
+    FORMS,
     RAGGED,
     Labels,
     as_table,

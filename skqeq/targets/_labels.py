@@ -373,6 +373,10 @@ def as_table(y: Any) -> tuple[Array, str]:
     return make_targets(dipole=array), "array"
 
 
+# Forms of labels that `as_table` accepts, and in which `to_form` returns predictions.
+FORMS = ("array", "table", "dicts", "frame")
+
+
 def to_form(table: Array, form: str) -> Any:
     """Turn a structured array into the form of the user's labels.
 

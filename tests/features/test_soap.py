@@ -75,6 +75,8 @@ def test_own_elements_only_gives_all_columns(X, compression, weighting, n_max, l
         compression={"mode": compression, "species_weighting": weighting},
     )
     assert_features(features, expected)
+    for spectrum in features.source.spectra:
+        spectrum.check_loaded()  # knows the number of columns without DScribe
 
 
 @pytest.mark.parametrize("compression", ["off", "mu2", "mu1nu1", "crossover"])

@@ -22,4 +22,3 @@ def test_mutated_model_files_are_refused_or_loaded(tmp_path, monkeypatch):
             warnings.simplefilter("ignore")
             outcomes[models.load_and_predict(path, expected)] += 1
     assert outcomes["refused"] > 20 and outcomes["same predictions"] > 10
-    assert any(outcome.startswith("loaded, ") for outcome in outcomes)
