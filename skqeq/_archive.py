@@ -13,6 +13,8 @@ import stat
 import zipfile
 from typing import TYPE_CHECKING
 
+from ._counts import counted
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -88,7 +90,9 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: float) -> bytes:
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{name} is compressed in an unknown way")
     if member.file_size > limit:
-        raise ValueError(f"{name} has {member.file_size} bytes, more than a model file can have")
+        raise ValueError(
+            f"{name} has {counted(member.file_size, 'byte')}, more than a model file can have"
+        )
     with archive.open(member) as file:
         # `read()` without a size would expand everything, whatever size the archive states.
         return file.read(member.file_size + 1)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.decomposition import PCA
 
+from ._counts import counted
 from .models import unwrap
 from .parameters import DEBYE
 from .persistence import replacing
@@ -129,7 +130,10 @@ def explore(
     of_structures, of_atoms = _predicted(structures, checked, model)
     for name, values in (properties or {}).items():
         if len(values) != len(structures):
-            raise ValueError(f"{len(values)} values of {name!r} for {len(structures)} structures")
+            raise ValueError(
+                f"{counted(len(values), 'value')} of {name!r} for "
+                f"{counted(len(structures), 'structure')}"
+            )
         of_structures[name] = _property(values)
     # A symmetric scale, so that white is zero. It must not be empty if all charges are zero.
     largest = float(np.abs(of_atoms["charge"]["values"]).max()) or 1.0

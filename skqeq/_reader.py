@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._counts import counted
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -267,6 +269,8 @@ def read_array(content: bytes) -> Any:
     shape, _, dtype = getattr(np.lib.format, header)(file)
     n_bytes = math.prod(shape) * dtype.itemsize
     if not dtype.itemsize or file.tell() + n_bytes != len(content):
-        raise ValueError(f"an array of shape {shape} has {len(content) - file.tell()} bytes")
+        raise ValueError(
+            f"an array of shape {shape} has {counted(len(content) - file.tell(), 'byte')}"
+        )
     file.seek(0)
     return np.load(file, allow_pickle=False)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.exceptions import UndefinedMetricWarning
 
+from ._counts import counted
 from ._warnings import warn_once
 from .parameters import DEBYE
 
@@ -181,7 +182,9 @@ def _aligned(y_true, y_pred, sample_weight):
     Targets whose size depends on the structure become one column.
     """
     if len(y_true) != len(y_pred):
-        raise ValueError(f"{len(y_true)} labels for {len(y_pred)} predictions")
+        raise ValueError(
+            f"{counted(len(y_true), 'label')} for {counted(len(y_pred), 'prediction')}"
+        )
     weights = np.ones(len(y_true)) if sample_weight is None else np.asarray(sample_weight)
     ragged = getattr(getattr(y_true, "dtype", None), "kind", "O") == "O"
     if ragged:

@@ -10,6 +10,7 @@ from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold, St
 from sklearn.utils.metadata_routing import MetadataRequest
 
 # Model files name the default scorer of searches by this module.
+from ._counts import counted
 from ._sklearn import PassthroughScorer  # noqa: F401
 from .metrics import has_label, target_mae, target_r2, target_rmse
 from .models import (
@@ -227,9 +228,9 @@ class LabelledKFold(BaseCrossValidator):
         labelled = np.array([has_label(value) for value in table[self.target]])
         n_labelled = labelled.sum() if groups is None else len(set(np.asarray(groups)[labelled]))
         if n_labelled < self.n_splits:
-            units = "structures" if groups is None else "groups"
+            unit = "structure" if groups is None else "group"
             raise ValueError(
-                f"n_splits={self.n_splits}, but only {n_labelled} {units} have {self.target}"
+                f"n_splits={self.n_splits}, but only {counted(n_labelled, unit)} with {self.target}"
             )
         kind = StratifiedKFold if groups is None else StratifiedGroupKFold
         folds = kind(self.n_splits, shuffle=self.shuffle, random_state=self.random_state)

@@ -372,7 +372,7 @@ BAD_Y = {
     "potential without points": (
         lambda: make_targets(potential=[None, None, [0.1]]),
         ValueError,
-        r"structure 2 \(H2O\): potential has 1 values for 0 potential_points",
+        r"structure 2 \(H2O\): potential has 1 value for 0 potential points",
     ),
 }
 
@@ -465,8 +465,8 @@ def test_series_of_vectors_is_an_array():
 
 
 BAD_WEIGHTS = {
-    "short": ([1.0, 1.0], r"sample_weight has shape \(2,\), but there are 3 structures"),
-    "2-D": (np.ones((3, 1)), r"sample_weight has shape \(3, 1\), but there are 3"),
+    "short": ([1.0, 1.0], r"sample_weight has shape \(2,\), but X holds 3 structures"),
+    "2-D": (np.ones((3, 1)), r"sample_weight has shape \(3, 1\), but X holds 3"),
     "negative": ([1.0, -0.5, 1.0], r"sample_weight\[1\] = -0\.5"),
     "nan": ([1.0, 1.0, np.nan], r"sample_weight\[2\] = nan"),
     "inf": ([np.inf, 1.0, 1.0], r"sample_weight\[0\] = inf"),
@@ -618,7 +618,7 @@ BAD_SOAP_ITEMS = {
     "cutoff text": ({"r_cut": (3.0, "far")}, "r_cut.*far"),
     "no cutoff": ({"r_cut": ()}, "r_cut"),
     "width negative": ({"r_cut": (3.0, 4.0), "sigma_atom": (0.4, -0.2)}, r"sigma_atom.*-0\.2"),
-    "widths": ({"r_cut": (3.0, 4.0), "sigma_atom": (0.4,)}, "1 values of sigma_atom for 2 cutoffs"),
+    "widths": ({"r_cut": (3.0, 4.0), "sigma_atom": (0.4,)}, "1 value of sigma_atom for 2 cutoffs"),
     "edge negative": ({"r_cut": (3.0, 4.0), "cutoff_width": (1.0, -0.2)}, r"cutoff_width.*-0\.2"),
     "edge text": ({"r_cut": (3.0, 4.0), "cutoff_width": (1.0, "soft")}, "cutoff_width.*soft"),
     "edge too wide": (
@@ -627,7 +627,7 @@ BAD_SOAP_ITEMS = {
     ),
     "edges": (
         {"r_cut": 3.0, "cutoff_width": (1.0, 1.0)},
-        "2 values of cutoff_width for 1 cutoffs in r_cut",
+        "2 values of cutoff_width for 1 cutoff in r_cut",
     ),
     "no species": ({"species": []}, "species is empty"),
     "unknown species": ({"species": ["H", "Xy"]}, "species holds 'Xy', which is not an element"),
@@ -671,7 +671,7 @@ def test_bad_parameters_of_sparsifier(params, message, molecules):
 def test_bad_features():
     X = [water(), molecule("CO2")]
     cases = [
-        ([np.ones((3, 2))], "1 arrays for 2 structures"),
+        ([np.ones((3, 2))], "1 array for 2 structures"),
         ([np.ones((3, 2)), np.ones((2, 2))], r"structure 1 \(CO2\): .*\(2, 2\) for 3 atoms"),
         ([np.ones(3), np.ones(3)], r"structure 0 \(H2O\): features of shape \(3,\)"),
         ([np.ones((3, 2)), np.ones((3, 4))], r"different numbers of columns: \[2, 4\]"),

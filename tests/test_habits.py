@@ -229,7 +229,7 @@ def test_no_suggestion_for_other_quantities(name):
 WEIGHTS = {
     "negative": (-np.ones(6), r"sample_weight\[0\] = -1.0 is not a finite number >= 0"),
     "NaN": ([1, 1, np.nan, 1, 1, 1], r"sample_weight\[2\] = nan is not a finite"),
-    "short": (np.ones(5), r"sample_weight has shape \(5,\), but there are 6 structures"),
+    "short": (np.ones(5), r"sample_weight has shape \(5,\), but X holds 6 structures"),
     "column": (np.ones((6, 1)), r"sample_weight has shape \(6, 1\)"),
     "zero": (np.zeros(6), "sample_weight is zero everywhere"),
     "words": (["a"] * 6, "sample_weight must hold one number per structure"),

@@ -3,6 +3,7 @@
 import warnings
 
 from .. import check_labels, strip
+from .._counts import counted
 from ..structures import implausible_structures
 from ..targets import TARGETS, MissingLabelsError, Report
 from .evaluate import labels
@@ -13,7 +14,7 @@ from .report import print_labels
 def run(args):
     """Print a table of what was checked; the exit code is 1 if there are warnings."""
     labelled = read_structures(args.structures, args.charge_key)
-    print(f"{len(labelled)} structures of {args.structures}")
+    print(f"{counted(len(labelled), 'structure')} of {args.structures}")
     findings = implausible_structures(labelled)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the table holds the same findings

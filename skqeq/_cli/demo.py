@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from tqdm import tqdm
 
 from .. import CURSparsifier, KQEqRegressor, QEqRegressor, SOAPFeaturizer, datasets, predict_charges
+from .._counts import counted
 from ..metrics import dipole_errors
 from ..models import at_end
 from ..parameters import DEBYE
@@ -187,4 +188,6 @@ def draw(folder, model, X, D, predictions, errors):
 
 
 def _count(groups):
-    return f"{len(groups)} structures of {len(set(groups.tolist()))} molecules"
+    return (
+        f"{counted(len(groups), 'structure')} of {counted(len(set(groups.tolist())), 'molecule')}"
+    )

@@ -1,8 +1,9 @@
 """``skqeq evaluate``: errors of a model on labelled structures."""
 
 from .. import make_targets, strip, targets_from_atoms
+from .._counts import counted
 from ..metrics import has_label
-from ..models import labels_of_predictions, predict_for_scores
+from ..models import labels_of_predictions, predict_for_scores, unfitted_energies, unwrap
 from ..targets import MissingLabelsError, label_keys
 from .figures import figure_endings, save_panels
 from .files import load_model, predictable_targets, read_numbered
@@ -24,11 +25,14 @@ def run(args):
         check_output(args.plot, figure_endings(), [args.model, args.structures])
     model = load_model(args.model, allow_pickle=args.allow_pickle)
     indices, labelled = read_numbered(args.structures, args.charge_key)
+    last = unwrap(model)[1]
+    if reason := unfitted_energies(args.targets or (), last.targets_, last.atomic_energies):
+        raise ValueError(reason)
     y = labels(labelled, args.targets, args.key, dict(args.unit), predictable_targets(model))
     X = strip(labelled)
     predicted = predict_for_scores(model, X, y.dtype.names)
     y = defined_labels(y, predicted)
-    print(f"{len(X)} structures of {args.structures}\n")
+    print(f"{counted(len(X), 'structure')} of {args.structures}\n")
     print_errors(y, predicted, X)
     if args.worst > 0:
         for name in y.dtype.names:

@@ -13,13 +13,15 @@ from .. import (
     QEq,
     SOAPFeaturizer,
     StructureBlocks,
+    check_labels,
     strip,
     targets_from_atoms,
 )
+from .._counts import counted
 from ..targets import ENERGIES
 from .files import MODEL_ENDINGS, read_structures, save_model
 from .outputs import check_output
-from .report import print_errors, print_labels
+from .report import print_errors, print_findings, print_labels
 from .search import search
 
 RESPONSES = {"qeq": QEq, "flow": ChargeFlow}  # values of --response
@@ -36,8 +38,12 @@ def run(args):
     X = strip(labelled)
     model = build_model(args)
     symbols = sorted({symbol for atoms in X for symbol in atoms.symbols})
-    print(f"{len(X)} structures, {sum(map(len, X))} atoms of {', '.join(symbols)}")
+    print(
+        f"{counted(len(X), 'structure')}, {counted(sum(map(len, X)), 'atom')} of "
+        f"{', '.join(symbols)}"
+    )
     print_labels(y, X)
+    print_findings(check_labels(X, y).findings)
     if args.search or args.search_r_cut:
         model.set_params(**search(model, X, y, groups, args))
     model[-1].set_params(store_triangles=args.std)
@@ -45,7 +51,7 @@ def run(args):
     fit_with_bar(model, X, y, quiet=args.quiet)
     seconds = time.perf_counter() - start
     save_model(model, args.output)  # before anything is printed, because a pipe may be closed
-    print(f"fitted {n_sparse_points(model)} sparse points in {seconds:.1f} s")
+    print(f"fitted {counted(n_sparse_points(model), 'sparse point')} in {seconds:.1f} s")
     print("\nerrors on the training structures")
     print_errors(y, model.predict(X), X)
     print(f"\nwrote {args.output}")

@@ -14,6 +14,7 @@ from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, filetype
 from ase.utils import string2index
 
+from .._counts import counted
 from ..datasets import (
     READERS,
     naming_structure,
@@ -170,5 +171,5 @@ def with_ase(file, index, labels):
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         if isinstance(error, KeyError) and re.fullmatch(r"'\w{,8}'", reason):
             reason = f"{reason} is not the symbol of an element"
-        progress = f" after {n} structures" if n else ""
+        progress = f" after {counted(n, 'structure')}" if n else ""
         raise ValueError(f"cannot read {file}{progress}: {reason}") from error

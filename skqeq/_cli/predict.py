@@ -9,6 +9,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from tqdm import tqdm
 
 from .. import predict_std, predict_targets
+from .._counts import counted
 from .._memory import BUDGET
 from ..models import predict_for_scores, unwrap
 from ..targets import ENERGIES, TARGETS
@@ -52,7 +53,7 @@ def run(args):
     written = ", ".join(names) + (" and standard deviations" if args.std else "")
     skipped = f"; skipped {skip.n} with errors" if skip.n else ""
     print(
-        f"wrote {n} structures with {written}, where defined, to {args.output}{skipped}",
+        f"wrote {counted(n, 'structure')} with {written}, where defined, to {args.output}{skipped}",
         file=sys.stderr if str(args.output) == STDIO else sys.stdout,
     )
     return int(skip.n > 0)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from .._counts import counted
+from .._warnings import warn_once
 from ..metrics import has_label, target_mae, target_r2, target_rmse
 from ..parameters import DEBYE
 from ..structures import collect
@@ -110,6 +112,15 @@ def print_labels(y, X):
     print(f"labels, and their median magnitude: {'; '.join(texts.values())}")
 
 
+def print_findings(findings):
+    """Warn about labels that are very probably mistakes, and print notes about others."""
+    for finding in findings:
+        if finding.severity == "warning":
+            warn_once(finding.advice, finding.name)  # the fit does not repeat this kind
+        elif finding.advice:
+            print(f"note: {finding.advice}")
+
+
 def print_errors(y, predicted, X):
     """Print one line of errors per quantity."""
     energies = element_energies(y, X)
@@ -141,7 +152,7 @@ def print_worst(name, X, truth, predicted, n, indices):
     labelled = [i for i, value in enumerate(truth) if has_label(value)]
     rows = [(*_largest_error(name, truth[i], predicted[i]), i) for i in labelled]
     rows.sort(reverse=True)
-    print(f"\n{min(n, len(rows))} largest errors of {name} ({unit})")
+    print(f"\n{counted(min(n, len(rows)), 'largest error')} of {name} ({unit})")
     print(f"{'index':>6}  {'formula':<16} {'error':>9} {'reference':>12} {'predicted':>12}")
     for error, component, reference, prediction, i in rows[:n]:
         line = f"{indices[i]:>6}  {X[i].get_chemical_formula():<16} {error:>9.4f}"

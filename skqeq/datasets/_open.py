@@ -12,6 +12,7 @@ from ase.db import connect
 from ase.io import Trajectory
 from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
+from .._counts import counted
 from ..structures import with_total_charge
 from ._xyz import parse_frame, split_frames
 
@@ -148,7 +149,7 @@ class StructureFile:
 
     def __repr__(self) -> str:
         names = ", ".join(str(file.path) for file in self.files)
-        return f"<StructureFile: {len(self)} structures of {names}>"
+        return f"<StructureFile: {counted(len(self), 'structure')} of {names}>"
 
     @overload
     def __getitem__(self, key: int | np.integer) -> Atoms: ...

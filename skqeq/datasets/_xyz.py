@@ -17,6 +17,8 @@ from ase.constraints import FixAtoms, FixCartesian
 from ase.data import atomic_masses, atomic_numbers
 from ase.io.extxyz import REV_PROPERTY_NAME_MAP, key_val_str_to_dict, set_calc_and_arrays
 
+from .._counts import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
@@ -82,7 +84,7 @@ def split_frames(file: BinaryIO, name: object) -> Iterator[tuple[int, bytes]]:
             if len(lines) != n_atoms + 2:
                 raise ValueError(
                     f"{name} ends in structure {n_frames}, which begins in line {line} and has "
-                    f"{n_atoms} atoms"
+                    f"{counted(n_atoms, 'atom')}"
                 )
             yield place + skipped, b"".join(lines)
             n_frames += 1

@@ -12,6 +12,7 @@ from joblib import Memory
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from .._counts import counted
 from .._sklearn import Interval, StrOptions
 from .._state import check_elements, check_that, check_type
 from ..parameters import per_element
@@ -301,7 +302,10 @@ def _per_cutoff(value, name, cutoffs):
     """One value for every cutoff."""
     values = value if isinstance(value, (tuple, list)) else [value] * len(cutoffs)
     if len(values) != len(cutoffs) or not cutoffs:
-        raise ValueError(f"{len(values)} values of {name} for {len(cutoffs)} cutoffs in r_cut")
+        raise ValueError(
+            f"{counted(len(values), 'value')} of {name} for "
+            f"{counted(len(cutoffs), 'cutoff')} in r_cut"
+        )
     return values
 
 

@@ -12,7 +12,6 @@ from ..structures import reduced_cell
 from ._dscribe import dscribe_soap
 from ._neighborhood import SOAPNeighborhood, radial
 
-
 # Number of columns for each angular momentum, for s elements and n radial functions.
 COMPRESSIONS = {
     "off": lambda s, n: s * n * (s * n + 1) // 2,

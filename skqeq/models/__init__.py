@@ -9,7 +9,7 @@
 - ``_cv`` and ``_cv_*``: cross-validation; ``_evidence*``: the marginal likelihood.
 """
 
-from ._checks import check_defined, check_weights, labels_of_predictions
+from ._checks import check_defined, check_weights, labels_of_predictions, unfitted_energies
 from ._cv import KQEqRegressorCV
 from ._evidence import Evidence, log_evidence
 from ._evidence_search import maximize_evidence

@@ -10,6 +10,7 @@ from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
+from .._counts import counted
 from .._sklearn import Interval, StrOptions
 from .._state import check_array, check_elements, check_that, check_type
 from ..fields import ElementTable, Field, FieldLayout
@@ -313,7 +314,8 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
         n_features = features.source.n_distinct
         if n_features != self.n_features_in_:
             raise ValueError(
-                f"X has {n_features} features, but {name} was fitted with {self.n_features_in_}"
+                f"X has {counted(n_features, 'feature')}, but {name} was fitted with "
+                f"{self.n_features_in_}"
             )
         check_same_features(features, self.features_, name)
         return features

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._counts import counted
 from ..structures import StructureFeatures
 from ..targets import ENERGIES, TARGETS, possibly_undefined
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from .._typing import Array, Column
+    from .._typing import Array, AtomicEnergies, Column
     from ..response import Response
     from ..structures import Structure, Structures
     from ..targets import Labels
@@ -80,7 +81,9 @@ def check_weights(sample_weight: ArrayLike | None, n: int) -> Array:
     except (TypeError, ValueError):
         raise ValueError("sample_weight must hold one number per structure") from None
     if weights.shape != (n,):
-        raise ValueError(f"sample_weight has shape {weights.shape}, but there are {n} structures")
+        raise ValueError(
+            f"sample_weight has shape {weights.shape}, but X holds {counted(n, 'structure')}"
+        )
     bad = ~(np.isfinite(weights) & (weights >= 0))
     if bad.any():
         raise ValueError(
@@ -114,6 +117,42 @@ def check_targets(names: Sequence[str], response: Response, estimator: str) -> N
             f"{estimator} has no charges and does not predict {of_charges[0]}; its targets are "
             f"{', '.join(ENERGIES)}"
         )
+
+
+def unfitted_energies(
+    names: Sequence[str], fitted: Sequence[str], atomic_energies: AtomicEnergies
+) -> str:
+    """Reason why energies, forces or stress of a model cannot be compared with labels.
+
+    A model that was not fitted to any of them predicts the energy of its charges only.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Targets to compare with labels.
+    fitted : sequence of str
+        Targets that the model was fitted to.
+    atomic_energies : "fit" or dict
+        Parameter of the model.
+
+    Returns
+    -------
+    reason : str
+        Empty if nothing is wrong.
+    """
+    compared = [name for name in names if name in ENERGIES]
+    if compared and set(ENERGIES).isdisjoint(fitted):
+        return (
+            f"the model was fitted to {' and '.join(fitted)}, and not to energies: its "
+            f"{' and '.join(compared)} are those of its charges alone, without chemical bonds, and "
+            "cannot be compared with labels"
+        )
+    if "energy" in compared and "energy" not in fitted and atomic_energies == "fit":
+        return (
+            f"the model was fitted to {' and '.join(fitted)}, which do not determine the energies "
+            "of free atoms: its total energies cannot be compared with labels"
+        )
+    return ""
 
 
 def check_defined(labels: Labels, structures: Structures) -> None:
@@ -206,7 +245,8 @@ def check_start(start: Column | None, structures: Structures) -> list[Array | No
         return [None] * len(structures)
     if len(start) != len(structures):
         raise ValueError(
-            f"start holds {len(start)} arrays, but there are {len(structures)} structures"
+            f"start holds {counted(len(start), 'array')}, but "
+            f"X holds {counted(len(structures), 'structure')}"
         )
     charges = [np.asarray(q, dtype=np.float64) for q in start]
     for i, (q, n) in enumerate(zip(charges, structures.sizes)):

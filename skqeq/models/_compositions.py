@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._counts import counted
 from .._warnings import warn_once
 
 if TYPE_CHECKING:
@@ -82,8 +83,8 @@ def warn_of_compositions(structures: Structures, elements: Array, basis: Array) 
     if outside.any():
         i = int(outside.argmax())
         warn_once(
-            f"the energies of {outside.sum()} structures contain sums of atomic energies that the "
-            f"training labels do not determine; the first is structure {i} "
+            f"the energies of {counted(outside.sum(), 'structure')} contain sums of atomic "
+            f"energies that the training labels do not determine; the first is structure {i} "
             f"({structures[i].symbols}). Compare such energies only within one composition, train "
             "on more compositions, or give `atomic_energies`; forces are not affected",
             kind="composition",

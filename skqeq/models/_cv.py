@@ -387,7 +387,9 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         correct = isinstance(last, ChargeModel)
         check_that(correct, self, "best_estimator_", "a charge model or a pipeline with one")
         calibration = check_type(self, "calibration_", dict)
-        correct = all(type(ratio) is float and 0 <= ratio < np.inf for ratio in calibration.values())
+        correct = all(
+            type(ratio) is float and 0 <= ratio < np.inf for ratio in calibration.values()
+        )
         check_that(correct, self, "calibration_", "a dict of positive numbers")
 
     def predict(self, X: StructuresLike, return_std: bool = False) -> Any:

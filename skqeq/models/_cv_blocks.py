@@ -8,6 +8,8 @@ import numpy as np
 from sklearn.model_selection import check_cv
 from tqdm import tqdm
 
+from .._counts import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -46,7 +48,9 @@ def fold_numbers(cv: Any, table: Array, groups: ArrayLike | None) -> Array:
     if groups is not None:
         groups = np.asarray(groups)
         if len(groups) != n:
-            raise ValueError(f"groups holds {len(groups)} values for {n} structures")
+            raise ValueError(
+                f"groups holds {counted(len(groups), 'value')} for {counted(n, 'structure')}"
+            )
     if cv is None:
         labels = np.arange(n) if groups is None else groups
         return np.unique(labels, return_inverse=True)[1].ravel()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from .._warnings import warn_once
 from ..metrics import target_r2
 from ..structures import collect
 from ..targets import TARGETS, Labels, check_names, make_targets
@@ -15,6 +16,7 @@ from ._checks import (
     check_targets,
     check_weights,
     labels_of_predictions,
+    unfitted_energies,
 )
 from ._predictions import observed
 from ._unknown import UNDEFINED
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from .._typing import Array, LabelsLike, StructuresLike
+    from .._typing import Array, AtomicEnergies, LabelsLike, StructuresLike
     from ..response import Response
     from ..structures import StructureFeatures
     from ._structure_solution import Solution
@@ -34,6 +36,8 @@ class Scores:
     """Methods of a charge model that compare predictions with labels."""
 
     response_: Response
+    targets_: list[str]
+    atomic_energies: AtomicEnergies
 
     if TYPE_CHECKING:  # defined by `ChargeModel`
 
@@ -54,7 +58,9 @@ class Scores:
 
         Unlike `predict_targets`, this method does not refuse structures for which a target is
         undefined. For structures with unknown elements it takes charges, and what follows from
-        them, from the prior, whatever `handle_unknown` is.
+        them, from the prior, whatever `handle_unknown` is. It warns about energies, forces and
+        stress of a model that was fitted to none of them, because they are those of the charges
+        alone.
 
         Parameters
         ----------
@@ -85,6 +91,8 @@ class Scores:
         check_is_fitted(self)
         check_names(names)
         check_targets(names, self.response_, type(self).__name__)
+        if reason := unfitted_energies(names, self.targets_, self.atomic_energies):
+            warn_once(reason, "not fitted to energies")
         features, unknown = self._checked_features(X, names, "skip")
         columns: dict[str, list[Any]] = {name: [None] * len(features) for name in names}
         defined = [name for name in names if name not in UNDEFINED]

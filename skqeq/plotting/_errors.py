@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._counts import counted
 from ..metrics import target_mae, target_rmse
 from ..parameters import DEBYE
 from ._style import COLORS, GREY, axes_or_new, with_unit
@@ -152,7 +153,9 @@ def _norm_in_debye(dipoles):
 def _labelled_numbers(y_true, y_pred):
     """All reference values that are not NaN, and the predictions for them, each of shape (n,)."""
     if len(y_true) != len(y_pred):
-        raise ValueError(f"{len(y_true)} references for {len(y_pred)} predictions")
+        raise ValueError(
+            f"{counted(len(y_true), 'reference')} for {counted(len(y_pred), 'prediction')}"
+        )
     rows = [(t, p) for t, p in zip(y_true, y_pred, strict=True) if t is not None]
     truth = np.concatenate([np.ravel(np.asarray(t, dtype=np.float64)) for t, _ in rows])
     predicted = np.concatenate([np.ravel(np.asarray(p, dtype=np.float64)) for _, p in rows])

@@ -8,6 +8,7 @@ import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 from ase.neighborlist import natural_cutoffs, neighbor_list
 
+from .._counts import counted
 from ..parameters import DEBYE
 from ._style import COLORS, GREY, axes_or_new
 
@@ -71,7 +72,9 @@ def plot_molecule(
     """
     charges = np.asarray(charges, dtype=np.float64)
     if charges.shape != (len(atoms),):
-        raise ValueError(f"charges have shape {charges.shape}, but there are {len(atoms)} atoms")
+        raise ValueError(
+            f"charges have shape {charges.shape}, but atoms holds {counted(len(atoms), 'atom')}"
+        )
     ax = axes_or_new(ax, (5.6, 4.4))
     view = principal_axes(atoms.positions)
     center = atoms.get_center_of_mass()
@@ -122,7 +125,7 @@ def plot_charges_by_element(X: Sequence[Atoms], charges: Column, *, ax: Axes | N
     numbers = np.concatenate([atoms.numbers for atoms in X])
     charges = np.concatenate([np.asarray(q, dtype=np.float64) for q in charges])
     if numbers.shape != charges.shape:
-        raise ValueError(f"{len(charges)} charges for {len(numbers)} atoms")
+        raise ValueError(f"{counted(len(charges), 'charge')} for {counted(len(numbers), 'atom')}")
     elements = np.unique(numbers)
     rng = np.random.default_rng(0)
     for x, number in enumerate(elements):

@@ -10,6 +10,7 @@ from ase.data import chemical_symbols
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .._counts import counted
 from .._sklearn import Interval, StrOptions
 from .._state import check_array, check_that, check_type
 from .._warnings import warn_once
@@ -253,7 +254,7 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
             self.__dict__.pop("feature_names_in_", None)
         elif X.n_features != self.n_features_in_:
             raise ValueError(
-                f"X has {X.n_features} features, but CURSparsifier was fitted with "
+                f"X has {counted(X.n_features, 'feature')}, but CURSparsifier was fitted with "
                 f"{self.n_features_in_}"
             )
         else:
@@ -266,7 +267,7 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         if ragged and not fitted_to_structures:
             raise TypeError(
                 "CURSparsifier was fitted with an array of rows, but X are the features of "
-                f"{len(X)} structures; fit it with features of structures, too"
+                f"{counted(len(X), 'structure')}; fit it with features of structures, too"
             )
         if fitted_to_structures and not ragged:
             shape = f" of shape {np.shape(X)}" if isinstance(X, np.ndarray) else ""

@@ -75,7 +75,7 @@ class FeatureSource(ABC):
     ...         numbers = np.concatenate([s.numbers for s in structures])
     ...         return [Tile(np.arange(len(numbers)), (slice(0, 9),), np.eye(9)[numbers])]
     >>> StructureFeatures(check_structures([molecule("H2O")]), Elements())
-    <StructureFeatures: 1 structures, 3 atoms, 9 features>
+    <StructureFeatures: 1 structure, 3 atoms, 9 features>
     """
 
     boundaries: tuple[int, ...]

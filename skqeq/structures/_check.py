@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atom, Atoms
 
+from .._counts import counted
 from ..parameters import MAX_ATOMIC_NUMBER
 from ._geometry import (
     check_cell,
@@ -179,8 +180,8 @@ def as_sequence(X):
     if hasattr(X, "iloc"):
         if X.ndim == 2 and X.shape[1] != 1:
             raise TypeError(
-                f"X is a frame with {X.shape[1]} columns; structures need exactly one column, "
-                "such as X[['atoms']]"
+                f"X is a frame with {counted(X.shape[1], 'column')}; structures need exactly one "
+                "column, such as X[['atoms']]"
             )
         X = X if X.ndim == 1 else X.iloc[:, 0]
         return list(X)

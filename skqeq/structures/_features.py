@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
 import numpy as np
 from tqdm import tqdm
 
+from .._counts import counted
 from .._memory import PREDICTING
 from ._base import FeatureGradient, FeatureSource
 from ._collection import LazyStructures, Structures, collect, concatenate
@@ -81,7 +82,9 @@ class StructureFeatures:
         """
         structures = collect(X)
         if len(arrays) != len(structures):
-            raise ValueError(f"{len(arrays)} arrays for {len(structures)} structures")
+            raise ValueError(
+                f"{counted(len(arrays), 'array')} for {counted(len(structures), 'structure')}"
+            )
         return cls(structures, ArraySource(structures, arrays))
 
     @classmethod
@@ -117,11 +120,12 @@ class StructureFeatures:
 
     def __repr__(self) -> str:
         n_atoms = self.structures.sizes.sum()
-        columns = f"{self.n_features} features"
+        columns = counted(self.n_features, "feature")
         if self.source.names:
-            sizes = zip(self.source.names, self.source.sizes, strict=True)
-            columns = ", ".join(f"{name}: {size} features" for name, size in sizes)
-        return f"<StructureFeatures: {len(self)} structures, {n_atoms} atoms, {columns}>"
+            blocks = zip(self.source.names, self.source.sizes, strict=True)
+            columns = ", ".join(f"{name}: {counted(size, 'feature')}" for name, size in blocks)
+        sizes = f"{counted(len(self), 'structure')}, {counted(n_atoms, 'atom')}"
+        return f"<StructureFeatures: {sizes}, {columns}>"
 
     @overload
     def __getitem__(self, key: int | np.integer) -> Array: ...

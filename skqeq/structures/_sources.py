@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._counts import counted
 from ._base import FeatureGradient, FeatureSource
 from ._directional import DirectionalFeatures
 from ._tiles import Tile
@@ -58,7 +59,9 @@ def _checked(array, i, structure):
     array = np.array(array, dtype=np.float64)
     name = f"structure {i} ({structure.symbols})"
     if array.ndim != 2 or len(array) != len(structure):
-        raise ValueError(f"{name}: features of shape {array.shape} for {len(structure)} atoms")
+        raise ValueError(
+            f"{name}: features of shape {array.shape} for {counted(len(structure), 'atom')}"
+        )
     if not np.isfinite(array).all():
         raise ValueError(f"{name}: the features hold {array[~np.isfinite(array)][0]}")
     return array

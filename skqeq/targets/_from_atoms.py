@@ -8,6 +8,7 @@ import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
+from .._counts import counted
 from .._warnings import warn_once
 from ..structures import as_sequence
 from ._labels import make_targets
@@ -175,7 +176,7 @@ class _FreeEnergies:
         if self.n_structures:
             warn_once(
                 f"{' and '.join(self.derivatives)} are derivatives of the free energy, which is "
-                f"not the energy in {self.n_structures} structures: the difference is "
+                f"not the energy in {counted(self.n_structures, 'structure')}: the difference is "
                 f"{self.first}; use it as the label: {{'energy': 'free_energy'}}, or --key "
                 "energy=free_energy on the command line",
                 "free energy",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._counts import counted
 from ..parameters import qeq_electronegativities
 from ._findings import Finding
 from ._observables import TARGETS
@@ -120,8 +121,8 @@ class SumOfCharges(LabelCheck):
         if all(other[4] for other in wrong):
             help_ = "these are numbers of electrons: subtract them from the atomic numbers"
         advice = (
-            f"in {n} structures the charges sum to a whole number that is not the total charge; "
-            f"the first is structure {i} ({structure.symbols}), whose total charge is "
+            f"in {counted(n, 'structure')} the charges sum to a whole number that is not the total "
+            f"charge; the first is structure {i} ({structure.symbols}), whose total charge is "
             f"{structure.charge:g} and whose charges sum to {total:.3g}; {help_}"
         )
         return Finding(self.name, "warning", n, i, f"{total:.3g} e", advice)

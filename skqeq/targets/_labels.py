@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._counts import counted
 from .._warnings import warn_once
 from ..metrics import has_label
 from ._all_checks import LabelChecks
@@ -219,7 +220,7 @@ class Labels:
             per_atom = len(self.table) == len(structures.numbers)
             advice = "; y must have one row per structure, not per atom" if per_atom else ""
             raise ValueError(
-                f"X holds {len(structures)} structures, but y {len(self.table)}{advice}"
+                f"X holds {counted(len(structures), 'structure')}, but y {len(self.table)}{advice}"
             )
         self.columns = [n for n in column_names(self.table) if not n.endswith("_sigma")]
         ragged = [name for name in self.columns if name in RAGGED]
@@ -251,10 +252,10 @@ class Labels:
             expected = TARGETS[name].size(structure)
             if value.size != expected:
                 rows = expected // int(np.prod(TARGETS[name].row_shape))
-                of = "potential_points" if name == "potential" else "atoms"
+                of = "potential point" if name == "potential" else "atom"
                 raise ValueError(
-                    f"structure {i} ({structure.symbols}): {name} has {len(value)} values for "
-                    f"{rows} {of}"
+                    f"structure {i} ({structure.symbols}): {name} has "
+                    f"{counted(len(value), 'value')} for {counted(rows, of)}"
                 )
 
     def values(self, name: str, i: int) -> Array | None:

@@ -46,7 +46,7 @@ def test_evaluate_all_kinds_of_labels(folder, tmp_path, capsys):
     out = capsys.readouterr().out
     for name in ("charges", "quadrupole", "potential", "dipole_magnitude"):
         assert f"\n{name} " in out
-        assert f"1 largest errors of {name} " in out
+        assert f"1 largest error of {name} " in out
     assert main([*argv, "--targets", "quadrupole", "--worst", "0"]) == 0
     out = capsys.readouterr().out
     assert "charges" not in out
@@ -73,6 +73,15 @@ def test_evaluate_without_labels(folder, tmp_path, capsys):
     assert "no structure has dipole: looked for mu" in error_of(capsys, *argv)
     argv = ["evaluate", folder / "model.skqeq", folder / "train.xyz", "--unit", "potential=2"]
     assert "--unit names potential, but there are no such labels" in error_of(capsys, *argv)
+
+
+def test_energies_of_a_model_of_dipoles_are_not_compared(folder, energy_folder, capsys):
+    """Before, the table showed errors of thousands of eV."""
+    argv = ["evaluate", folder / "model.skqeq", energy_folder / "train.xyz"]
+    message = error_of(capsys, *argv, "--targets", "dipole", "forces", "energy")
+    assert "fitted to dipole, and not to energies: its forces and energy are those of" in message
+    assert main([str(a) for a in argv]) == 0
+    assert "energy" not in capsys.readouterr().out
 
 
 def test_missing_matplotlib_is_said_first(folder, tmp_path, monkeypatch, capsys):
@@ -117,7 +126,7 @@ def test_energies_are_compared_per_atom(energy_folder, capsys):
     np.testing.assert_allclose(float(row[5]), 1e3 * error.mean(), atol=1e-4)
     np.testing.assert_allclose(float(row[8]), r2, atol=1e-4)
     worst = int(error.argmax())
-    listed = out.split("1 largest errors of energy (meV/atom)")[1].splitlines()[2].split()
+    listed = out.split("1 largest error of energy (meV/atom)")[1].splitlines()[2].split()
     assert listed[:2] == [str(worst), X[worst].get_chemical_formula()]
     shown = [1e3 * error[worst], 1e3 * truth[worst], 1e3 * energies[worst]]
     np.testing.assert_allclose([float(v) for v in listed[2:]], shown, atol=1e-3)
@@ -129,7 +138,7 @@ def test_energies_are_compared_per_atom(energy_folder, capsys):
     np.testing.assert_allclose(float(row[3]), 1e3 * mean, atol=1e-4)
     worst = int(np.argmax([e.max() for e in errors]))
     atom, axis = np.unravel_index(errors[worst].argmax(), errors[worst].shape)
-    listed = out.split("1 largest errors of forces (meV/Angstrom)")[1].splitlines()[2]
+    listed = out.split("1 largest error of forces (meV/Angstrom)")[1].splitlines()[2]
     assert listed.endswith(f"atom {atom} ({X[worst].symbols[atom]}), {'xyz'[axis]}")
     np.testing.assert_allclose(float(listed.split()[2]), 1e3 * errors[worst].max(), atol=1e-3)
 
@@ -164,7 +173,7 @@ def test_indices_are_those_of_the_file(folder, capsys):
     for part in ("", "@5:", "@5::2", "@-4:", "@::-1", "@3"):
         argv = ["evaluate", f"{folder}/model.skqeq", f"{folder}/train.xyz{part}"]
         assert main([*argv, "--targets", "dipole", "--worst", "100"]) == 0
-        rows = capsys.readouterr().out.split("largest errors of dipole (D)")[1].splitlines()[2:]
+        rows = capsys.readouterr().out.split("of dipole (D)")[1].splitlines()[2:]
         listed[part] = {row.split()[0]: row.split()[1:] for row in rows}
     assert set(listed["@5:"]) == {str(i) for i in range(5, 21)}
     assert set(listed["@3"]) == {"3"} and set(listed["@5::2"]) == {str(i) for i in range(5, 21, 2)}

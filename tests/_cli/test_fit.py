@@ -112,6 +112,38 @@ def test_search_of_cutoffs_on_a_part_of_a_file(tmp_path, capsys):
     assert "7 structures" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("factor", "charges", "lines"),
+    [
+        (0.5, False, []),
+        (1.0, False, ["note: the median dipole is 0.29 e times the length of the molecule"]),
+        (1 / Debye, False, ["warning: the median dipole is 1.4 e times the length of"]),
+        (
+            1 / Debye,
+            True,
+            [
+                "warning: the dipole labels are 4.8 times the values that were computed",
+                "warning: the median dipole is 1.4 e times the length of the molecule",
+            ],
+        ),
+    ],
+)
+def test_fit_tells_of_wrong_units(factor, charges, lines, tmp_path, capsys):
+    X = labelled(names=("CH3OH", "CH3CH2OH", "CH3CHO", "CH3COOH"))
+    for atoms in X:
+        atoms.info["REF_dipole"] = factor * atoms.info["REF_dipole"]
+    write(tmp_path / "train.xyz", X)
+    argv = ["fit", f"{tmp_path}/train.xyz", "-o", f"{tmp_path}/model.skqeq", "--quiet", *SMALL]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main([*argv, "--targets", "dipole", *["charges"] * charges]) == 0
+    out, error = capsys.readouterr()
+    told = [line for line in (out + error).splitlines() if "dipole" in line and "labels" in line]
+    told = [line for line in told if line.startswith(("note", "warning"))]
+    assert len(told) == len(lines)
+    assert all(line.startswith(start) for line, start in zip(told, lines, strict=True)), told
+
+
 def test_fit_shows_warnings_in_one_line(folder, tmp_path, capsys):
     argv = ["fit", f"{folder}/train.xyz", "-o", f"{tmp_path}/m.joblib", "-q", *SMALL[:-1], "10000"]
     with warnings.catch_warnings():

@@ -286,7 +286,7 @@ def test_error_ratio_of_a_target_whose_squares_are_not_positive(data):
     table = make_targets(dipole=y["dipole"], charges=list(y["charges"]))
     held_out = HeldOut(Labels(table, X.structures))
     held_out._squares = {"dipole": [-1.0, 3], "charges": [10.0, 6]}
-    with pytest.warns(UserWarning, match="3 labels of dipole are too few to compare their errors"):
+    with pytest.warns(UserWarning, match="dipole has 3 labels, too few to compare the errors"):
         assert held_out.error_ratios == {"dipole": 1.0, "charges": np.sqrt(10 / 6)}
 
 

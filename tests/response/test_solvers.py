@@ -226,7 +226,7 @@ class TestModels:
     def test_bad_start(self):
         X, y = self.labelled()
         model = QEqRegressor().fit(X, y)
-        with pytest.raises(ValueError, match="start holds 1 arrays, but there are 3 structures"):
+        with pytest.raises(ValueError, match="start holds 1 array, but X holds 3 structures"):
             model.predict_charges(X, start=[np.zeros(216)])
         with pytest.raises(ValueError, match=r"start\[1\] must be 64 finite charges"):
             model.predict_charges(X, start=[np.zeros(216)] * 3)

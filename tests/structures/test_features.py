@@ -197,7 +197,7 @@ def test_empty_selection_has_no_blocks(features):
 @pytest.mark.parametrize(
     "arrays, message",
     [
-        ([np.zeros((3, 2))], "1 arrays for 2 structures"),
+        ([np.zeros((3, 2))], "1 array for 2 structures"),
         ([np.zeros((3, 2)), np.zeros((3, 2))], r"structure 1 \(H3N\).*for 4 atoms"),
         ([np.zeros(3), np.zeros((4, 2))], r"structure 0 \(H2O\).*\(3,\)"),
         ([np.zeros((3, 2)), np.zeros((4, 3))], r"different numbers of columns: \[2, 3\]"),

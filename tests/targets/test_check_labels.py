@@ -78,7 +78,7 @@ def test_charges_of_ions_without_their_total_charge(molecules, charges, total):
     charges[5] = np.full(len(charges[5]), np.nan)
     y = make_targets(charges=charges)
     message = (
-        r"in 1 structures the charges .*; the first is structure 2 \(C2H6O\), whose total charge"
+        r"in 1 structure the charges .*; the first is structure 2 \(C2H6O\), whose total charge"
     )
     with pytest.warns(UserWarning, match=message):
         QEqRegressor().fit(molecules, y)

@@ -182,7 +182,7 @@ def test_missing_labels_are_dropped_labels(X, dipoles, partial):
         (
             make_targets(potential=[[0.0], None, None]),
             ValueError,
-            r"structure 0 \(H2O\): potential has 1 values for 0 potential_points",
+            r"structure 0 \(H2O\): potential has 1 value for 0 potential points",
         ),
     ],
 )
