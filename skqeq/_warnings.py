@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ EXECUTORS = ("joblib.externals", "multiprocessing", "concurrent.futures", "threa
 # times, always in another task. The registry of Python would not do: scikit-learn sets the filters
 # for each task, and Python then forgets what it has given.
 GIVEN_BY_WORKERS: set[str] = set()
+# What differs between the folds of one search: counts, scores, and the formula of a structure. The
+# value of a parameter, as in "n_points=100", belongs to the call of the user.
+OF_FOLDS = re.compile(r"(?<![\w=.])[-+]?\d[\d.]*(e[-+]?\d+)?|\([^()]*\)")
 # Name under which the outermost call remembers which warnings it has given.
 GIVEN = "__skqeq_warnings__"
 
@@ -29,7 +33,7 @@ def warn_once(message: str, kind: str, category: type[Warning] = UserWarning) ->
 
     A cross-validation fits and scores a model many times, and every fold could give the same
     warning. Only the first one is useful. Parallel workers know neither the line nor the call of
-    the user; each gives the same text once.
+    the user; each gives texts once that differ in nothing but counts and other numbers.
 
     Parameters
     ----------
@@ -47,8 +51,9 @@ def warn_once(message: str, kind: str, category: type[Warning] = UserWarning) ->
     # An additional entry among the local variables, which ends with the call.
     call.f_locals[GIVEN] = (*given, kind)
     if call.f_back is not None and _module(call.f_back).startswith(EXECUTORS):
-        if message not in GIVEN_BY_WORKERS:
-            GIVEN_BY_WORKERS.add(message)
+        text = OF_FOLDS.sub("#", message)
+        if text not in GIVEN_BY_WORKERS:
+            GIVEN_BY_WORKERS.add(text)
             warnings.warn_explicit(message, category, "parallel worker", 1, "skqeq")
     else:
         warnings.warn(message, category, stacklevel=depth + 1)

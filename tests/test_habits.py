@@ -1,6 +1,8 @@
 """Habits of users of scikit-learn and ASE: they work, or the message names the right call."""
 
 import re
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -343,6 +345,34 @@ def test_column_transformer(column):
     np.testing.assert_array_equal(model.fit(table, DIPOLES).predict(table), expected)
 
 
+WATER = [molecule("H2O"), molecule("H2O"), molecule("CO2")]
+WATER_CHARGES = [[-0.8, 0.4, 0.4], [-0.7, 0.3, 0.4], [0.6, -0.3, -0.3]]
+
+
+@pytest.mark.parametrize("kind", [list, np.array, lambda y: [np.array(q) for q in y]])
+def test_charges_of_three_atoms_are_not_taken_for_dipoles(kind):
+    message = r"make_targets\(charges=y\) for charges, or make_targets\(dipole=y\) for dipoles"
+    with pytest.raises(ValueError, match=message):
+        QEqRegressor().fit(WATER, kind(WATER_CHARGES))
+    y = make_targets(dipole=np.array(WATER_CHARGES))
+    assert QEqRegressor(sigma_dipole=1.0).fit(WATER, y).targets_ == ["dipole"]
+
+
+@pytest.mark.parametrize(
+    ("structures", "labels"),
+    [
+        (WATER, [[-0.8, 0.4, 0.4], [-0.7, 0.3, 0.4], [0.6, -0.3, -0.2]]),
+        (WATER, [[-0.8, 0.4, 0.4], [np.nan] * 3, [0.0, 0.0, 0.0]]),
+        (WATER, np.zeros((3, 3))),
+        ([*WATER[:2], molecule("CH4")], WATER_CHARGES),
+    ],
+    ids=["sum", "one label", "no dipoles", "five atoms"],
+)
+def test_other_arrays_are_dipoles(structures, labels):
+    model = QEqRegressor(sigma_dipole=1.0).fit(structures, labels)
+    assert model.targets_ == ["dipole"]
+
+
 # ---- warnings -----------------------------------------------------------------------------------
 
 
@@ -382,7 +412,10 @@ def test_one_warning_at_the_line_of_the_caller(case):
 
 
 def test_warnings_of_parallel_workers():
-    """Workers know no line of the user. They repeat no text, but calls after the first warn too."""
+    """Workers know no line of the user. They repeat no text, but calls after the first warn too.
+
+    Here, each fold has other numbers of environments.
+    """
     for n_points in (100, 101):
         message = f"n_points={n_points}, but"
         with warnings.catch_warnings(record=True) as caught:
@@ -390,7 +423,25 @@ def test_warnings_of_parallel_workers():
             with joblib.parallel_config(backend="threading", n_jobs=2):
                 GridSearchCV(pipeline(n_points=n_points), GRID, cv=2, refit=False).fit(X, DIPOLES)
         caught = [w for w in caught if message in str(w.message)]
-        assert [w.filename for w in caught] == 2 * ["parallel worker"]  # one for each fold
+        assert [w.filename for w in caught] == ["parallel worker"]
+
+
+def test_warnings_of_worker_processes():
+    """A search fits each fold three times, in two processes, which share no memory."""
+    script = """
+import numpy as np
+from ase.build import molecule
+from sklearn.model_selection import GridSearchCV
+from skqeq import QEqRegressor
+X = [molecule(name) for name in 4 * ["H2O", "CH4", "CH3OH", "NH3", "C2H6"] + ["CH3CN", "HCN"]]
+D = np.random.default_rng(0).normal(size=(22, 3))
+grid = {"sigma_dipole": [0.01, 0.1, 1.0]}
+GridSearchCV(QEqRegressor(), grid, cv=4, refit=False, n_jobs=2).fit(X, D)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    # Random labels give a negative R2, which is different for every fold and noise.
+    assert 1 <= done.stderr.count("on the training structures R2 is") <= 2
 
 
 # ---- iterative solver ---------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from .._counts import counted
 from .._warnings import warn_once
 from ..metrics import has_label
 from ._all_checks import LabelChecks
-from ._forms import advice_on_labels
+from ._forms import advice_on_labels, check_no_charges
 from ._names import check_names
 from ._observables import TARGETS, VOIGT, possibly_undefined
 
@@ -184,7 +184,8 @@ class Labels:
     Parameters
     ----------
     y : structured array, (n, 3) array, list of dict or DataFrame
-        A plain array of shape (n, 3) means dipoles.
+        A plain array of shape (n, 3) means dipoles. It is refused if all structures have three
+        atoms and the rows sum to the total charges, because these are probably charges.
     structures : Structures
         The structures to which the labels belong.
     all_checks : bool, default=False
@@ -222,6 +223,8 @@ class Labels:
             raise ValueError(
                 f"X holds {counted(len(structures), 'structure')}, but y {len(self.table)}{advice}"
             )
+        if self.form == "array":
+            check_no_charges(self.table["dipole"], structures)
         self.columns = [n for n in column_names(self.table) if not n.endswith("_sigma")]
         ragged = [name for name in self.columns if name in RAGGED]
         checks = LabelChecks(self.table, all_checks)
