@@ -28,6 +28,7 @@ from skqeq import (
     QEq,
     QEqRegressor,
     SOAPFeaturizer,
+    TotalChargeFeatures,
     make_targets,
     targets_from_atoms,
 )
@@ -328,6 +329,8 @@ def test_set_output(container):
     for estimator in (pipeline(), pipeline()[:1], SOAPFeaturizer()):
         with pytest.raises(ValueError, match=message):
             estimator.set_output(transform=container)
+    with pytest.raises(ValueError, match="TotalChargeFeatures returns StructureFeatures"):
+        TotalChargeFeatures().set_output(transform=container)
 
 
 def test_global_output_of_transformers():

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from .._sklearn import Interval
 from ..persistence import Persistent
 from ..structures import DirectionalFeatures, FeatureGradient, FeatureSource, StructureFeatures
+from ._no_frames import NoFrames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class TotalChargeFeatures(  # type: ignore[call-arg]  # of a mixin without types
-    Persistent, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
+    NoFrames, Persistent, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
 ):
     """Let the latent fields of a structure depend on its total charge.
 
