@@ -1,6 +1,6 @@
 """``skqeq evaluate``: errors of a model on labelled structures."""
 
-from .. import make_targets, strip, targets_from_atoms
+from .. import check_labels, make_targets, strip, targets_from_atoms
 from .._counts import counted
 from ..metrics import has_label
 from ..models import labels_of_predictions, predict_for_scores, unfitted_energies, unwrap
@@ -14,6 +14,7 @@ from .report import (
     element_energies,
     of_composition,
     print_errors,
+    print_findings,
     print_worst,
     quantities,
 )
@@ -32,7 +33,9 @@ def run(args):
     X = strip(labelled)
     predicted = predict_for_scores(model, X, y.dtype.names)
     y = defined_labels(y, predicted)
-    print(f"{counted(len(X), 'structure')} of {args.structures}\n")
+    print(f"{counted(len(X), 'structure')} of {args.structures}")
+    print_findings(check_labels(X, y).findings)
+    print()
     print_errors(y, predicted, X)
     if args.worst > 0:
         for name in y.dtype.names:

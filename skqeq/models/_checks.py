@@ -143,9 +143,9 @@ def unfitted_energies(
     compared = [name for name in names if name in ENERGIES]
     if compared and set(ENERGIES).isdisjoint(fitted):
         return (
-            f"the model was fitted to {' and '.join(fitted)}, and not to energies: its "
-            f"{' and '.join(compared)} are those of its charges alone, without chemical bonds, and "
-            "cannot be compared with labels"
+            f"the model was fitted to {' and '.join(fitted)}, and not to energies: its predictions "
+            f"of {' and '.join(compared)} are those of its charges alone, without chemical bonds, "
+            "and cannot be compared with labels"
         )
     if "energy" in compared and "energy" not in fitted and atomic_energies == "fit":
         return (

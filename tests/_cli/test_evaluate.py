@@ -79,9 +79,19 @@ def test_energies_of_a_model_of_dipoles_are_not_compared(folder, energy_folder, 
     """Before, the table showed errors of thousands of eV."""
     argv = ["evaluate", folder / "model.skqeq", energy_folder / "train.xyz"]
     message = error_of(capsys, *argv, "--targets", "dipole", "forces", "energy")
-    assert "fitted to dipole, and not to energies: its forces and energy are those of" in message
+    assert "dipole, and not to energies: its predictions of forces and energy are" in message
     assert main([str(a) for a in argv]) == 0
     assert "energy" not in capsys.readouterr().out
+
+
+def test_evaluate_tells_of_wrong_units(folder, tmp_path, capsys):
+    X = labelled(names=("CH3OH", "CH3CH2OH", "CH3CHO"))
+    write(tmp_path / "test.xyz", X)
+    argv = ["evaluate", f"{folder}/model.skqeq", f"{tmp_path}/test.xyz", "--targets", "dipole"]
+    assert main([*argv, "--unit", "dipole=0.3"]) == 0
+    assert "note" not in capsys.readouterr().out
+    assert main(argv) == 0
+    assert "\nnote: the median dipole is 0.29 e times the length" in capsys.readouterr().out
 
 
 def test_missing_matplotlib_is_said_first(folder, tmp_path, monkeypatch, capsys):
