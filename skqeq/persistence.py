@@ -83,6 +83,10 @@ class Persistent:
     The version that scikit-learn writes into pickles covers only estimators of scikit-learn.
     """
 
+    if TYPE_CHECKING:  # defined by `BaseEstimator`
+
+        def _validate_params(self) -> None: ...
+
     def __getstate__(self):
         return {**super().__getstate__(), "_skqeq_format": FORMAT}
 

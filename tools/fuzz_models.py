@@ -4,11 +4,11 @@
 
 Every input is a file of `skqeq.save` to which a random change was made, in a new process that loads
 it and predicts. It is a failure if `load` raises another exception than a ValueError or an OSError
-that names the file, if a loaded model raises an exception in `predict`, and if the process crashes, runs
-code that the file names, or needs more than `SECONDS` or `GIBIBYTES`. Predictions may differ,
-because a file with a new checksum may hold other numbers. A file without its last steps or results
-may hold a model that is not fitted. The report is printed. The exit status is an error if there was
-a failure.
+that names the file, if a loaded model raises an exception in `predict`, and if the process crashes,
+runs code that the file names, or needs more than `SECONDS` or `GIBIBYTES`. Predictions may differ,
+because a file with a new checksum may hold other numbers. A file without the results of a fit may
+hold a model that is not fitted. The report is printed. The exit status is an error if there was a
+failure.
 """
 
 import argparse

@@ -55,8 +55,8 @@ class HeldOut:
             if total <= 0.0:
                 squares[name] = np.sum(list(self._squares.values()), axis=0)
                 warn_once(
-                    f"{name} has {counted(n, 'label')}, too few to compare the errors with the "
-                    "expected errors; the ratio of all targets together is used",
+                    f"{name} has {counted(int(n), 'label')}, too few to compare the errors with "
+                    "the expected errors; the ratio of all targets together is used",
                     f"few labels of {name}",
                 )
         return {name: float(np.sqrt(total / n)) for name, (total, n) in squares.items()}
