@@ -85,7 +85,7 @@ def test_energies_of_a_model_of_dipoles_are_not_compared(folder, energy_folder, 
 
 
 def test_evaluate_tells_of_wrong_units(folder, tmp_path, capsys):
-    X = labelled(names=("CH3OH", "CH3CH2OH", "CH3CHO"))
+    X = labelled(names=("CH3OH", "CH3CH2OH", "CH3CHO", "CH3COOH"))
     write(tmp_path / "test.xyz", X)
     argv = ["evaluate", f"{folder}/model.skqeq", f"{tmp_path}/test.xyz", "--targets", "dipole"]
     assert main([*argv, "--unit", "dipole=0.3"]) == 0
