@@ -1,8 +1,8 @@
 """Checks of fitted objects that were read from a file.
 
-`skqeq.load` calls the method `check_loaded` of every object in a file. A file can hold arrays that
-do not belong together, for example because a program edited it. Predictions would then fail with an
-error that names neither the file nor the array, or they would be wrong.
+`skqeq.load` calls the method `check_loaded` of a model, which calls that of its parts. A file can
+hold arrays that do not belong together, for example because a program edited it. Predictions would
+then fail with an error that names neither the file nor the array, or they would be wrong.
 """
 
 from __future__ import annotations

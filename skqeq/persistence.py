@@ -100,7 +100,7 @@ class Persistent:
         super().__setstate__(state)
 
     def check_loaded(self) -> None:
-        """Check an estimator that was read from a file.
+        """Check a fitted estimator that was read from a file.
 
         Raises
         ------
@@ -108,8 +108,7 @@ class Persistent:
             If a parameter, or a result of a fit, does not fit the others; the message names it.
         """
         self._validate_params()
-        if is_fitted(self):
-            self._check_fitted()
+        self._check_fitted()
 
     def _check_fitted(self):
         """Check the results of a fit; estimators without any keep this method."""
@@ -259,9 +258,12 @@ def load(path: PathType) -> Any:
         model = reader.read()
     except Exception as error:  # a file that was edited by hand can raise any error
         raise ValueError(f"{path} holds no model: {error!r}") from error
+    for item in reader.objects:
+        if getattr(item, "memory", None) is not None:
+            # It names a folder of pickles, which could execute code.
+            item.memory = None
     try:
-        for item in reader.objects:
-            _check_loaded(item)
+        _check_loaded(model)
     except Exception as error:  # a missing attribute, for example
         reason = str(error) if isinstance(error, (ValueError, AttributeError)) else repr(error)
         raise ValueError(f"the parts of the model in {path} do not fit: {reason:.300}") from error
@@ -269,17 +271,24 @@ def load(path: PathType) -> Any:
 
 
 def _check_loaded(item):
-    """Check an object that was read from a file."""
+    """Check a model that was read from a file, and the parts of it that predictions use."""
+    if not is_fitted(item):
+        return
     if hasattr(item, "check_loaded"):
         item.check_loaded()
-    elif is_fitted(item) and hasattr(item, "_parameter_constraints"):
+    elif hasattr(item, "_parameter_constraints"):
         item._validate_params()
-    model = item.steps[-1][1] if is_fitted(item) and hasattr(item, "steps") else None
-    if hasattr(model, "check_features"):
+    steps = getattr(item, "steps", [])
+    parts = [part for _, part in [*steps, *getattr(item, "transformer_list", [])]]
+    if hasattr(item, "best_estimator_"):
+        parts.append(item.best_estimator_)
+    for part in parts:
+        _check_loaded(part)
+    if steps and hasattr(parts[-1], "check_features"):
         from ase import Atoms
 
         # Features are computed when they are needed. This only compares their meaning.
-        model.check_features(item[:-1].transform([Atoms("H")]))
+        parts[-1].check_features(item[:-1].transform([Atoms("H")]))
 
 
 def is_fitted(item: Any) -> bool:

@@ -410,7 +410,7 @@ MISFITS = {
     ),
     "triangle": (
         lambda soap, cur, kqeq: kqeq.triangles_.update(dipole=np.eye(3)),
-        r"_triangles of Posterior is a dict, but must be arrays .* of shape \(28, 28\) by target",
+        r"triangles_ of KQEqRegressor is a dict, but must be arrays .* of shape \(28, 28\) by target",
     ),
     "noise": (
         lambda soap, cur, kqeq: kqeq.posterior_._sigmas.update(dipole=0.0),
@@ -494,11 +494,26 @@ def test_a_search_without_its_best_model_does_not_fit(molecules, dipoles, tmp_pa
         load(tmp_path / "model.skqeq")
 
 
+def test_unused_parameters_of_a_search_need_not_fit(molecules, dipoles, tmp_path):
+    """Pipelines may share a step that was fitted again since."""
+    soap = SOAPFeaturizer(n_max=2, l_max=1)
+    model = make_pipeline(soap, CURSparsifier(n_points=3), KQEqRegressor()).fit(molecules, dipoles)
+    grid = {"kqeqregressor__sigma_dipole": [0.1, 0.2]}
+    search = GridSearchCV(model, grid, cv=2).fit(molecules, dipoles)
+    soap.set_params(n_max=3).fit(molecules)
+    save(search, tmp_path / "search.skqeq")
+    assert_array_equal(
+        load(tmp_path / "search.skqeq").predict(molecules), search.predict(molecules)
+    )
+
+
 def test_a_file_names_no_folder_of_pickles(molecules, dipoles, tmp_path):
     soap = SOAPFeaturizer(n_max=2, l_max=1, memory=str(tmp_path / "rows"))
-    model = make_pipeline(soap, CURSparsifier(n_points=3), KQEqRegressor()).fit(molecules, dipoles)
-    save(model, tmp_path / "model.skqeq")
-    assert load(tmp_path / "model.skqeq")[0].memory is None
+    model = make_pipeline(soap, CURSparsifier(n_points=3), KQEqRegressor(), memory=soap.memory)
+    save(model.fit(molecules, dipoles), tmp_path / "model.skqeq")
+    again = load(tmp_path / "model.skqeq")
+    assert again.memory is None and again[0].memory is None
+    assert_array_equal(again.predict(molecules), model.predict(molecules))
 
 
 def test_nothing_is_executed(tmp_path, monkeypatch):

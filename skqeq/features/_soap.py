@@ -69,8 +69,7 @@ class SOAPFeaturizer(  # type: ignore[call-arg]  # of a mixin without types
         If above 0, a progress bar is shown whenever a later step computes features.
     memory : str, path or joblib.Memory, default=None
         Folder in which computed rows are stored on disk. None stores them in memory only.
-        `skqeq.load` sets it to None, because files in a folder that a stranger names could execute
-        code.
+        `skqeq.load` sets it to None, because the files in such a folder can execute code.
 
     Attributes
     ----------
@@ -198,16 +197,13 @@ class SOAPFeaturizer(  # type: ignore[call-arg]  # of a mixin without types
         )
         self.n_features_out_ = sum(s.n_features for s in self.spectra_)
 
-    def check_loaded(self) -> None:
-        super().check_loaded()
-        # Rows on disk are pickles. Those in a folder that a file names could execute code.
-        self.memory = None
-
     def _check_fitted(self):
         species = tuple(check_elements(self, "species_").tolist())
         spectra = check_type(self, "spectra_", tuple)
         correct = all(type(s) is PowerSpectrum and s.species == species for s in spectra)
         check_that(correct and bool(spectra), self, "spectra_", "power spectra of species_")
+        for spectrum in spectra:
+            spectrum.check_loaded()
         n = sum(s.n_features for s in spectra)
         check_that(self.n_features_out_ == n, self, "n_features_out_", f"{n}, as in spectra_")
 

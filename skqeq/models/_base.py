@@ -440,12 +440,14 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
     def _check_fitted(self):
         elements = check_elements(self, "elements_")
         layout, n = check_type(self, "layout_", FieldLayout), len(elements)
+        layout.check_loaded()
         correct = np.array_equal(layout.elements, elements)
         check_that(correct, self, "layout_", "a layout for elements_")
         response = self.response_
         correct = isinstance(response, Response) and hasattr(response, "elements_")
         correct = correct and np.array_equal(response.elements_, elements)
         check_that(correct, self, "response_", "a response that is prepared for elements_")
+        response.check_loaded()
         quantities = {*response.fields, "energy"}
         expected = f"a layout of fields that enter {' and '.join(sorted(quantities))}"
         check_that(set(layout.enters) == quantities, self, "layout_", expected)
@@ -462,7 +464,9 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
         if hasattr(self, "triangles_"):
             check_triangles(self, "triangles_", layout.n_columns)
         if hasattr(self, "posterior_"):
-            same = check_type(self, "posterior_", Posterior).layout.n_columns == layout.n_columns
+            posterior = check_type(self, "posterior_", Posterior)
+            posterior.check_loaded()
+            same = posterior.layout.n_columns == layout.n_columns
             check_that(same, self, "posterior_", "a posterior of the weights of layout_")
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -73,7 +73,8 @@ class Posterior:
         ValueError
             If the triangles do not fit the layout; the message names what does not fit.
         """
-        n = check_type(self, "layout", FieldLayout).n_columns
+        check_type(self, "layout", FieldLayout).check_loaded()
+        n = self.layout.n_columns
         if self._factor is not None:
             check_array(self, "_factor", (n, n))
         check_triangles(self, "_triangles", n)

@@ -138,7 +138,7 @@ class Response(BaseEstimator, ABC):
         """
 
     def check_loaded(self) -> None:
-        """Check a response that was read from a file.
+        """Check a prepared response that was read from a file.
 
         Raises
         ------
@@ -147,8 +147,6 @@ class Response(BaseEstimator, ABC):
             what does not fit.
         """
         self._validate_params()
-        if not hasattr(self, "elements_"):
-            return
         elements = check_elements(self, "elements_")
         prepared = clone(self).prepare(elements)
         for name, value in vars(prepared).items():

@@ -283,6 +283,8 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         correct = correct and all(type(group) is int for group in kernels)
         correct = correct and all(ALL <= group <= MAX_ATOMIC_NUMBER for group in kernels)
         check_that(bool(correct), self, "kernels_", "a SparseKernel for every atomic number")
+        for kernel in kernels.values():
+            kernel.check_loaded()
         boundaries = {kernel.boundaries for kernel in kernels.values()}
         check_that(len(boundaries) == 1, self, "kernels_", "kernels of the same features")
         n_features = boundaries.pop()[-1]
