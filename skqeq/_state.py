@@ -8,6 +8,7 @@ then fail with an error that names neither the file nor the array, or they would
 from __future__ import annotations
 
 import math
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from ._typing import Array
 
-__all__ = ["check_array", "check_elements", "check_that", "check_type"]
+__all__ = ["check_array", "check_elements", "check_that", "check_type", "is_number"]
 
 
 def check_that(correct: bool, owner: object, name: str, expected: str) -> None:
@@ -62,7 +63,7 @@ def check_type(owner: object, name: str, *types: type) -> Any:
     name : str
         Name of its attribute.
     *types : type
-        The allowed types. The value must have exactly one of them, so that True is no int.
+        The allowed types, which the value must have exactly.
 
     Returns
     -------
@@ -78,6 +79,26 @@ def check_type(owner: object, name: str, *types: type) -> Any:
     names = " or ".join(t.__name__ for t in types)
     check_that(type(value) in types, owner, name, f"of type {names}")
     return value
+
+
+def is_number(value: object, kind: str = "f", least: float = -math.inf) -> bool:
+    """Whether a value is a finite number.
+
+    Parameters
+    ----------
+    value : object
+        Any object. True and False are no numbers.
+    kind : {"f", "i"}, default="f"
+        Real numbers or integers, of Python or of NumPy.
+    least : float, default=-inf
+        The smallest allowed number.
+
+    Returns
+    -------
+    correct : bool
+    """
+    types = {"f": Real, "i": Integral}[kind]
+    return isinstance(value, types) and type(value) is not bool and least <= value < math.inf  # type: ignore[operator]
 
 
 def check_array(

@@ -284,7 +284,9 @@ def _check_loaded(item):
         parts.append(item.best_estimator_)
     for part in parts:
         _check_loaded(part)
-    if steps and hasattr(parts[-1], "check_features"):
+    # The first step of another package need not take a list of structures.
+    own = bool(steps) and type(parts[0]).__module__.startswith("skqeq.")
+    if own and hasattr(parts[-1], "check_features"):
         from ase import Atoms
 
         # Features are computed when they are needed. This only compares their meaning.

@@ -18,11 +18,13 @@ from types import ModuleType
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import skops.io
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import uniform
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
@@ -31,7 +33,7 @@ from sklearn.model_selection import (
     RandomizedSearchCV,
 )
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from skqeq import (
     ChargeFlow,
@@ -378,7 +380,7 @@ MISFITS = {
     ),
     "sizes": (
         lambda soap, cur, kqeq: kqeq.layout_.sizes.append(3),
-        "sizes of FieldLayout is a list, but must be a list of 3 int",
+        "sizes of FieldLayout is a list, but must be a list of 3 numbers",
     ),
     "prior": (
         lambda soap, cur, kqeq: vars(kqeq.layout_).update(enters=["chi", "chi", "energy"]),
@@ -410,7 +412,7 @@ MISFITS = {
     ),
     "triangle": (
         lambda soap, cur, kqeq: kqeq.triangles_.update(dipole=np.eye(3)),
-        r"triangles_ of KQEqRegressor is a dict, but must be arrays .* of shape \(28, 28\) by target",
+        r"triangles_ of KQEqRegressor .* must be arrays .* of shape \(28, 28\) by target",
     ),
     "noise": (
         lambda soap, cur, kqeq: kqeq.posterior_._sigmas.update(dipole=0.0),
@@ -426,7 +428,7 @@ MISFITS = {
     ),
     "exponent": (
         lambda soap, cur, kqeq: vars(cur.kernels_[6]).update(zeta=True),
-        "zeta of SparseKernel is True, but must be of type int",
+        "zeta of SparseKernel is True, but must be a positive integer",
     ),
     "other points": (
         lambda soap, cur, kqeq: vars(cur.kernels_[6]).update(vars(cur.kernels_[1])),
@@ -505,6 +507,28 @@ def test_unused_parameters_of_a_search_need_not_fit(molecules, dipoles, tmp_path
     assert_array_equal(
         load(tmp_path / "search.skqeq").predict(molecules), search.predict(molecules)
     )
+
+
+@pytest.mark.parametrize("kind", ["numbers", "columns", "noise", "arrays"])
+def test_unusual_models_are_loaded(kind, molecules, dipoles, tmp_path):
+    soap = SOAPFeaturizer(r_cut=np.float32(2.0), n_max=np.int64(2), l_max=np.int32(1))
+    cur = CURSparsifier(n_points=np.int64(3), zeta=np.int64(2), jitter=0)
+    X, y, model = molecules, dipoles, make_pipeline(soap, cur, KQEqRegressor())
+    if kind == "columns":
+        X = pd.DataFrame({"atoms": molecules})
+        first = ColumnTransformer([("soap", soap, "atoms")])
+        model = make_pipeline(first, cur, KQEqRegressor())
+    elif kind == "noise":
+        model = KQEqRegressorCV(make_pipeline(soap, cur, KQEqRegressor()), cv=3)
+        model.set_params(sigmas=np.float32([0.01, 0.1, 0.01]), estimator__kqeqregressor__n_jobs=1)
+    elif kind == "arrays":
+        X, y = np.random.default_rng(0).normal(size=(9, 4)), None
+        model = make_pipeline(StandardScaler(), CURSparsifier(n_points=np.int32(3)))
+    model.fit(X, y)
+    save(model, tmp_path / "model.skqeq")
+    method = "transform" if kind == "arrays" else "predict"
+    again = load(tmp_path / "model.skqeq")
+    assert_array_equal(getattr(again, method)(X), getattr(model, method)(X))
 
 
 def test_a_file_names_no_folder_of_pickles(molecules, dipoles, tmp_path):

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 from ase.data import chemical_symbols
 
-from .._state import check_that, check_type
+from .._state import check_that, check_type, is_number
 from ..parameters import MAX_ATOMIC_NUMBER
 from ..structures import reduced_cell
 from ._dscribe import dscribe_soap
@@ -53,21 +53,23 @@ class PowerSpectrum:
             If a parameter is not valid, or does not fit the others; the message names it.
         """
         species = check_type(self, "species", tuple)
-        correct = all(type(z) is int and 1 <= z <= MAX_ATOMIC_NUMBER for z in species)
-        correct = correct and bool(species) and all(a < b for a, b in pairwise(species))
+        correct = len(species) > 0 and all(is_number(z, "i", least=1) for z in species)
+        correct = correct and species[-1] <= MAX_ATOMIC_NUMBER
+        correct = correct and all(a < b for a, b in pairwise(species))
         check_that(correct, self, "species", "ascending atomic numbers")
-        types = tuple(map(type, check_type(self, "options", tuple)))
         expected = "the values of r_cut, n_max, l_max, sigma and compression"
-        check_that(types == (float, int, int, float, str), self, "options", expected)
+        check_that(len(check_type(self, "options", tuple)) == 5, self, "options", expected)
         r_cut, n_max, l_max, sigma, compression = self.options
-        correct = 1.0 < r_cut < np.inf and n_max > 0 and 0 <= l_max <= 20 and 0 < sigma < np.inf
-        check_that(correct and compression in COMPRESSIONS, self, "options", expected)
+        correct = is_number(r_cut) and r_cut > 1.0 and is_number(sigma) and sigma > 0.0
+        correct = correct and is_number(n_max, "i", least=1) and is_number(l_max, "i", least=0)
+        correct = correct and l_max <= 20 and compression in [*COMPRESSIONS]
+        check_that(correct, self, "options", expected)
         width = self.cutoff_width
-        correct = width is None or (type(width) is float and 0 < width <= r_cut)
+        correct = width is None or (is_number(width) and 0 < width <= r_cut)
         check_that(correct, self, "cutoff_width", "None, or positive and at most r_cut")
-        weights = self.weighting
-        correct = weights is None or (type(weights) is dict and set(weights) == set(species))
-        correct = correct and all(type(x) is float and x < np.inf for x in (weights or {}).values())
+        weights = {} if self.weighting is None else check_type(self, "weighting", dict)
+        correct = self.weighting is None or set(weights) == set(species)
+        correct = correct and all(is_number(x) for x in weights.values())
         check_that(correct, self, "weighting", "None, or a number for every element of species")
         n = COMPRESSIONS[compression](len(species), n_max) * (l_max + 1)
         check_that(self.n_features == n, self, "n_features", f"{n} for these options")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._state import check_array, check_elements, check_that, check_type
+from .._state import check_array, check_elements, check_that, check_type, is_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ..structures import Block, Structure
     from ._field import Field
     from ._rows import AtomRows
+
+COUNTS = ("sizes", "n_constants")
 
 
 class FieldLayout:
@@ -84,12 +86,14 @@ class FieldLayout:
             not fit.
         """
         elements, names = check_elements(self, "elements"), check_type(self, "names", list)
-        types = {"names": str, "enters": str, "sizes": int, "n_constants": int}
-        for name, wanted in (types | {"amplitudes": float, "baselines": float}).items():
+        for name in ("names", "enters"):
             values = check_type(self, name, list)
-            correct = len(values) == len(names) and all(type(x) is wanted for x in values)
-            correct = correct and all(wanted is str or 0 <= x < np.inf for x in values)
-            expected = f"a list of {len(names)} {wanted.__name__}, of which none is negative"
+            correct = len(values) == len(names) and all(isinstance(x, str) for x in values)
+            check_that(correct, self, name, f"a list of {len(names)} names")
+        for name in ("sizes", "n_constants", "amplitudes", "baselines"):
+            values, kind = check_type(self, name, list), "i" if name in COUNTS else "f"
+            correct = len(values) == len(names) and all(is_number(x, kind, 0.0) for x in values)
+            expected = f"a list of {len(names)} numbers, of which none is negative"
             check_that(correct, self, name, expected)
         counts = {0, len(elements)}
         expected = f"a list of the numbers 0 and {len(elements)}"

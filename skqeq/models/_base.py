@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._counts import counted
 from .._sklearn import Interval, StrOptions
-from .._state import check_array, check_elements, check_that, check_type
+from .._state import check_array, check_elements, check_that, check_type, is_number
 from ..fields import ElementTable, Field, FieldLayout
 from ..parameters import per_element
 from ..persistence import Persistent
@@ -452,7 +452,7 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
         expected = f"a layout of fields that enter {' and '.join(sorted(quantities))}"
         check_that(set(layout.enters) == quantities, self, "layout_", expected)
         check_that(layout.n_constants[-1] == n, self, "layout_", "a layout with free atoms")
-        check_type(self, "n_features_in_", int)
+        check_that(is_number(self.n_features_in_, "i"), self, "n_features_in_", "an integer")
         check_array(self, "coef_", (layout.n_columns - n,))
         check_array(self, "atomic_energies_", (n,))
         if getattr(self, "energy_compositions_", None) is not None:

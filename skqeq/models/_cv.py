@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from .._sklearn import HasMethods, StrOptions
-from .._state import check_that, check_type
+from .._state import check_that, check_type, is_number
 from .._warnings import muted, warn_once
 from ..metrics import TOO_FEW, target_mae, target_r2, target_rmse
 from ..persistence import Persistent
@@ -387,9 +387,7 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         correct = isinstance(last, ChargeModel)
         check_that(correct, self, "best_estimator_", "a charge model or a pipeline with one")
         calibration = check_type(self, "calibration_", dict)
-        correct = all(
-            type(ratio) is float and 0 <= ratio < np.inf for ratio in calibration.values()
-        )
+        correct = all(is_number(ratio, least=0.0) for ratio in calibration.values())
         check_that(correct, self, "calibration_", "a dict of positive numbers")
 
     def predict(self, X: StructuresLike, return_std: bool = False) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from .._state import check_array, check_that, check_type
+from .._state import check_array, check_that, check_type, is_number
 from .._threads import blas_threads_for
 from ..fields import AtomRows, FieldLayout
 from ..targets import GRADIENTS, TARGETS, ChargeTarget, DipoleMagnitude
@@ -79,7 +79,7 @@ class Posterior:
             check_array(self, "_factor", (n, n))
         check_triangles(self, "_triangles", n)
         sigmas = check_type(self, "_sigmas", dict)
-        correct = all(type(sigma) is float and 0 < sigma < np.inf for sigma in sigmas.values())
+        correct = all(is_number(sigma) and sigma > 0 for sigma in sigmas.values())
         correct = correct and sigmas.keys() >= self._triangles.keys()
         check_that(correct, self, "_sigmas", "positive and known for every target of _triangles")
 

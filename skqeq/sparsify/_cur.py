@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._counts import counted
 from .._sklearn import Interval, StrOptions
-from .._state import check_array, check_that, check_type
+from .._state import check_array, check_that, check_type, is_number
 from .._warnings import warn_once
 from ..parameters import MAX_ATOMIC_NUMBER
 from ..persistence import Persistent
@@ -280,15 +280,15 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
     def _check_fitted(self):
         kernels = check_type(self, "kernels_", dict)
         correct = kernels and all(type(kernel) is SparseKernel for kernel in kernels.values())
-        correct = correct and all(type(group) is int for group in kernels)
-        correct = correct and all(ALL <= group <= MAX_ATOMIC_NUMBER for group in kernels)
+        correct = correct and all(is_number(group, "i", least=ALL) for group in kernels)
+        correct = correct and max(kernels) <= MAX_ATOMIC_NUMBER
         check_that(bool(correct), self, "kernels_", "a SparseKernel for every atomic number")
         for kernel in kernels.values():
             kernel.check_loaded()
         boundaries = {kernel.boundaries for kernel in kernels.values()}
         check_that(len(boundaries) == 1, self, "kernels_", "kernels of the same features")
         n_features = boundaries.pop()[-1]
-        correct = check_type(self, "n_features_in_", int) == n_features
+        correct = is_number(self.n_features_in_, "i") and self.n_features_in_ == n_features
         check_that(correct, self, "n_features_in_", f"{n_features}, as in kernels_")
         groups = np.concatenate([np.full(len(k.points), g) for g, k in kernels.items()])
         numbers = check_array(self, "component_numbers_", groups.shape, "i")

@@ -8,7 +8,7 @@ from itertools import groupby, pairwise
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from .._state import check_array, check_that, check_type
+from .._state import check_array, check_that, check_type, is_number
 from .._warnings import warn_once
 from ._mixed import MixedProducts, products
 
@@ -115,7 +115,7 @@ class SparseKernel:
             If points, weights and Cholesky factor do not fit; the message names what does not fit.
         """
         edges = check_type(self, "boundaries", tuple)
-        ascending = len(edges) > 1 and all(type(edge) is int for edge in edges) and edges[0] == 0
+        ascending = len(edges) > 1 and all(is_number(edge, "i") for edge in edges) and edges[0] == 0
         ascending = ascending and all(a < b for a, b in pairwise(edges))
         check_that(ascending, self, "boundaries", "a tuple of ascending int that begins with 0")
         points = check_array(self, "points", (None, edges[-1]))
@@ -124,9 +124,9 @@ class SparseKernel:
         check_that(normalised.all(), self, "points", "an array whose column blocks have norm one")
         weights = check_array(self, "block_weights", (len(edges) - 1,), least=0.0)
         check_that(abs(weights.sum() - 1) < TOLERANCE, self, "block_weights", "weights of sum one")
-        check_that(check_type(self, "zeta", int) > 0, self, "zeta", "positive")
+        check_that(is_number(self.zeta, "i", least=1), self, "zeta", "a positive integer")
         check_that(self.dtype in ("float64", "float32"), self, "dtype", "float64 or float32")
-        check_that(check_type(self, "jitter", float) >= 0.0, self, "jitter", "not negative")
+        check_that(is_number(self.jitter, least=0.0), self, "jitter", "not negative")
         chol = check_array(self, "chol", (len(points),) * 2)
         # The diagonal of K_MM is one, unless the features of a point are zero.
         diagonal = np.einsum("ij,ij->i", chol, chol) - self.jitter
