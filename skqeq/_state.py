@@ -97,8 +97,9 @@ def is_number(value: object, kind: str = "f", least: float = -math.inf) -> bool:
     -------
     correct : bool
     """
-    types = {"f": Real, "i": Integral}[kind]
-    return isinstance(value, types) and type(value) is not bool and least <= value < math.inf  # type: ignore[operator]
+    types: tuple[Any, ...] = (Integral,) if kind == "i" else (Integral, Real)
+    number: Any = value
+    return isinstance(number, types) and not isinstance(number, bool) and least <= number < math.inf
 
 
 def check_array(
