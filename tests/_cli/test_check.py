@@ -43,6 +43,7 @@ def test_files_without_labels(tmp_path, capsys):
     write(tmp_path / "bare.xyz", [molecule("C6H6"), molecule("C6H6")[:6]])
     assert main(["check", f"{tmp_path}/bare.xyz@0"]) == 0
     out, error = capsys.readouterr()
+    assert out.startswith("1 structure of ")
     assert "no labels: no structure has labels" in out and not error
     assert main(["check", f"{tmp_path}/bare.xyz"]) == 1
     out, error = capsys.readouterr()
