@@ -283,6 +283,8 @@ def _check_loaded(item):
     if hasattr(item, "best_estimator_"):
         parts.append(item.best_estimator_)
     for part in parts:
+        if not hasattr(part, "fit") and part not in (None, "passthrough", "drop"):
+            raise ValueError(f"a {type(item).__name__} contains a {type(part).__name__}")
         _check_loaded(part)
     # The first step of another package need not take a list of structures.
     own = bool(steps) and type(parts[0]).__module__.startswith("skqeq.")

@@ -496,6 +496,16 @@ def test_a_search_without_its_best_model_does_not_fit(molecules, dipoles, tmp_pa
         load(tmp_path / "model.skqeq")
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_step_that_is_no_estimator_does_not_fit(place, molecules, dipoles, tmp_path):
+    soap = SOAPFeaturizer(n_max=2, l_max=1)
+    model = make_pipeline(soap, CURSparsifier(n_points=3), KQEqRegressor()).fit(molecules, dipoles)
+    model.steps[place] = ("step", "qeq")
+    save(model, tmp_path / "model.skqeq")
+    with pytest.raises(ValueError, match="do not fit: a Pipeline contains a str"):
+        load(tmp_path / "model.skqeq")
+
+
 def test_unused_parameters_of_a_search_need_not_fit(molecules, dipoles, tmp_path):
     """Pipelines may share a step that was fitted again since."""
     soap = SOAPFeaturizer(n_max=2, l_max=1)
