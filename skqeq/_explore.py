@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from html import escape
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.decomposition import PCA
 
+from ._colors import CHARGE_COLORS, charge_limit
 from ._counts import counted
 from .models import unwrap
 from .parameters import DEBYE
@@ -30,13 +33,18 @@ PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
 body {{ margin: 0; font-family: sans-serif; }}
-#panels {{ display: flex; height: calc(100vh - 3rem); }}
+#meta {{ padding: 0.5rem; }}
+#panels {{ display: flex; height: calc(100vh - 4rem); }}
 #map, #right {{ flex: 1; min-width: 0; position: relative; }}
 #right {{ display: flex; flex-direction: column; }}
 #structure {{ flex: 1; min-height: 0; position: relative; }}
+@media (max-width: 600px) {{
+  #panels {{ flex-direction: column; gap: 2rem; height: 60rem; }}
+}}
 </style>
 </head>
 <body>
@@ -59,6 +67,25 @@ Chemiscope.DefaultVisualizer.load(parts, data, new Chemiscope.Warnings())
 """
 
 
+# The name of the colours of charges on the page.
+PALETTE = "RdBu"
+# The beginning of the table of palettes in the source of chemiscope's viewer.
+PALETTES = re.compile(r"\{(?=inferno:\w+\(\[\[)")
+# Height of the page in a notebook, pixels.
+HEIGHT = 600
+
+
+class Page(type(Path())):
+    """Path of an HTML page that a notebook shows in a frame."""
+
+    def _repr_html_(self) -> str | None:
+        if not self.is_file():  # such as the parent folder
+            return None
+        page = escape(self.read_text(encoding="utf-8"))
+        style = f"width: 100%; height: {HEIGHT}px; border: 1px solid #cccccc"
+        return f'<iframe srcdoc="{page}" title="{escape(self.name)}" style="{style}"></iframe>'
+
+
 def explore(
     structures: Sequence[Atoms],
     model: Model,
@@ -69,7 +96,8 @@ def explore(
 ) -> Path:
     """Write an HTML page with structures, coloured by charge, and a map of their properties.
 
-    The page works in any browser, without a network. The map has one point for each structure. By
+    The page works in any browser, without a network, and a notebook shows it below the call.
+    Negative charges are red and positive ones blue. The map has one point for each structure. By
     default the axes are the first two principal components of the mean features of a structure, so
     that structures with similar features are close together. Axes and colours can be changed on the
     page to show:
@@ -96,12 +124,14 @@ def explore(
     Returns
     -------
     path : pathlib.Path
-        File of the page.
+        File of the page. As the last value of a cell of a notebook, it shows the page.
 
     Raises
     ------
     ImportError
         If chemiscope is not installed.
+    RuntimeError
+        If the installed version of chemiscope cannot show the colours.
     ValueError
         If the number of values of a property differs from the number of structures.
 
@@ -135,10 +165,9 @@ def explore(
                 f"{counted(len(structures), 'structure')}"
             )
         of_structures[name] = _property(values)
-    # A symmetric scale, so that white is zero. It must not be empty if all charges are zero.
-    largest = float(np.abs(of_atoms["charge"]["values"]).max()) or 1.0
-    limits = {"min": -largest, "max": largest}
-    colors = {"property": "charge", "palette": "bwr", "transform": "linear", **limits}
+    limit = charge_limit(of_atoms["charge"]["values"])
+    limits = {"min": -limit, "max": limit}
+    colors = {"property": "charge", "palette": PALETTE, "transform": "linear", **limits}
     atoms = [structure.to_atoms() for structure in checked]
     data = chemiscope.create_input(
         structures=atoms,
@@ -152,16 +181,36 @@ def explore(
             structure_settings={"color": colors, "environments": {"activated": False}},
         ),
     )
-    viewer = files("chemiscope") / "sphinx" / "static" / "chemiscope.min.js"
     page = PAGE.format(
         title=escape(title),
-        viewer=viewer.read_text(encoding="utf-8").replace("</script", "<\\/script"),
+        viewer=_viewer().replace("</script", "<\\/script"),
         data=json.dumps(data).replace("</", "<\\/"),
     )
-    path = Path(path)
+    path = Page(path)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
+
+
+def _viewer():
+    """Source of chemiscope's viewer, with the colours of charges as a further palette.
+
+    Its own diverging palettes are blue for negative values.
+    """
+    file = files("chemiscope") / "sphinx" / "static" / "chemiscope.min.js"
+    source = file.read_text(encoding="utf-8")
+    colors = [list(bytes.fromhex(color[1:])) for color in CHARGE_COLORS]
+    stops = [
+        [i / (len(colors) - 1), f"rgb({red}, {green}, {blue})"]
+        for i, (red, green, blue) in enumerate(colors)
+    ]
+    source, found = PALETTES.subn(f"{{{PALETTE}:{json.dumps(stops)},", source)
+    if found != 1:
+        raise RuntimeError(
+            f"the colours of charges cannot be added to chemiscope {version('chemiscope')}: "
+            "install chemiscope 1.1"
+        )
+    return source
 
 
 def _predicted(structures, checked, model):
@@ -215,7 +264,10 @@ def _principal(X, checked):
         elements = sorted({z for s in checked for z in s.species})
         means = np.array([[np.mean(s.numbers == z) for z in elements] for s in checked])
     n = min(2, *means.shape)
-    return PCA(n, random_state=0).fit_transform(means) if len(means) > 1 else np.zeros((1, n))
+    if len(means) == 1:
+        return np.zeros((1, n))
+    with np.errstate(invalid="ignore"):  # equal structures have no variance to be explained
+        return PCA(n, random_state=0).fit_transform(means)
 
 
 def _means(block):

@@ -1,5 +1,6 @@
 """The page of `skqeq.explore`: its data, and its picture in a browser."""
 
+import html
 import json
 import os
 import re
@@ -9,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from numpy.testing import assert_allclose
 
 import skqeq
-from skqeq import QEqRegressor, predict_charges
+from skqeq import QEqRegressor, _explore, predict_charges
 
 pytest.importorskip("chemiscope")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -57,6 +59,8 @@ def test_models_without_features_and_crystals(tmp_path):
     data = data_of(skqeq.explore(X, model, tmp_path / "page.html"))
     assert "dipole" not in data["properties"]
     assert {"PC 1", "atoms"} <= data["properties"].keys()
+    same = skqeq.explore([X[0], X[0]], model, tmp_path / "page.html")
+    assert data_of(same)["properties"]["PC 1"]["values"] == [0.0, 0.0]
     alone = data_of(skqeq.explore(X[:1], model, tmp_path / "page.html"))
     assert len(alone["structures"]) == 1
 
@@ -66,6 +70,35 @@ def test_wrong_properties(model, molecules, dipoles, tmp_path):
     with pytest.raises(ValueError, match="3 values of 'gap' for 12 structures"):
         skqeq.explore(molecules, fitted, tmp_path / "page.html", properties={"gap": [1, 2, 3]})
     assert not list(tmp_path.iterdir())
+
+
+def test_negative_charges_are_red(model, molecules, dipoles, tmp_path):
+    page = skqeq.explore(molecules, model.fit(molecules, dipoles), tmp_path / "page.html")
+    [stops] = re.findall(r"\{RdBu:(\[\[.*?\]\]),inferno:", page.read_text())
+    stops = json.loads(stops)
+    assert [stops[0][0], stops[-1][0]] == [0.0, 1.0]
+    (red, _, blue), (end_red, _, end_blue) = (
+        map(int, re.findall(r"\d+", color)) for _, color in (stops[0], stops[-1])
+    )
+    assert red > blue + 100
+    assert end_blue > end_red + 100
+    color = data_of(page)["settings"]["structure"][0]["color"]
+    assert (color["property"], color["palette"]) == ("charge", "RdBu")
+
+
+def test_a_viewer_without_the_palettes_is_refused(molecules, dipoles, tmp_path, monkeypatch):
+    monkeypatch.setattr(_explore, "PALETTES", re.compile("not in the viewer"))
+    with pytest.raises(RuntimeError, match="cannot be added to chemiscope"):
+        skqeq.explore(molecules, QEqRegressor().fit(molecules, dipoles), tmp_path / "page.html")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_notebook_shows_the_page_itself(molecules, dipoles, tmp_path):
+    model = QEqRegressor().fit(molecules, dipoles)
+    page = skqeq.explore(molecules, model, tmp_path / "page.html", title='"quoted" & <b>')
+    [shown] = re.findall('<iframe srcdoc="([^"]*)"', page._repr_html_())
+    assert html.unescape(shown) == page.read_text()
+    assert page.parent._repr_html_() is None
 
 
 @pytest.fixture
@@ -96,6 +129,22 @@ def test_a_browser_draws_it(model, molecules, dipoles, tmp_path, drawn):
     for half in (pixels[:, :600], pixels[:, 600:]):  # the map, the structure
         coloured = np.ptp(half, axis=-1) > 0.2
         assert coloured.sum() > 300, "nothing is drawn"
+
+
+@pytest.mark.parametrize("in_notebook", [False, True])
+@pytest.mark.parametrize("charge", [-1, 1])
+def test_a_browser_draws_charges_in_their_colours(charge, in_notebook, tmp_path, drawn):
+    X = [Atoms("Cl", [[0, 0, 0]], info={"charge": charge}), Atoms("Cl", [[0, 0, 0]])]
+    model = QEqRegressor().fit(X, skqeq.make_targets(charges=[[charge], [0.0]]))
+    page = skqeq.explore(X, model, tmp_path / "page.html")
+    if in_notebook:
+        cell = tmp_path / "cell.html"
+        cell.write_text(f"<!DOCTYPE html><body style='margin: 0'>{page._repr_html_()}</body>")
+        page = cell
+    middle = drawn(page)[200:500, 800:1050]  # the atom, without the bar of colours
+    redder = middle[..., 0] - middle[..., 2]
+    assert np.sum(-charge * redder > 0.2) > 300
+    assert np.sum(charge * redder > 0.1) == 0
 
 
 def test_a_browser_draws_the_documentation(drawn):

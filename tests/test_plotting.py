@@ -14,10 +14,13 @@ from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.collections import LineCollection, PatchCollection, PathCollection  # noqa: E402
 
 from skqeq.plotting import (  # noqa: E402
+    charge_colors,
+    model_colors,
     plot_charges_by_element,
     plot_learning_curve,
     plot_molecule,
     plot_parity,
+    plot_spectrum,
 )
 
 
@@ -131,6 +134,53 @@ def test_molecule_draws_atoms_bonds_and_labels(ax):
     assert set(labels) == {"C", "O", "H"}
     assert ax.figure.axes[1].get_ylabel() == "charge (e)"
     assert ax.get_aspect() == 1.0
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_negative_atoms_are_red_in_the_picture(ax, sign):
+    plot_molecule(molecule("CH3OH"), np.full(6, 0.3 * sign), ax=ax)
+    ax.figure.axes[1].remove()  # the bar, which has both colours
+    ax.figure.canvas.draw()
+    pixels = np.asarray(ax.figure.canvas.buffer_rgba())[..., :3] / 255
+    redder = pixels[..., 0] - pixels[..., 2]
+    assert np.sum(-sign * redder > 0.2) > 1000
+    assert np.sum(sign * redder > 0.1) == 0
+
+
+def test_charges_have_symmetric_colours():
+    colors = charge_colors(0.4)
+    color = {q: colors["cmap"](colors["norm"](q)) for q in (-0.4, -0.1, 0.0, 0.1, 0.4)}
+    for q in (0.1, 0.4):
+        assert color[-q][0] > color[-q][2] + 0.1
+        assert color[q][2] > color[q][0] + 0.1
+    assert np.ptp(color[0.0]) < 0.05
+
+
+def test_panels_can_share_the_range_of_colours():
+    for charges in ([-0.6, 0.3, 0.3], [-0.2, 0.1, 0.1]):
+        ax = plot_molecule(molecule("H2O"), charges, limit=0.6)
+        [disks] = [c for c in ax.collections if isinstance(c, PatchCollection)]
+        assert disks.get_clim() == (-0.6, 0.6)
+
+
+def test_a_model_has_one_colour_in_all_figures():
+    every = model_colors(["GAP", "mine", "QEq", "kQEq", "GAP+kQEq", "ChargeFlow"])
+    assert len(set(every.values())) == len(every)
+    assert set(model_colors(map(str, range(20)))) == set(map(str, range(20)))
+    for names in (["kQEq"], ["QEq", "kQEq"], ["mine", "QEq"], ["GAP+kQEq", "kQEq"]):
+        for name, color in model_colors(names).items():
+            assert name == "mine" or color == every[name]
+    values = np.arange(12.0).reshape(4, 3)
+    for models in (["QEq", "kQEq"], ["mine", "kQEq"]):
+        parity = plot_parity(values, dict.fromkeys(models, values))
+        curve = plot_learning_curve(range(1, 5), dict.fromkeys(models, values + 1.0))
+        spectrum = plot_spectrum(range(4), dict.fromkeys(models, values[:, 1]))
+        for name, color in model_colors(models).items():
+            i = models.index(name)
+            points = [c for c in parity.collections if isinstance(c, PathCollection)][i]
+            drawn = [points.get_facecolor()[0][:3], curve.lines[i].get_color()]
+            for one in (*drawn, spectrum.lines[i].get_color()):
+                assert matplotlib.colors.to_hex(one) == color.lower()
 
 
 def test_dipole_arrow_points_from_minus_to_plus_at_the_stated_scale(ax):

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._colors import model_colors
 from .._counts import counted
 from ..metrics import target_mae, target_rmse
 from ..parameters import DEBYE
-from ._style import COLORS, GREY, axes_or_new, with_unit
+from ._style import GREY, axes_or_new, with_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,13 +66,14 @@ def plot_parity(
         y_true = _norm_in_debye(y_true)
         models = {name: _norm_in_debye(values) for name, values in models.items()}
     limits = _labelled_numbers(y_true, y_true)[0]
+    colors = model_colors(models)
     for i, (name, values) in enumerate(models.items()):
         truth, predicted = _labelled_numbers(y_true, values)
         limits = np.concatenate([limits, predicted])
         style = {
             "s": 16,
             "linewidths": 0,
-            "color": COLORS[i % len(COLORS)],
+            "color": colors[name],
             "alpha": float(np.clip(15.0 / np.sqrt(len(truth) + 1.0), 0.15, 0.7)),
             "label": _error_label(name, truth, predicted, unit),
             "rasterized": len(truth) > 5000,
@@ -127,13 +129,14 @@ def plot_learning_curve(
     ax = axes_or_new(ax, (5.0, 3.8))
     sizes = np.asarray(sizes)
     models = errors if isinstance(errors, dict) else {None: errors}
-    for i, (name, values) in enumerate(models.items()):
+    colors = model_colors(models)
+    for name, values in models.items():
         values = np.asarray(values, dtype=np.float64)
         if values.shape[:1] != sizes.shape or values.ndim != 2:
             raise ValueError(f"errors have shape {values.shape}, but there are {len(sizes)} sizes")
-        color = COLORS[i % len(COLORS)]
-        ax.fill_between(sizes, values.min(1), values.max(1), color=color, alpha=0.18, linewidth=0)
-        ax.plot(sizes, values.mean(1), "o-", color=color, label=name, markersize=5)
+        style = {"color": colors[name]}
+        ax.fill_between(sizes, values.min(1), values.max(1), alpha=0.18, linewidth=0, **style)
+        ax.plot(sizes, values.mean(1), "o-", label=name, markersize=5, **style)
     ax.set_xscale("log")
     ax.set_yscale("log")
     _plain_ticks(ax, sizes)

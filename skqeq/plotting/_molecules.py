@@ -8,9 +8,10 @@ import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 from ase.neighborlist import natural_cutoffs, neighbor_list
 
+from .._colors import COLORS, charge_limit
 from .._counts import counted
 from ..parameters import DEBYE
-from ._style import COLORS, GREY, axes_or_new
+from ._style import GREY, axes_or_new, charge_colors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from .._typing import Column
 
 
-# Red for negative and blue for positive charges, as in maps of electrostatic potentials.
-CHARGE_COLORS = "RdBu"
 DIPOLE_COLOR = "#117733"
 # Length of the dipole arrow, Angstrom per Debye.
 DIPOLE_SCALE = 0.5
@@ -39,6 +38,7 @@ def plot_molecule(
     dipole: ArrayLike | None = None,
     *,
     dipole_scale: float = DIPOLE_SCALE,
+    limit: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw a molecule in its principal plane, with its atoms coloured by charge.
@@ -54,6 +54,9 @@ def plot_molecule(
         the plane. The arrow starts at the centre of mass.
     dipole_scale : float, default=0.5
         Length of the arrow, Angstrom per Debye.
+    limit : float, default=None
+        Charge of the darkest colours, e; None uses the largest absolute value of `charges`. To
+        compare panels, use one value for all of them.
     ax : matplotlib.axes.Axes, default=None
         Axes to draw into; None makes a new figure.
 
@@ -86,8 +89,8 @@ def plot_molecule(
         arrow = dipole_scale * DEBYE * (dipole @ view.T)[:2]
     _frame(ax, xyz[:, :2], radii, arrow)
     _draw_bonds(ax, atoms, xyz)
-    disks = _draw_atoms(ax, xyz, radii, charges)
-    _label_atoms(ax, atoms, xyz, radii, charges, disks.norm)
+    disks = _draw_atoms(ax, xyz, radii, charges, limit or charge_limit(charges))
+    _label_atoms(ax, atoms, xyz, radii, disks.to_rgba(charges))
     bar = ax.figure.colorbar(disks, ax=ax, shrink=0.75, pad=0.02)
     bar.set_label("charge (e)")
     bar.outline.set_visible(False)
@@ -180,44 +183,42 @@ def _draw_bonds(ax, atoms, xyz):
     ax.add_collection(LineCollection(lines, colors="#8c8c8c", linewidths=4.0, zorder=1))
 
 
-def _draw_atoms(ax, xyz, radii, charges):
+def _draw_atoms(ax, xyz, radii, charges, limit):
     """Draw atoms as disks, with the farthest atom first."""
     from matplotlib.collections import PatchCollection
-    from matplotlib.colors import CenteredNorm
     from matplotlib.patches import Circle
 
     order = np.argsort(xyz[:, 2])
     disks = PatchCollection(
         [Circle(xyz[i, :2], radii[i]) for i in order],
-        cmap=CHARGE_COLORS,
-        norm=CenteredNorm(halfrange=1.15 * np.abs(charges).max() or 1.0),
         edgecolor="#404040",
         linewidth=1.0,
         zorder=2,
+        **charge_colors(limit),
     )
     disks.set_array(charges[order])
     return ax.add_collection(disks)
 
 
-def _label_atoms(ax, atoms, xyz, radii, charges, norm):
+def _label_atoms(ax, atoms, xyz, radii, colors):
     """Write the element symbol of every atom whose centre no other atom covers.
 
-    Larger disks have larger symbols. The symbols are white on dark colours and black on others.
+    Larger disks have larger symbols. The symbols are white on dark colours and black on others. A
+    background with the colour of the disk makes a gap in the arrow of the dipole.
     """
-    from matplotlib import colormaps
-
     width = ax.get_window_extent().width * 72.0 / ax.figure.dpi
     points_per_angstrom = width / np.ptp(ax.get_xlim())
     for i, (symbol, radius) in enumerate(zip(atoms.symbols, radii, strict=True)):
         if _is_covered(i, xyz, radii):
             continue
-        red, green, blue, _ = colormaps[CHARGE_COLORS](norm(charges[i]))
+        red, green, blue, _ = colors[i]
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
         style = {
             "ha": "center",
             "va": "center_baseline",
             "fontsize": np.clip(radius * points_per_angstrom, 4.0, 12.0),
             "color": "white" if dark else "black",
+            "bbox": {"boxstyle": "circle,pad=0.05", "facecolor": colors[i], "linewidth": 0},
         }
         ax.text(*xyz[i, :2], symbol, zorder=5, **style)
 

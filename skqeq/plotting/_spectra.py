@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._style import COLORS, axes_or_new
+from .._colors import model_colors
+from ._style import axes_or_new
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,10 +54,11 @@ def plot_spectrum(
     """
     ax = axes_or_new(ax, (6.4, 3.2))
     spectra = intensities if isinstance(intensities, dict) else {label: intensities}
-    for i, (name, values) in enumerate(spectra.items()):
+    colors = model_colors(spectra)
+    for name, values in spectra.items():
         shown = [v for k, v in zip(wavenumbers, values, strict=True) if k <= max_wavenumber]
-        color = COLORS[i % len(COLORS)]
-        ax.plot(wavenumbers[: len(shown)], [v / max(shown) for v in shown], label=name, color=color)
+        scaled = [v / max(shown) for v in shown]
+        ax.plot(wavenumbers[: len(shown)], scaled, label=name, color=colors[name])
     ax.set_xlim(0, max_wavenumber)
     ax.set_ylim(bottom=0)
     ax.set_xlabel("wavenumber (1/cm)")

@@ -47,6 +47,22 @@ def test_demo(small_data, tmp_path, monkeypatch, capsys, figures):
     assert main(next_command.split()[1:]) == 0
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_negative_atoms_are_red(tmp_path, monkeypatch, sign):
+    read = pytest.importorskip("matplotlib.image").imread
+    X = labelled(3)
+    D = np.array([atoms.info["REF_dipole"] for atoms in X])
+    charges = [np.full(len(atoms), 0.3 * sign) for atoms in X]
+    monkeypatch.setattr(demo, "predict_charges", lambda model, some: charges[: len(some)])
+    monkeypatch.setattr(demo, "plot_learning_curve", lambda *errors, ax, **options: ax)
+    paths = demo.draw(tmp_path, None, X[:1], D[:1], {"kQEq": D[:1]}, ([], []))
+    pixels = read(paths[-1])
+    molecule = pixels[:, : int(0.75 * pixels.shape[1])]  # without the bar of colours
+    redder = molecule[..., 0] - molecule[..., 2]
+    assert np.sum(-sign * redder > 0.2) > 1000
+    assert np.sum(sign * redder > 0.2) == 0
+
+
 def test_demo_says_when_it_cannot_write(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert "File exists" in error_of(capsys, "demo", "-o", tmp_path / "file")
