@@ -36,7 +36,9 @@ numpydoc_show_class_members = False
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
+    "subsection_order": "gallery_order.by_section",
     "within_subsection_order": "gallery_order.by_topic",
+    "reset_modules": ("matplotlib", "gallery_order.set_colors"),
     "abort_on_example_error": True,
     "download_all_examples": False,
     "remove_config_comments": True,

@@ -49,8 +49,8 @@ def model_colors(names: Iterable[str | None]) -> dict[str | None, str]:
     ----------
     names : iterable of str
         Names in a figure. Those of the models of skqeq ("kQEq", "QEq", "ChargeFlow", "GAP",
-        "GAP+kQEq", "GAP+ChargeFlow") have colours of their own; other names take colours that are
-        left over, in the order of the names.
+        "GAP+kQEq", "GAP+ChargeFlow") have colours of their own. Beside them, other names take
+        colours that no model has, as far as there are any.
 
     Returns
     -------
@@ -61,11 +61,13 @@ def model_colors(names: Iterable[str | None]) -> dict[str | None, str]:
     --------
     >>> from skqeq.plotting import model_colors
     >>> model_colors(["QEq", "mine"])
-    {'QEq': '#D55E00', 'mine': '#0072B2'}
+    {'QEq': '#D55E00', 'mine': '#E69F00'}
     """
     names = list(names)
     taken = [MODEL_COLORS[name] for name in names if name in MODEL_COLORS]
     free = [color for color in COLORS if color not in taken]
+    if taken:
+        free.sort(key=lambda color: color in MODEL_COLORS.values())
     others = [name for name in names if name not in MODEL_COLORS]
     rest = {name: free[i % len(free)] for i, name in enumerate(others)}
     return {name: MODEL_COLORS.get(name) or rest[name] for name in names}

@@ -97,7 +97,8 @@ def explore(
     """Write an HTML page with structures, coloured by charge, and a map of their properties.
 
     The page works in any browser, without a network, and a notebook shows it below the call.
-    Negative charges are red and positive ones blue. The map has one point for each structure. By
+    Negative charges are red and positive ones blue, if any structure has
+    atoms of different charge. The map has one point for each structure. By
     default the axes are the first two principal components of the mean features of a structure, so
     that structures with similar features are close together. Axes and colours can be changed on the
     page to show:
@@ -165,21 +166,25 @@ def explore(
                 f"{counted(len(structures), 'structure')}"
             )
         of_structures[name] = _property(values)
-    limit = charge_limit(of_atoms["charge"]["values"])
-    limits = {"min": -limit, "max": limit}
-    colors = {"property": "charge", "palette": PALETTE, "transform": "linear", **limits}
     atoms = [structure.to_atoms() for structure in checked]
+    charges = of_atoms["charge"]["values"]
+    ends = np.cumsum([len(structure) for structure in checked])[:-1]
+    differ = [np.ptp(part) > 0 for part in np.split(charges, ends)]
+    color = _color_settings(charges) if any(differ) else {"property": "element"}
+    settings = chemiscope.quick_settings(
+        x="PC 1",
+        y="PC 2" if "PC 2" in of_structures else "atoms",
+        map_color="dipole" if "dipole" in of_structures else "atoms",
+        structure_settings={"color": color, "environments": {"activated": False}},
+    )
+    # The viewer fails to colour atoms if all values in the structure that it shows first are equal.
+    settings["pinned"] = [int(np.argmax(differ))]
     data = chemiscope.create_input(
         structures=atoms,
         properties=of_structures | of_atoms,
         environments=chemiscope.all_atomic_environments(atoms),
         metadata={"name": title},
-        settings=chemiscope.quick_settings(
-            x="PC 1",
-            y="PC 2" if "PC 2" in of_structures else "atoms",
-            map_color="dipole" if "dipole" in of_structures else "atoms",
-            structure_settings={"color": colors, "environments": {"activated": False}},
-        ),
+        settings=settings,
     )
     page = PAGE.format(
         title=escape(title),
@@ -190,6 +195,19 @@ def explore(
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
+
+
+def _color_settings(charges):
+    """Settings of the colours of atoms.
+
+    The largest charge is rounded up to one decimal, or one digit, because the viewer cuts off
+    others.
+    """
+    limit = charge_limit(charges)
+    step = 10.0 ** min(-1, np.floor(np.log10(limit)))
+    limit = float(np.round(step * np.ceil(limit / step), 12))
+    limits = {"min": -limit, "max": limit}
+    return {"property": "charge", "palette": PALETTE, "transform": "linear", **limits}
 
 
 def _viewer():

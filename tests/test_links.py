@@ -176,7 +176,7 @@ def test_links_to_a_removed_file_are_broken(repository):
         "docs/guide/flow.rst",
         "docs/howto/tune.rst",
         "docs/_static/scaling.png",
-        "examples/plot_charge_flow.py",
+        "examples/water/plot_charge_flow.py",
         "benchmarks/flow_chains.py",
         "benchmarks/results/cv.csv",
         "tests/test_properties.py",

@@ -35,6 +35,7 @@ from skqeq import (
 from skqeq.datasets import load_molecules
 from skqeq.metrics import dipole_errors
 from skqeq.parameters import DEBYE
+from skqeq.plotting import model_colors
 
 sys.path.insert(0, str(Path("../../benchmarks").resolve()))  # from the folder of this example
 import reproductions
@@ -108,8 +109,7 @@ for name in labels:
 # and true dipoles, for dipoles above 1 D. The right panel shows charges in the last fold. They are
 # predicted by the two models that are trained on norms, with the largest training set.
 fig, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 4.3), layout="constrained")
-colors = dict(zip(labels, ("tab:orange", "tab:blue", "tab:green")))
-for name, color in colors.items():
+for name, color in model_colors(labels).items():
     left.loglog(sizes, mae[name], "o-", color=color, label=name)
     middle.loglog(sizes, angle[name], "o-", color=color)
     if name != "vectors":
@@ -125,7 +125,8 @@ left.legend(frameon=False)
 middle.set(ylabel="angle of the dipole (degrees)")
 limit = 1.1 * np.abs(reference).max()
 right.plot([-limit, limit], [-limit, limit], color="grey", linewidth=1)
-_ = right.set(xlabel="Mulliken charge (e)", ylabel="predicted charge (e)", xlim=(-limit, limit))
+right.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+_ = right.set(xlabel="Mulliken charge (e)", ylabel="predicted charge (e)")
 
 # %%
 # As in the full study, charge labels reduce the error of the norm. The reduction is largest for few

@@ -28,6 +28,7 @@ from skqeq import CURSparsifier, KQEqRegressor, QEqRegressor, SOAPFeaturizer
 from skqeq.datasets import load_molecules
 from skqeq.metrics import dipole_errors
 from skqeq.parameters import DEBYE
+from skqeq.plotting import model_colors
 
 sys.path.insert(0, str(Path("../../benchmarks").resolve()))  # from the folder of this example
 import reproductions
@@ -96,13 +97,15 @@ for name, (mae, _) in larger.items():
 # and strands of up to twelve alanines, and amino aldehydes with up to twelve double bonds or 24
 # methylene groups.
 fig, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 4.4), layout="constrained")
+color = model_colors(["kQEq", "QEq"])
 full = reproductions.table("learning_curve")
 n, mae, spread = (
     [float(row[key]) for row in full] for key in ("molecules", "mae", "std over folds")
 )
-left.errorbar(n, mae, spread, fmt="o-", color="tab:blue", capsize=3, label="kQEq, QM9")
-left.plot(sizes, curve["kQEq"], "o--", color="tab:blue", fillstyle="none", label="kQEq, bundled")
-left.plot(sizes, curve["QEq"], "s--", color="tab:orange", fillstyle="none", label="QEq, bundled")
+left.errorbar(n, mae, spread, fmt="o-", color=color["kQEq"], capsize=3, label="kQEq, QM9")
+for name, style in {"kQEq": "o--", "QEq": "s--"}.items():
+    label = f"{name}, bundled"
+    left.plot(sizes, curve[name], style, color=color[name], fillstyle="none", label=label)
 left.plot([3000, 10000], [0.12, 0.10], "*", color="k", markersize=10, label="[V23]")
 left.axhline(0.15, color="k", linestyle="--", linewidth=1, label="[S22]")
 left.set(xscale="log", yscale="log", xlabel="molecules in training", ylabel="MAE of |μ| (D)")
@@ -111,9 +114,10 @@ left.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
 left.set_yticks([], minor=True)
 left.legend(frameon=False, fontsize="small", ncols=2, loc="upper right")
 left.set_ylim(0.09, 1.4)
-limit = 1.05 * norms[test].max()
-for (name, (_, predicted)), marker, color in zip(larger.items(), "so", ("tab:orange", "tab:blue")):
-    middle.plot(norms[test], predicted, marker, color=color, alpha=0.5, markersize=3.5, label=name)
+limit = 1.05 * max(norms[test].max(), *(predicted.max() for _, predicted in larger.values()))
+style = {"alpha": 0.5, "markersize": 3.5}
+for (name, (_, predicted)), marker in zip(larger.items(), "so"):
+    middle.plot(norms[test], predicted, marker, color=color[name], label=name, **style)
 middle.plot([0, limit], [0, limit], color="grey", linewidth=1)
 middle.set(xlabel="|μ|, PBE0 (D)", ylabel="|μ|, predicted (D)", xlim=(0, limit), ylim=(0, limit))
 middle.set_title("six to eight heavy atoms")
@@ -134,5 +138,5 @@ _ = right.legend(frameon=False, loc="lower right")
 # better than electronegativities that depend only on the element. The chains show the limits of
 # extrapolation. The predicted dipole of a helix grows too slowly with its length. The predicted
 # dipole of saturated chains grows although it should not, because charge moves from end to end at
-# no cost (:ref:`sphx_glr_auto_examples_plot_charge_flow.py`). The reference of the chains is
+# no cost (:ref:`sphx_glr_auto_examples_water_plot_charge_flow.py`). The reference of the chains is
 # GFN2-xTB. For short chains, its dipoles are 4 to 15 % larger than those of PBE0.

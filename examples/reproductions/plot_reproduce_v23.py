@@ -28,6 +28,7 @@ from sklearn.pipeline import make_pipeline
 from skqeq import CURSparsifier, KQEqRegressor, QEq, SOAPFeaturizer, predict_targets
 from skqeq.electrostatics import hardness_matrix
 from skqeq.parameters import COULOMB
+from skqeq.plotting import charge_colors, model_colors
 
 sys.path.insert(0, str(Path("../../benchmarks").resolve()))  # from the folder of this example
 import reproductions
@@ -117,23 +118,25 @@ print(f"charge of zinc {predicted['charges'][0][0]:+.2f} e")
 # The left panel shows the energies, the middle panel the charges in the test clusters, and the
 # right panel the energy of the crystal.
 fig, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 4.2), layout="constrained")
-for name, color in {"train": "tab:grey", "test": "tab:blue"}.items():
+color = model_colors(["kQEq"])["kQEq"]
+for name, shade in {"train": "tab:grey", "test": color}.items():
     energies = predictions[name]["energy"] / n_atoms[name]
-    left.plot(per_atom[name], energies, "o", color=color, label=name)
-left.axline((-4.6, -4.6), slope=1, color="grey", linewidth=1, zorder=0)
+    left.plot(per_atom[name], energies, "o", color=shade, label=name)
+left.axline((-4.8, -4.8), slope=1, color="grey", linewidth=1, zorder=0)
 left.set(xlabel="energy (eV per atom)", ylabel="predicted energy (eV per atom)")
 left.legend(frameon=False)
 charges = np.concatenate(list(predictions["test"]["charges"]))
 symbols = np.concatenate([atoms.symbols for atoms in atoms_of["test"]])
-for symbol, color, truth_q in (("Zn", "tab:purple", 1.0), ("O", "tab:red", -1.0)):
+for symbol, truth_q in (("Zn", 1.0), ("O", -1.0)):
     q = charges[symbols == symbol]
-    middle.hist(q, bins=np.arange(-1.3, 1.3, 0.01), color=color, alpha=0.7, label=symbol)
-    middle.axvline(truth_q, color=color, linestyle="--", linewidth=1)
+    by_sign = charge_colors(1.0)["cmap"](0.0 if truth_q < 0 else 1.0)
+    middle.hist(q, bins=np.arange(-1.3, 1.3, 0.01), color=by_sign, alpha=0.7, label=symbol)
+    middle.axvline(truth_q, color=by_sign, linestyle="--", linewidth=1)
     print(f"{symbol}: charge {q.mean():+.3f} ± {q.std():.3f} e, reference {truth_q:+.0f} e")
 middle.set(xlabel="predicted charge (e)", ylabel="atoms")
 middle.legend(frameon=False, loc="upper center", title="dashed: reference")
 right.plot(3.25 * scales, truth, "ok", markersize=4, label="rigid ions, Ewald sum")
-right.plot(3.25 * scales, in_crystal, color="tab:blue", label="model of clusters")
+right.plot(3.25 * scales, in_crystal, color=color, label="model of clusters")
 right.set(xlabel="lattice constant a (Å)", ylabel="energy of the crystal (eV per atom)")
 _ = right.legend(frameon=False)
 

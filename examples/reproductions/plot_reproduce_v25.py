@@ -33,6 +33,7 @@ from skqeq import (
     predict_targets,
 )
 from skqeq.datasets import load_water, load_water_curves
+from skqeq.plotting import model_colors
 from skqeq.validation import dissociation, field_response, find_fragments, fragment_charges
 
 sys.path.insert(0, str(Path("../../benchmarks").resolve()))  # from the folder of this example
@@ -73,7 +74,7 @@ models = {
     "GAP+kQEq": joint(QEq(radius_scale=1.3, hardness=30.0)),
     "GAP+ChargeFlow": joint(ChargeFlow(softness=0.1, range=0.15, radius_scale=1.0, hardness=2.7)),
 }
-colors = {"GAP": "tab:green", "GAP+kQEq": "tab:orange", "GAP+ChargeFlow": "tab:blue"}
+colors = model_colors(models)
 
 X, y, groups = load_water(return_groups=True)
 small = np.array([i for i, atoms in enumerate(X) if atoms.info["n_molecules"] <= 5])

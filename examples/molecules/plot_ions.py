@@ -67,6 +67,7 @@ for charge in (-1, 0, 1):
     states.append(atoms.copy())
     states[-1].info["charge"] = charge
 fig, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
-for ax, state, q in zip(axes, states, predict_charges(models["neutral + ions"], states)):
-    plot_molecule(state, q, ax=ax)
-    ax.set_title(f"Q = {state.info['charge']} e")
+charges = predict_charges(models["neutral + ions"], states)
+for ax, state, q in zip(axes, states, charges):
+    plot_molecule(state, q, limit=np.abs(charges).max(), ax=ax)
+    ax.set_title(f"Q = {state.info['charge']:+d} e".replace("-", "−").replace("+0", "0"))

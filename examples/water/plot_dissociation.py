@@ -22,11 +22,12 @@ from sklearn.pipeline import make_pipeline
 
 from skqeq import CURSparsifier, GAPKQEqRegressor, QEq, SOAPFeaturizer, StructureBlocks
 from skqeq.datasets import load_water, load_water_curves
+from skqeq.plotting import charge_colors, model_colors
 from skqeq.validation import dissociation, find_fragments, fragment_charges
 
 STATES = {-1: "with OH⁻", 0: "neutral", 1: "with H₃O⁺"}
-MODELS = {"GFN2-xTB": "k", "GAP": "tab:green", "kQEq": "tab:orange", "GAP+kQEq": "tab:blue"}
-path = Path("../benchmarks/results/water_curves.csv")  # from the folder of the examples
+COLORS = {"GFN2-xTB": "k"} | model_colors(["GAP", "kQEq", "GAP+kQEq"])
+path = Path("../../benchmarks/results/water_curves.csv")  # from the folder of this example
 rows = [r for r in csv.DictReader(path.open(encoding="utf-8")) if r["curve"] == "expansion"]
 
 # %%
@@ -36,24 +37,25 @@ rows = [r for r in csv.DictReader(path.open(encoding="utf-8")) if r["curve"] == 
 # alone (GAP) has no interaction between atoms beyond its cutoff. It also cannot distinguish the
 # three charge states if the molecules look the same. With charges, the energies follow the
 # reference at all distances.
-fig, axes = plt.subplots(1, 3, figsize=(11.5, 3.8), layout="constrained")
+fig, axes = plt.subplots(1, 3, figsize=(11.5, 3.8), layout="constrained", sharey=True)
 for ax, (state, title) in zip(axes, STATES.items()):
     mine = [r for r in rows if int(r["charge"]) == state]
     factors = np.array([float(r["expansion"]) for r in mine])
-    for name, color in MODELS.items():
+    for name, color in COLORS.items():
         energy = np.array([float(r[f"{name} energy"]) for r in mine])
         energy -= energy[np.argmin(np.abs(factors - 1.0))]
         style = "o" if name == "GFN2-xTB" else "-"
         ax.plot(factors, energy / 6, style, markersize=3, color=color, label=name)
-    ax.set(title=title, xlabel="expansion", ylabel="energy (eV per molecule)")
+    ax.set(title=title, xlabel="expansion")
+axes[0].set_ylabel("energy (eV per molecule)")
 axes[0].legend(frameon=False)
 
 # %%
 # Charges of the molecules
 # ------------------------
-# The figure shows the charges of the ion (red) and of the five molecules of water (blue). In the
-# reference, the elementary charge stays on the ion. With charge equilibration, fractions of it are
-# on distant molecules, because all atoms exchange charge at no cost.
+# The figure shows the charges of the ion (red or blue) and of the five molecules of water (grey).
+# In the reference, the elementary charge stays on the ion. With charge equilibration, fractions of
+# it are on distant molecules, because all atoms exchange charge at no cost.
 X, y = load_water_curves()
 fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained", sharex=True)
 for ax, state in zip(axes, (-1, 1)):
@@ -67,8 +69,9 @@ for ax, state in zip(axes, (-1, 1)):
         [np.array(by_factor[f]["GAP+kQEq charges"].split(), dtype=float) for f in factors]
     )
     ion = np.abs(truth[-1]).argmax()
+    color_of_ion = charge_colors(1.0)["cmap"](0.0 if state < 0 else 1.0)
     for k in range(6):
-        color = "tab:red" if k == ion else "tab:blue"
+        color = color_of_ion if k == ion else "0.5"
         ax.plot(factors, truth[:, k], "o", markersize=3, color=color)
         ax.plot(factors, predicted[:, k], "-", color=color)
     ax.set(title=STATES[state], xlabel="expansion", ylabel="charge of a molecule (e)")

@@ -20,6 +20,7 @@ import numpy as np
 from ase.build import bulk
 
 from skqeq.parameters import COULOMB
+from skqeq.plotting import charge_colors
 from skqeq.response import equilibrate
 
 field = 0.01  # V/Angstrom
@@ -82,12 +83,13 @@ fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.6), layout="constrained
 layer = np.abs(atoms.positions[:, 2]) < 0.1
 x, y, _ = atoms.positions[layer].T
 limit = np.abs(charges).max()
-disks = left.scatter(x, y, s=16, c=charges[layer], cmap="RdBu", vmin=-limit, vmax=limit)
+disks = left.scatter(x, y, s=16, c=charges[layer], edgecolor="0.8", **charge_colors(limit))
 left.annotate("", (12, 40), (-12, 40), arrowprops={"arrowstyle": "->"})
 left.text(-13, 40, "field", va="center", ha="right")
 left.set(xlabel="x (Å)", ylabel="y (Å)", aspect="equal", ylim=(-38, 44))
 fig.colorbar(disks, ax=left, label="charge (e)")
 right.plot(middle, 1e3 * density, "o", label=f"{len(atoms)} atoms")
 right.plot(edges, 1e3 * 3 * field * edges / (4 * np.pi * COULOMB), label="conducting sphere")
+right.set_xticks([-1.0, -0.5, 0.0, 0.5, 1.0])
 right.set(xlabel="cosine of the angle to the field", ylabel="charge per area (10⁻³ e/Å²)")
 right.legend(frameon=False)

@@ -88,7 +88,7 @@ for labels, table in y.items():
 # Right: forces depend on how the charges respond to the weights, which the fixed point neglects. It
 # converges to a loss above the minimum. The loss of Gauss-Newton never increases, and most of its
 # steps cost much less than a step of the fixed point, which assembles all rows.
-fig, axes = plt.subplots(1, 2, figsize=(10.5, 4.2), layout="constrained")
+fig, axes = plt.subplots(1, 2, figsize=(10.5, 4.2), sharex=True, sharey=True, layout="constrained")
 styles = {"gauss_newton": ("C0", "o-", "Gauss-Newton"), "fixed_point": ("C1", "x--", "fixed point")}
 for ax, labels in zip(axes, y):
     losses = {a: np.array([e["loss"] for e in models[labels, a].fit_history_]) for a in styles}
@@ -97,6 +97,7 @@ for ax, labels in zip(axes, y):
         excess = losses[algorithm] - least
         excess[excess < 1e-10 * least] = np.nan  # rounding
         ax.semilogy(excess, style, color=color, fillstyle="none", markersize=7, label=name)
-    ax.set(xlabel="step", ylabel="loss − least loss", title=labels)
+    ax.set(xlabel="step", title=labels)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.legend(frameon=False)
+axes[0].set_ylabel("loss − least loss")
+axes[0].legend(frameon=False)

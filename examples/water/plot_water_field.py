@@ -19,9 +19,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
+from skqeq.plotting import model_colors
+
 STATES = {-1: "with OH⁻", 0: "neutral", 1: "with H₃O⁺"}
-MODELS = {"GAP+kQEq": "tab:blue", "without fields": "tab:orange"}
-path = Path("../benchmarks/results/water_curves.csv")  # from the folder of the examples
+MODELS = {"GAP+kQEq": "-", "without fields": "--"}
+COLORS = model_colors(MODELS)
+path = Path("../../benchmarks/results/water_curves.csv")  # from the folder of this example
 rows = [r for r in csv.DictReader(path.open(encoding="utf-8")) if r["curve"] == "field"]
 
 
@@ -44,19 +47,19 @@ def curve(state, axis, name):
 # second is the negative polarisability. The energy of an ion also depends on its position in the
 # field. The polarisability depends only on the geometry and on the widths and the hardness of the
 # charges. Labels in fields cannot change it, so the curves of both models coincide.
-fig, axes = plt.subplots(1, 3, figsize=(11.5, 3.8), layout="constrained")
+fig, axes = plt.subplots(1, 3, figsize=(11.5, 3.8), layout="constrained", sharey=True)
 for ax, (state, title) in zip(axes, STATES.items()):
     for axis, marker in zip("xyz", "os^"):
         fields, energy, _ = curve(state, axis, "GFN2-xTB")
-        ax.plot(fields, energy - energy[4], marker, color="k", markersize=3)
-        for name, color in MODELS.items():
+        label = f"GFN2-xTB, field along {axis}"
+        ax.plot(fields, energy - energy[4], marker, color="k", markersize=4, label=label)
+        for name, style in MODELS.items():
             fields, predicted, _ = curve(state, axis, name)
-            ax.plot(
-                fields, predicted - predicted[4], color=color, label=name if axis == "x" else None
-            )
-    ax.set(title=title, xlabel="field (V/Å)", ylabel="energy in the field (eV)")
-axes[0].plot([], [], "ok", markersize=3, label="GFN2-xTB")
-axes[0].legend(frameon=False)
+            label = name if axis == "z" else None
+            ax.plot(fields, predicted - predicted[4], style, color=COLORS[name], label=label)
+    ax.set(title=title, xlabel="field (V/Å)")
+axes[0].set_ylabel("energy in the field (eV)")
+axes[0].legend(frameon=False, fontsize="small")
 
 # %%
 # Charge moved by the field
@@ -65,7 +68,7 @@ axes[0].legend(frameon=False)
 # reference, molecules polarise but exchange almost no charge. In charge equilibration, charge flows
 # from one end of the cluster to the other, as through a piece of metal.
 fig, ax = plt.subplots(figsize=(4.8, 4.4), layout="constrained")
-for name, color in MODELS.items():
+for name, marker in zip(MODELS, ("o", ".")):
     truth, predicted = [], []
     for state in STATES:
         for axis in "xyz":
@@ -73,7 +76,7 @@ for name, color in MODELS.items():
                 charges = curve(state, axis, model)[2]
                 changes.append(charges[-1] - charges[4])
     truth, predicted = np.concatenate(truth), np.concatenate(predicted)
-    ax.plot(truth, predicted, ".", color=color, label=name)
+    ax.plot(truth, predicted, marker, color=COLORS[name], fillstyle="none", label=name)
     ratio = truth @ predicted / (truth @ truth)
     print(
         f"{name}: charge moved {np.abs(predicted).mean():.3f} e per molecule, GFN2-xTB "
@@ -81,6 +84,7 @@ for name, color in MODELS.items():
     )
 ends = np.array(ax.get_xlim())
 ax.plot(ends, ends, "k-", linewidth=0.8)
+ax.set_xticks([-0.005, 0.0, 0.005])
 ax.set(xlabel="GFN2-xTB: change of charge (e)", ylabel="model: change of charge (e)")
 ax.legend(frameon=False)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from skqeq import check_labels, make_targets
 from skqeq.datasets import load_ions
+from skqeq.plotting import charge_colors
 
 X, y = load_ions()
 X = [atoms.copy() for atoms in X]
@@ -26,7 +27,7 @@ print(check_labels(X, y))
 total = np.array([atoms.info["charge"] for atoms in X])
 centres = np.array([atoms.get_center_of_mass() for atoms in X])
 labels = {
-    "in e Å, about the centre of mass": y["dipole"],
+    "in e·Å, about the centre of mass": y["dipole"],
     "in Debye": 4.803 * y["dipole"],
     "about the coordinate origin": y["dipole"] + total[:, None] * centres,
 }
@@ -45,15 +46,18 @@ for name, dipole in labels.items():
 of_charges = np.array(
     [q @ (atoms.positions - centre) for q, atoms, centre in zip(charges, X, centres, strict=True)]
 )
-figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.5), sharex=True, sharey=True)
+red, blue = charge_colors(1.0)["cmap"]([0.0, 1.0])
+figure, axes = plt.subplots(
+    1, 3, figsize=(9.6, 3.5), sharex=True, sharey=True, layout="constrained"
+)
 for ax, (name, dipole) in zip(axes, labels.items(), strict=True):
-    for sign, color in ((1, "C0"), (-1, "C3")):
+    for sign, color in ((1, blue), (-1, red)):
         ions = np.sign(total) == sign
         text = "cations" if sign > 0 else "anions"
         ax.scatter(of_charges[ions], dipole[ions], s=10, linewidths=0, color=color, label=text)
     ax.plot([-3, 3], [-3, 3], color="0.4", linewidth=1, zorder=0)
-    ax.set(title=name, xlabel="dipole of the charges (e Å)", xlim=(-3, 3), ylim=(-8, 8))
-axes[0].set_ylabel("dipole label (e Å)")
+    ax.set(title=name, xlabel="dipole of the charges (e·Å)", xlim=(-3, 3), ylim=(-9, 9))
+    ax.set_xticks([-2, 0, 2])
+axes[0].set_ylabel("dipole label (e·Å)")
 axes[0].legend(frameon=False)
-figure.tight_layout()
 plt.show()

@@ -78,7 +78,8 @@ i = max(flat, key=lambda i: np.linalg.norm(y_test["dipole"][i]))
 
 fig, axes = plt.subplots(1, 2, figsize=(10.5, 4.4), layout="constrained")
 fig.suptitle(X_test[i].get_chemical_formula())
-plot_molecule(X_test[i], y_test["charges"][i], y_test["dipole"][i], ax=axes[0])
+limit = np.abs([q, y_test["charges"][i]]).max()  # the same colours in both panels
+plot_molecule(X_test[i], y_test["charges"][i], y_test["dipole"][i], limit=limit, ax=axes[0])
 axes[0].set_title("reference (Mulliken)")
-plot_molecule(X_test[i], q, D, ax=axes[1])
+plot_molecule(X_test[i], q, D, limit=limit, ax=axes[1])
 axes[1].set_title("predicted")

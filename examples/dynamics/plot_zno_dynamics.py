@@ -19,7 +19,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from ase import units
 
-sys.path.insert(0, str(Path("../benchmarks").resolve()))  # from the folder of the examples
+sys.path.insert(0, str(Path("../../benchmarks").resolve()))  # from the folder of this example
 import zno_dynamics as zno
 
 X, y = zno.samples(disable=True)

@@ -21,6 +21,7 @@ from sklearn.pipeline import make_pipeline
 from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer, predict_target
 from skqeq.datasets import load_molecules
 from skqeq.parameters import COULOMB
+from skqeq.plotting import charge_colors
 
 X, y, groups = load_molecules(return_groups=True)
 split = GroupShuffleSplit(n_splits=1, test_size=0.25, random_state=0)
@@ -110,7 +111,7 @@ fig, (left, right) = plt.subplots(
 )
 limit = np.quantile(np.abs(V.compressed()), 0.98)
 levels = np.linspace(-limit, limit, 25)
-filled = left.contourf(u, v, V, levels, cmap="RdBu", extend="both")
+filled = left.contourf(u, v, V, levels, extend="both", **charge_colors(limit))
 left.contour(u, v, V, levels[::2], colors="black", linewidths=0.4, linestyles="solid")
 x, z = ((atoms.positions - center) @ axes[:2].T).T
 i, j = neighbor_list("ij", atoms, natural_cutoffs(atoms, mult=1.15))

@@ -33,6 +33,7 @@ from skqeq import (
 )
 from skqeq.datasets import load_water, load_water_curves
 from skqeq.parameters import COULOMB
+from skqeq.plotting import model_colors
 from skqeq.validation import (
     dissociation,
     field_response,
@@ -44,10 +45,10 @@ from skqeq.validation import (
 X, y = load_water()
 few = [i for i, a in enumerate(X) if a.info["n_molecules"] <= 5][::4][:110]
 responses = {
-    "QEq": QEq(hardness=2.7, radius_scale=0.7),
-    "ChargeFlow": ChargeFlow(softness=0.1, range=0.15, radius_scale=1.0),
+    "GAP+kQEq": QEq(hardness=2.7, radius_scale=0.7),
+    "GAP+ChargeFlow": ChargeFlow(softness=0.1, range=0.15, radius_scale=1.0),
 }
-colors = {"QEq": "tab:orange", "ChargeFlow": "tab:blue"}
+colors = model_colors(responses)
 
 
 def part(r_cut, **options):
@@ -82,9 +83,11 @@ for row, state in zip(axes, (-1, 1)):
     for ax, (name, model) in zip(row, models.items()):
         compact = next(curves[i] for i in path if curves[i].info["expansion"] == 1.0)
         path_of_model = dissociation(model, compact, factors, fragments)
-        ax.plot(factors, truth, "ok", markersize=2.5)
-        ax.plot(factors, path_of_model.charges, color=colors[name])
-        ax.set(title=f"{name}, charge {state:+d}", xlabel="expansion")
+        points = ax.plot(factors, truth, "ok", markersize=2.5)
+        lines = ax.plot(factors, path_of_model.charges, color=colors[name])
+        sign = "−" if state < 0 else "+"
+        ax.set(title=f"{name}, charge {sign}1 e", xlabel="expansion")
+        ax.legend([points[0], lines[0]], ["GFN2-xTB", name], frameon=False, loc="center right")
         error = np.sqrt(np.mean((path_of_model.charges[-1] - truth[-1]) ** 2))
         print(f"{name}, charge {state:+d}: fully expanded, error of the charges {error:.3f} e")
     row[0].set_ylabel("charge of a molecule (e)")
@@ -182,22 +185,21 @@ left.legend(frameon=False)
 # between its ends is even or odd. The dipole of a peptide grows with each residue. With charge
 # equilibration, the first dipole grows with the length of the chain, and the second grows too
 # little.
-table = Path("../benchmarks/results/flow_chains.csv")  # from the folder of the examples
+table = Path("../../benchmarks/results/flow_chains.csv")  # from the folder of this example
 rows = list(csv.DictReader(table.open(encoding="utf-8")))
 kinds = ("saturated", "conjugated", "beta strand", "alpha helix")
+styles = {"GFN2-xTB": ".", "PBE0": "s", "kQEq": "-", "ChargeFlow": "-", "local charges": "--"}
+colors = model_colors(["kQEq", "ChargeFlow", "local charges"]) | {"GFN2-xTB": "k", "PBE0": "k"}
 fig, axes = plt.subplots(1, 4, figsize=(13.0, 3.5), layout="constrained")
 for ax, kind in zip(axes, kinds):
     mine = [r for r in rows if r["chain"] == kind]
     units = [int(r["units"]) for r in mine]
-    for name, (style, color) in {
-        "GFN2-xTB": ("o", "k"),
-        "PBE0": ("s", "tab:red"),
-        "kQEq": ("-", "tab:orange"),
-        "ChargeFlow": ("-", "tab:blue"),
-        "local charges": ("--", "tab:green"),
-    }.items():
+    for name, style in styles.items():
         dipole = [float(r[name]) for r in mine]
-        ax.plot(units, dipole, style, markersize=3, color=color, label=name)
+        ax.plot(
+            units, dipole, style, markersize=4, fillstyle="none", color=colors[name], label=name
+        )
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set(title=kind, xlabel="units", ylim=(0, None))
 axes[0].set_ylabel("dipole (D)")
 axes[0].legend(frameon=False)

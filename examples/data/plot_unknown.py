@@ -66,10 +66,8 @@ for name, test in tests.items():
 # Each point is a component of a dipole, with one expected error. The errors of molecules with
 # fluorine are much larger than those of the others, and the model expects this.
 fig, axes = plt.subplots(1, 2, figsize=(9.5, 4.8), sharex=True, sharey=True, layout="constrained")
-for ax, (name, (truth, predicted, std)), color in zip(
-    axes, results.items(), ("#0072B2", "#D55E00"), strict=True
-):
-    ax.errorbar(truth, predicted, std, fmt="o", ms=3.5, lw=0.8, color=color, alpha=0.7)
+for ax, (name, (truth, predicted, std)) in zip(axes, results.items(), strict=True):
+    ax.errorbar(truth, predicted, std, fmt="o", ms=3.5, lw=0.8, alpha=0.7)
     ax.axline((0, 0), slope=1, color="#595959", lw=1)
     ax.set_title(name)
     ax.set_xlabel("reference dipole component (D)")

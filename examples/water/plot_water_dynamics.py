@@ -33,23 +33,27 @@ from skqeq import (
     StructureBlocks,
 )
 from skqeq.datasets import load_water, load_water_curves
+from skqeq.plotting import model_colors
 from skqeq.validation import find_fragments, fragment_charges
 
-path = Path("../benchmarks/results/flow_dynamics_series.csv")  # from the folder of the examples
+path = Path("../../benchmarks/results/flow_dynamics_series.csv")  # from the folder of this example
 rows = list(csv.DictReader(path.open(encoding="utf-8")))
-colors = {"kQEq": "tab:orange", "ChargeFlow": "tab:blue", "GFN2-xTB": "k"}
+names = {"kQEq": "GAP+kQEq", "ChargeFlow": "GAP+ChargeFlow", "GFN2-xTB": "GFN2-xTB"}
+colors = model_colors(names.values()) | {"GFN2-xTB": "k"}
 fig, ax = plt.subplots(figsize=(8.0, 3.8), layout="constrained")
-for name, color in colors.items():
+for name, label in names.items():
     seeds = sorted({row["seed"] for row in rows if row["model"] == name})
     for seed in seeds:
         mine = [row for row in rows if row["model"] == name and row["seed"] == seed]
         time, charge = (
             [float(row[key]) for row in mine] for key in ("time (ps)", "largest charge (e)")
         )
-        ax.plot(time, charge, color=color, linewidth=0.8, label=name if seed == "0" else None)
+        ax.plot(
+            time, charge, color=colors[label], linewidth=0.8, label=label if seed == "0" else None
+        )
     worst = max(float(row["largest charge (e)"]) for row in rows if row["model"] == name)
     parts = max(int(row["parts"]) for row in rows if row["model"] == name)
-    print(f"{name}: {len(seeds)} seeds, charges up to {worst:.2f} e, up to {parts} parts")
+    print(f"{label}: {len(seeds)} seeds, charges up to {worst:.2f} e, up to {parts} parts")
 ax.set(xlabel="time (ps)", ylabel="largest charge of a molecule (e)", ylim=(0, None))
 ax.legend(frameon=False)
 
@@ -72,8 +76,8 @@ def part(r_cut, **options):
 curves, _ = load_water_curves()
 start = next(a for a in curves if a.info["charge"] == 0 and a.info["expansion"] == 1.0)
 responses = {
-    "kQEq": QEq(hardness=2.7, radius_scale=0.7),
-    "ChargeFlow": ChargeFlow(softness=0.1, range=0.15, radius_scale=1.0),
+    "GAP+kQEq": QEq(hardness=2.7, radius_scale=0.7),
+    "GAP+ChargeFlow": ChargeFlow(softness=0.1, range=0.15, radius_scale=1.0),
 }
 for name, response in responses.items():
     model = make_pipeline(

@@ -87,8 +87,9 @@ left.loglog(sigmas[::4], -brute.cv_results_["mean_test_score"], "o", label="sepa
 left.loglog(sigmas, refined.cv_results_["rmse_dipole"], ":", label="new sparse set in each fold")
 left.loglog(sigmas, unseen, "--", label="new molecules")
 left.axvline(search.best_params_["sigma_dipole"], color="0.7", lw=1)
-left.set(xlabel="noise of the dipole / e Å", ylabel="RMSE of a component / e Å")
-left.legend(frameon=False)
+left.set(xlabel="noise of the dipole (e·Å)", ylabel="RMSE of a component (e·Å)")
+left.set_ylim(top=0.4)  # room for the legend
+left.legend(frameon=False, loc="upper left")
 right.loglog(expected, errors, ".", ms=2, color="0.7")
 right.loglog(
     [np.sqrt(np.mean(expected[b] ** 2)) for b in bins],
@@ -98,6 +99,8 @@ right.loglog(
 )
 ends = np.array([expected.min(), expected.max()])
 right.loglog(ends, ends, "k:", lw=1, label="error = predicted error")
-right.set(xlabel="predicted error / e Å", ylabel="error / e Å", ylim=(1e-4, None))
+right.set(xlabel="predicted error (e·Å)", ylabel="error (e·Å)", ylim=(1e-4, None))
+right.set_xticks([0.03, 0.05, 0.1, 0.2], ["0.03", "0.05", "0.1", "0.2"])
+right.set_xticks([], minor=True)
 right.legend(frameon=False)
 plt.show()

@@ -25,6 +25,7 @@ from sklearn.pipeline import make_pipeline
 from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer, predict_charges, predict_target
 from skqeq.metrics import target_mae
 from skqeq.parameters import COULOMB
+from skqeq.plotting import charge_colors
 
 rng = np.random.default_rng(0)
 crystal = bulk("MgO", "rocksalt", a=4.21, cubic=True)
@@ -135,7 +136,7 @@ wide, change = atoms * (2, 1, 1), np.tile(q - sign * q_crystal.max(), 2)
 plane = np.flatnonzero(np.abs(wide.positions[:, 1] - wide.positions[-1, 1]) < 0.1)
 x, _, height = wide.positions[plane].T
 sizes = np.where(wide.symbols[plane] == "O", 330, 220)
-style = {"cmap": "RdBu", "vmin": -0.5, "vmax": 0.5, "edgecolor": "#404040"}
+style = charge_colors(0.5) | {"edgecolor": "#404040"}
 disks = left.scatter(x, height, s=sizes, c=change[plane], **style)
 for i, a, b in zip(plane, x, height):
     color = "white" if abs(change[i]) > 0.35 else "black"
@@ -143,9 +144,10 @@ for i, a, b in zip(plane, x, height):
 fig.colorbar(disks, ax=left, label="charge − charge in the crystal (e)", extend="both")
 left.set(xlabel="x (Å)", ylabel="height (Å)", aspect="equal")
 middle.plot(np.abs(reference(atoms)), z, "o", c="grey", mfc="none", ms=9, label="reference")
-for symbol, marker in {"Mg": "C0+", "O": "C3x"}.items():
+red, blue = charge_colors(1.0)["cmap"]([0.0, 1.0])
+for symbol, marker, color in (("Mg", "+", blue), ("O", "x", red)):
     some = atoms.symbols == symbol
-    middle.plot(np.abs(q[some]), z[some], marker, label=f"{symbol}, predicted")
+    middle.plot(np.abs(q[some]), z[some], marker, color=color, label=f"{symbol}, predicted")
 middle.axvline(q_crystal.max(), color="grey", linewidth=1, zorder=0, label="crystal, predicted")
 middle.set(xlabel="magnitude of the charge (e)", ylabel="height (Å)")
 middle.legend(frameon=False, loc="center left")

@@ -11,8 +11,9 @@ model.
 # A model
 # -------
 # The training structures are cubes of four sodium and four chloride ions with random displacements.
-# The reference is the potential of rigid ions of :ref:`sphx_glr_auto_examples_plot_dynamics.py`.
-# Labels of the charges, with a large noise, determine the start of the fit.
+# The reference is the potential of rigid ions of
+# :ref:`sphx_glr_auto_examples_dynamics_plot_dynamics.py`. Labels of the charges, with a large noise,
+# determine the start of the fit.
 import os
 import threading
 
@@ -101,7 +102,7 @@ predicted = np.array([energy for _, energy in images])
 expected = np.array([reference(image)[0] for image, _ in images])
 fig, ax = plt.subplots(figsize=(5.6, 3.8), layout="constrained")
 ax.plot(expected, "o", c="grey", mfc="none", label="reference")
-ax.plot(predicted, "C0-", label="model, through the socket")
+ax.plot(predicted, "-", label="kQEq, through the socket")
 ax.xaxis.get_major_locator().set_params(integer=True)
 ax.set(xlabel="step of BFGS", ylabel="energy (eV)")
 ax.legend(frameon=False)
