@@ -36,7 +36,7 @@ PAGE = """<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
-body {{ margin: 0; font-family: sans-serif; }}
+body {{ margin: 0; overflow-x: hidden; font-family: sans-serif; }}
 #meta {{ padding: 0.5rem; }}
 #panels {{ display: flex; height: calc(100vh - 4rem); }}
 #map, #right {{ flex: 1; min-width: 0; position: relative; }}
@@ -285,7 +285,8 @@ def _principal(X, checked):
     if len(means) == 1:
         return np.zeros((1, n))
     with np.errstate(invalid="ignore"):  # equal structures have no variance to be explained
-        return PCA(n, random_state=0).fit_transform(means)
+        components = PCA(n, random_state=0).fit_transform(means)
+    return np.round(components, 9)  # no axis that magnifies rounding errors
 
 
 def _means(block):

@@ -146,7 +146,7 @@ def test_a_browser_draws_it(model, molecules, dipoles, tmp_path, drawn):
 @pytest.mark.parametrize(("charge", "in_notebook"), [(-1, False), (1, True)])
 def test_a_browser_draws_charges_in_their_colours(charge, in_notebook, tmp_path, drawn):
     # The first structure has one atom, and the viewer takes no range of colours from it.
-    ion, water = Atoms("Cl", [[0, 0, 0]]), Atoms("OH", [[0, 0, 0], [0, 0, 1]])
+    ion, water = Atoms("Cl", [[0, 0, 0]]), Atoms("OH", [[0, 0, 0], [1, 0, 0]])
     for atoms in (ion, water):
         atoms.info["charge"] = charge
     y = skqeq.make_targets(charges=[[charge], [0.7 * charge, 0.3 * charge]])

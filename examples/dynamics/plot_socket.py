@@ -12,8 +12,8 @@ model.
 # -------
 # The training structures are cubes of four sodium and four chloride ions with random displacements.
 # The reference is the potential of rigid ions of
-# :ref:`sphx_glr_auto_examples_dynamics_plot_dynamics.py`. Labels of the charges, with a large noise,
-# determine the start of the fit.
+# :ref:`sphx_glr_auto_examples_dynamics_plot_dynamics.py`. Labels of the charges, with a large
+# noise, determine the start of the fit.
 import os
 import threading
 

@@ -1,8 +1,10 @@
-"""Draw docs/_static/readme.png: learned charges, errors of dipoles, and dipoles of long chains.
+"""Draw the pictures at the top of the README and of the documentation.
 
-    python tools/make_readme_picture.py
+    python tools/make_front_pictures.py
 
-The model is trained on dipole moments of the bundled molecules, as in ``skqeq demo``. The dipoles
+They are docs/_static/front_charges.png, front_dipoles.png and front_chains.png: learned charges,
+errors of dipoles, and dipoles of long chains. They are separate so that they stack on narrow
+screens. The model is trained on dipole moments of the bundled molecules, as in ``skqeq demo``. The dipoles
 of the chains are read from the results of ``benchmarks/flow_chains.py``.
 """
 
@@ -17,17 +19,13 @@ from sklearn.pipeline import make_pipeline
 
 from skqeq import CURSparsifier, KQEqRegressor, QEqRegressor, SOAPFeaturizer, predict_charges
 from skqeq.datasets import load_molecules
-from skqeq.plotting import plot_molecule, plot_parity
+from skqeq.plotting import model_colors, plot_molecule, plot_parity
 
 ROOT = Path(__file__).parents[1]
-LINES = {
-    "GFN2-xTB": ("ok", "GFN2-xTB"),
-    "kQEq": ("tab:orange", "kQEq: charge moves over any distance"),
-    "ChargeFlow": ("tab:blue", "ChargeFlow: charge moves between neighbours"),
-}
+STYLES = {"GFN2-xTB": "o", "kQEq": "-", "ChargeFlow": "-"}
 
 
-def dipoles(left, middle):
+def dipoles(charges, parity):
     """Draw a held-out molecule with its charges, and the dipoles of all held-out molecules."""
     X, y, groups = load_molecules(return_groups=True)
     D = y["dipole"]
@@ -42,10 +40,10 @@ def dipoles(left, middle):
     # The molecule with the largest dipole among those with at least ten atoms.
     size = np.array([len(atoms) for atoms in X_test])
     i = np.argmax(np.linalg.norm(D[test], axis=1) * (size > 9))
-    plot_molecule(X_test[i], predict_charges(model, X_test)[i], predicted["kQEq"][i], ax=left)
+    plot_molecule(X_test[i], predict_charges(model, X_test)[i], predicted["kQEq"][i], ax=charges)
     formula = X_test[i].get_chemical_formula()
-    left.set_title(f"{formula}: charges learned from dipoles")
-    plot_parity(D[test], predicted, ax=middle).set_title("dipoles of held-out molecules")
+    charges.set_title(f"{formula}: charges learned from dipoles")
+    plot_parity(D[test], predicted, ax=parity).set_title("dipoles of held-out molecules")
 
 
 def chains(ax):
@@ -54,8 +52,10 @@ def chains(ax):
         rows = [row for row in csv.DictReader(file) if row["chain"] == "saturated"]
     rows = rows[::2]  # the dipoles of both ends add in odd chains and subtract in even chains
     units = [int(row["units"]) for row in rows]
-    for name, (style, label) in LINES.items():
-        ax.plot(units, [float(row[name]) for row in rows], style, markersize=4, label=label)
+    colors = model_colors(["kQEq", "ChargeFlow"]) | {"GFN2-xTB": "k"}
+    for name, style in STYLES.items():
+        dipole = [float(row[name]) for row in rows]
+        ax.plot(units, dipole, style, markersize=4, color=colors[name], label=name)
     ax.set(
         title="extrapolation to long chains",
         xlabel="CH₂ groups between the ends",
@@ -67,10 +67,12 @@ def chains(ax):
 
 def main():
     warnings.filterwarnings("ignore", message="n_points=")
-    fig, axes = plt.subplots(1, 3, figsize=(13.0, 4.0), layout="constrained")
+    names = ("charges", "dipoles", "chains")
+    axes = [plt.subplots(figsize=(4.4, 4.0), layout="constrained")[1] for _ in names]
     dipoles(*axes[:2])
     chains(axes[2])
-    fig.savefig(ROOT / "docs" / "_static" / "readme.png", dpi=110)
+    for name, ax in zip(names, axes, strict=True):
+        ax.figure.savefig(ROOT / "docs" / "_static" / f"front_{name}.png", dpi=150)
 
 
 if __name__ == "__main__":
