@@ -125,7 +125,7 @@ def explore(
     Returns
     -------
     path : pathlib.Path
-        File of the page. As the last value of a cell of a notebook, it shows the page.
+        Absolute path of the page. As the last value of a cell of a notebook, it shows the page.
 
     Raises
     ------
@@ -191,7 +191,7 @@ def explore(
         viewer=_viewer().replace("</script", "<\\/script"),
         data=json.dumps(data).replace("</", "<\\/"),
     )
-    path = Page(path)
+    path = Page(path).absolute()  # to be shown later, from any folder
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path

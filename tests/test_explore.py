@@ -105,9 +105,11 @@ def test_a_viewer_without_the_palettes_is_refused(molecules, dipoles, tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_notebook_shows_the_page_itself(molecules, dipoles, tmp_path):
+def test_a_notebook_shows_the_page_itself(molecules, dipoles, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     model = QEqRegressor().fit(molecules, dipoles)
-    page = skqeq.explore(molecules, model, tmp_path / "page.html", title='"quoted" & <b>')
+    page = skqeq.explore(molecules, model, "page.html", title='"quoted" & <b>')
+    monkeypatch.chdir("/")
     [shown] = re.findall('<iframe srcdoc="([^"]*)"', page._repr_html_())
     assert html.unescape(shown) == page.read_text()
     assert page.parent._repr_html_() is None

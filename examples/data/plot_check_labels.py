@@ -56,7 +56,7 @@ for ax, (name, dipole) in zip(axes, labels.items(), strict=True):
         text = "cations" if sign > 0 else "anions"
         ax.scatter(of_charges[ions], dipole[ions], s=10, linewidths=0, color=color, label=text)
     ax.plot([-3, 3], [-3, 3], color="0.4", linewidth=1, zorder=0)
-    ax.set(title=name, xlabel="dipole of the charges (e·Å)", xlim=(-3, 3), ylim=(-9, 9))
+    ax.set(title=name, xlabel="dipole of the charges (e·Å)", xlim=(-3, 3), ylim=(-11, 11))
     ax.set_xticks([-2, 0, 2])
 axes[0].set_ylabel("dipole label (e·Å)")
 axes[0].legend(frameon=False)

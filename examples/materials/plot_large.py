@@ -83,7 +83,9 @@ fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.6), layout="constrained
 layer = np.abs(atoms.positions[:, 2]) < 0.1
 x, y, _ = atoms.positions[layer].T
 limit = np.abs(charges).max()
-disks = left.scatter(x, y, s=16, c=charges[layer], edgecolor="0.8", **charge_colors(limit))
+disks = left.scatter(
+    x, y, s=22, c=charges[layer], edgecolor="0.6", linewidth=0.3, **charge_colors(limit)
+)
 left.annotate("", (12, 40), (-12, 40), arrowprops={"arrowstyle": "->"})
 left.text(-13, 40, "field", va="center", ha="right")
 left.set(xlabel="x (Å)", ylabel="y (Å)", aspect="equal", ylim=(-38, 44))

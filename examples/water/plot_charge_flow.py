@@ -188,7 +188,7 @@ left.legend(frameon=False)
 table = Path("../../benchmarks/results/flow_chains.csv")  # from the folder of this example
 rows = list(csv.DictReader(table.open(encoding="utf-8")))
 kinds = ("saturated", "conjugated", "beta strand", "alpha helix")
-styles = {"GFN2-xTB": ".", "PBE0": "s", "kQEq": "-", "ChargeFlow": "-", "local charges": "--"}
+styles = {"GFN2-xTB": "o", "PBE0": "x", "kQEq": "-", "ChargeFlow": "-", "local charges": "--"}
 colors = model_colors(["kQEq", "ChargeFlow", "local charges"]) | {"GFN2-xTB": "k", "PBE0": "k"}
 fig, axes = plt.subplots(1, 4, figsize=(13.0, 3.5), layout="constrained")
 for ax, kind in zip(axes, kinds):
@@ -196,9 +196,7 @@ for ax, kind in zip(axes, kinds):
     units = [int(r["units"]) for r in mine]
     for name, style in styles.items():
         dipole = [float(r[name]) for r in mine]
-        ax.plot(
-            units, dipole, style, markersize=4, fillstyle="none", color=colors[name], label=name
-        )
+        ax.plot(units, dipole, style, markersize=3.5, color=colors[name], label=name)
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set(title=kind, xlabel="units", ylim=(0, None))
 axes[0].set_ylabel("dipole (D)")
