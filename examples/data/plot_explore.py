@@ -11,19 +11,19 @@ no network and no Python. A notebook shows it below the call, as this page does.
 # A model
 # -------
 # The model is trained on half of the molecules. The page shows the other half.
-# sphinx_gallery_thumbnail_path = '_static/explore.png'
 from sklearn.model_selection import GroupShuffleSplit
 from sklearn.pipeline import make_pipeline
 
 from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer, explore
 from skqeq.datasets import load_molecules
 
+# sphinx_gallery_thumbnail_path = '_static/explore.png'
 X, y, groups = load_molecules(return_groups=True)
-train, test = next(GroupShuffleSplit(1, test_size=0.5, random_state=0).split(X, groups=groups))
+split = GroupShuffleSplit(1, test_size=0.5, random_state=0)
+train, test = next(split.split(X, groups=groups))
 model = make_pipeline(
     SOAPFeaturizer(n_max=6, l_max=4), CURSparsifier(n_points=60), KQEqRegressor(sigma_dipole=0.005)
-)
-model.fit([X[i] for i in train], y["dipole"][train])
+).fit([X[i] for i in train], y["dipole"][train])
 
 # %%
 # The labels of the dipole are in ``info``, so that the page can also show errors.
