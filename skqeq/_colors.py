@@ -27,7 +27,7 @@ CHARGE_COLORS = (
 # Colours of Okabe and Ito, which colour-blind people can distinguish.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 # A local energy in addition makes the colour of a response lighter. References are black.
-MODEL_COLORS = {
+MODEL_COLORS: dict[str | None, str] = {
     "kQEq": "#0072B2",
     "QEq": "#D55E00",
     "ChargeFlow": "#009E73",

@@ -74,8 +74,13 @@ PALETTES = re.compile(r"\{(?=inferno:\w+\(\[\[)")
 # Height of the page in a notebook, pixels.
 HEIGHT = 600
 
+if TYPE_CHECKING:
+    OwnPath = Path
+else:
+    OwnPath = type(Path())  # Path itself cannot have subclasses before Python 3.12
 
-class Page(type(Path())):
+
+class Page(OwnPath):
     """Path of an HTML page that a notebook shows in a frame."""
 
     def _repr_html_(self) -> str | None:

@@ -129,9 +129,9 @@ def drawn(tmp_path):
             *("--disable-background-networking", "--use-angle=swiftshader"),
             *("--disable-sync", "--enable-unsafe-swiftshader"),
             *(f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,800"),
-            *("--virtual-time-budget=20000", f"--screenshot={picture}", page.as_uri()),
+            *("--virtual-time-budget=8000", f"--screenshot={picture}", page.as_uri()),
         ]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
         return read(picture)[..., :3]
 
     return draw

@@ -4,8 +4,8 @@
 
 They are docs/_static/front_charges.png, front_dipoles.png and front_chains.png: learned charges,
 errors of dipoles, and dipoles of long chains. They are separate so that they stack on narrow
-screens. The model is trained on dipole moments of the bundled molecules, as in ``skqeq demo``. The dipoles
-of the chains are read from the results of ``benchmarks/flow_chains.py``.
+screens. The model is trained on dipole moments of the bundled molecules, as in ``skqeq demo``. The
+dipoles of the chains are read from the results of ``benchmarks/flow_chains.py``.
 """
 
 import csv
