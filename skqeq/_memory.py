@@ -6,8 +6,8 @@ one limit, in bytes, per process. Rows and structures *claim* memory until they 
 Descriptors use the remaining memory, and are deleted when more memory is claimed.
 
 Memory is claimed by ``structures/_collection.py``, ``models/_derivative_rows.py``,
-``models/_geometry_store.py`` and ``models/_cv_stream.py``; ``features/_cache.py`` stores descriptors in
-the rest, and ``models/_workers.py`` divides the budget among worker processes.
+``models/_geometry_store.py`` and ``models/_cv_stream.py``; ``features/_cache.py`` stores
+descriptors in the rest, and ``models/_workers.py`` divides the budget among worker processes.
 """
 
 from __future__ import annotations
