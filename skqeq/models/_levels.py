@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 LEVELS = ((250, 2), (60, 4))
 # A level with more than this part of the points of the full problem is left out.
 LARGEST_PART = 0.6
-# Fewer structures are not a sample of all.
+# A level has at least this number of structures; fewer are not a sample of all.
 MIN_STRUCTURES = 8
 
 
@@ -60,7 +60,8 @@ def _coarse(problem, source, every):
     layout = problem.layout.with_sizes(source.sizes)
     forward = ForwardModel(layout, problem.forward.response)
     weights = problem.weights
-    if len(weights) >= MIN_STRUCTURES * every:
+    every = min(every, len(weights) // MIN_STRUCTURES)
+    if every > 1:
         # Of both kinds of structures, with and without labels of energies, a part is used.
         energies = np.any([problem.labels.known(n) for n in _energies(problem)], axis=0)
         used = np.zeros(len(weights), dtype=bool)

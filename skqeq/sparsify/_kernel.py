@@ -6,6 +6,7 @@ from functools import cached_property
 from itertools import groupby, pairwise
 
 import numpy as np
+from scipy.linalg import solve_triangular
 from sklearn.exceptions import ConvergenceWarning
 
 from .._state import check_array, check_that, check_type, is_number
@@ -14,11 +15,12 @@ from ._mixed import MixedProducts, products
 
 # Key of the group that contains environments of all elements.
 ALL = 0
-# Number of columns that are whitened at a time. np.linalg.solve treats a triangular matrix like any
-# other, but for few columns it is a small part of the work.
+# Number of columns that are whitened at a time.
 COLUMNS = 128
 # Rounding errors of norms and sums that are one.
 TOLERANCE = 1e-6
+# Attributes that can be made again, and are not written to files.
+DERIVED = ("_mixed", "_inverses")
 
 
 class SparseKernel:
@@ -61,9 +63,15 @@ class SparseKernel:
     def _mixed(self):
         return MixedProducts(self.points, self.boundaries)
 
+    @cached_property
+    def _inverses(self):
+        """The inverses of the diagonal blocks of L, with `COLUMNS` columns each."""
+        starts = range(0, len(self.chol), COLUMNS)
+        blocks = [self.chol[s : s + COLUMNS, s : s + COLUMNS] for s in starts]
+        return [solve_triangular(L, np.eye(len(L)), lower=True) for L in blocks]
+
     def __getstate__(self):
-        # The copy of the points in single precision is left out, because it can be made again.
-        return {name: value for name, value in self.__dict__.items() if name != "_mixed"}
+        return {name: value for name, value in self.__dict__.items() if name not in DERIVED}
 
     def factorize(self, jitter, name):
         """Compute L, with a larger jitter than the given one if K_MM is singular.
@@ -160,13 +168,14 @@ class SparseKernel:
     def whiten(self, K):
         """Solve ``phi L^T = K`` for phi, in place, by blocked forward substitution.
 
-        Only NumPy is used, as for the products before and after. SciPy has separate BLAS threads,
-        which would compete with those of NumPy for the cores.
+        The inverses of the diagonal blocks are known, so that only matrix products are left. For
+        few rows, a factorisation of each block would take most of the time. The rounding errors
+        are those of a substitution as long as the blocks are small.
         """
-        for start in range(0, len(self.chol), COLUMNS):
-            block = slice(start, start + COLUMNS)
-            K[:, block] -= K[:, :start] @ self.chol[block, :start].T
-            K[:, block] = np.linalg.solve(self.chol[block, block], K[:, block].T).T
+        for k, inverse in enumerate(self._inverses):
+            block = slice(k * COLUMNS, (k + 1) * COLUMNS)
+            K[:, block] -= K[:, : block.start] @ self.chol[block, : block.start].T
+            K[:, block] = K[:, block] @ inverse.T
         return K
 
 
