@@ -20,6 +20,7 @@ _NAMES = {
         "GAPRegressor",
         "KQEqRegressor",
         "KQEqRegressorCV",
+        "PotentialSearchCV",
         "QEqRegressor",
         "partial_fit",
         "predict_born_effective_charges",

@@ -37,6 +37,7 @@ from skqeq import (
     GAPRegressor,
     KQEqRegressor,
     KQEqRegressorCV,
+    PotentialSearchCV,
     QEq,
     QEqRegressor,
     SOAPFeaturizer,
@@ -54,6 +55,7 @@ from skqeq import (
 CLASSES = [
     *(SOAPFeaturizer, CURSparsifier, QEq, ChargeFlow),
     *(KQEqRegressor, QEqRegressor, GAPKQEqRegressor, GAPRegressor, KQEqRegressorCV),
+    PotentialSearchCV,
 ]
 TRANSFORMERS = ["soap", "sparsifier", "blocks"]
 # The first regressors have all targets, the second ones only targets that are linear in the

@@ -148,11 +148,17 @@ def _add_response_number(parser, option, name, metavar, meaning):
 
 def _add_search(parser):
     add = parser.add_argument
-    add("--search", action="store_true", help="choose sigma near --sigma by cross-validation")
+    add(
+        "--search",
+        action="store_true",
+        help="choose sigma near --sigma by cross-validation; with --gap, choose cutoffs, response "
+        "and its parameters, too, by errors of small models",
+    )
     add(
         "--search-r-cut",
         action="store_true",
-        help="choose cutoffs near --r-cut as well, which takes three times as long",
+        help="choose cutoffs near --r-cut as well, which takes three times as long; with --gap, "
+        "the same as --search",
     )
     add(
         "--group",

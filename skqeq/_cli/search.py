@@ -1,4 +1,7 @@
-"""``skqeq fit --search``: choose the noise of the labels, and cutoffs, by cross-validation."""
+"""``skqeq fit --search``: choose the noise of the labels, and cutoffs, by cross-validation.
+
+With ``--gap``, the search also chooses the charge response and its parameters.
+"""
 
 import warnings
 from functools import partial
@@ -9,7 +12,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, ParameterGrid
 from tqdm import tqdm
 
-from .. import KQEqRegressorCV
+from .. import KQEqRegressorCV, PotentialSearchCV
 from .._warnings import muted
 from ..metrics import has_label, target_mae
 from ..model_selection import LabelledKFold
@@ -44,13 +47,14 @@ class Candidate(NamedTuple):
 def search(model, X, y, groups, args):
     """Find the parameters with the best cross-validated R2.
 
-    These are the sigmas and, with --search-r-cut, the cutoffs.
+    These are the sigmas and, with --search-r-cut, the cutoffs. With --gap they are those of
+    `PotentialSearchCV`.
     """
+    if args.gap:
+        return search_potential(model, X, y, groups, args)
     defaults, regressor = model.get_params(), f"{model.steps[-1][0]}__"
     sigmas = [f"{regressor}sigma_{name}" for name in y.dtype.names]
     grid = {sigma: [factor * defaults[sigma] for factor in SIGMAS] for sigma in sigmas}
-    if args.search_r_cut and R_CUT not in defaults:
-        raise ValueError("--search-r-cut is not available with --gap; compare several --r-cut")
     if args.search_r_cut:
         grid[R_CUT] = [tuple(factor * r for r in defaults[R_CUT]) for factor in CUTOFFS]
     folds = LabelledKFold(y.dtype.names[0], args.folds, shuffle=True, random_state=0)
@@ -69,6 +73,34 @@ def search(model, X, y, groups, args):
         print()
     print_advice(candidates[best].params, grid)
     return candidates[best].params
+
+
+def search_potential(model, X, y, groups, args):
+    """Choose the settings of a potential, and print what was tried and what was chosen."""
+    trial = PotentialSearchCV(model, cv=args.folds, refit=False, verbose=0 if args.quiet else 1)
+    trial.fit(X, y, groups=groups)
+    by_group = " by group" * (groups is not None)
+    print(
+        f"\nsearch of a potential: {args.folds}-fold cross-validation{by_group} of small models, "
+        f"{len(trial.trials_)} trials"
+    )
+    units = {name: printed_unit(name) for name in trial.trials_[0].rmse}
+    titles = ["setting", "value", "score", *(f"{n} ({unit})" for n, (unit, _) in units.items())]
+    rows, best = [], np.inf
+    for step, value, score, rmse, _ in trial.trials_:
+        errors = [f"{units[name][1] * error:.4g}" for name, error in rmse.items()]
+        text = as_text(value) if np.isreal(np.ravel(value)[0]) else str(value)
+        kept = " <- better" if score < best - trial.min_gain else ""
+        best = score if kept else best
+        rows.append([step, text, f"{score:.3f}", *errors, kept])
+    widths = [max(len(row[k]) for row in [titles, *rows]) + 2 for k in range(len(titles))]
+    for row in [[*titles, ""], *rows]:
+        *cells, kept = row
+        print("".join(f"{c:<{w}}" for c, w in zip(cells, widths, strict=True)).rstrip() + kept)
+    print("\nchosen")
+    for name, value in trial.best_params_.items():
+        print(f"  {name.partition('__')[2]} = {value}")
+    return trial.best_params_
 
 
 def search_linear(model, grid, folds, X, y, *, groups, quiet):

@@ -6,7 +6,8 @@
 - ``_minimise``, ``_start``: the iteration for energies, and its first weights.
 - ``_posterior``: variances behind `predict_std`.
 - ``_predictions``, ``_functions``: `predict_energy` and the like, of a model and of a pipeline.
-- ``_cv`` and ``_cv_*``: cross-validation; ``_evidence*``: the marginal likelihood.
+- ``_cv`` and ``_cv_*``: cross-validation; ``_evidence*``: the marginal likelihood;
+  ``_potential_search``: the settings of a potential.
 """
 
 from ._checks import check_defined, check_weights, labels_of_predictions, unfitted_energies
@@ -34,6 +35,7 @@ from ._gapkqeq import GAPKQEqRegressor
 from ._grid import at_end
 from ._kqeq import KQEqRegressor
 from ._posterior import Posterior
+from ._potential_search import PotentialSearchCV
 from ._qeq import QEqRegressor
 from ._structure_solution import Solution
 
@@ -43,6 +45,7 @@ __all__ = [
     "KQEqRegressor",
     "KQEqRegressorCV",
     "Posterior",
+    "PotentialSearchCV",
     "QEqRegressor",
     "Solution",
     "partial_fit",

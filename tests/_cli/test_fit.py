@@ -22,6 +22,7 @@ from skqeq._cli import fit
 from skqeq._cli.options import UNITS, unit
 from skqeq.cli import main
 from skqeq.metrics import dipole_errors
+from skqeq.response import NoCharges
 
 from .common import SMALL, error_of, labelled, leftovers, with_energies
 
@@ -269,14 +270,23 @@ def test_charge_flow_parameters(folder, tmp_path, capsys):
     assert (response.softness, response.range) == (0.1, 0.2)
 
 
-def test_search_of_local_energies(tmp_path, capsys):
+def test_search_of_local_energies(tmp_path, capsys, monkeypatch):
     write(tmp_path / "train.xyz", with_energies(labelled(8, ("H2O", "CH4"))))
     command = f"fit {tmp_path}/train.xyz -o {tmp_path}/model.skqeq -q --gap --search --folds 2"
     command += " --targets energy --cutoff-width 1 --sigma energy=0.05"
+    monkeypatch.setattr("skqeq.models._potential_search.CUTOFFS", ((2.0, 0.5), (3.0, 1.0)))
+    monkeypatch.setattr("skqeq.models._potential_search.RESPONSES", (NoCharges(), QEq()))
+    monkeypatch.setattr("skqeq.models._potential_search.MAX_STEPS", 1)
     assert main([*command.split(), *SMALL[:-1], "4"]) == 0
-    assert capsys.readouterr().out.count("<- best R2") == 1
-    message = error_of(capsys, *command.split(), *SMALL, "--search-r-cut")
-    assert "--search-r-cut is not available with --gap" in message
+    out = capsys.readouterr().out
+    assert "search of a potential: 2-fold cross-validation of small models" in out
+    assert out.count("<- better") >= 1 and "chosen" in out
+    chosen = dict(line.split(" = ", 1) for line in out.splitlines() if line.startswith("  "))
+    model = load(tmp_path / "model.skqeq")
+    for name, text in chosen.items():
+        params = model.get_params()
+        [found] = [params[full] for full in params if full.partition("__")[2] == name.strip()]
+        assert str(found) == text
 
 
 def test_fits_worse_than_the_mean_are_told(tmp_path, capsys):

@@ -1,0 +1,188 @@
+"""The search for the settings of a potential."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import make_pipeline
+
+from skqeq import (
+    ChargeFlow,
+    CURSparsifier,
+    GAPKQEqRegressor,
+    KQEqRegressor,
+    PotentialSearchCV,
+    QEq,
+    SOAPFeaturizer,
+    StructureBlocks,
+    make_targets,
+    predict_targets,
+)
+from skqeq.models import _potential_search
+from skqeq.response import NoCharges
+
+from .. import helpers
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+MODEL = "gapkqeqregressor__"
+
+
+def half():
+    return make_pipeline(SOAPFeaturizer(r_cut=2.0, n_max=2, l_max=1), CURSparsifier(n_points=4))
+
+
+def pipeline():
+    blocks = StructureBlocks([("chi", half()), ("gap", half())])
+    return make_pipeline(blocks, GAPKQEqRegressor(amplitude_gap=10.0, sigma_energy=0.1))
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Molecules whose energies and forces are those of a model with charges."""
+    X = [helpers.rattled(name, seed) for seed in range(6) for name in ("H2O", "CH3OH", "NH3")]
+    rng = np.random.default_rng(0)
+    charges = [rng.normal(size=len(atoms)) * 0.1 for atoms in X]
+    energy = [float(np.sum((a.get_all_distances() - 1.2) ** 2)) for a in X]
+    charges = [q - q.mean() for q in charges]
+    model = make_pipeline(
+        StructureBlocks([("chi", half()), ("gap", half())]),
+        GAPKQEqRegressor(sigma_energy=0.01, response=QEq(hardness=20.0, radius_scale=1.0)),
+    ).fit(X, make_targets(energy=energy, charges=charges))
+    predicted = predict_targets(model, X, ["energy", "forces", "dipole"])
+    groups = np.repeat(np.arange(6), 3)
+    return (
+        X,
+        make_targets(**{name: list(predicted[name]) for name in predicted.dtype.names}),
+        groups,
+    )
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    monkeypatch.setattr(_potential_search, "CUTOFFS", ((2.0, 0.5), (3.0, 1.0)))
+    responses = (NoCharges(), QEq(hardness=20.0, radius_scale=1.0), ChargeFlow())
+    monkeypatch.setattr(_potential_search, "RESPONSES", responses)
+    monkeypatch.setattr(_potential_search, "MAX_STEPS", 1)
+
+
+def search(**options):
+    return PotentialSearchCV(pipeline(), **{"trial_points": 3, "trial_structures": 9, **options})
+
+
+def test_each_step_keeps_only_what_lowers_the_errors(data):
+    X, y, groups = data
+    y = y[["energy", "forces"]]
+    trial = search(min_gain=0.0).fit(X, y, groups=groups)
+    scores = [t.score for t in trial.trials_]
+    assert trial.best_score_ == min(scores) < scores[0]
+    assert {"cutoff of local energies", "sigma_energy", "sigma_forces", "response"} <= {
+        t.step for t in trial.trials_
+    }
+    for t in trial.trials_:
+        assert t.score == pytest.approx(np.mean(np.log(list(t.rmse.values()))))
+    # The chosen settings are those of the best trials, and nothing else of the pipeline changes.
+    best = trial.best_estimator_
+    assert best.get_params()[f"{MODEL}tol"] == GAPKQEqRegressor().tol
+    for name in ("chi", "gap"):
+        assert best.get_params()[f"structureblocks__{name}__cursparsifier__n_points"] == 4
+    for name, value in trial.best_params_.items():
+        assert str(best.get_params()[name]) == str(value)
+    # The labels need charges, so that they are chosen.
+    assert not isinstance(best[-1].response, NoCharges)
+    found = predict_targets(trial, X, ["energy"])["energy"]
+    np.testing.assert_array_equal(found, predict_targets(best, X, ["energy"])["energy"])
+    # Fits without charges are linear, and do not depend on rounding errors.
+    again = search(min_gain=0.0, refit=False).fit(X, y, groups=groups)
+    assert [t.score for t in again.trials_[:4]] == pytest.approx(scores[:4], rel=1e-6)
+
+
+def test_scores_are_those_of_a_naive_cross_validation(data):
+    X, y, groups = data
+    y = y[["energy", "forces"]]
+    trial = search(trial_structures=len(X), refit=False).fit(X, y, groups=groups)
+    first = trial.trials_[0]
+    params = {f"structureblocks__{n}__cursparsifier__n_points": 3 for n in ("chi", "gap")}
+    soap = "structureblocks__gap__soapfeaturizer__"
+    params |= {f"{soap}r_cut": 2.0, f"{soap}cutoff_width": 0.5, f"{MODEL}response": NoCharges()}
+    squares = []
+    for train, test in GroupKFold(3, shuffle=True, random_state=0).split(X, groups=groups):
+        model = clone(pipeline()).set_params(**params).fit([X[i] for i in train], y[train])
+        energy = predict_targets(model, [X[i] for i in test], ["energy"])["energy"]
+        error = (energy - y["energy"][test]) / [len(X[i]) for i in test]
+        squares.append(np.mean(error**2))
+    assert first.rmse["energy"] == pytest.approx(np.sqrt(np.mean(squares)), rel=1e-6)
+    with pytest.raises((NotFittedError, AttributeError)):
+        trial.predict(X)
+
+
+def test_groups_are_not_divided_and_few_structures_are_used(data, monkeypatch):
+    X, y, groups = data
+    used = []
+    method = GAPKQEqRegressor.fit
+
+    def fit(self, X, y, *args, **kwargs):
+        used.append([s.positions.tobytes() for s in X.structures])
+        return method(self, X, y, *args, **kwargs)
+
+    monkeypatch.setattr(GAPKQEqRegressor, "fit", fit)
+    search(refit=False).fit(X, y[["energy"]], groups=groups)
+    group_of = {a.positions.tobytes(): g for a, g in zip(X, groups)}
+    for positions in used:
+        found = [group_of[p] for p in positions]
+        assert len(found) == 6 and len(set(found)) == 2  # two of three groups with three members
+
+
+def test_other_targets_need_charges(data):
+    X, y, groups = data
+    trial = search(refit=False).fit(X, y[["energy", "dipole"]], groups=groups)
+    assert set(trial.trials_[0].rmse) == {"energy", "dipole"}
+    assert not any(isinstance(t.value, NoCharges) for t in trial.trials_)
+    response = trial.best_params_.get(f"{MODEL}response")
+    assert not isinstance(response, NoCharges)
+
+
+def test_an_interrupt_keeps_the_trials(data, monkeypatch):
+    X, y, groups = data
+    calls = []
+    method = GAPKQEqRegressor.fit
+
+    def fit(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) > 7:
+            raise KeyboardInterrupt
+        return method(self, *args, **kwargs)
+
+    monkeypatch.setattr(GAPKQEqRegressor, "fit", fit)
+    trial = search()
+    with pytest.raises(KeyboardInterrupt):
+        trial.fit(X, y[["energy"]], groups=groups)
+    assert len(trial.trials_) == 2
+
+
+@pytest.mark.parametrize(
+    "estimator, text",
+    [
+        (make_pipeline(half(), KQEqRegressor()), "needs a pipeline of StructureBlocks"),
+        (
+            make_pipeline(
+                StructureBlocks([("chi", half()), ("gap", SOAPFeaturizer())]), GAPKQEqRegressor()
+            ),
+            "blocks 'chi' and 'gap' are pipelines",
+        ),
+    ],
+)
+def test_other_pipelines_are_refused(data, estimator, text):
+    X, y, _ = data
+    with pytest.raises(ValueError, match=text):
+        PotentialSearchCV(estimator).fit(X, y)
+
+
+def test_bad_labels_and_groups(data):
+    X, y, groups = data
+    with pytest.raises(ValueError, match="needs labels of one of energy, forces, stress"):
+        search().fit(X, y[["dipole"]])
+    with pytest.raises(ValueError, match="groups has 3 entries for 18 structures"):
+        search().fit(X, y, groups=groups[:3])
+    with pytest.raises(ValueError, match="trial_structures"):
+        search(trial_structures=1).fit(X, y)
