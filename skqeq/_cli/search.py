@@ -17,6 +17,7 @@ from .._warnings import muted
 from ..metrics import has_label, target_mae
 from ..model_selection import LabelledKFold
 from ..models import at_end, labels_of_predictions, predict_for_scores
+from ..response import Response
 from ..targets import TARGETS
 from .report import element_energies, print_errors, printed_unit, quantities, quantity_r2
 
@@ -89,7 +90,7 @@ def search_potential(model, X, y, groups, args):
     rows, best = [], np.inf
     for step, value, score, rmse, _ in trial.trials_:
         errors = [f"{units[name][1] * error:.4g}" for name, error in rmse.items()]
-        text = as_text(value) if np.isreal(np.ravel(value)[0]) else str(value)
+        text = str(value) if isinstance(value, Response) else as_text(value)
         kept = " <- better" if score < best - trial.min_gain else ""
         best = score if kept else best
         rows.append([step, text, f"{score:.3f}", *errors, kept])

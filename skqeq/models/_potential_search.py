@@ -190,6 +190,7 @@ class PotentialSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEsti
         Returns
         -------
         self : estimator
+            With the chosen settings.
 
         Raises
         ------

@@ -112,6 +112,7 @@ class SparseKernel:
                 ConvergenceWarning,
             )
         self.digest = self._content()
+        self.__dict__.pop("_inverses", None)  # those of an earlier L
         return self
 
     def check_loaded(self):
