@@ -132,6 +132,11 @@ class PotentialSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEsti
     --------
     sklearn.model_selection.GridSearchCV : Tries all combinations of a few values.
 
+    Notes
+    -----
+    The chosen noise balances the targets: it gives the lowest errors, and need not be the size of
+    the errors. Do not use `skqeq.predict_std` with it.
+
     Examples
     --------
     >>> from skqeq import PotentialSearchCV
