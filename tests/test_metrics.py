@@ -97,5 +97,5 @@ def test_r2_of_constant_labels():
 
 
 def test_lengths_must_match():
-    with pytest.raises(ValueError, match="2 labels for 1 predictions"):
+    with pytest.raises(ValueError, match="2 labels for 1 prediction"):
         target_mae([[1.0], [2.0]], [[1.0]])

@@ -225,7 +225,7 @@ def test_degenerate_molecules_are_drawn(name):
 
 
 def test_molecule_refuses_other_lengths(ax):
-    with pytest.raises(ValueError, match="there are 3 atoms"):
+    with pytest.raises(ValueError, match="but atoms holds 3 atoms"):
         plot_molecule(molecule("H2O"), [0.1, 0.2], ax=ax)
 
 

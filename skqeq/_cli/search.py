@@ -90,7 +90,7 @@ def search_potential(model, X, y, groups, args):
     rows, best = [], np.inf
     for step, value, score, rmse, _ in trial.trials_:
         errors = [f"{units[name][1] * error:.4g}" for name, error in rmse.items()]
-        text = str(value) if isinstance(value, Response) else as_text(value)
+        text = str(value) if isinstance(value, Response | str) else as_text(value)
         kept = " <- better" if score < best - trial.min_gain else ""
         best = score if kept else best
         rows.append([step, text, f"{score:.3f}", *errors, kept])

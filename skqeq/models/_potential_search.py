@@ -35,8 +35,14 @@ if TYPE_CHECKING:
 
     from .._typing import Array, LabelsLike, StructuresLike
 
-# Cutoffs and widths of the cutoff function, Angstrom, from the cheapest to the most expensive.
-CUTOFFS = ((3.0, 1.5), (4.0, 2.0), (5.0, 2.5), (6.0, 3.0), ((3.0, 6.0), (1.5, 4.0)))
+# Cutoffs and widths of the cutoff function, Angstrom, and weights of the cutoffs.
+CUTOFFS = (
+    (3.0, 1.5, None),
+    (4.0, 2.0, None),
+    (5.0, 2.5, None),
+    (6.0, 3.0, None),
+    ((3.0, 6.0), (1.5, 4.0), (0.8, 0.2)),
+)
 # Charge responses, from the simplest. With hard and wide charges, it costs energy to move charge
 # between distant atoms.
 RESPONSES = (
@@ -289,7 +295,7 @@ def default_potential() -> Pipeline:
     pipeline : Pipeline
         Not fitted.
     """
-    (r_cut, width) = CUTOFFS[1]
+    r_cut, width, _ = CUTOFFS[1]
     half = make_pipeline(
         SOAPFeaturizer(r_cut=r_cut, cutoff_width=width, n_max=6, l_max=4),
         CURSparsifier(n_points=500),
@@ -334,10 +340,11 @@ class Settings:
             for name, half in halves.items()
         }
 
-    def cutoff(self, block: str, r_cut: Any, width: Any) -> dict[str, Any]:
-        """Parameters for the cutoff of a block."""
-        soap = self._paths[block][0]
-        return {f"{soap}r_cut": r_cut, f"{soap}cutoff_width": width}
+    def cutoff(self, block: str, r_cut: Any, width: Any, weights: Any) -> dict[str, Any]:
+        """Parameters for the cutoffs of a block."""
+        soap, sparse = self._paths[block]
+        of_soap = {f"{soap}r_cut": r_cut, f"{soap}cutoff_width": width}
+        return {**of_soap, f"{sparse}block_weights": weights}
 
     def points(self, n_points: int) -> dict[str, int]:
         """Parameters for the number of sparse points of both blocks."""
@@ -436,8 +443,9 @@ def _descend(trials, settings, names):
     local = set(names) <= set(ENERGIES)
     if local:
         trials.params[f"{model}response"] = NoCharges()
-    for r_cut, width in CUTOFFS:
-        trials.try_out("cutoff of local energies", r_cut, settings.cutoff("gap", r_cut, width))
+    trials.try_out("start", "as given", {})
+    for cutoff in CUTOFFS:
+        trials.try_out("cutoff of local energies", cutoff[0], settings.cutoff("gap", *cutoff))
     noise = [f"{model}sigma_{name}" for name in names]
     for name in noise:
         trials.climb(name, NOISE_FACTOR)
@@ -450,7 +458,7 @@ def _descend(trials, settings, names):
     for name, factor in RESPONSE_FACTORS.items():
         if isinstance(response.get_params().get(name), Real):
             trials.climb(f"{model}response__{name}", factor)
-    for r_cut, width in CUTOFFS:
-        trials.try_out("cutoff of chi", r_cut, settings.cutoff("chi", r_cut, width))
+    for cutoff in CUTOFFS:
+        trials.try_out("cutoff of chi", cutoff[0], settings.cutoff("chi", *cutoff))
     for name in (f"{model}amplitude_chi", *noise):
         trials.climb(name, NOISE_FACTOR)

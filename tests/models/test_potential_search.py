@@ -60,7 +60,9 @@ def data():
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    monkeypatch.setattr(_potential_search, "CUTOFFS", ((2.0, 0.5), (3.0, 1.0)))
+    monkeypatch.setattr(
+        _potential_search, "CUTOFFS", ((2.0, 0.5, None), ((2.0, 3.0), 1.0, (0.8, 0.2)))
+    )
     responses = (NoCharges(), QEq(hardness=20.0, radius_scale=1.0), ChargeFlow())
     monkeypatch.setattr(_potential_search, "RESPONSES", responses)
     monkeypatch.setattr(_potential_search, "MAX_STEPS", 1)
@@ -101,7 +103,8 @@ def test_scores_are_those_of_a_naive_cross_validation(data):
     X, y, groups = data
     y = y[["energy", "forces"]]
     trial = search(trial_structures=len(X), refit=False).fit(X, y, groups=groups)
-    first = trial.trials_[0]
+    start, first = trial.trials_[:2]
+    assert start.step == "start"
     params = {f"structureblocks__{n}__cursparsifier__n_points": 3 for n in ("chi", "gap")}
     soap = "structureblocks__gap__soapfeaturizer__"
     params |= {f"{soap}r_cut": 2.0, f"{soap}cutoff_width": 0.5, f"{MODEL}response": NoCharges()}
