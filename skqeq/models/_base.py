@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Self
 
@@ -146,6 +147,7 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
             If the user interrupts an iteration. `coef_` then holds the weights of the last step; a
             fit with ``init=coef_`` continues from them.
         """
+        begin = time.perf_counter()
         problem = self.problem(X, y, sample_weight)
         parallel = effective_n_jobs(self.n_jobs) > 1
         if problem.is_linear and (parallel or self.store_triangles):
@@ -155,7 +157,7 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
         else:
             sample = RowSample(problem)
             with assembled(problem, sample) as (triangle, nonlinear):
-                v = self._solve(problem, triangle, nonlinear)
+                v = self._solve(problem, triangle, nonlinear, begin)
                 squares = squares_of_rows(problem, sample, nonlinear, v)
         warn_of_bad_fit(squares)
         return self
@@ -239,11 +241,11 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
             self.n_jobs,
         )
 
-    def _solve(self, problem, triangle, nonlinear):
+    def _solve(self, problem, triangle, nonlinear, begin):
         """Find and store the weights with the smallest penalised loss, and return them."""
         if nonlinear:
             options = Options(
-                self.algorithm, self.init, self.max_iter, self.tol, bool(self.verbose)
+                self.algorithm, self.init, self.max_iter, self.tol, bool(self.verbose), begin
             )
             try:
                 v = minimise(problem, triangle, nonlinear, options, self.set_weights)
@@ -268,7 +270,7 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
             Weights in units of their prior standard deviation, including the weights of the
             energies of the free atoms.
         history : list of dict
-            Loss, expected decrease and step length of every iteration, see `fit_history_`.
+            Loss, expected decrease and step length of every step, see `fit_history_`.
         """
         weights, n_elements = self.layout_.scale * v, len(self.elements_)
         self.coef_ = weights[:-n_elements]

@@ -128,8 +128,9 @@ class KQEqRegressor(ChargeModel):
     targets_ : list of str
         Targets that `predict` returns.
     fit_history_ : list of dict
-        For every step: the penalised loss before it, the expected decrease of the loss, and the
-        length of the step before. Steps of smaller problems are left out.
+        For every step: the penalised loss before it (key "loss"), the expected decrease of the loss
+        ("decrease"), the length of the step before ("step"), and, in an iterative fit, the time
+        since the beginning of `fit` ("seconds"). Steps of smaller problems are left out.
     n_iter_ : int
         Length of `fit_history_`.
     n_features_in_ : int

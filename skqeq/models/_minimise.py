@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -48,6 +49,8 @@ class Options:
         Relative decrease of the loss at which the iteration stops.
     verbose : bool
         Whether to show a progress bar.
+    begin : float
+        Time at which the fit began, from `time.perf_counter`.
     """
 
     algorithm: str
@@ -55,6 +58,7 @@ class Options:
     max_iter: int
     tol: float
     verbose: bool
+    begin: float
 
 
 @contextmanager
@@ -157,7 +161,7 @@ def minimise(
             v = start_weights(problem, triangle, nonlinear, options.init)
 
         def report(v, entry):
-            history.append(entry)
+            history.append(entry | {"seconds": time.perf_counter() - options.begin})
             callback(v, history)
             _show(bar, entry)
 

@@ -1,6 +1,7 @@
 """Training on energies, forces and stress."""
 
 import copy
+import time
 
 import joblib
 import numpy as np
@@ -243,6 +244,19 @@ def test_classical_charge_equilibration_learns_energies(half):
     assert_allclose(predicted["energy"], predict_energy(model, X))
     for one, other in zip(predicted["forces"], predict_forces(model, X), strict=True):
         assert_allclose(one, other)
+
+
+def test_the_history_has_the_time_of_every_step(half):
+    X, _, _, y = half
+    begin = time.perf_counter()
+    model = QEqRegressor(sigma_energy=0.1, sigma_forces=1.0, response=HARD)
+    model.fit(X, y[["energy", "forces"]])
+    whole = time.perf_counter() - begin
+    seconds = [entry["seconds"] for entry in model.fit_history_]
+    assert len(seconds) > 2
+    assert 0.0 < seconds[0] and np.all(np.diff(seconds) > 0.0) and seconds[-1] < whole
+    # The steps take most of the time of a fit.
+    assert seconds[-1] > 0.1 * whole
 
 
 def test_structures_without_stress(truth):

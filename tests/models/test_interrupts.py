@@ -73,7 +73,8 @@ def test_interrupted_gauss_newton(features, energies, interrupt):
         fit.fit(features, energies)
     interrupt(None)
     assert 1 < fit.n_iter_ < whole.n_iter_
-    assert fit.fit_history_ == whole.fit_history_[: fit.n_iter_]
+    for step, same in zip(fit.fit_history_, whole.fit_history_, strict=False):
+        assert step | {"seconds": 0.0} == same | {"seconds": 0.0}
     assert BUDGET.claimed == claimed  # An interrupted fit returns its memory to the budget.
     # The model predicts with the weights of the last step, and another fit can start from them.
     assert np.isfinite(fit.predict(features)["energy"]).all()
