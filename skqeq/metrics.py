@@ -14,10 +14,10 @@ from .parameters import DEBYE
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from ._typing import Column
+    from ._typing import Array, Column
 
 
-__all__ = ["dipole_errors", "target_mae", "target_r2", "target_rmse"]
+__all__ = ["dipole_errors", "structure_rmse", "target_mae", "target_r2", "target_rmse"]
 
 # Kind of the warning for an R2 of fewer than two structures, see `_warnings.warn_once`.
 TOO_FEW = "R2 of too few structures"
@@ -114,6 +114,37 @@ def target_rmse(y_true: Column, y_pred: Column, sample_weight: ArrayLike | None 
     """
     truth, predicted, weights = _aligned(y_true, y_pred, sample_weight)
     return float(np.sqrt(np.average((truth - predicted) ** 2, weights=weights)))
+
+
+def structure_rmse(y_true: Column, y_pred: Column) -> Array:
+    """Root mean squared error of each structure, in the unit of the target.
+
+    The structures with the largest errors are those whose labels or geometries are worth a look.
+
+    Parameters
+    ----------
+    y_true, y_pred : sequence of array-like
+        As in `target_r2`.
+
+    Returns
+    -------
+    rmse : ndarray of shape (n,)
+        Root mean square over the labelled components; NaN for structures without a label.
+
+    Examples
+    --------
+    >>> from skqeq.metrics import structure_rmse
+    >>> structure_rmse([[1.0, 2.0], None, [0.0]], [[1.0, 1.0], [0.0], [3.0]]).round(2)
+    array([0.71,  nan, 3.  ])
+    """
+    if len(y_true) != len(y_pred):
+        raise ValueError(f"{len(y_true)} labels for {len(y_pred)} predictions")
+    rmse = np.full(len(y_true), np.nan)
+    for i, (truth, predicted) in enumerate(zip(y_true, y_pred, strict=True)):
+        if has_label(truth):
+            error = np.asarray(predicted, dtype=np.float64) - np.asarray(truth, dtype=np.float64)
+            rmse[i] = np.sqrt(np.nanmean(error**2))
+    return rmse
 
 
 def dipole_errors(y_true: ArrayLike, y_pred: ArrayLike) -> dict[str, float]:

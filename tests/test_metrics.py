@@ -6,7 +6,13 @@ from numpy.testing import assert_allclose
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import r2_score
 
-from skqeq.metrics import dipole_errors, target_mae, target_r2, target_rmse
+from skqeq.metrics import (
+    dipole_errors,
+    structure_rmse,
+    target_mae,
+    target_r2,
+    target_rmse,
+)
 
 D = 4.80320  # Debye per e*Angstrom
 
@@ -23,6 +29,15 @@ def test_dipole_errors_by_hand():
     assert_allclose(errors["rrmse"], np.sqrt((1 / 9 + 0.04) / 2), rtol=1e-5)
     assert_allclose(errors["vector_rmse"], np.sqrt((1 + 0.04) / 2), rtol=1e-5)
     assert_allclose(errors["vector_mae"], (1 + 0.2) / 2, rtol=1e-5)
+
+
+def test_errors_of_structures():
+    truth = [np.array([[3.0, np.nan], [1.0, 2.0]]), None, np.zeros(1), np.full(2, np.nan)]
+    predicted = [np.array([[0.0, 9.0], [1.0, 5.0]]), np.ones(2), np.array([-2.0]), np.ones(2)]
+    assert_allclose(structure_rmse(truth, predicted), [np.sqrt(6.0), np.nan, 2.0, np.nan])
+    assert_allclose(structure_rmse(np.array([1.0, np.nan]), np.array([-1.0, 0.0])), [2.0, np.nan])
+    with pytest.raises(ValueError, match="2 labels for 1 predictions"):
+        structure_rmse([1.0, 2.0], [1.0])
 
 
 def test_vector_error_sees_the_direction():

@@ -19,9 +19,9 @@ from .. import (
 )
 from .._counts import counted
 from ..targets import ENERGIES
-from .files import MODEL_ENDINGS, read_structures, save_model
+from .files import MODEL_ENDINGS, read_numbered, save_model
 from .outputs import check_output
-from .report import print_errors, print_findings, print_labels
+from .report import print_errors, print_far, print_findings, print_labels
 from .search import search
 
 RESPONSES = {"qeq": QEq, "flow": ChargeFlow}  # values of --response
@@ -31,7 +31,7 @@ RESPONSE_OPTIONS = ("hardness", "radius_scale", "softness", "range")
 def run(args):
     """Read structures, fit a model, and save it."""
     check_output(args.output, MODEL_ENDINGS, [args.structures])
-    labelled = read_structures(args.structures, args.charge_key)
+    indices, labelled = read_numbered(args.structures, args.charge_key)
     keys = chosen_keys(args.targets, args.key)
     y = targets_from_atoms(labelled, keys, units=dict(args.unit))
     groups = None if args.group is None else group_ids(labelled, args.group)
@@ -53,7 +53,10 @@ def run(args):
     save_model(model, args.output)  # before anything is printed, because a pipe may be closed
     print(f"fitted {counted(n_sparse_points(model), 'sparse point')} in {seconds:.1f} s")
     print("\nerrors on the training structures")
-    print_errors(y, model.predict(X), X)
+    predicted = model.predict(X)
+    print_errors(y, predicted, X)
+    sigmas = {name: getattr(model[-1], f"sigma_{name}") for name in y.dtype.names}
+    print_far(y, predicted, X, sigmas, indices)
     print(f"\nwrote {args.output}")
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from .._counts import counted
 from .._warnings import warn_once
-from ..metrics import has_label, target_mae, target_r2, target_rmse
+from ..metrics import has_label, structure_rmse, target_mae, target_r2, target_rmse
 from ..parameters import DEBYE
 from ..structures import collect
 from ..targets import TARGETS, VOIGT
@@ -18,6 +18,10 @@ PRINTED_UNITS = {
 }
 AXES = "xyz"
 ENERGY = "energy per atom"
+# The residuals of a structure are far from usual if they are this many times the median.
+FAR = 10.0
+# Largest number of such structures that are printed for each target.
+MAX_FAR = 5
 
 
 def printed_unit(name):
@@ -159,6 +163,29 @@ def print_worst(name, X, truth, predicted, n, indices):
         print(
             f"{line} {reference:>12.4f} {prediction:>12.4f}{_component_name(name, X[i], component)}"
         )
+
+
+def print_far(y, predicted, X, sigmas, indices):
+    """Print the structures whose residuals are far larger than those of most structures.
+
+    Labels that contradict those of similar structures have such residuals. Residuals are divided by
+    the noise `sigmas` of their targets; those below the noise are not printed. `indices` are those
+    of the structures in the file.
+    """
+    lines = []
+    for name in y.dtype.names:
+        truth, guess = (TARGETS[name].comparable(values[name], collect(X)) for values in (y, predicted))
+        residuals = structure_rmse(truth, guess) / sigmas[name]
+        median = np.nanmedian(residuals)
+        far = np.flatnonzero(residuals > max(FAR * median, 1.0))
+        for i in sorted(far, key=lambda i: -residuals[i])[:MAX_FAR]:
+            formula = X[i].get_chemical_formula()
+            line = f"{indices[i]:>6}  {formula:<16} {name:<14}"
+            lines.append(f"{line} {residuals[i]:>9.1f} {residuals[i] / median:>10.0f}")
+    if lines:
+        print(f"\nresiduals of more than {FAR:.0f} times the median; check these labels")
+        header = f"{'index':>6}  {'formula':<16} {'target':<14} {'/ noise':>9} {'/ median':>10}"
+        print(header, *lines, sep="\n")
 
 
 def _largest_error(name, truth, predicted):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ._duplicate_checks import EnergiesOfDuplicates
 from ._energy_checks import ForcesAgainstEnergies, StressAgainstEnergies
 from ._energy_unit import UnitOfEnergies
 from ._findings import Finding
@@ -48,6 +49,7 @@ def all_checks() -> list[LabelCheck]:
         SignOfDipoles(),
         SizeOfDipoles(),
         UnitOfEnergies(),
+        EnergiesOfDuplicates(),
         ForcesAgainstEnergies(),
         StressAgainstEnergies(),
         SumOfForces(),

@@ -21,7 +21,7 @@ from skqeq import (
 from skqeq._cli import fit
 from skqeq._cli.options import UNITS, unit
 from skqeq.cli import main
-from skqeq.metrics import dipole_errors
+from skqeq.metrics import dipole_errors, structure_rmse
 from skqeq.response import NoCharges
 
 from .common import SMALL, error_of, labelled, leftovers, with_energies
@@ -76,6 +76,32 @@ def test_fit_energies_and_forces(energy_folder):
     X = with_energies(labelled(2))
     y = targets_from_atoms(X, ["energy", "forces"])
     assert model.score(X, y) > 0.6
+
+
+def test_fit_lists_structures_with_far_residuals(energy_folder, tmp_path, capsys):
+    X = read(energy_folder / "train.xyz", ":")
+    command = f"fit {tmp_path}/train.xyz@1: -o {tmp_path}/model.skqeq --targets energy forces -q"
+    command += " --hardness 7.5 --radius-scale 0.25 --cutoff-width 1 --sigma energy=0.005 forces=1"
+
+    def listed():
+        write(tmp_path / "train.xyz", X)
+        assert main([*command.split(), *SMALL]) == 0
+        return capsys.readouterr().out.partition("\nresiduals of more than 10 times the median")[2]
+
+    assert not listed()
+    X[3].arrays["REF_forces"] = X[3].arrays["REF_forces"][::-1] + 20.0
+    lines = listed().splitlines()
+    assert lines[0] == "; check these labels"
+    assert lines[1].split() == ["index", "formula", "target", "/", "noise", "/", "median"]
+    # The index is that in the file. The wrong labels are too few to be described by the model.
+    index, formula, target, of_noise, of_median = lines[2].split()
+    assert (index, formula, target) == ("3", X[3].get_chemical_formula(), "forces")
+    errors = structure_rmse(
+        [atoms.arrays["REF_forces"] for atoms in X[1:]],
+        predict_target(load(tmp_path / "model.skqeq"), X[1:], "forces"),
+    )
+    assert float(of_noise) == pytest.approx(errors[2], abs=0.06)  # the noise is 1 eV/Angstrom
+    assert float(of_median) == pytest.approx(errors[2] / np.median(errors), abs=0.6)
 
 
 def test_search_of_energies_from_results_of_a_calculator(tmp_path, capsys):

@@ -313,6 +313,80 @@ def test_forces_of_fixed_atoms():
     assert (finding.name, finding.severity) == ("sum of forces", "note")
 
 
+# ---- one structure with two energies ------------------------------------------------------------
+
+
+def moved(atoms, how):
+    """The same structure, written in another way."""
+    atoms = atoms.copy()
+    if how == "rotated":
+        atoms.rotate(71.0, [1, 2, 3])
+        atoms.positions += [3.0, -1.0, 0.3]
+    elif how == "wrapped":
+        atoms.positions += 0.37 * atoms.cell.sum(axis=0)
+        atoms.wrap()
+    # Files have a finite number of digits.
+    atoms.positions = atoms.positions.round(8)
+    return atoms
+
+
+def crystal(seed):
+    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    atoms.rattle(0.05, seed=seed)
+    return atoms
+
+
+def slab(seed):
+    atoms = crystal(seed)
+    atoms.pbc = True, True, False
+    atoms.center(4.0, axis=2)
+    return atoms
+
+
+DUPLICATES = {
+    "molecule": (lambda seed: helpers.rattled("CH3OH", seed), "rotated"),
+    "ion": (lambda seed: helpers.rattled("CH3OH", seed), "same"),
+    "crystal": (crystal, "wrapped"),
+    "ideal crystal": (lambda seed: bulk("NaCl", "rocksalt", a=5.64 + seed, cubic=True), "wrapped"),
+    "slab": (slab, "wrapped"),
+}
+
+
+@pytest.mark.parametrize("kind", DUPLICATES)
+def test_one_structure_with_two_energies(kind):
+    make, how = DUPLICATES[kind]
+    X = [make(seed) for seed in range(4)]
+    if kind == "ion":
+        for atoms in X:
+            atoms.info = {"charge": 1, "external_field": [0.0, 0.0, 0.1]}
+    energy = [-10.0, -11.0, -12.0, -13.0]
+    again = [*X, moved(X[2], how), moved(X[0], how)]
+    per_atom = len(X[0])
+    assert found(again, energy=[*energy, -12.0 + 0.0009 * per_atom, -10.0]) == []
+    report = check_labels(again, make_targets(energy=[*energy, -12.5, -10.0]))
+    [finding] = report.warnings
+    assert (finding.name, finding.n_structures, finding.first) == ("energies of duplicates", 1, 4)
+    assert finding.advice.startswith(
+        "structures 2 and 4 have the same geometry and total charge, but their energies differ by "
+        "0.5 eV: "
+    )
+    report = check_labels(again, make_targets(energy=[*energy, -12.5, -9.0]))
+    [finding] = report.warnings
+    assert (finding.n_structures, finding.value) == (2, "1 eV")
+    assert "structures 0 and 5 " in finding.advice and "; 2 energies differ" in finding.advice
+
+
+def test_structures_that_differ_may_have_other_energies():
+    water = molecule("H2O")
+    others = [water.copy() for _ in range(5)]
+    others[1].info["charge"] = 1
+    others[2].info["external_field"] = [0.0, 0.0, 0.1]
+    others[3].info["external_field"] = [0.0, 0.0, 0.1]
+    others[3].rotate(90, "x")  # in a field, the orientation matters
+    others[4].positions[0, 2] += 1e-3
+    assert found(others, energy=[0.0, 10.0, -0.1, 0.1, 0.2]) == []
+
+
 # ---- labels that belong to other structures or atoms --------------------------------------------
 
 
