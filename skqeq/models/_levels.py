@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .._typing import Array
     from ._problem import Problem
 
-# Number of sparse points per group, and distance between the structures that are used.
+# Number of sparse points per group, and one over the part of the structures that is used.
 LEVELS = ((250, 2), (60, 4))
 # A level with more than this part of the points of the full problem is left out.
 LARGEST_PART = 0.6
@@ -64,9 +64,11 @@ def _coarse(problem, source, every):
     if every > 1:
         # Of both kinds of structures, with and without labels of energies, a part is used.
         energies = np.any([problem.labels.known(n) for n in _energies(problem)], axis=0)
-        used = np.zeros(len(weights), dtype=bool)
+        used, random = np.zeros(len(weights), dtype=bool), np.random.default_rng(0)
         for kind in (energies, ~energies):
-            used[np.flatnonzero(kind & (weights > 0))[::every]] = True
+            # A regular selection is no sample if charge states or sizes repeat in the data.
+            members = np.flatnonzero(kind & (weights > 0))
+            used[random.choice(members, -(-len(members) // every), replace=False)] = True
         weights = np.where(used, weights, 0.0)
     features = StructureFeatures(problem.features.structures, source)
     # The prior means of the energies of free atoms are those of the full problem.

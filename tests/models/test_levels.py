@@ -58,6 +58,15 @@ def test_levels_are_parts_of_the_problem(features, small_levels):
     assert_allclose(solutions[0].chi, solutions[1].chi, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("period", [2, 3, 4])
+def test_levels_contain_all_kinds_of_structures(features, small_levels, period):
+    """Data sets often repeat kinds of structures, such as charge states, in a fixed order."""
+    problem = model().problem(features, labels(range(N)))
+    kinds = np.arange(N) % period
+    for coarse, _ in coarse_problems(problem):
+        assert set(kinds[coarse.weights > 0]) == set(kinds)
+
+
 @pytest.mark.parametrize("labelled", [range(N), [1, 2, 5], [N - 1]])
 def test_the_minimum_does_not_depend_on_levels(features, small_levels, labelled, monkeypatch):
     """Few labels must not be left out of the smaller problems."""
