@@ -2,12 +2,11 @@
 
     python benchmarks/iteration.py [--algorithm NAME]
 
-The fits are those of the example ``examples/water/plot_iteration.py``, in one thread. The script
-writes ``results/iteration.csv``: for every step, the CPU time since the beginning of the fit and the
-loss. NAME stands for the algorithm in this table. The rows of other algorithms are kept, so that
-earlier versions of skqeq can be compared: the rows "a787a7f" were made with the version of this
-commit. Some steps belong to smaller problems. Their weights are also weights of the full problem,
-and the table has its loss, which is computed after the fit.
+The fits are those of the example ``examples/water/plot_iteration.py``, in one thread. For every step,
+the script writes the CPU time since the beginning of the fit and the loss to
+``results/iteration.csv``. NAME stands for the algorithm in this table. The rows of other algorithms
+are kept, so that versions of skqeq can be compared: the rows "a787a7f" were made with the version
+of this commit.
 """
 
 import argparse
@@ -19,7 +18,6 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
 from skqeq import (
@@ -33,25 +31,24 @@ from skqeq import (
 from skqeq.datasets import load_water
 
 TABLE = Path(__file__).parent / "results/iteration.csv"
-COLUMNS = ("response", "algorithm", "problem", "seconds", "loss")
+COLUMNS = ("model", "algorithm", "seconds", "loss")
 RESPONSES = {
-    "QEq": QEq(hardness=2.7, radius_scale=0.7),
-    "ChargeFlow": ChargeFlow(softness=0.1, range=0.15, radius_scale=1.0),
+    "GAP+kQEq": QEq(hardness=2.7, radius_scale=0.7),
+    "GAP+ChargeFlow": ChargeFlow(softness=0.1, range=0.15, radius_scale=1.0),
 }
 
 
 class Recorded(GAPKQEqRegressor):
-    """The model, which records the CPU time and the weights of every step."""
+    """The model, which records the CPU time of every step."""
 
     def fit(self, X, y):
-        self.begin, self.steps_ = time.process_time(), []
+        self.begin, self.times_ = time.process_time(), {}
         return super().fit(X, y)
 
     def set_weights(self, v, history):
         super().set_weights(v, history)
-        if history and self.steps_ and self.steps_[-1][1] == len(history):
-            return  # the last step is reported twice
-        self.steps_.append((time.process_time() - self.begin, len(history), self.coef_.copy()))
+        # The last step is reported twice, and smaller problems have no history.
+        self.times_.setdefault(len(history), time.process_time() - self.begin)
 
 
 def part(r_cut, **options):
@@ -75,14 +72,8 @@ def rows(name, response, algorithm, features, y):
     """Fit a model; yield the rows of the table."""
     model = Recorded(amplitude_gap=10.0, amplitude_chi=3.0, response=response, tol=1e-7)
     model.fit(features, y)
-    for seconds, n, coef in model.steps_:
-        problem = "full" if n else "smaller"
-        if n:
-            loss = model.fit_history_[n - 1]["loss"]
-        else:
-            start = clone(model).set_params(init=coef, tol=1e9)
-            loss = start.fit(features, y).fit_history_[0]["loss"]
-        row = name, algorithm, problem, f"{seconds:.2f}", f"{loss:.3f}"
+    for n, entry in enumerate(model.fit_history_, start=1):
+        row = name, algorithm, f"{model.times_[n]:.2f}", f"{entry['loss']:.6f}"
         print(*row, flush=True)
         yield dict(zip(COLUMNS, row, strict=True))
 

@@ -35,6 +35,7 @@ SECTIONS = {
     ),
     "water": (
         "plot_charge_flow.py",
+        "plot_iteration.py",
         "plot_dissociation.py",
         "plot_water_field.py",
         "plot_water_dynamics.py",
