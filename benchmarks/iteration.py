@@ -2,11 +2,11 @@
 
     python benchmarks/iteration.py [--algorithm NAME]
 
-The fits are those of the example ``examples/water/plot_iteration.py``, in one thread. For every step,
-the script writes the CPU time since the beginning of the fit and the loss to
-``results/iteration.csv``. NAME stands for the algorithm in this table. The rows of other algorithms
-are kept, so that versions of skqeq can be compared: the rows "a787a7f" were made with the version
-of this commit.
+The fits are those of the example ``examples/water/plot_iteration.py``, in one thread. For every
+step, the script writes the CPU time since the beginning of the fit and the loss to
+``results/iteration.csv``. NAME stands for the algorithm in this table. The rows of other
+algorithms are kept, so that versions of skqeq can be compared: the rows "a787a7f" were made with
+the version of this commit.
 """
 
 import argparse

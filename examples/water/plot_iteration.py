@@ -3,8 +3,9 @@ How fast a fit converges
 ========================
 
 Energies and forces are not linear in the weights of the electronegativities, so the fit is
-iterative. This page reads the loss and the time of each step from ``fit_history_``, and compares the
-iteration with that of an earlier version of skqeq. :doc:`/guide/iteration` explains the iteration.
+iterative. This page reads the loss and the time of each step from ``fit_history_``, and compares
+the iteration with that of an earlier version of skqeq. :doc:`/guide/iteration` explains the
+iteration.
 """
 
 # %%

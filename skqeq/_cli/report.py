@@ -172,9 +172,9 @@ def print_far(y, predicted, X, sigmas, indices):
     the noise `sigmas` of their targets; those below the noise are not printed. `indices` are those
     of the structures in the file.
     """
-    lines = []
+    lines, structures = [], collect(X)
     for name in y.dtype.names:
-        truth, guess = (TARGETS[name].comparable(values[name], collect(X)) for values in (y, predicted))
+        truth, guess = (TARGETS[name].comparable(t[name], structures) for t in (y, predicted))
         residuals = structure_rmse(truth, guess) / sigmas[name]
         median = np.nanmedian(residuals)
         far = np.flatnonzero(residuals > max(FAR * median, 1.0))

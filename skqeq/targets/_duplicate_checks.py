@@ -33,7 +33,7 @@ class EnergiesOfDuplicates(LabelCheck):
     name, needs, in_fit = "energies of duplicates", ("energy",), False
 
     def __init__(self):
-        self.first: dict[bytes, tuple[int, float]] = {}
+        self.first = {}  # key: index and energy of the first structure with this key
         self.n, self.different = 0, []
 
     def add(self, i, structure, labels):
@@ -57,7 +57,8 @@ class EnergiesOfDuplicates(LabelCheck):
         if n > 1:
             advice += f"; {n} energies differ from that of an earlier equal structure"
         advice += ": use labels of one method and one electronic state, and remove one of each pair"
-        return Finding(self.name, "warning", n, self.different[0][2], f"{difference:.3g} eV", advice)
+        value, first = f"{difference:.3g} eV", self.different[0][2]
+        return Finding(self.name, "warning", n, first, value, advice)
 
 
 def _key(structure: Structure) -> bytes:
