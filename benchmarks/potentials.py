@@ -1,6 +1,6 @@
 """Fits to energies and forces, side by side with the program ``gap_fit``.
 
-    python benchmarks/potentials.py [ZNO]
+    python benchmarks/potentials.py [ZNO] [--repeats 3]
 
 The models are a local energy (GAP) fitted by ``gap_fit`` and by skqeq, and the models of skqeq
 with charges. All models have the same training structures, labels, cutoff, number of sparse points,
@@ -10,9 +10,9 @@ with one split by trajectory. ZNO is an extended XYZ file of zinc oxide clusters
 clusters of other groups are predicted.
 
 Every fit is a new process with one thread. Its processor time and its peak memory include the start
-of the process and the imports. The time is the shortest of several fits; the models alternate,
-because other programs slow down a shared machine. ``gap_fit`` is part of quippy-ase, in the extra
-``oracles``. The table is printed and written to ``benchmarks/results/potentials.csv``.
+of the process and the imports. The time is the shortest of all repetitions, in which the models
+alternate, because other programs slow down a shared machine. ``gap_fit`` is part of quippy-ase, in
+the extra ``oracles``. The table is printed and written to ``benchmarks/results/potentials.csv``.
 """
 
 import argparse
@@ -62,7 +62,6 @@ RESPONSES = {
 }
 GAP_FIT = "gap_fit"
 NAMES = (GAP_FIT, "GAP", "kQEq", "GAP+kQEq", "GAP+ChargeFlow")
-REPEATS = 3
 
 
 # ---- data ---------------------------------------------------------------------------------------
@@ -238,12 +237,12 @@ def errors(folder, name):
     return 1e3 * rms(energy), 1e3 * rms(predicted["forces"] - labels["forces"])
 
 
-def compare(study, train, test, folder):
+def compare(study, train, test, folder, repeats):
     """Yield a row for each model."""
     write_structures(folder / "train.xyz", train)
     write_structures(folder / "test.xyz", test)
     best = np.full((len(NAMES), 2), np.inf)
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         for i, name in enumerate(NAMES):
             best[i] = np.minimum(best[i], run(study, name, folder))
             print(study, name, *best[i], *errors(folder, name), flush=True)
@@ -264,6 +263,7 @@ def compare(study, train, test, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("zno", nargs="?", help="extended XYZ file of zinc oxide clusters")
+    parser.add_argument("--repeats", type=int, default=1, help="fits of every model")
     parser.add_argument("--fit", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--predict", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -277,7 +277,7 @@ def main():
     rows = []
     for study, data in studies.items():
         with tempfile.TemporaryDirectory() as folder:
-            rows += compare(study, *data, Path(folder))
+            rows += compare(study, *data, Path(folder), args.repeats)
     with open(RESULTS / "potentials.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
