@@ -138,7 +138,9 @@ def structure_rmse(y_true: Column, y_pred: Column) -> Array:
     array([0.71,  nan, 3.  ])
     """
     if len(y_true) != len(y_pred):
-        raise ValueError(f"{len(y_true)} labels for {len(y_pred)} predictions")
+        raise ValueError(
+            f"{counted(len(y_true), 'label')} for {counted(len(y_pred), 'prediction')}"
+        )
     rmse = np.full(len(y_true), np.nan)
     for i, (truth, predicted) in enumerate(zip(y_true, y_pred, strict=True)):
         if has_label(truth):

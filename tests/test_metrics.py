@@ -36,7 +36,7 @@ def test_errors_of_structures():
     predicted = [np.array([[0.0, 9.0], [1.0, 5.0]]), np.ones(2), np.array([-2.0]), np.ones(2)]
     assert_allclose(structure_rmse(truth, predicted), [np.sqrt(6.0), np.nan, 2.0, np.nan])
     assert_allclose(structure_rmse(np.array([1.0, np.nan]), np.array([-1.0, 0.0])), [2.0, np.nan])
-    with pytest.raises(ValueError, match="2 labels for 1 predictions"):
+    with pytest.raises(ValueError, match="2 labels for 1 prediction$"):
         structure_rmse([1.0, 2.0], [1.0])
 
 
