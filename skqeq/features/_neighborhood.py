@@ -105,8 +105,14 @@ class SOAPNeighborhood(Neighborhood):
             Approximate size of a piece; each contains at least one centre.
         """
         neighbors, offsets, exponents, contraction = self._arguments
+        order = np.arange(len(self.i))
         if centers is not None:
-            offsets = offsets[centers]
+            # The pairs of these centres, without gaps between them.
+            spans = [np.arange(first[0], first[-1]) for first in offsets[centers]]
+            order = np.concatenate([order[:0], *spans])
+            before = np.cumsum([0, *map(len, spans)])[:-1]
+            offsets = offsets[centers] - offsets[centers][:, :1] + before[:, None]
+            neighbors = np.ascontiguousarray(neighbors[order])
         for channel in range(offsets.shape[1] - 1):
             runs, columns = _channel_runs(*self._order, channel)
             sizes = np.cumsum(offsets[:, channel + 1] - offsets[:, channel])
@@ -119,7 +125,7 @@ class SOAPNeighborhood(Neighborhood):
                 part = offsets[start:stop]
                 pairs = [np.arange(*span) for span in part[:, channel : channel + 2]]
                 J = soap_jacobian(neighbors, part, exponents, contraction, runs, channel)
-                yield np.concatenate(pairs), columns, J
+                yield order[np.concatenate(pairs)], columns, J
                 start = stop
 
     def jacobian_of(self, i):

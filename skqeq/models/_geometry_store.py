@@ -132,7 +132,7 @@ class GeometryStore:
         terms, depth = None, 0
         if earlier:
             basis = np.stack([one.weights for one in earlier], axis=1)
-            c = np.linalg.lstsq(basis, weights)[0]
+            c = np.linalg.lstsq(basis, weights, rcond=None)[0]
             error = np.linalg.norm(basis @ c - weights)
             deeper = 1 + max(one.depth for one in earlier)
             if (

@@ -312,6 +312,19 @@ def test_jacobians_contain_the_pull_back(name, compression, max_bytes, cutoff_wi
         assert_allclose(found, wanted, rtol=0, atol=1e-12 * np.abs(expected[1]).max() + 1e-15)
 
 
+def test_jacobians_of_some_centres():
+    near, _ = neighborhood_of(STRUCTURES["slab"], compression="off", cutoff_width=2.0)
+    dense = np.zeros((len(near.D), 3, sum(c.stop - c.start for c in near.columns)))
+    for pairs, columns, J in near.jacobians():
+        dense[pairs[:, None], :, columns] = J.transpose(0, 2, 1)
+    centers, seen = np.arange(near.n_atoms)[::2], []
+    for pairs, columns, J in near.jacobians(centers):
+        seen.append(pairs)
+        assert_allclose(J.transpose(0, 2, 1), dense[pairs[:, None], :, columns], atol=1e-13)
+    seen = np.sort(np.concatenate(seen))
+    np.testing.assert_array_equal(seen, np.flatnonzero(np.isin(near.i, centers)))
+
+
 @pytest.mark.parametrize("compression", MODES)
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_jacobian_of_one_centre(name, compression):
