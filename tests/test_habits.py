@@ -441,7 +441,7 @@ D = np.random.default_rng(0).normal(size=(22, 3))
 grid = {"sigma_dipole": [0.01, 0.1, 1.0]}
 GridSearchCV(QEqRegressor(), grid, cv=4, refit=False, n_jobs=2).fit(X, D)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     # Random labels give a negative R2, which is different for every fold and noise.
     assert 1 <= done.stderr.count("on the training structures R2 is") <= 2
