@@ -1,6 +1,7 @@
 """Small molecules with labels that a charge model can learn, and small estimators."""
 
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -18,10 +19,12 @@ ELECTRONEGATIVITY = {1: 2.2, 6: 2.55, 8: 3.44}
 
 
 def pytest_configure(config):
-    """Give every worker of pytest-xdist one thread.
+    """Give every worker of pytest-xdist one thread, and let interrupts through.
 
-    With more threads than cores, the workers would slow each other down.
+    With more threads than cores, the workers would slow each other down. A shell starts background
+    jobs with interrupts switched off, which the commands started by tests would inherit.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("numprocesses", None):
         os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 

@@ -65,8 +65,9 @@ def test_agrees_with_plain_gauss_newton(problem):
     assert np.linalg.norm(loss(found, *data)[1]) < 1e-5
     assert_allclose(history[0]["loss"], loss(start, *data)[0], rtol=1e-9)
     assert_allclose(history[-1]["loss"], loss(found, *data)[0], rtol=1e-9)
-    losses = [h["loss"] for h in history]
-    assert losses == sorted(losses, reverse=True)
+    losses = np.array([h["loss"] for h in history])
+    # At the minimum, steps change the loss by rounding errors.
+    assert (np.diff(losses) <= 1e-12 * losses[:-1]).all()
 
 
 def test_newton_converges_faster_than_linearly(problem):
