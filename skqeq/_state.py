@@ -35,7 +35,7 @@ def check_that(correct: bool, owner: object, name: str, expected: str) -> None:
     name : str
         Name of its attribute.
     expected : str
-        What the attribute must be.
+        Description of a correct value, as in "must be <expected>".
 
     Raises
     ------

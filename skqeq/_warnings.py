@@ -21,8 +21,8 @@ EXECUTORS = ("joblib.externals", "multiprocessing", "concurrent.futures", "threa
 # times, always in another task. The registry of Python would not do: scikit-learn sets the filters
 # for each task, and Python then forgets what it has given.
 GIVEN_BY_WORKERS: set[str] = set()
-# What differs between the folds of one search: counts, scores, and the formula of a structure. The
-# value of a parameter, as in "n_points=100", belongs to the call of the user.
+# Parts of a message that differ between the folds of one search: counts, scores, and formulas of
+# structures. The value of a parameter, as in "n_points=100", is the same in all folds.
 OF_FOLDS = re.compile(r"(?<![\w=.])[-+]?\d[\d.]*(e[-+]?\d+)?|\([^()]*\)")
 # Name under which the outermost call remembers which warnings it has given.
 GIVEN = "__skqeq_warnings__"

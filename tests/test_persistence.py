@@ -368,7 +368,8 @@ class Dangerous:
         return (pathlib.Path("executed").touch, ())
 
 
-# What does not fit: a change of a fitted pipeline, and the message of `load`.
+# Parts of a pipeline that do not belong together: a change of a fitted pipeline, and the message of
+# `load`.
 MISFITS = {
     "weights": (
         lambda soap, cur, kqeq: vars(kqeq).update(coef_=kqeq.coef_[1:]),

@@ -79,8 +79,8 @@ class Recollection(NamedTuple):
 class GeometryStore:
     """Geometries of the structures of a fit, and evaluations of their fields.
 
-    The store uses the memory budget. What does not fit into the budget is computed again whenever
-    it is needed.
+    The store uses the memory budget. Arrays that do not fit into it are computed again
+    whenever they are needed.
     """
 
     def __init__(self) -> None:
