@@ -63,6 +63,7 @@ TYPES = {
         "skqeq.model_selection.TargetScorer",
         "skqeq.models.Posterior",
         "skqeq.response.NoCharges",
+        "skqeq.sparsify.ReweightedKernel",
         "skqeq.sparsify.SparseKernel",
         # Splitters of searches. skops trusts estimators of scikit-learn, but not these.
         "sklearn.model_selection.GroupKFold",

@@ -2,7 +2,7 @@
 
 from ._cur import CURSparsifier
 from ._environments import environments_of
-from ._kernel import SparseKernel
+from ._kernel import ReweightedKernel, SparseKernel
 from ._selection import leverage_scores
 from ._source import SparseSource
 

@@ -16,9 +16,15 @@ from .._state import check_array, check_that, check_type, is_number
 from .._warnings import warn_once
 from ..parameters import MAX_ATOMIC_NUMBER
 from ..persistence import Persistent
-from ..structures import StructureFeatures, Tile, check_same_features, holds_structures
+from ..structures import (
+    StackedSource,
+    StructureFeatures,
+    Tile,
+    check_same_features,
+    holds_structures,
+)
 from ._environments import environments_of
-from ._kernel import ALL, SparseKernel, normalize_blocks
+from ._kernel import ALL, ReweightedKernel, SparseKernel, normalize_blocks
 from ._selection import MAX_SKETCH, METHODS, distinct
 from ._source import SparseSource
 
@@ -26,6 +32,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from .._typing import Array
+
+KERNELS = (SparseKernel, ReweightedKernel)
 
 
 class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
@@ -57,8 +65,11 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         column space [1]_. "fps" selects farthest points.
     zeta : int, default=2
         Exponent of the kernel.
-    block_weights : sequence of float, default=None
-        Weights of the column blocks, which are normalised to the sum 1; None means equal weights.
+    block_weights : sequence of float or dict of {str: sequence of float}, default=None
+        Weights of the column blocks, which are normalised to the sum 1; None means equal weights. A
+        dict gives separate weights to the latent fields of a model, such as ``{"chi": (0.9, 0.1),
+        "reference": (1.0, 0.0)}``. The features then have one block of columns for each field, with
+        its name, like those of `StructureBlocks`. All fields have the same sparse points.
     per_species : bool, default=True
         Whether sparse points are selected for each element separately. If False, all environments
         form one group with `n_points` in total, as in [2]_.
@@ -113,7 +124,7 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         "n_points": [Interval(Integral, 1, None, closed="left")],
         "method": [StrOptions(set(METHODS))],
         "zeta": [Interval(Integral, 1, None, closed="left")],
-        "block_weights": ["array-like", None],
+        "block_weights": ["array-like", dict, None],
         "per_species": ["boolean"],
         "jitter": [Interval(Real, 0.0, None, closed="left")],
         "max_environments": [Interval(Integral, 1, None, closed="left"), None],
@@ -127,7 +138,7 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         n_points: int = 1000,
         method: Literal["cur", "fps"] = "cur",
         zeta: int = 2,
-        block_weights: ArrayLike | None = None,
+        block_weights: ArrayLike | dict[str, ArrayLike] | None = None,
         per_species: bool = True,
         jitter: float = 1e-10,
         max_environments: int | None = None,
@@ -173,18 +184,26 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         environments = environments_of(X, bool(self.verbose))
         boundaries = environments.boundaries
         weights = self._weights(len(boundaries) - 1)
+        if isinstance(weights, dict) and not isinstance(X, StructureFeatures):
+            raise ValueError("block_weights for several fields need features of structures")
         chosen = self._choose(environments, rng)
         points = environments.gather(chosen)
-        self.kernels_ = {
-            group: SparseKernel(
-                normalize_blocks(points[group], boundaries),
-                boundaries,
-                weights,
-                self.zeta,
-                self.dtype,
-            ).factorize(self.jitter, _name(group))
+        for group in chosen:
+            normalize_blocks(points[group], boundaries)
+
+        first, *others = weights.values() if isinstance(weights, dict) else [weights]
+        kernels = {
+            group: SparseKernel(points[group], boundaries, first, self.zeta, self.dtype)
             for group in chosen
         }
+        by_field = [kernels] + [
+            {group: ReweightedKernel(kernel, other) for group, kernel in kernels.items()}
+            for other in others
+        ]
+        for of_field in by_field:
+            for group, kernel in of_field.items():
+                kernel.factorize(self.jitter, _name(group))
+        self.kernels_ = dict(zip(weights, by_field)) if isinstance(weights, dict) else kernels
         located = environments.locate(np.concatenate(list(chosen.values())))
         if located.ndim == 2:
             located[:, 0] = distinct_structures[located[:, 0]]
@@ -211,7 +230,10 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         check_is_fitted(self)
         X = self._check(X, reset=False)
         if isinstance(X, StructureFeatures):
-            return StructureFeatures(X.structures, SparseSource(X.source, self.kernels_))
+            sources = [SparseSource(X.source, kernels) for kernels in self._kernels.values()]
+            names = tuple(self._kernels)
+            source = StackedSource(sources, names) if names != ("",) else sources[0]
+            return StructureFeatures(X.structures, source)
         [kernel] = self.kernels_.values()
         tile = Tile(np.arange(len(X)), (slice(0, X.shape[1]),), X)
         return np.ascontiguousarray(kernel.whiten(kernel(tile)))
@@ -220,17 +242,25 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
     def components_(self) -> Array:
         """The chosen rows, each column block normalised."""
         check_is_fitted(self)
-        return np.concatenate([kernel.points for kernel in self.kernels_.values()])
+        kernels = next(iter(self._kernels.values()))
+        return np.concatenate([kernel.points for kernel in kernels.values()])
 
     @property
     def jitter_(self) -> dict[int, float]:
-        """Number that was added to the diagonal of each group's kernel matrix."""
+        """Largest number that was added to the diagonal of each group's kernel matrices."""
         check_is_fitted(self)
-        return {group: kernel.jitter for group, kernel in self.kernels_.items()}
+        every = list(self._kernels.values())
+        return {group: max(kernels[group].jitter for kernels in every) for group in every[0]}
+
+    @property
+    def _kernels(self):
+        """The kernels by the name of the field, which is empty if all fields have the same."""
+        by_field = any(isinstance(kernels, dict) for kernels in self.kernels_.values())
+        return self.kernels_ if by_field else {"": self.kernels_}
 
     @property
     def _n_features_out(self):
-        return len(self.component_indices_)
+        return len(self.component_indices_) * len(self._kernels)
 
     def _check(self, X, reset):
         """Check the input; in `fit` (`reset`) also store the number and meaning of its columns."""
@@ -278,19 +308,26 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
             )
 
     def _check_fitted(self):
-        kernels = check_type(self, "kernels_", dict)
-        correct = kernels and all(type(kernel) is SparseKernel for kernel in kernels.values())
-        correct = correct and all(is_number(group, "i", least=ALL) for group in kernels)
-        correct = correct and max(kernels) <= MAX_ATOMIC_NUMBER
-        check_that(bool(correct), self, "kernels_", "a SparseKernel for every atomic number")
-        for kernel in kernels.values():
-            kernel.check_loaded()
-        boundaries = {kernel.boundaries for kernel in kernels.values()}
+        check_type(self, "kernels_", dict)
+        by_field = self._kernels
+        boundaries, groups = set(), []
+        for name, kernels in by_field.items():
+            correct = isinstance(name, str) and isinstance(kernels, dict) and bool(kernels)
+            correct = correct and all(type(kernel) in KERNELS for kernel in kernels.values())
+            correct = correct and all(is_number(group, "i", least=ALL) for group in kernels)
+            correct = correct and max(kernels) <= MAX_ATOMIC_NUMBER
+            check_that(bool(correct), self, "kernels_", "a SparseKernel for every atomic number")
+            for kernel in kernels.values():
+                kernel.check_loaded()
+                boundaries.add(kernel.boundaries)
+            groups.append([g for g, kernel in kernels.items() for _ in kernel.points])
         check_that(len(boundaries) == 1, self, "kernels_", "kernels of the same features")
+        correct = all(of_field == groups[0] for of_field in groups)
+        check_that(correct, self, "kernels_", "the same number of points in every field")
         n_features = boundaries.pop()[-1]
         correct = is_number(self.n_features_in_, "i") and self.n_features_in_ == n_features
         check_that(correct, self, "n_features_in_", f"{n_features}, as in kernels_")
-        groups = np.concatenate([np.full(len(k.points), g) for g, k in kernels.items()])
+        groups = np.array(groups[0])
         numbers = check_array(self, "component_numbers_", groups.shape, "i")
         expected = "the group of every point in kernels_"
         check_that(np.array_equal(numbers, groups), self, "component_numbers_", expected)
@@ -298,15 +335,25 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         check_array(self, "component_indices_", (len(groups), *columns), "i", least=0)
 
     def _weights(self, n_blocks):
-        if self.block_weights is None:
+        """Normalised weights of the column blocks; for several fields, a dict of them."""
+        given = self.block_weights
+        if given is None:
             return np.full(n_blocks, 1.0 / n_blocks)
-        weights = np.asarray(self.block_weights, dtype=np.float64)
-        if weights.shape != (n_blocks,) or not (weights >= 0).all() or weights.sum() == 0:
-            raise ValueError(
-                f"block_weights must be {n_blocks} non-negative numbers, one per column block, "
-                f"got {self.block_weights!r}"
-            )
-        return weights / weights.sum()
+        by_field = given if isinstance(given, dict) else {"": given}
+        result = {}
+        for name, of_field in by_field.items():
+            weights = np.asarray(of_field, dtype=np.float64)
+            if weights.shape != (n_blocks,) or not (weights >= 0).all() or weights.sum() == 0:
+                raise ValueError(
+                    f"block_weights must be {n_blocks} non-negative numbers, one per column block, "
+                    f"got {of_field!r}" + (f" for {name}" if name else "")
+                )
+            result[name] = weights / weights.sum()
+        if not isinstance(given, dict):
+            return result[""]
+        if not all(isinstance(name, str) and name for name in result):
+            raise ValueError(f"the keys of block_weights must be names of fields, got {given!r}")
+        return result
 
     def _choose(self, environments, rng):
         """Indices of the chosen environments of every group, ascending."""

@@ -81,9 +81,11 @@ class SparseGradient(FeatureGradient):
                 atoms = np.flatnonzero(structure.numbers == group)
             if len(atoms):
                 self.kernels[group], self.centers[group] = kernel, atoms
+        used = next(iter(source.kernels.values())).block_weights > 0
         self.blocks = [
             self._column_block(b, neighborhood)
             for b, neighborhood in enumerate(source.parent.neighborhoods(structure))
+            if used[b]
         ]
         self._whitened = {}
 

@@ -156,8 +156,10 @@ class SparseKernel:
 
     def __call__(self, tile):
         """The kernel K_nM between the n atoms of a tile and the sparse points."""
-        K = 0.0
+        K = np.zeros((len(tile.values), len(self.points)))
         for b, values, columns in column_blocks(tile, self.boundaries):
+            if self.block_weights[b] == 0.0:
+                continue
             if self.dtype == "float32":
                 dot = self._mixed(b, values, columns)
             else:
@@ -182,6 +184,38 @@ class SparseKernel:
             phi += (K[:, block] - phi @ self.chol[block, block].T) @ inverse.T
             K[:, block] = phi
         return K
+
+
+class ReweightedKernel(SparseKernel):
+    """The kernel of the points of another kernel, with other weights of the column blocks.
+
+    Parameters
+    ----------
+    original : SparseKernel
+        The other kernel. Its points are shared, also in files.
+    block_weights : ndarray of shape (n_blocks,)
+        Weights of the column blocks, of sum one.
+    """
+
+    def __init__(self, original, block_weights):
+        self.original = original
+        self.boundaries = original.boundaries
+        self.block_weights = block_weights
+        self.zeta = original.zeta
+        self.dtype = original.dtype
+
+    @property
+    def points(self):
+        return self.original.points
+
+    @property
+    def _mixed(self):
+        return self.original._mixed
+
+    def check_loaded(self):
+        original = check_type(self, "original", SparseKernel)
+        original.check_loaded()
+        super().check_loaded()
 
 
 def column_blocks(tile, boundaries):
