@@ -16,6 +16,7 @@ _NAMES = {
     "calculator": ("KQEqCalculator",),
     "features": ("SOAPFeaturizer", "StructureBlocks", "TotalChargeFeatures"),
     "models": (
+        "ChargeSearchCV",
         "GAPKQEqRegressor",
         "GAPRegressor",
         "KQEqRegressor",

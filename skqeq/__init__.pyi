@@ -4,6 +4,7 @@ from ._show_versions import show_versions
 from .calculator import KQEqCalculator
 from .features import SOAPFeaturizer, StructureBlocks, TotalChargeFeatures
 from .models import (
+    ChargeSearchCV,
     GAPKQEqRegressor,
     GAPRegressor,
     KQEqRegressor,
@@ -34,6 +35,7 @@ __version__: str
 __all__ = [
     "CURSparsifier",
     "ChargeFlow",
+    "ChargeSearchCV",
     "GAPKQEqRegressor",
     "GAPRegressor",
     "KQEqCalculator",

@@ -10,6 +10,7 @@
   ``_potential_search``: the settings of a potential.
 """
 
+from ._charge_search import ChargeSearchCV
 from ._checks import check_defined, check_weights, labels_of_predictions, unfitted_energies
 from ._cv import KQEqRegressorCV
 from ._evidence import Evidence, log_evidence
@@ -40,6 +41,7 @@ from ._qeq import QEqRegressor
 from ._structure_solution import Solution
 
 __all__ = [
+    "ChargeSearchCV",
     "GAPKQEqRegressor",
     "GAPRegressor",
     "KQEqRegressor",

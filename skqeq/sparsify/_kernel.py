@@ -115,6 +115,10 @@ class SparseKernel:
         self.__dict__.pop("_inverses", None)  # those of an earlier L
         return self
 
+    def reweighted(self, block_weights):
+        """The kernel of the same points with other weights of the column blocks, of sum one."""
+        return ReweightedKernel(self, block_weights).factorize(self.jitter, "the sparse set")
+
     def check_loaded(self):
         """Check a kernel that was read from a file.
 

@@ -1,0 +1,132 @@
+"""The covariance of labels as a sum over kernels, each with an amplitude of its own.
+
+Each latent field of a charge model is a sum over the column blocks of the descriptor, and a
+constant per element. Labels that are linear in the charges therefore have the covariance::
+
+    K = sum_k a_k^2 G_k + N,    G_k = J_k J_k^T,
+
+where a_k are the amplitudes of the terms, J_k are the derivatives of the labels with respect to
+their weights, and N is the diagonal matrix of the noise. The matrices G_k depend on the response
+and on the descriptor, but not on the amplitudes and the noise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..fields import Field
+from ..sparsify import SparseSource
+from ..structures import NoFeatures, StackedSource, StructureFeatures
+from ._kqeq import KQEqRegressor
+
+if TYPE_CHECKING:
+    from .._typing import Array, LabelsLike
+
+
+class KernelMatrices(NamedTuple):
+    """The matrices G_k, and the labels.
+
+    Attributes
+    ----------
+    terms : list of (str, int or None)
+        For every matrix, the field and the column block; None for the constants of the field.
+    matrices : list of ndarray of shape (n, n)
+        The matrices G_k.
+    residual : ndarray of shape (n,)
+        Labels minus the prediction of the prior mean, divided by the relative noise.
+    targets : ndarray of shape (n,)
+        Index of the target of every row in `names`.
+    structures : ndarray of shape (n,)
+        Number of the structure of every row.
+    names : list of str
+        The targets.
+    scale : ndarray of shape (n,)
+        The relative noise by which the rows were divided.
+    """
+
+    terms: list[tuple[str, int | None]]
+    matrices: list[Array]
+    residual: Array
+    targets: Array
+    structures: Array
+    names: list[str]
+    scale: Array
+
+
+def kernel_matrices(
+    model: KQEqRegressor, features: StructureFeatures, y: LabelsLike
+) -> KernelMatrices:
+    """Compute the matrices G_k of a model.
+
+    Parameters
+    ----------
+    model : KQEqRegressor
+        Its response determines the rows; its amplitudes and its noise have no influence.
+    features : StructureFeatures
+        Features of a `CURSparsifier` with one set of `block_weights`.
+    y : labels
+        Targets that are linear in the charges.
+
+    Returns
+    -------
+    matrices : KernelMatrices
+    """
+    separate = _SeparateKernels(**model.get_params(deep=False))
+    problem = separate.problem(features, y)
+    problem.check_linear("a search of amplitudes")
+    rows = list(problem.linear_rows())
+    J = np.concatenate([part.J for part in rows])
+    layout, names = problem.layout, list(problem.labels.names)
+    terms, matrices = [], []
+    for term, (of_features, constants) in zip(separate.terms, layout.columns, strict=False):
+        columns = J[:, of_features.start : constants.stop]
+        terms.append(term)
+        matrices.append(columns @ columns.T)
+    return KernelMatrices(
+        terms,
+        matrices,
+        np.concatenate([part.residual for part in rows]),
+        np.repeat([names.index(part.name) for part in rows], [len(part.J) for part in rows]),
+        np.concatenate([part.structures for part in rows]),
+        names,
+        1.0 / np.concatenate([part.inverse_noise for part in rows]),
+    )
+
+
+class _SeparateKernels(KQEqRegressor):
+    """A model with a field of amplitude one for every column block, and for the constants."""
+
+    def _fields(self, response: Any) -> list[Field]:
+        self.terms: list[tuple[str, int | None]] = []
+        fields = []
+        for field in super()._fields(response):
+            for b in range(self._n_blocks):
+                self.terms.append((field.name, b))
+                fields.append(Field(f"{field.name} {b}", field.enters, field.blocks, 1.0))
+            if field.baseline:
+                self.terms.append((field.name, None))
+                name = f"constants of {field.name}"
+                fields.append(Field(name, field.enters, (), 0.0, 1.0, field.mean))
+        return fields
+
+    def _features(self, X: Any, response: Any) -> StructureFeatures:
+        by_block = [_of_block(X.source, b) for b in range(_n_blocks(X.source))]
+        self._n_blocks = len(by_block)
+        sources = [
+            NoFeatures() if not field.blocks else by_block[block]
+            for field, (_, block) in zip(self._fields(response), self.terms, strict=True)
+        ]
+        return StructureFeatures(X.structures, StackedSource([*sources, NoFeatures()]))
+
+
+def _n_blocks(source):
+    return len(source.parent.boundaries) - 1
+
+
+def _of_block(source, b):
+    """The same sparse points, with the kernel of a single column block."""
+    weights = np.eye(_n_blocks(source))[b]
+    kernels = {group: kernel.reweighted(weights) for group, kernel in source.kernels.items()}
+    return SparseSource(source.parent, kernels)
