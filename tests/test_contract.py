@@ -32,6 +32,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from skqeq import (
     ChargeFlow,
+    ChargeSearchCV,
     CURSparsifier,
     GAPKQEqRegressor,
     GAPRegressor,
@@ -55,7 +56,7 @@ from skqeq import (
 CLASSES = [
     *(SOAPFeaturizer, CURSparsifier, QEq, ChargeFlow),
     *(KQEqRegressor, QEqRegressor, GAPKQEqRegressor, GAPRegressor, KQEqRegressorCV),
-    PotentialSearchCV,
+    *(ChargeSearchCV, PotentialSearchCV),
 ]
 TRANSFORMERS = ["soap", "sparsifier", "blocks"]
 # The first regressors have all targets, the second ones only targets that are linear in the

@@ -46,8 +46,8 @@ EXPONENTS = (2, 1, 3)
 MAX_STEPS = 4
 # Numbers of gradient steps for one setting, and at the end.
 TRIAL_STEPS, FINAL_STEPS = 12, 60
-# A parameter that differs from its first value by a factor of twenty must lower the errors by 4.5 %:
-# half of the square of ``log(20) / PRIOR_WIDTH``.
+# A parameter that differs from its first value by a factor of twenty must lower the errors by 4.5
+# percent, half of the square of ``log(20) / PRIOR_WIDTH``.
 PRIOR_WIDTH = 10.0
 # Column blocks with a smaller part of the variance of a field are left out.
 SMALLEST_WEIGHT = 1e-6
@@ -118,6 +118,9 @@ class ChargeSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstimat
     min_gain : float, default=0.01
         A setting is changed if the score falls by more than this number: 0.01 means that the errors
         fall by one percent.
+    time_limit : float, default=None
+        After this time, s, no further setting is tried; the last optimisation follows. None means
+        that the search takes the time it needs.
     refit : bool, default=True
         Whether to fit the model with the chosen settings to all structures.
     random_state : int, default=0
@@ -172,6 +175,7 @@ class ChargeSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstimat
         "final_rows": [Interval(Integral, 10, None, closed="left")],
         "trial_points": [Interval(Integral, 1, None, closed="left")],
         "min_gain": [Interval(Real, 0.0, None, closed="left")],
+        "time_limit": [Interval(Real, 0.0, None, closed="left"), None],
         "refit": ["boolean"],
         "random_state": [Integral],
         "verbose": ["verbose"],
@@ -187,6 +191,7 @@ class ChargeSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstimat
         final_rows: int = 4000,
         trial_points: int = 300,
         min_gain: float = 0.01,
+        time_limit: float | None = None,
         refit: bool = True,
         random_state: int = 0,
         verbose: int = 0,
@@ -198,6 +203,7 @@ class ChargeSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstimat
         self.final_rows = final_rows
         self.trial_points = trial_points
         self.min_gain = min_gain
+        self.time_limit = time_limit
         self.refit = refit
         self.random_state = random_state
         self.verbose = verbose
@@ -391,9 +397,9 @@ class _Settings:
         return np.log([*amplitudes, *noise])
 
     def prior_centre(self, pipeline, terms, names):
-        """Logarithms in the pipeline that the user gave, with the default amplitudes of the response.
+        """Logarithms for the user's pipeline, with a response of the type that `pipeline` has.
 
-        Only the type of the response is that of `pipeline`.
+        The response has its default amplitudes.
         """
         given = clone(self.pipeline)
         given[2].set_params(response=type(pipeline[2]._checked_response())())
@@ -450,6 +456,7 @@ class _Trials:
         self.params: dict[str, Any] = {}
         self.best = np.inf
         self._features: dict[str, Any] = {}
+        self._begin = time.perf_counter()
 
     def descend(self):
         """Choose one setting after the other."""
@@ -484,7 +491,13 @@ class _Trials:
                     break
 
     def try_out(self, step, value, changed):
-        """Try new values of some parameters; keep them if the score falls."""
+        """Try new values of some parameters; keep them if the score falls.
+
+        Once the time is over, settings other than the first are not tried.
+        """
+        limit, elapsed = self.search.time_limit, time.perf_counter() - self._begin
+        if limit is not None and elapsed > limit and self.search.trials_:
+            return False
         trial = self._trial(
             self.sample, step, value, changed, TRIAL_STEPS, self.search.trial_points
         )

@@ -75,7 +75,7 @@ def kernel_matrices(
     """
     separate = _SeparateKernels(**model.get_params(deep=False))
     problem = separate.problem(features, y)
-    problem.check_linear("a search of amplitudes")
+    problem.check_linear("ChargeSearchCV")
     rows = list(problem.linear_rows())
     J = np.concatenate([part.J for part in rows])
     layout, names = problem.layout, list(problem.labels.names)
@@ -114,10 +114,8 @@ class _SeparateKernels(KQEqRegressor):
     def _features(self, X: Any, response: Any) -> StructureFeatures:
         by_block = [_of_block(X.source, b) for b in range(_n_blocks(X.source))]
         self._n_blocks = len(by_block)
-        sources = [
-            NoFeatures() if not field.blocks else by_block[block]
-            for field, (_, block) in zip(self._fields(response), self.terms, strict=True)
-        ]
+        self._fields(response)
+        sources = [NoFeatures() if b is None else by_block[b] for _, b in self.terms]
         return StructureFeatures(X.structures, StackedSource([*sources, NoFeatures()]))
 
 

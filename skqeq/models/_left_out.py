@@ -193,9 +193,10 @@ def optimise(
     value : float
         The objective there, without the prior.
     """
-    best = [np.inf, start, np.inf]
+    best = (np.inf, start, np.inf)
 
-    def loss(logs):
+    def loss(logs: Array) -> tuple[float, Array]:
+        nonlocal best
         try:
             covariance = Covariance(data, logs)
             value, of_K = objective(covariance)
@@ -204,8 +205,8 @@ def optimise(
         change = (logs - centre) / width
         total = value + 0.5 * float(change @ change)
         if total < best[0]:
-            best[:] = total, logs.copy(), value
+            best = total, logs.copy(), value
         return total, covariance.gradient(of_K) + change / width
 
     minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": max_iter})
-    return best[1], float(best[2])
+    return best[1], best[2]
