@@ -82,15 +82,41 @@ def fetch_water(
         return read_labelled(packed, WATER_TARGETS, return_groups)
 
 
-def _path(name, data_home, base_url, progressbar):
-    """Path of a file; the file is downloaded if necessary."""
+def cache_folder(data_home: PathType | None) -> Path:
+    """Folder of data sets.
+
+    Parameters
+    ----------
+    data_home : path-like or None
+        The folder; None means the user's cache folder of pooch.
+
+    Returns
+    -------
+    folder : Path
+        The folder, which need not exist.
+
+    Raises
+    ------
+    ImportError
+        If pooch is needed, but not installed.
+    """
+    return Path(_pooch().os_cache("skqeq") if data_home is None else data_home).expanduser()
+
+
+def _pooch():
+    """The module pooch."""
     try:
         import pooch
     except ImportError as error:
         raise ImportError(
-            'downloads need pooch, the extra `data`: pip install "skqeq[data]"'
+            'data that are not bundled need pooch, the extra `data`: pip install "skqeq[data]"'
         ) from error
-    home = pooch.os_cache("skqeq") if data_home is None else Path(data_home).expanduser()
+    return pooch
+
+
+def _path(name, data_home, base_url, progressbar):
+    """Path of a file; the file is downloaded if necessary."""
+    pooch, home = _pooch(), cache_folder(data_home)
     path = home / name
     if path.exists() and pooch.file_hash(path) == REGISTRY[name]:
         return path

@@ -196,13 +196,17 @@ def naming_structure(place: int, name: object) -> Iterator[None]:
 
 
 class XYZFile:
-    """An extended XYZ file, and the position of every structure in the file."""
+    """An extended XYZ file, and the first byte and the number of bytes of every structure.
 
-    def __init__(self, path):
+    The file is searched for its structures unless ``frames``, of shape (n, 2), is given.
+    """
+
+    def __init__(self, path, frames=None):
         self.path = path
-        with open(path, "rb") as file:
-            frames = [(place, len(frame)) for place, frame in split_frames(file, path)]
-        if not frames:
+        if frames is None:
+            with open(path, "rb") as file:
+                frames = [(place, len(frame)) for place, frame in split_frames(file, path)]
+        if not len(frames):
             raise ValueError(f"{path} holds no structures")
         self._frames = np.array(frames)
 
