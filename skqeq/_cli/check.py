@@ -7,14 +7,25 @@ from .._counts import counted
 from ..structures import implausible_structures
 from ..targets import TARGETS, MissingLabelsError, Report
 from .evaluate import labels
-from .files import read_structures
+from .files import read_numbered
+from .numbering import FileNumbers
 from .report import print_labels
 
 
 def run(args):
     """Print a table of what was checked; the exit code is 1 if there are warnings."""
-    labelled = read_structures(args.structures, args.charge_key)
+    indices, labelled = read_numbered(args.structures, args.charge_key)
+    numbers = FileNumbers(indices)
     print(f"{counted(len(labelled), 'structure')} of {args.structures}")
+    with numbers.messages():
+        findings = find(labelled, args)
+    report = Report([numbers.finding(finding) for finding in findings])
+    print(f"\n{report}")
+    return 0 if report else 1
+
+
+def find(labelled, args):
+    """Apply all checks to the structures and, if there are any, to their labels."""
     findings = implausible_structures(labelled)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the table holds the same findings
@@ -28,6 +39,4 @@ def run(args):
     else:
         print_labels(y, X)
         findings += check_labels(X, y).findings
-    report = Report(findings)
-    print(f"\n{report}")
-    return 0 if report else 1
+    return findings

@@ -8,6 +8,7 @@ from ..targets import MissingLabelsError, label_keys
 from .figures import figure_endings, save_panels
 from .files import load_model, predictable_targets, read_numbered
 from .fit import chosen_keys
+from .numbering import FileNumbers
 from .outputs import check_output
 from .report import (
     ENERGY,
@@ -26,6 +27,12 @@ def run(args):
         check_output(args.plot, figure_endings(), [args.model, args.structures])
     model = load_model(args.model, allow_pickle=args.allow_pickle)
     indices, labelled = read_numbered(args.structures, args.charge_key)
+    with FileNumbers(indices).messages():
+        compare(model, indices, labelled, args)
+
+
+def compare(model, indices, labelled, args):
+    """Predict the structures of the file, and print and draw the errors."""
     last = unwrap(model)[1]
     if reason := unfitted_energies(args.targets or (), last.targets_, last.atomic_energies):
         raise ValueError(reason)

@@ -18,16 +18,11 @@ MODEL_ENDINGS = (
 )
 
 
-def read_structures(path, charge_key=None):
-    """All structures of a file with their labels.
+def read_numbered(path, charge_key=None):
+    """Indices in the file and structures with their labels; those of the slice for FILE@SLICE.
 
     `charge_key` is the key of the total charge in ``info``; None means those that models read.
     """
-    return read_numbered(path, charge_key)[1]
-
-
-def read_numbered(path, charge_key=None):
-    """Indices in the file and structures; those of the slice for FILE@SLICE."""
     numbered = [(i, read()) for i, read in entries(path, charge_key, labels=True)]
     if not numbered:
         raise ValueError(f"{path} holds no structures")

@@ -20,6 +20,7 @@ from .. import (
 from .._counts import counted
 from ..targets import ENERGIES
 from .files import MODEL_ENDINGS, read_numbered, save_model
+from .numbering import FileNumbers
 from .outputs import check_output
 from .report import print_errors, print_far, print_findings, print_labels
 from .search import search
@@ -32,6 +33,12 @@ def run(args):
     """Read structures, fit a model, and save it."""
     check_output(args.output, MODEL_ENDINGS, [args.structures])
     indices, labelled = read_numbered(args.structures, args.charge_key)
+    with FileNumbers(indices).messages():
+        train(indices, labelled, args)
+
+
+def train(indices, labelled, args):
+    """Fit a model to the structures of the file, save it, and print its errors."""
     keys = chosen_keys(args.targets, args.key)
     y = targets_from_atoms(labelled, keys, units=dict(args.unit))
     groups = None if args.group is None else group_ids(labelled, args.group)

@@ -1,6 +1,5 @@
 """``skqeq predict``: write structures with predicted charges and other targets."""
 
-import re
 import sys
 
 import numpy as np
@@ -15,6 +14,7 @@ from ..models import predict_for_scores, unwrap
 from ..targets import ENERGIES, TARGETS
 from .files import blocks, load_model, predictable_targets
 from .inputs import STDIO, entries
+from .numbering import FileNumbers
 from .outputs import WRITERS, check_output, structure_writer
 
 BLOCK = 256  # structures in memory at a time
@@ -122,18 +122,12 @@ def label_block(model, block, names, skip, *, std):
 def predict_block(model, block, names, *, std):
     """Attach predictions to a block of structures with their indices in the file."""
     indices, X = map(list, zip(*block, strict=True))
-    try:
+    with FileNumbers(indices).messages():
         # Energies of structures with unknown elements have no prior; the others are predicted.
         prior = unwrap(model)[1].handle_unknown == "prior"
         predicted = (predict_for_scores if prior else predict_targets)(model, X, names)
         names_of_std = [name for name in names if not (prior and name in ENERGIES)] if std else []
         deviations = predict_std(model, X, names_of_std) if std else None
-    except ValueError as error:
-        # The message counts structures from the beginning of the block, and users count from the
-        # beginning of the file.
-        number = re.compile(r"\bstructure (\d+)")
-        message = number.sub(lambda match: f"structure {indices[int(match[1])]}", str(error))
-        raise ValueError(message) from error
     for i, atoms in enumerate(X):
         results = {name: predicted[name][i] for name in names}
         attach(atoms, {name: value for name, value in results.items() if value is not None})

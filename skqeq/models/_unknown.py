@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 # The energy of an atom has no useful prior. These targets are undefined if an element is unknown.
 UNDEFINED = tuple(name for name in TARGETS if name in ENERGIES or name in GRADIENTS)
 ADVICE = (
-    "add structures with it to the training data, or set handle_unknown='prior', which takes "
-    "charges and dipoles from the prior"
+    "add structures with it to the training data, or set handle_unknown='prior' (--handle-unknown "
+    "prior on the command line), which takes charges and dipoles from the prior"
 )
 
 

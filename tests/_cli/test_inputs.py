@@ -11,14 +11,14 @@ import pytest
 from ase.build import bulk, molecule
 from ase.io import read, write
 
-from skqeq._cli.files import read_structures
+from skqeq._cli.files import read_numbered
 from skqeq._cli.inputs import DECOMPRESS, entries
 
 from .common import error_of, labelled
 
 
 def symbols(path):
-    return [str(atoms.symbols) for atoms in read_structures(str(path))]
+    return [str(atoms.symbols) for atoms in read_numbered(str(path))[1]]
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_formats_that_cannot_be_read(tmp_path, name, message):
 def test_formats_of_ase(tmp_path, form, name):
     crystal = bulk("ZnO", "wurtzite", a=3.25, c=5.2)
     write(tmp_path / name, crystal, format=form)
-    [atoms] = read_structures(str(tmp_path / name))
+    [atoms] = read_numbered(str(tmp_path / name))[1]
     np.testing.assert_allclose(atoms.get_volume(), crystal.get_volume(), rtol=1e-4)
     assert sorted(atoms.symbols) == sorted(crystal.symbols)
 

@@ -7,7 +7,7 @@ import pytest
 from ase.build import molecule
 from ase.io import write
 
-from skqeq._cli.files import read_structures
+from skqeq._cli.files import read_numbered
 
 CELL = "CRYST1    9.000    9.000    9.000  90.00  90.00  90.00 P 1           1\n"
 
@@ -40,7 +40,7 @@ def model(shift=0.0, end="ENDMDL\n"):
 def test_every_model_of_a_pdb_file_has_its_cell(tmp_path, text, n, cell, packed):
     path = tmp_path / f"in.pdb{packed}"
     path.write_bytes(gzip.compress((cell + text).encode()) if packed else (cell + text).encode())
-    X = read_structures(str(path))
+    X = read_numbered(str(path))[1]
     assert [str(atoms.symbols) for atoms in X] == ["CO"] * n
     np.testing.assert_allclose([atoms.positions[0, 0] for atoms in X], np.arange(n))
     for atoms in X:
@@ -50,7 +50,7 @@ def test_every_model_of_a_pdb_file_has_its_cell(tmp_path, text, n, cell, packed)
 
 def test_models_may_have_different_cells(tmp_path):
     (tmp_path / "in.pdb").write_text(CELL + model() + CELL.replace("9.000", "8.000") + model())
-    X = read_structures(f"{tmp_path}/in.pdb")
+    X = read_numbered(f"{tmp_path}/in.pdb")[1]
     assert [atoms.cell.lengths()[0] for atoms in X] == [9.0, 8.0]
 
 
@@ -75,9 +75,9 @@ def test_elements_of_pdb_files(tmp_path, name, element, symbol):
     if symbol is None:
         one, two = name.strip()[0], name.strip()[:2].capitalize()
         with pytest.raises(ValueError, match=f"in.pdb: line 1: the atom .* can be {one} or {two}"):
-            read_structures(f"{tmp_path}/in.pdb")
+            read_numbered(f"{tmp_path}/in.pdb")[1]
     else:
-        assert str(read_structures(f"{tmp_path}/in.pdb")[0].symbols) == symbol
+        assert str(read_numbered(f"{tmp_path}/in.pdb")[1][0].symbols) == symbol
 
 
 def sdf(name, charges="", code=0, end="$$$$\n"):
@@ -114,7 +114,7 @@ def sdf(name, charges="", code=0, end="$$$$\n"):
 def test_all_structures_and_charges_of_sdf_files(tmp_path, text, expected, suffix):
     path = tmp_path / f"in.{suffix}"
     path.write_text(text)
-    X = read_structures(str(path))
+    X = read_numbered(str(path))[1]
     assert [atoms.info.get("charge", 0) for atoms in X] == [charge for _, charge in expected]
     for atoms, (name, _) in zip(X, expected, strict=True):
         np.testing.assert_array_equal(atoms.numbers, molecule(name).numbers)
@@ -124,7 +124,7 @@ def test_mol_files_are_those_of_ase(tmp_path):
     write(tmp_path / "in.sdf", molecule("CH3OH"))
     (tmp_path / "in.mol").write_text((tmp_path / "in.sdf").read_text().replace("$$$$\n", ""))
     for suffix in ("sdf", "mol"):
-        [atoms] = read_structures(f"{tmp_path}/in.{suffix}")
+        [atoms] = read_numbered(f"{tmp_path}/in.{suffix}")[1]
         np.testing.assert_allclose(atoms.positions, molecule("CH3OH").positions, atol=1e-4)
         assert "charge" not in atoms.info
 
@@ -134,4 +134,4 @@ def test_other_versions_of_sdf_are_refused(tmp_path):
     for bad in (text, sdf("CH4") + text, "water\n"):
         (tmp_path / "in.sdf").write_text(bad)
         with pytest.raises(ValueError, match="in.sdf.*structure [01] is not in the format V2000"):
-            read_structures(f"{tmp_path}/in.sdf")
+            read_numbered(f"{tmp_path}/in.sdf")[1]
