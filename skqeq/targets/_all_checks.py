@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ._bond_checks import ForcesAlongBonds
 from ._duplicate_checks import EnergiesOfDuplicates
 from ._energy_checks import ForcesAgainstEnergies, StressAgainstEnergies
 from ._energy_unit import UnitOfEnergies
@@ -52,6 +53,7 @@ def all_checks() -> list[LabelCheck]:
         EnergiesOfDuplicates(),
         ForcesAgainstEnergies(),
         StressAgainstEnergies(),
+        ForcesAlongBonds(),
         SumOfForces(),
         SumOfBornCharges(),
         *(EqualLabels(target) for target in VARYING),

@@ -6,7 +6,9 @@ Two geometries of one molecule or cell that differ by small displacements ``d`` 
     E_2 - E_1 = -(F_1 + F_2) . d / 2 + (V_1 stress_1 + V_2 stress_2) : e / 2,
 
 up to terms of third order. With the opposite sign of the forces the two sides are anticorrelated,
-and with another unit their ratio is not 1.
+and with another unit their ratio is not 1. In an external field, the energy depends on the
+orientation of a molecule and on the place of an ion, so that only structures in the same field are
+compared, and are not rotated onto each other.
 """
 
 from __future__ import annotations
@@ -71,7 +73,8 @@ class AlongSteps(LabelCheck):
         self.sets: dict[tuple, list[Labelled]] = {}
 
     def add(self, i, structure, labels):
-        key = structure.numbers.tobytes(), structure.charge, tuple(structure.pbc)
+        numbers, field = structure.numbers.tobytes(), tuple(structure.field)
+        key = numbers, structure.charge, tuple(structure.pbc), field
         if key not in self.sets and len(self.sets) >= MAX_SETS:
             return
         members = self.sets.setdefault(key, [])
@@ -189,6 +192,8 @@ def _step(first, second):
     if a.periodic:
         displacements, strain = _in_cell(a, b)
         displacements -= displacements.mean(axis=0)  # a shift of all atoms changes nothing
+    elif a.field.any():
+        displacements = b.positions - a.positions
     else:
         rotation, displacements = _aligned(a.positions, b.positions)
     is_strained = bool(np.abs(strain).max() > 1e-8)

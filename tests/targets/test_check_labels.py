@@ -33,6 +33,12 @@ def found(X, **columns):
     return names(check_labels(X, make_targets(**columns)))
 
 
+def severities(X, **columns):
+    return {
+        found.name: found.severity for found in check_labels(X, make_targets(**columns)).findings
+    }
+
+
 # ---- right labels -------------------------------------------------------------------------------
 
 
@@ -237,7 +243,10 @@ def test_forces_and_energies(kind, factor):
     report = check_labels(
         strip(X), make_targets(energy=energy, forces=[factor * f for f in forces])
     )
-    assert names(report) == ([] if factor == 1.0 else ["forces and energies"])
+    warned = [name for name in names(report) if name != "forces along bonds"]
+    assert warned == ([] if factor == 1.0 else ["forces and energies"])
+    if factor == 1.0:
+        assert report
     if factor < 0:
         assert "are gradients" in report.warnings[0].advice
 
@@ -309,8 +318,47 @@ def test_forces_of_fixed_atoms():
     X, _, forces = morse_set("C2H6")
     for f in forces:
         f[:4] = 0.0
-    finding = check_labels(strip(X), make_targets(forces=forces)).findings[0]
-    assert (finding.name, finding.severity) == ("sum of forces", "note")
+    assert severities(strip(X), forces=forces)["sum of forces"] == "note"
+
+
+UNITS_OF_FORCES = {
+    "eV/Angstrom": "ok", "-eV/Angstrom": "warning", "kcal/mol/Angstrom": "warning",
+    "-kcal/mol/Angstrom": "warning", "meV/Angstrom": "warning", "hartree/bohr": "note",
+    "-hartree/bohr": "note", "rydberg/bohr": "note",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", UNITS_OF_FORCES)
+def test_forces_along_bonds(unit):
+    """Without energies, and without geometries that are close to each other."""
+    X, y = load_water("pbe0")
+    forces = [f / parse_unit("forces", unit) for f in y["forces"][:60]]
+    report = check_labels(X[:60], make_targets(forces=forces))
+    [finding] = [found for found in report.findings if found.name == "forces along bonds"]
+    assert finding.severity == UNITS_OF_FORCES[unit]
+    advice = {"-eV/Angstrom": "are gradients", "-hartree/bohr": "forces=-hartree/bohr"}
+    assert advice.get(unit, "") in finding.advice
+
+
+def test_forces_of_optimised_molecules_tell_nothing():
+    """The lengths of their bonds differ little, and forces of another method can be anything."""
+    X = [molecule(name) for name in ("CH4", "C2H6", "CH3OH", "C6H6", "H3CNH2", "C2H4")] * 2
+    rng = np.random.default_rng(0)
+    forces = [0.3 * rng.normal(size=atoms.positions.shape) for atoms in X]
+    assert severities(X, forces=forces)["forces along bonds"] == "ok"
+
+
+def test_energies_in_fields_are_compared_in_equal_fields():
+    """Energies change with the field, and with the orientation in a field."""
+    dipole = np.array([0.0, 0.0, 40.0])
+    X, energy, forces = morse_set("H2O", 40)
+    X = strip(X)
+    for k, atoms in enumerate(X):
+        atoms.info["external_field"] = [0.0, 0.0, 0.1 * (k % 2)]
+        energy[k] -= dipole @ atoms.info["external_field"]
+    report = check_labels(X, make_targets(energy=energy, forces=forces))
+    [finding] = [found for found in report.findings if found.name == "forces and energies"]
+    assert finding.value.startswith("correlation 1.00, ratio 1")
 
 
 # ---- one structure with two energies ------------------------------------------------------------
