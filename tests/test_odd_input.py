@@ -11,6 +11,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
+from ase.units import Bohr
 from joblib import parallel_config
 
 from skqeq import (
@@ -148,6 +149,12 @@ def test_refused_structures(case):
         check_structures([water(), make()])
 
 
+def in_bohr(name):
+    atoms = molecule(name)
+    atoms.positions /= Bohr
+    return atoms
+
+
 # For each case: the structure, and a pattern that its warning must match.
 WARNED = {
     "overall_charge": (lambda: water(overall_charge=-1), r"info\['overall_charge'\] = -1"),
@@ -156,12 +163,18 @@ WARNED = {
     "molecular charge": (lambda: water(**{"molecular charge": "-1"}), "is 0; models read"),
     "formal_charge": (lambda: water(formal_charge=1), r"formal_charge'\] = 1, but its total"),
     "word Charge": (lambda: water(Charge=True), r"info\['Charge'\] = True, a word of a comment"),
+    "charge: -1": (lambda: water(**{"charge:": True, "-1": True}), "charge:'\\] = True, a word"),
+    "Charge;": (lambda: water(**{"Charge;": True}), "Charge;'\\] = True, a word"),
+    "total charge, -1": (lambda: water(**{"Total-charge,": True}), "charge,'\\] = True, a word"),
     "initial charges": (lambda: with_initial_charges(-1, 0, 0), "initial charges that sum to -1"),
     "rounded": (lambda: with_initial_charges(0.334, 0.333, 0.329), "--charge-key initial_charges"),
     "ethanol without H": (lambda: skeleton("CH3CH2OH"), "2 of 2 carbon atoms .* hydrogen atoms"),
     "benzene without H": (lambda: skeleton("C6H6"), "6 of 6 carbon atoms have too few"),
     "butane without H": (lambda: skeleton("trans-butane"), "4 of 4 carbon atoms have too few"),
     "pyridine without H": (lambda: skeleton("C5H5N"), "5 of 5 carbon atoms have too few"),
+    "water in Bohr": (lambda: in_bohr("H2O"), "1.9 times as long .* multiply positions in Bohr"),
+    "methylamine in Bohr": (lambda: in_bohr("H3CNH2"), "multiply positions in Bohr"),
+    "methylsilane in Bohr": (lambda: in_bohr("CH3SiH3"), "multiply positions in Bohr"),
     "drawing": (lambda: drawing(1.5), "z is 0 for all atoms, .* is probably a drawing"),
     "small drawing": (lambda: drawing(0.9), "z is 0 for all atoms"),
     "drawing in between": (lambda: drawing(1.25), "z is 0 for all atoms"),
@@ -294,6 +307,7 @@ def test_findings_are_a_table():
         ("total charge", "warning", 1, 1),
         ("occupancy", "ok", 3, None),
         ("hydrogen atoms", "warning", 1, 2),
+        ("unit of positions", "ok", 3, None),
         ("flat structure", "ok", 3, None),
     ]
 

@@ -34,6 +34,8 @@ MIN_PART = 0.3
 BOND = 1.25
 # Range of the distance to the nearest atom, in units of the sum of covalent radii, in molecules.
 NEAREST = (0.75, 1.3)
+# Range of the same number, for hydrogen atoms, if positions are in Bohr.
+IN_BOHR = (1.5, 2.5)
 # Checks that search for neighbours examine only this many structures, to remain cheap.
 MAX_SEARCHES = 100
 
@@ -242,6 +244,28 @@ def _missing_hydrogen(atoms, structure):
     return "", f"{n_open} of {len(carbons)} carbon atoms have too few neighbours"
 
 
+def _can_be_in_bohr(structure):
+    """Whether a structure has hydrogen and another element, and more than two atoms."""
+    return len(structure) > 2 and 1 in structure.species and len(structure.species) > 1
+
+
+def _far_hydrogen(atoms, structure):
+    """Hydrogen atoms of which not one has a bond, because all distances are too long."""
+    radii = covalent_radii[structure.numbers]
+    cutoff = IN_BOHR[1] * (covalent_radii[1] + radii.max())
+    i, j, D = neighbor_pairs(structure, cutoff)
+    hydrogen = structure.numbers[i] == 1
+    if not hydrogen.any():
+        return "", ""
+    ratios = np.linalg.norm(D[hydrogen], axis=1) / (radii[i] + radii[j])[hydrogen]
+    order = np.lexsort((ratios, i[hydrogen]))
+    nearest = ratios[order[np.unique(i[hydrogen][order], return_index=True)[1]]]
+    if nearest.min() < IN_BOHR[0] or np.median(nearest) > IN_BOHR[1]:
+        return "", ""
+    ratio = np.median(nearest)
+    return "", f"the bonds of its hydrogen atoms are {ratio:.2g} times as long as in molecules"
+
+
 def _is_flat(structure):
     """Whether z is 0 for all atoms of a molecule."""
     z = structure.positions[:, 2]
@@ -296,6 +320,12 @@ CHECKS_OF_GEOMETRY = (
         _missing_hydrogen,
         "hydrogen atoms are probably missing; add them",
         _lacks_hydrogen,
+    ),
+    Check(
+        "unit of positions",
+        _far_hydrogen,
+        "positions must be in Angstrom; multiply positions in Bohr by ase.units.Bohr",
+        _can_be_in_bohr,
     ),
     Check(
         "flat structure",

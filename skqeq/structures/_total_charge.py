@@ -23,7 +23,7 @@ CHARGE_TOLERANCE = 1e-6
 INITIAL_CHARGES = "initial_charges"
 # Rounded initial charges sum to a whole number within this tolerance, e.
 SUM_TOLERANCE = 0.01
-# Other keys that mean the total charge, in lower case and without separators.
+# Other keys that mean the total charge, in lower case and without separators and punctuation.
 WORDS = (
     "(total|tot|net|overall|whole|full|sum|sys|system|cell|mol|molecule|molecular|cluster|ion|ionic"
     "|formal|state|dft|ref|reference|structure)*"
@@ -197,7 +197,7 @@ def _means_total_charge(key):
     """Whether a key of `Atoms.info` that models do not read probably means the total charge."""
     if key in CHARGE_KEYS or not isinstance(key, str):
         return False
-    return OTHER_KEY.fullmatch(re.sub(r"[\s_.-]", "", key).lower()) is not None
+    return OTHER_KEY.fullmatch(re.sub(r"[\s_.:;,-]", "", key).lower()) is not None
 
 
 def _scalar(value):
