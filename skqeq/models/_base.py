@@ -28,6 +28,7 @@ from ._checks import (
     check_start,
     check_targets,
     check_weights,
+    learned_columns,
 )
 from ._compositions import composition_basis, warn_of_compositions
 from ._field_features import element_lookup, stacked_features
@@ -226,7 +227,7 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
         if self.charge_bias is not None:
             table = per_element(self.charge_bias, "charge_bias", -np.inf)
             bias = lookup(table, "charge in `charge_bias`")
-        self.targets_, self.y_form_ = labels.columns, labels.form
+        self.targets_, self.y_form_ = learned_columns(labels), labels.form
         labelled = features.structures, self.elements_, labels, weights
         self.energy_compositions_ = composition_basis(*labelled) if fits_offsets else None
         return Problem(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._counts import counted
+from .._warnings import warn_once
 from ..structures import StructureFeatures
 from ..targets import ENERGIES, TARGETS, possibly_undefined
 
@@ -266,3 +267,30 @@ def undefined_message(i: int, structure: Structure, what: str) -> str:
         "stress. Slabs whose normal is x, y or z also have the dipole along the normal and its "
         "derivatives, and a stress if the cell has three vectors"
     )
+
+
+def learned_columns(labels: Labels) -> list[str]:
+    """Columns of the labels, without energies, forces and stress of which not one has a value.
+
+    Other columns without values, such as charges beside dipoles, are kept, because the charges
+    determine them. A warning names the columns that are left out.
+
+    Parameters
+    ----------
+    labels : Labels
+        Labels of a fit.
+
+    Returns
+    -------
+    columns : list of str
+    """
+    if not set(ENERGIES).isdisjoint(labels.names):
+        return labels.columns
+    empty = [name for name in labels.columns if name in ENERGIES]
+    if empty:
+        warn_once(
+            f"all labels of {' and '.join(empty)} are missing, so that the model cannot predict "
+            f"{'them' if len(empty) > 1 else 'it'}",
+            "empty columns",
+        )
+    return [name for name in labels.columns if name not in ENERGIES]

@@ -99,7 +99,7 @@ class Incremental:
         if earlier is not None:
             triangles = merged(earlier, triangles)
         trial.solve_triangles(triangles, problem.sigmas, store=True)
-        columns = [*getattr(self, "targets_", ()), *problem.labels.columns]
+        columns = [*getattr(self, "targets_", ()), *trial.targets_]
         trial.targets_ = list(dict.fromkeys(columns))
         self.__dict__.update(trial.__dict__)
         return self

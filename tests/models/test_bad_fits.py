@@ -185,3 +185,31 @@ def test_all_energies_are_determined_by_enough_compositions():
     given.fit(X[:1], make_targets(energy=[-42.0]))
     predict_energy(given, [molecule("H2")])
     assert collect(X).numbers.max() == 8
+
+
+# ---- columns without labels ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [["energy"], ["energy", "forces"]])
+def test_energies_without_labels_are_not_predicted(names):
+    """Before, `predict` returned the energies of the charges, without bonds, like learned ones."""
+    X, y = load_water("pbe0")
+    X, y = X[:12], y[:12][["energy", "forces", "dipole"]]
+    missing = {"energy": np.full(12, np.nan), "forces": [None] * 12}
+    table = make_targets(dipole=y["dipole"], **{name: missing[name] for name in names})
+    model = QEqRegressor()
+    with pytest.warns(UserWarning, match="all labels of energy.* are missing"):
+        model.fit(X, table)
+    assert model.targets_ == ["dipole"] == list(model.predict(X).dtype.names)
+    with pytest.warns(UserWarning, match="all labels of energy.* are missing"):
+        increment = QEqRegressor(store_triangles=True).partial_fit(X, table)
+    assert increment.targets_ == ["dipole"]
+
+
+def test_charges_without_labels_are_predicted():
+    """Labels of dipoles determine the charges."""
+    X, y = load_molecules()
+    X, D = X[:12], y["dipole"][:12]
+    model = QEqRegressor().fit(X, make_targets(dipole=D, charges=[None] * 12))
+    assert model.targets_ == ["dipole", "charges"]
+    assert_allclose(model.predict(X)["charges"][3].sum(), 0.0, atol=1e-9)
