@@ -57,7 +57,8 @@ def search(model, X, y, groups, args):
     sigmas = [f"{regressor}sigma_{name}" for name in y.dtype.names]
     grid = {sigma: [factor * defaults[sigma] for factor in SIGMAS] for sigma in sigmas}
     if args.search_r_cut:
-        grid[R_CUT] = [tuple(factor * r for r in defaults[R_CUT]) for factor in CUTOFFS]
+        cutoffs = [tuple(factor * r for r in defaults[R_CUT]) for factor in CUTOFFS]
+        grid[R_CUT] = [r_cut for r_cut in cutoffs if can_be_cutoff(model[0], r_cut, X[:1])]
     folds = LabelledKFold(y.dtype.names[0], args.folds, shuffle=True, random_state=0)
     # KQEqRegressorCV tries all sigmas at the cost of one, but needs labels linear in the charges.
     linear = all(TARGETS[name].linear for name in y.dtype.names)
@@ -74,6 +75,18 @@ def search(model, X, y, groups, args):
         print()
     print_advice(candidates[best].params, grid)
     return candidates[best].params
+
+
+def can_be_cutoff(featurizer, r_cut, X):
+    """Whether the radial functions exist for a cutoff of the search; cutoffs can be too short."""
+    if r_cut == featurizer.r_cut:
+        return True  # the user gave it: a fit says what is wrong
+    try:
+        clone(featurizer).set_params(r_cut=r_cut).fit(X)
+    except ValueError as error:
+        print(f"left out the cutoffs {as_text(r_cut)}: {error}")
+        return False
+    return True
 
 
 def search_potential(model, X, y, groups, args):
@@ -210,7 +223,8 @@ def print_candidates(candidates, best):
 def print_advice(params, grid):
     """Print which of the best parameters are at an end of their range."""
     for name, values in grid.items():
-        if at_end(params[name], values):
+        shortest = name == R_CUT and len(values) < len(CUTOFFS) and params[name] == values[0]
+        if at_end(params[name], values) and not shortest:
             target = name.split("__sigma_")[-1]
             name_of_value, option = f"sigma of {target}", f"--sigma {target}="
             if name == R_CUT:

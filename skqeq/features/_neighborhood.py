@@ -28,7 +28,7 @@ from scipy.sparse import csr_array
 from .._pythran import soap_directional, soap_jacobian, soap_pull_back, soap_spectrum
 from ..structures import Neighborhood, neighbor_pairs
 from ._cutoff import cutoff_factors
-from ._dscribe import dscribe_soap
+from ._dscribe import dscribe_soap, short_cutoffs
 
 
 class SOAPNeighborhood(Neighborhood):
@@ -166,7 +166,8 @@ def radial(r_cut, n_max, l_max, sigma):
     ``B`` includes the square root of the prefactor of p, because p is a product of two c.
     """
     soap = dscribe_soap((1,), r_cut, n_max, l_max, sigma, "off", None, False)
-    alphas, betas = soap.get_basis_gto(r_cut, n_max, l_max)
+    with short_cutoffs():
+        alphas, betas = soap.get_basis_gto(r_cut, n_max, l_max)
     eta = 1 / (2 * sigma**2)
     l = np.arange(l_max + 1)[:, None]
     scale = (np.pi / (eta + alphas)) ** 1.5 * (eta / (eta + alphas)) ** l

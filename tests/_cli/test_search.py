@@ -11,7 +11,7 @@ from skqeq._cli.search import R_CUT, search_grid, search_linear
 from skqeq.cli import main
 from skqeq.model_selection import LabelledKFold
 
-from .common import SMALL, labelled, with_energies
+from .common import SMALL, error_of, labelled, with_energies
 
 
 @pytest.mark.parametrize("with_cutoffs", [False, True])
@@ -62,3 +62,18 @@ def test_a_rare_element_leaves_scores_finite_with_one_warning(tmp_path, capsys, 
     assert "<- best R2" in table and "nan" not in table
     assert messages.count("holds Cl; known elements: H, C, O") == 1
     assert messages.count("n_points=") <= 1
+
+
+@pytest.mark.filterwarnings("ignore:n_points=", "ignore:on the training")
+def test_cutoffs_that_are_too_short_are_left_out(tmp_path, capsys):
+    """The advice of a search, to search again with shorter cutoffs, never leads to an error."""
+    write(tmp_path / "data.xyz", labelled(2))
+    argv = ["fit", f"{tmp_path}/data.xyz", "-o", f"{tmp_path}/model.skqeq", "--search-r-cut", "-q"]
+    options = ["--r-cut", "1.36", "--n-max", "8", "--l-max", "1", "--n-points", "4"]
+    assert main([*argv, *options, "--folds", "2"]) == 0
+    output, messages = capsys.readouterr()
+    assert "left out the cutoffs 1.09: n_max=8 radial functions are too many" in output
+    assert "--r-cut 1.36" not in output
+    assert "ill-conditioned" not in messages
+    message = error_of(capsys, *argv, "--r-cut", "1.09", "--n-max", "8")
+    assert "n_max=8 radial functions are too many for the cutoff r_cut=1.09" in message
