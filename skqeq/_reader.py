@@ -28,6 +28,8 @@ __all__ = ["ModelReader"]
 
 # Nested lists and dicts in a schema; a pipeline in a search has about 30.
 DEPTH = 200
+# Bytes of a schema; an object takes about 200. Python needs up to 25 times as much memory for it.
+LARGEST_SCHEMA = 2**25
 CONTAINERS = {
     "ListNode": {"builtins.list": list},
     "TupleNode": {"builtins.tuple": tuple},
@@ -75,7 +77,13 @@ class ModelReader:
 
     def __init__(self, members: Mapping[str, bytes], types: Mapping[str, str]) -> None:
         self._members, self._types = members, types
-        self._schema = json.loads(members["schema.json"])
+        schema = members["schema.json"]
+        if len(schema) > LARGEST_SCHEMA:
+            raise ValueError(
+                f"the description of its objects has {len(schema)} bytes, more than "
+                f"{LARGEST_SCHEMA}"
+            )
+        self._schema = json.loads(schema)
         self.objects: list[Any] = []
         self._made: dict[int, Any] = {}  # objects by number; None while they are made
         self._sizes: dict[int, int] = {}

@@ -136,6 +136,9 @@ def save(model: Model, path: PathType) -> None:
     ------
     TypeError
         If the model contains objects of other packages, because `load` would refuse them.
+    ValueError
+        If the model contains more objects than `load` accepts, such as a search with a hundred
+        thousand candidates.
 
     See Also
     --------

@@ -275,3 +275,17 @@ def test_permissions(mode, tmp_path):
     path.chmod(mode)
     save(QEqRegressor(), path)
     assert path.stat().st_mode & 0o777 == mode
+
+
+def test_a_description_of_too_many_objects(fitted, monkeypatch, tmp_path):
+    """It is neither read nor written, because Python needs 25 times as much memory for it."""
+    path = tmp_path / "model.skqeq"
+    save(fitted, path)
+    monkeypatch.setattr("skqeq._reader.LARGEST_SCHEMA", 1000)
+    message = r"the description of its objects has \d+ bytes, more than 1000"
+    with pytest.raises(ValueError, match=message):
+        load(path)
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match=message):
+        save(fitted, path)
+    assert path.read_bytes() == content
