@@ -263,9 +263,11 @@ def load(path: PathType) -> Any:
     except Exception as error:  # a file that was edited by hand can raise any error
         raise ValueError(f"{path} holds no model: {error!r}") from error
     for item in reader.objects:
-        if getattr(item, "memory", None) is not None:
-            # It names a folder of pickles, which could execute code.
-            item.memory = None
+        for name in ("memory", "checkpoint"):
+            # `memory` names a folder of pickles, which could execute code. Neither folder need
+            # exist on the machine that reads the model.
+            if getattr(item, name, None) is not None:
+                setattr(item, name, None)
     try:
         _check_loaded(model)
     except Exception as error:  # a missing attribute, for example

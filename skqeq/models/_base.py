@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from numbers import Integral, Real
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..response import QEq, Response, check_response
 from ..solvers import linearized
 from ..structures import StructureFeatures, check_same_features
 from ..targets import FORMS, GRADIENTS, TARGETS, Labels
+from ._checkpoint import Checkpoint, NoCheckpoint
 from ._checks import (
     check_defined,
     check_featurised,
@@ -38,6 +40,7 @@ from ._minimise import Options, assembled, minimise
 from ._posterior import Posterior, check_triangles
 from ._predictions import Predictions
 from ._problem import ENERGY_NOISE, Problem
+from ._resident_workers import processes_for
 from ._scores import Scores
 from ._training_r2 import RowSample, squares_of_rows, squares_of_triangles, warn_of_bad_fit
 from ._unknown import check_fittable, check_known, extended_means, known_elements
@@ -79,6 +82,7 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [POSITIVE],
         "n_jobs": [Integral, None],
+        "checkpoint": [str, PathLike, None],
         "store_triangles": ["boolean"],
         "verbose": ["verbose"],
     }
@@ -157,8 +161,12 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
             squares = squares_of_triangles(problem, triangles, self.coef_)
         else:
             sample = RowSample(problem)
-            with assembled(problem, sample) as (triangle, nonlinear):
-                v = self._solve(problem, triangle, nonlinear, begin)
+            with (
+                self._checkpoint(problem) as checkpoint,
+                processes_for(self.n_jobs) as processes,
+                assembled(problem, sample, processes) as (triangle, nonlinear),
+            ):
+                v = self._solve(problem, triangle, nonlinear, begin, checkpoint, processes)
                 squares = squares_of_rows(problem, sample, nonlinear, v)
         warn_of_bad_fit(squares)
         return self
@@ -242,11 +250,19 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
             self.n_jobs,
         )
 
-    def _solve(self, problem, triangle, nonlinear, begin):
+    def _checkpoint(self, problem):
+        """Where an iterative fit stores its progress."""
+        folder = getattr(self, "checkpoint", None)  # models that are always linear lack it
+        if folder is None or problem.is_linear:
+            return NoCheckpoint()
+        return Checkpoint(folder, problem, self.get_params())
+
+    def _solve(self, problem, triangle, nonlinear, begin, checkpoint, processes):
         """Find and store the weights with the smallest penalised loss, and return them."""
         if nonlinear:
             options = Options(
-                self.algorithm, self.init, self.max_iter, self.tol, bool(self.verbose), begin
+                *(self.algorithm, self.init, self.max_iter, self.tol, bool(self.verbose)),
+                *(begin, checkpoint, processes),
             )
             try:
                 v = minimise(problem, triangle, nonlinear, options, self.set_weights)

@@ -14,7 +14,7 @@ from ._kqeq import KQEqRegressor
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from .._typing import Algorithm, AtomicEnergies, ByElement, EnergyNoise, HandleUnknown
+    from .._typing import Algorithm, AtomicEnergies, ByElement, EnergyNoise, HandleUnknown, PathType
     from ..response import Response
 
 
@@ -69,6 +69,8 @@ class GAPKQEqRegressor(KQEqRegressor):
         `KQEqRegressor`.
     n_jobs : int, default=None
         Number of processes, as in `KQEqRegressor`.
+    checkpoint : str or path, default=None
+        Folder in which an iterative fit stores its progress, as in `KQEqRegressor`.
     store_triangles : bool, default=False
         Whether to store the triangles that `partial_fit`, `refit` and `predict_std` need.
     verbose : int, default=0
@@ -158,6 +160,7 @@ class GAPKQEqRegressor(KQEqRegressor):
         response: Response | None = None,
         handle_unknown: HandleUnknown = "error",
         n_jobs: int | None = None,
+        checkpoint: PathType | None = None,
         store_triangles: bool = False,
         verbose: int = 0,
     ) -> None:
@@ -184,6 +187,7 @@ class GAPKQEqRegressor(KQEqRegressor):
         self.response = response
         self.handle_unknown = handle_unknown
         self.n_jobs = n_jobs
+        self.checkpoint = checkpoint
         self.store_triangles = store_triangles
         self.verbose = verbose
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Parameters that change the fitting procedure, but not the rows.
 NOT_OF_ROWS = {"init", "max_iter", "tol", "algorithm", "verbose", "n_jobs", "store_triangles"}
-NOT_OF_ROWS.add("handle_unknown")
+NOT_OF_ROWS |= {"handle_unknown", "checkpoint"}
 
 
 class Incremental:

@@ -10,7 +10,7 @@ from ._field_features import charge_fields
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from .._typing import Algorithm, AtomicEnergies, ByElement, EnergyNoise, HandleUnknown
+    from .._typing import Algorithm, AtomicEnergies, ByElement, EnergyNoise, HandleUnknown, PathType
     from ..response import Response
 
 
@@ -110,6 +110,10 @@ class KQEqRegressor(ChargeModel):
     n_jobs : int, default=None
         Number of processes that compute and reduce the rows of the labels. None means 1, or the
         number that `joblib.parallel_config` sets, for example for the workers of a cluster.
+    checkpoint : str or path, default=None
+        Folder in which an iterative fit stores its progress, at most once a minute. A fit to the
+        same data with the same parameters that was stopped continues from there. The file is
+        deleted when the fit is complete. Linear fits do not use the folder.
     store_triangles : bool, default=False
         Whether to store the triangles of the labels, which `partial_fit`, `refit` and `predict_std`
         need. The size of each triangle is the square of the number of weights.
@@ -193,6 +197,7 @@ class KQEqRegressor(ChargeModel):
         response: Response | None = None,
         handle_unknown: HandleUnknown = "error",
         n_jobs: int | None = None,
+        checkpoint: PathType | None = None,
         store_triangles: bool = False,
         verbose: int = 0,
     ) -> None:
@@ -218,6 +223,7 @@ class KQEqRegressor(ChargeModel):
         self.response = response
         self.handle_unknown = handle_unknown
         self.n_jobs = n_jobs
+        self.checkpoint = checkpoint
         self.store_triangles = store_triangles
         self.verbose = verbose
 

@@ -15,8 +15,10 @@ from tqdm import tqdm
 from .._warnings import warn_once
 from ..solvers import LossTerm, Triangle, fixed_point, gauss_newton
 from ..targets import ENERGIES, GRADIENTS
+from ._checkpoint import FULL, NoCheckpoint, Progress
 from ._derivative_rows import DerivativeRows, SharedDerivativeRows
 from ._levels import coarse_problems
+from ._resident_workers import ResidentWorkers
 from ._start import start_weights
 from ._training_r2 import RowSample
 from ._workers import Workers, merge_charge_rows
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from .._typing import Array, History
     from ._problem import Problem
+    from ._resident_workers import Processes
 
 # Relative decrease of the loss at which a smaller problem is solved well enough.
 COARSE_TOL = 1e-2
@@ -51,6 +54,10 @@ class Options:
         Whether to show a progress bar.
     begin : float
         Time at which the fit began, from `time.perf_counter`.
+    checkpoint : NoCheckpoint
+        Stores the progress of the fit.
+    processes : Processes or None
+        Processes for smaller problems, see `assembled`.
     """
 
     algorithm: str
@@ -59,10 +66,14 @@ class Options:
     tol: float
     verbose: bool
     begin: float
+    checkpoint: NoCheckpoint
+    processes: Processes | None
 
 
 @contextmanager
-def assembled(problem: Problem, sample: RowSample) -> Iterator[tuple[Triangle, list[LossTerm]]]:
+def assembled(
+    problem: Problem, sample: RowSample, processes: Processes | None
+) -> Iterator[tuple[Triangle, list[LossTerm]]]:
     """Reduce all rows that are linear in the weights, and set up the rows of all other labels.
 
     Parameters
@@ -71,6 +82,9 @@ def assembled(problem: Problem, sample: RowSample) -> Iterator[tuple[Triangle, l
         Labels, fields and response.
     sample : RowSample
         Keeps some rows of labels that are linear in the charges.
+    processes : Processes or None
+        Processes that compute the rows. If there are none, joblib distributes the rows for several
+        jobs, for example on a cluster.
 
     Yields
     ------
@@ -82,6 +96,10 @@ def assembled(problem: Problem, sample: RowSample) -> Iterator[tuple[Triangle, l
     """
     if effective_n_jobs(problem.n_jobs) == 1:
         yield _assemble(problem, sample, None)
+        return
+    if processes is not None:
+        with ResidentWorkers(problem, processes) as workers:
+            yield _assemble(problem, sample, workers)
         return
     # Estimate the number of rows, from which the number of parts follows: three forces per atom,
     # or three dipole components per structure.
@@ -154,18 +172,28 @@ def minimise(
     v : ndarray of shape (n_weights,)
         Weights in units of their prior.
     """
+    start = options.checkpoint.read()
+    if start is not None:
+        options = replace(options, begin=options.begin - start.seconds)
     history: History = []
     with tqdm(desc=options.algorithm, disable=not options.verbose, leave=False) as bar:
-        v = _coarse_solution(problem, nonlinear, options, callback, bar)
-        if v is None:
-            v = start_weights(problem, triangle, nonlinear, options.init)
+        if start is None or start.level != FULL:
+            v = _coarse_solution(problem, nonlinear, options, callback, bar, start)
+            start = None
+            if v is None:
+                v = start_weights(problem, triangle, nonlinear, options.init)
+        else:
+            v, history = start.v, list(start.history)
+            callback(v, history)
 
         def report(v, entry):
-            history.append(entry | {"seconds": time.perf_counter() - options.begin})
+            entry = entry | {"seconds": time.perf_counter() - options.begin}
+            history.append({name: x for name, x in entry.items() if name != "iteration"})
             callback(v, history)
             _show(bar, entry)
 
-        v, converged = _iterate(problem, triangle, nonlinear, v, options, report)
+        save = _Saving(options, FULL, history, report, start)
+        v, converged = _iterate(problem, triangle, nonlinear, v, options, save)
     callback(v, history)
     if not converged:
         part = history[-1]["decrease"] / history[-1]["loss"]
@@ -179,13 +207,50 @@ def minimise(
     return v
 
 
-def _coarse_solution(problem, nonlinear, options, callback, bar):
+class _Saving:
+    """Reports every step, and stores the progress at the first step of every iteration.
+
+    Parameters
+    ----------
+    options : Options
+        With the checkpoint.
+    level : int
+        The problem, see `Progress`.
+    history : list of dict
+        Steps of the full problem.
+    report : callable
+        Called as ``report(v, entry)`` with every step.
+    start : Progress or None
+        The progress from which the fit continues; its first step was reported already.
+    """
+
+    def __init__(self, options, level, history, report, start):
+        self._options, self._level, self._history = options, level, history
+        self._report = report
+        self.first = 0 if start is None else start.iteration
+        self._iteration = -1  # of the last step
+        self._known = start is not None and level == FULL
+
+    def __call__(self, v, entry):
+        known, self._known = self._known, False
+        if not known:
+            self._report(v, entry)
+        if entry["iteration"] != self._iteration:
+            self._iteration = entry["iteration"]
+            seconds = time.perf_counter() - self._options.begin
+            now = Progress(self._level, self._iteration, v, list(self._history), seconds)
+            self._options.checkpoint.store(now)
+
+
+def _coarse_solution(problem, nonlinear, options, callback, bar, start):
     """Weights of the full problem from smaller problems, or None if there are none."""
     energies = any(isinstance(term, DerivativeRows) for term in nonlinear)
     if options.init is not None or options.algorithm == "fixed_point" or not energies:
         return None
     v, levels = None, coarse_problems(problem)
     for k, (coarse, prolong) in enumerate(levels):
+        if start is not None and k < start.level:
+            continue
 
         def report(v, entry, k=k):
             for _, extend in levels[k:]:
@@ -193,23 +258,26 @@ def _coarse_solution(problem, nonlinear, options, callback, bar):
             callback(v, [])
             _show(bar, entry)
 
-        with assembled(coarse, RowSample(coarse)) as (triangle, terms):
-            if v is None:
+        with assembled(coarse, RowSample(coarse), options.processes) as (triangle, terms):
+            if start is not None:
+                v = start.v
+            elif v is None:
                 v = start_weights(coarse, triangle, terms, None)
             rough = replace(options, tol=max(options.tol, COARSE_TOL))
-            v, _ = _iterate(coarse, triangle, terms, v, rough, report)
-        v = prolong(v)
+            save = _Saving(options, k, [], report, start)
+            v, _ = _iterate(coarse, triangle, terms, v, rough, save)
+        v, start = prolong(v), None
     return v
 
 
-def _iterate(problem, triangle, nonlinear, v, options, report):
+def _iterate(problem, triangle, nonlinear, v, options, save):
     """Run the chosen algorithm; return the weights, and whether it converged."""
-    arguments = triangle, nonlinear, v, options.max_iter, options.tol, report
+    arguments = triangle, nonlinear, v, options.max_iter, options.tol, save
     if options.algorithm == "fixed_point":
-        v, _, converged = fixed_point(*arguments)
+        v, _, converged = fixed_point(*arguments, first=save.first)
     else:
         linear = problem.layout.columns_entering("energy")
-        v, _, converged = gauss_newton(*arguments, linear=linear)
+        v, _, converged = gauss_newton(*arguments, linear=linear, first=save.first)
     return v, converged
 
 

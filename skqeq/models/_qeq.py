@@ -13,7 +13,7 @@ from ._field_features import charge_fields
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from .._typing import Algorithm, AtomicEnergies, ByElement, EnergyNoise, HandleUnknown
+    from .._typing import Algorithm, AtomicEnergies, ByElement, EnergyNoise, HandleUnknown, PathType
     from ..response import Response
 
 
@@ -55,6 +55,8 @@ class QEqRegressor(ChargeModel):
         `KQEqRegressor`.
     n_jobs : int, default=None
         Number of processes, as in `KQEqRegressor`.
+    checkpoint : str or path, default=None
+        Folder in which an iterative fit stores its progress, as in `KQEqRegressor`.
     store_triangles : bool, default=False
         Whether to store the triangles that `partial_fit`, `refit` and `predict_std` need.
     verbose : int, default=0
@@ -110,6 +112,7 @@ class QEqRegressor(ChargeModel):
         response: Response | None = None,
         handle_unknown: HandleUnknown = "error",
         n_jobs: int | None = None,
+        checkpoint: PathType | None = None,
         store_triangles: bool = False,
         verbose: int = 0,
     ) -> None:
@@ -133,6 +136,7 @@ class QEqRegressor(ChargeModel):
         self.response = response
         self.handle_unknown = handle_unknown
         self.n_jobs = n_jobs
+        self.checkpoint = checkpoint
         self.store_triangles = store_triangles
         self.verbose = verbose
 

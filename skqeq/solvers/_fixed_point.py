@@ -21,6 +21,7 @@ def fixed_point(
     max_iter: int,
     tol: float,
     callback: Callable[[Array, dict[str, float]], object] | None = None,
+    first: int = 0,
 ) -> tuple[Array, History, bool]:
     """Solve the problem linearised at fixed charges, take the charges of the solution, and repeat.
 
@@ -42,6 +43,8 @@ def fixed_point(
         The iteration stops when a step changes the weights by less than `tol` times their norm.
     callback : callable, default=None
         As in `gauss_newton`.
+    first : int, default=0
+        Number of the first step, as in `gauss_newton`.
 
     Returns
     -------
@@ -67,11 +70,16 @@ def fixed_point(
     (array([2.]), True)
     """
     history, step, converged = [], 0.0, False
-    for iteration in range(max_iter + 1):
+    for iteration in range(min(first, max_iter), max_iter + 1):
         current = triangle.loss(v) + sum(term.loss(v) for term in terms)
         local, gradient = linearized(triangle, terms, v, response=False)
         change = local.solve()
-        entry = {"loss": float(current), "decrease": float(-0.5 * gradient @ change), "step": step}
+        entry = {
+            "loss": float(current),
+            "decrease": float(-0.5 * gradient @ change),
+            "step": step,
+            "iteration": iteration,
+        }
         history.append(entry)
         if callback is not None:
             callback(v, entry)

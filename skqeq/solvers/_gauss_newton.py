@@ -210,6 +210,7 @@ def gauss_newton(
     tol: float,
     callback: Callable[[Array, dict[str, float]], object] | None = None,
     linear: Array | None = None,
+    first: int = 0,
 ) -> tuple[Array, History, bool]:
     """Minimise the loss of a triangle (linear rows and prior) plus non-linear terms.
 
@@ -241,13 +242,18 @@ def gauss_newton(
         Called as ``callback(v, entry)`` with every entry of the history.
     linear : ndarray of int, default=None
         Columns of weights in which all residuals are linear; None means that there are none.
+    first : int, default=0
+        Number of the first iteration. An iteration that was stopped continues with the same steps
+        if `v` and `first` are the weights and the number that `callback` received in the first
+        step of an iteration.
 
     Returns
     -------
     v : ndarray of shape (n_columns,)
         Weights.
     history : list of dict
-        Before every step: the loss, its expected decrease, and the length of the last step.
+        Before every step: the loss, its expected decrease, the length of the last step, and the
+        number of the iteration.
     converged : bool
         Whether `tol` was reached, or steps no longer reduce the expected decrease because of
         rounding errors.
@@ -272,7 +278,7 @@ def gauss_newton(
     """
     none = np.array([], dtype=int)
     iteration = Iteration(Loss(triangle, terms, none if linear is None else linear), tol, callback)
-    v, converged = iteration.run(v, max_iter)
+    v, converged = iteration.run(v, max_iter, first)
     return v, iteration.history, converged
 
 
@@ -303,11 +309,13 @@ class Iteration:
         self.loss, self.tol, self.callback = loss, tol, callback
         self.history: History = []
         self._step = 0.0  # length of the last step
+        self._number = 0  # of the iteration
 
-    def run(self, v: Array, max_iter: int) -> tuple[Array, bool]:
+    def run(self, v: Array, max_iter: int, first: int = 0) -> tuple[Array, bool]:
         """Minimise the loss; return the weights, and whether the tolerance was reached."""
         state = self.loss.at(v)
-        for iteration in range(max_iter + 1):
+        for iteration in range(min(first, max_iter), max_iter + 1):
+            self._number = iteration
             H, gradient = self.loss.normal_equations(state.v)
             if not np.isfinite(gradient).all():
                 raise ValueError("the least-squares problem holds infinite or undefined numbers")
@@ -334,7 +342,12 @@ class Iteration:
         return state.v, False
 
     def _report(self, state, decrease):
-        entry = {"loss": float(state.loss), "decrease": decrease, "step": float(self._step)}
+        entry = {
+            "loss": float(state.loss),
+            "decrease": decrease,
+            "step": float(self._step),
+            "iteration": self._number,
+        }
         self.history.append(entry)
         if self.callback is not None:
             self.callback(state.v, entry)
