@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from numbers import Integral, Real
-from os import PathLike
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -487,6 +487,13 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
             posterior.check_loaded()
             same = posterior.layout.n_columns == layout.n_columns
             check_that(same, self, "posterior_", "a posterior of the weights of layout_")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Files of `skqeq.save` hold no path objects.
+        state = super().__getstate__()
+        if state.get("checkpoint") is not None:
+            state = state | {"checkpoint": fspath(state["checkpoint"])}
+        return state
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "coef_")

@@ -13,6 +13,7 @@ import numpy as np
 
 from .._warnings import warn_once
 from ..persistence import replacing
+from ..solvers import Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,25 +34,22 @@ SAME_FEATURES = 1e-4
 
 
 class Progress(NamedTuple):
-    """The beginning of an iteration, from which the fit continues with the same steps.
+    """The place of a fit between two steps, from which it continues with the same steps.
 
     Attributes
     ----------
     level : int
         Number of the smaller problem, or `FULL`.
-    iteration : int
-        Number of the iteration.
-    v : ndarray of shape (n_columns,)
-        Weights of this problem, in units of their prior.
+    position : Position
+        The place of the iteration that solves this problem, with its weights.
     history : list of dict
-        Steps of the full problem, up to the first step of this iteration.
+        Entries of the steps of the full problem, up to that of the next step.
     seconds : float
         Time since the beginning of the fit.
     """
 
     level: int
-    iteration: int
-    v: np.ndarray
+    position: Position
     history: History
     seconds: float
 
@@ -116,10 +114,11 @@ class Checkpoint(NoCheckpoint):
         if not self.path.exists():
             return None
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with open(self.path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 about = json.loads(str(file["about"]))
                 identity, probe = about.pop("identity"), file["probe"]
-                progress = Progress(v=file["v"], **about)
+                arrays = {name: file[name] for name in ("start", "v", "last")}
+                progress = Progress(position=Position(**about.pop("position"), **arrays), **about)
         except Exception as error:  # a damaged file can raise any error
             raise ValueError(
                 f"{self.path} is not a checkpoint, or is damaged ({error!r}); delete it to begin "
@@ -142,7 +141,7 @@ class Checkpoint(NoCheckpoint):
         Parameters
         ----------
         progress : Progress
-            The beginning of an iteration.
+            The place of the fit before its next step.
         """
         self._pending = progress
         if time.monotonic() >= self._written + INTERVAL:
@@ -150,11 +149,12 @@ class Checkpoint(NoCheckpoint):
 
     def _write(self):
         progress, self._pending = self._pending, None
-        about = progress._asdict() | {"identity": self._identity}
-        v = about.pop("v")
+        position = progress.position._asdict()
+        arrays = {name: position.pop(name) for name in ("start", "v", "last")}
+        about = progress._asdict() | {"position": position, "identity": self._identity}
         try:
             with replacing(self.path) as temporary:
-                np.savez(temporary, v=v, probe=self._probe, about=json.dumps(about))
+                np.savez(temporary, probe=self._probe, about=json.dumps(about), **arrays)
         except OSError as error:
             # A fit of hours must not end because a disk is full.
             warn_once(f"no checkpoint could be written: {error}", "checkpoint")

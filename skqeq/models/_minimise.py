@@ -183,17 +183,21 @@ def minimise(
             if v is None:
                 v = start_weights(problem, triangle, nonlinear, options.init)
         else:
-            v, history = start.v, list(start.history)
-            callback(v, history)
+            # The iteration will report the last step again.
+            v, history = start.position.v, list(start.history)
+            callback(v, start.history)
+            del history[-1]
 
         def report(v, entry):
-            entry = entry | {"seconds": time.perf_counter() - options.begin}
-            history.append({name: x for name, x in entry.items() if name != "iteration"})
+            history.append(entry | {"seconds": time.perf_counter() - options.begin})
             callback(v, history)
             _show(bar, entry)
 
-        save = _Saving(options, FULL, history, report, start)
-        v, converged = _iterate(problem, triangle, nonlinear, v, options, save)
+        def store(position):
+            seconds = time.perf_counter() - options.begin
+            options.checkpoint.store(Progress(FULL, position, list(history), seconds))
+
+        v, converged = _iterate(problem, triangle, nonlinear, v, options, report, store, start)
     callback(v, history)
     if not converged:
         part = history[-1]["decrease"] / history[-1]["loss"]
@@ -205,41 +209,6 @@ def minimise(
             ConvergenceWarning,
         )
     return v
-
-
-class _Saving:
-    """Reports every step, and stores the progress at the first step of every iteration.
-
-    Parameters
-    ----------
-    options : Options
-        With the checkpoint.
-    level : int
-        The problem, see `Progress`.
-    history : list of dict
-        Steps of the full problem.
-    report : callable
-        Called as ``report(v, entry)`` with every step.
-    start : Progress or None
-        The progress from which the fit continues; its first step was reported already.
-    """
-
-    def __init__(self, options, level, history, report, start):
-        self._options, self._level, self._history = options, level, history
-        self._report = report
-        self.first = 0 if start is None else start.iteration
-        self._iteration = -1  # of the last step
-        self._known = start is not None and level == FULL
-
-    def __call__(self, v, entry):
-        known, self._known = self._known, False
-        if not known:
-            self._report(v, entry)
-        if entry["iteration"] != self._iteration:
-            self._iteration = entry["iteration"]
-            seconds = time.perf_counter() - self._options.begin
-            now = Progress(self._level, self._iteration, v, list(self._history), seconds)
-            self._options.checkpoint.store(now)
 
 
 def _coarse_solution(problem, nonlinear, options, callback, bar, start):
@@ -258,26 +227,28 @@ def _coarse_solution(problem, nonlinear, options, callback, bar, start):
             callback(v, [])
             _show(bar, entry)
 
+        def store(position, k=k):
+            seconds = time.perf_counter() - options.begin
+            options.checkpoint.store(Progress(k, position, [], seconds))
+
         with assembled(coarse, RowSample(coarse), options.processes) as (triangle, terms):
-            if start is not None:
-                v = start.v
-            elif v is None:
+            if start is None and v is None:
                 v = start_weights(coarse, triangle, terms, None)
             rough = replace(options, tol=max(options.tol, COARSE_TOL))
-            save = _Saving(options, k, [], report, start)
-            v, _ = _iterate(coarse, triangle, terms, v, rough, save)
+            v, _ = _iterate(coarse, triangle, terms, v, rough, report, store, start)
         v, start = prolong(v), None
     return v
 
 
-def _iterate(problem, triangle, nonlinear, v, options, save):
+def _iterate(problem, triangle, nonlinear, v, options, report, store, start):
     """Run the chosen algorithm; return the weights, and whether it converged."""
-    arguments = triangle, nonlinear, v, options.max_iter, options.tol, save
+    resume = None if start is None else start.position
+    arguments = triangle, nonlinear, v, options.max_iter, options.tol, report
     if options.algorithm == "fixed_point":
-        v, _, converged = fixed_point(*arguments, first=save.first)
+        v, _, converged = fixed_point(*arguments, store=store, resume=resume)
     else:
         linear = problem.layout.columns_entering("energy")
-        v, _, converged = gauss_newton(*arguments, linear=linear, first=save.first)
+        v, _, converged = gauss_newton(*arguments, linear=linear, store=store, resume=resume)
     return v, converged
 
 

@@ -8,7 +8,8 @@ only weights and sums over structures travel. Joblib alone sends a task to any p
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext, suppress
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,6 @@ from ._workers import Part, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from concurrent.futures import Future
 
     from ._problem import Problem
 
@@ -68,9 +68,7 @@ class Processes(AbstractContextManager):
     def __exit__(self, error: type[BaseException] | None, *others: object) -> None:
         # After an error, a process may be busy with a long task.
         for executor in self._executors:
-            executor.shutdown(wait=False, kill_workers=error is not None)
-        for executor in self._executors:
-            executor.shutdown(wait=True)
+            executor.shutdown(wait=True, kill_workers=error is not None)
 
 
 def processes_for(n_jobs: int | None) -> AbstractContextManager[Processes | None]:
@@ -143,24 +141,28 @@ class ResidentWorkers(Workers):
             for k in range(len(self)):
                 self._begin(k)
         share = BUDGET.share(self.n_jobs)
-
-        def submit(k):
-            own = () if each is None else (each[k],)
-            task = self._path, function, share, (*arguments, *own)
-            return self._processes.submit(k, _on_part, *task)
-
-        futures = [submit(k) for k in range(len(self))]
+        last = [()] * len(self) if each is None else [(x,) for x in each]
+        tasks = [(self._path, function, share, (*arguments, *own)) for own in last]
+        futures = [self._submit(k, task) for k, task in enumerate(tasks)]
         for k, future in enumerate(futures):
             try:
                 yield future.result()
             except BrokenProcessPool:
-                yield self._again(k, submit)
+                yield self._again(k, tasks[k])
 
-    def _again(self, k, submit):
+    def _submit(self, k, task):
+        try:
+            return self._processes.submit(k, _on_part, *task)
+        except BrokenProcessPool as error:  # the process was killed since the last call
+            failed: Future[Any] = Future()
+            failed.set_exception(error)
+            return failed
+
+    def _again(self, k, task):
         self._processes.restart(k)
         self._begin(k)
         try:
-            return submit(k).result()
+            return self._processes.submit(k, _on_part, *task).result()
         except BrokenProcessPool as error:
             raise RuntimeError(
                 "a process of the fit was killed twice, probably because the memory was full: "
@@ -177,7 +179,8 @@ class ResidentWorkers(Workers):
             return
         if error is None:
             for k in range(len(self)):
-                self._processes.submit(k, _end, self._path)
+                with suppress(BrokenProcessPool):  # a killed process holds no part
+                    self._processes.submit(k, _end, self._path)
         self._folder.cleanup()
 
 

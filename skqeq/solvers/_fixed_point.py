@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ._gauss_newton import Position
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -21,7 +23,8 @@ def fixed_point(
     max_iter: int,
     tol: float,
     callback: Callable[[Array, dict[str, float]], object] | None = None,
-    first: int = 0,
+    store: Callable[[Position], object] | None = None,
+    resume: Position | None = None,
 ) -> tuple[Array, History, bool]:
     """Solve the problem linearised at fixed charges, take the charges of the solution, and repeat.
 
@@ -43,8 +46,10 @@ def fixed_point(
         The iteration stops when a step changes the weights by less than `tol` times their norm.
     callback : callable, default=None
         As in `gauss_newton`.
-    first : int, default=0
-        Number of the first step, as in `gauss_newton`.
+    store : callable, default=None
+        As in `gauss_newton`.
+    resume : Position, default=None
+        As in `gauss_newton`.
 
     Returns
     -------
@@ -69,20 +74,19 @@ def fixed_point(
     >>> v.round(6), converged
     (array([2.]), True)
     """
-    history, step, converged = [], 0.0, False
-    for iteration in range(min(first, max_iter), max_iter + 1):
+    history, converged = [], False
+    at = Position(0, v, v) if resume is None else resume
+    v, step = at.v, at.step
+    for iteration in range(min(at.iteration, max_iter), max_iter + 1):
         current = triangle.loss(v) + sum(term.loss(v) for term in terms)
         local, gradient = linearized(triangle, terms, v, response=False)
         change = local.solve()
-        entry = {
-            "loss": float(current),
-            "decrease": float(-0.5 * gradient @ change),
-            "step": step,
-            "iteration": iteration,
-        }
+        entry = {"loss": float(current), "decrease": float(-0.5 * gradient @ change), "step": step}
         history.append(entry)
         if callback is not None:
             callback(v, entry)
+        if store is not None:
+            store(Position(iteration, v, v, step=step))
         if converged or iteration == max_iter or not np.isfinite(current):
             break
         step = 1.0

@@ -66,6 +66,37 @@ class State(NamedTuple):
     loss: float
 
 
+class Position(NamedTuple):
+    """The place of an iteration between two steps, from which it continues with the same steps.
+
+    Attributes
+    ----------
+    iteration : int
+        Number of the iteration, which has one matrix of normal equations.
+    start : ndarray of shape (n_columns,)
+        Weights at which the matrix was made.
+    v : ndarray of shape (n_columns,)
+        Weights before the next step.
+    n_reuses : int
+        Number of steps by conjugate gradients; -1 before the first step of the iteration.
+    last : ndarray of shape (3, n_columns) or (0, n_columns)
+        Gradient, preconditioned gradient and direction of the last step by conjugate gradients;
+        empty if there was none.
+    full : float
+        Expected decrease before the last full step that the loss could not judge, or infinity.
+    step : float
+        Length of the last step.
+    """
+
+    iteration: int
+    start: np.ndarray
+    v: np.ndarray
+    n_reuses: int = -1
+    last: np.ndarray = np.zeros((0, 0))
+    full: float = np.inf
+    step: float = 0.0
+
+
 class Loss:
     """The loss of linear rows, of the prior, and of terms that are not linear.
 
@@ -210,7 +241,8 @@ def gauss_newton(
     tol: float,
     callback: Callable[[Array, dict[str, float]], object] | None = None,
     linear: Array | None = None,
-    first: int = 0,
+    store: Callable[[Position], object] | None = None,
+    resume: Position | None = None,
 ) -> tuple[Array, History, bool]:
     """Minimise the loss of a triangle (linear rows and prior) plus non-linear terms.
 
@@ -242,18 +274,18 @@ def gauss_newton(
         Called as ``callback(v, entry)`` with every entry of the history.
     linear : ndarray of int, default=None
         Columns of weights in which all residuals are linear; None means that there are none.
-    first : int, default=0
-        Number of the first iteration. An iteration that was stopped continues with the same steps
-        if `v` and `first` are the weights and the number that `callback` received in the first
-        step of an iteration.
+    store : callable, default=None
+        Called as ``store(position)`` after every call of `callback`.
+    resume : Position, default=None
+        A position that `store` received, from which the iteration continues. Its weights take the
+        place of `v`. The history begins with the entry of this position.
 
     Returns
     -------
     v : ndarray of shape (n_columns,)
         Weights.
     history : list of dict
-        Before every step: the loss, its expected decrease, the length of the last step, and the
-        number of the iteration.
+        Before every step: the loss, its expected decrease, and the length of the last step.
     converged : bool
         Whether `tol` was reached, or steps no longer reduce the expected decrease because of
         rounding errors.
@@ -277,8 +309,9 @@ def gauss_newton(
     (array([2., 0., 0.]), True)
     """
     none = np.array([], dtype=int)
-    iteration = Iteration(Loss(triangle, terms, none if linear is None else linear), tol, callback)
-    v, converged = iteration.run(v, max_iter, first)
+    loss = Loss(triangle, terms, none if linear is None else linear)
+    iteration = Iteration(loss, tol, callback, store)
+    v, converged = iteration.run(Position(0, v, v) if resume is None else resume, max_iter)
     return v, iteration.history, converged
 
 
@@ -293,6 +326,8 @@ class Iteration:
         Relative decrease of the loss at which the iteration stops.
     callback : callable or None
         Called with the weights and every entry of the history.
+    store : callable or None
+        Called with the position after every call of `callback`.
 
     Attributes
     ----------
@@ -305,52 +340,56 @@ class Iteration:
         loss: Loss,
         tol: float,
         callback: Callable[[Array, dict[str, float]], object] | None,
+        store: Callable[[Position], object] | None,
     ) -> None:
-        self.loss, self.tol, self.callback = loss, tol, callback
+        self.loss, self.tol, self.callback, self.store = loss, tol, callback, store
         self.history: History = []
         self._step = 0.0  # length of the last step
-        self._number = 0  # of the iteration
 
-    def run(self, v: Array, max_iter: int, first: int = 0) -> tuple[Array, bool]:
+    def run(self, at: Position, max_iter: int) -> tuple[Array, bool]:
         """Minimise the loss; return the weights, and whether the tolerance was reached."""
-        state = self.loss.at(v)
-        for iteration in range(min(first, max_iter), max_iter + 1):
-            self._number = iteration
-            H, gradient = self.loss.normal_equations(state.v)
+        self._step = at.step
+        start, first = at.start, min(at.iteration, max_iter)
+        state = self.loss.at(at.v)
+        for iteration in range(first, max_iter + 1):
+            if at.n_reuses < 0:
+                start = state.v
+            H, gradient = self.loss.normal_equations(start)
             if not np.isfinite(gradient).all():
                 raise ValueError("the least-squares problem holds infinite or undefined numbers")
-            state, change = self.loss.projected(state)
-            gradient = gradient + H @ change
             normal = NormalEquations(H)
-            direction = normal.direction(gradient, self.loss.terms, state.v, state.loss)
-            decrease = -0.5 * float(gradient @ direction)
-            self._report(state, decrease)
-            if decrease <= self.tol * state.loss:
-                return state.v, True
-            if iteration == max_iter:
-                break
-            if decrease > ROUNDING * state.loss:
-                moved = self._curved_step(state, normal, direction)
-                if not moved.loss < state.loss:
+            if at.n_reuses < 0:
+                state, change = self.loss.projected(state)
+                gradient = gradient + H @ change
+                direction = normal.direction(gradient, self.loss.terms, state.v, state.loss)
+                decrease = -0.5 * float(gradient @ direction)
+                at = Position(iteration, start, state.v, step=self._step)
+                self._report(state, decrease, at)
+                if decrease <= self.tol * state.loss:
+                    return state.v, True
+                if iteration == max_iter:
                     break
-                state = moved
-                if all(term.has_curvature for term in self.loss.terms):
-                    continue
-            state, converged = self._conjugate_steps(state, normal)
+                if decrease > ROUNDING * state.loss:
+                    moved = self._curved_step(state, normal, direction)
+                    if not moved.loss < state.loss:
+                        break
+                    state = moved
+                    if all(term.has_curvature for term in self.loss.terms):
+                        continue
+                at = at._replace(n_reuses=0)
+            state, converged = self._conjugate_steps(state, normal, at)
             if converged:
                 return state.v, True
+            at = at._replace(n_reuses=-1)
         return state.v, False
 
-    def _report(self, state, decrease):
-        entry = {
-            "loss": float(state.loss),
-            "decrease": decrease,
-            "step": float(self._step),
-            "iteration": self._number,
-        }
+    def _report(self, state, decrease, position):
+        entry = {"loss": float(state.loss), "decrease": decrease, "step": float(self._step)}
         self.history.append(entry)
         if self.callback is not None:
             self.callback(state.v, entry)
+        if self.store is not None:
+            self.store(position)
 
     def _curved_step(self, state, normal, direction):
         """The best point on a straight line, or on a path that follows the curved valley."""
@@ -370,25 +409,27 @@ class Iteration:
                 return trial
         return moved
 
-    def _conjugate_steps(self, state, normal):
+    def _conjugate_steps(self, state, normal, at):
         """Conjugate gradients, preconditioned by the normal equations of an earlier point.
 
         Returns the last state, and whether the tolerance was reached.
         """
-        last, full = None, np.inf
-        for k in range(MAX_REUSES):
+        last, full = at.last if len(at.last) else None, at.full
+        for k in range(at.n_reuses, MAX_REUSES):
+            stored = np.zeros((0, len(state.v))) if last is None else np.stack(last)
+            at = Position(at.iteration, at.start, state.v, k, stored, full, self._step)
             gradient = self.loss.gradient(state)
             gradient[self.loss.linear] = 0.0  # but for rounding errors, they are zero already
             steepest = normal.solve(gradient)
             decrease = -0.5 * float(gradient @ steepest)
             if decrease <= REUSED_PART * self.tol * state.loss:
-                self._report(state, decrease)
+                self._report(state, decrease, at)
                 return state, True
             if decrease <= ROUNDING * state.loss:
                 # The loss cannot judge the step. Full steps are taken while they are effective.
                 if decrease > EFFECTIVE * full:
                     return state, k <= 1
-                self._report(state, decrease)
+                self._report(state, decrease, at)
                 self._step, full = 1.0, decrease
                 state, _ = self.loss.projected(self.loss.at(state.v + steepest))
                 continue
@@ -400,7 +441,7 @@ class Iteration:
                 if gradient @ direction >= 0.0:
                     direction = steepest
             last = gradient, steepest, direction
-            self._report(state, decrease)
+            self._report(state, decrease, at)
             path = self.loss.along(state, direction)
             self._step, moved = self.loss.step(state, direction, path)
             gain = state.loss - moved.loss
