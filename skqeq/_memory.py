@@ -7,7 +7,8 @@ Descriptors use the remaining memory, and are deleted when more memory is claime
 
 Memory is claimed by ``structures/_collection.py``, ``models/_derivative_rows.py``,
 ``models/_geometry_store.py`` and ``models/_cv_stream.py``; ``features/_cache.py`` stores
-descriptors in the rest, and ``models/_workers.py`` divides the budget among worker processes.
+descriptors in the rest, and ``models/_workers.py`` and ``models/_resident_workers.py`` divide the
+budget among worker processes.
 """
 
 from __future__ import annotations

@@ -53,7 +53,8 @@ def train(indices, labelled, args):
     print_findings(check_labels(X, y).findings)
     if args.search or args.search_r_cut:
         model.set_params(**search(model, X, y, groups, args))
-    model[-1].set_params(store_triangles=args.std)
+    # After the search, whose fits must not use the folder.
+    model[-1].set_params(store_triangles=args.std, checkpoint=args.checkpoint)
     start = time.perf_counter()
     fit_with_bar(model, X, y, quiet=args.quiet)
     seconds = time.perf_counter() - start
@@ -136,5 +137,5 @@ def n_sparse_points(model):
 def fit_with_bar(model, X, y, *, quiet):
     """Fit a pipeline with a progress bar; the fitted model shows no bars when it predicts."""
     model[-1].set_params(verbose=0 if quiet else 1)
-    model.fit(X, y)[-1].set_params(verbose=0)
+    model.fit(X, y)[-1].set_params(verbose=0, checkpoint=None)
     return model

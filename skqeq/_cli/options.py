@@ -84,6 +84,13 @@ def add_fit_options(parser):
         help="store the data that `skqeq predict --std` needs for standard deviations; the model "
         "file becomes larger",
     )
+    add(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="folder in which a fit to energies, forces, stress or norms of dipoles stores its "
+        "progress every minute; after a kill, the same command continues from there",
+    )
 
 
 def _add_features(parser):

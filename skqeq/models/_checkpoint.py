@@ -160,8 +160,8 @@ class Checkpoint(NoCheckpoint):
             warn_once(f"no checkpoint could be written: {error}", "checkpoint")
         self._written = time.monotonic()
 
-    def __exit__(self, error: type[BaseException] | None, *others: object) -> None:
-        if error is None:
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
             for path in (self.path, *self.path.parent.glob(f".*-{FILE}")):
                 path.unlink(missing_ok=True)
         elif self._pending is not None:

@@ -65,10 +65,10 @@ class Processes(AbstractContextManager):
     def _executor(self):
         return ProcessPoolExecutor(max_workers=1, env=self._environment)
 
-    def __exit__(self, error: type[BaseException] | None, *others: object) -> None:
+    def __exit__(self, *error: object) -> None:
         # After an error, a process may be busy with a long task.
         for executor in self._executors:
-            executor.shutdown(wait=True, kill_workers=error is not None)
+            executor.shutdown(wait=True, kill_workers=error[0] is not None)
 
 
 def processes_for(n_jobs: int | None) -> AbstractContextManager[Processes | None]:
@@ -174,10 +174,10 @@ class ResidentWorkers(Workers):
         structures = self.problem.features.structures[first:end]
         self._processes.submit(k, _begin, self._path, structures, first)
 
-    def __exit__(self, error: type[BaseException] | None, *others: object) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._folder is None:
             return
-        if error is None:
+        if error[0] is None:
             for k in range(len(self)):
                 with suppress(BrokenProcessPool):  # a killed process holds no part
                     self._processes.submit(k, _end, self._path)

@@ -22,6 +22,7 @@ from skqeq._cli import fit
 from skqeq._cli.options import UNITS, unit
 from skqeq.cli import main
 from skqeq.metrics import dipole_errors, structure_rmse
+from skqeq.models import _checkpoint
 from skqeq.response import NoCharges
 
 from .common import SMALL, error_of, labelled, leftovers, with_energies
@@ -337,3 +338,27 @@ def test_a_closed_pipe_does_not_lose_the_model(folder, tmp_path, monkeypatch):
     argv = ["fit", f"{folder}/train.xyz", "-o", f"{tmp_path}/m.skqeq", *SMALL, "-q"]
     assert main(argv) == 141
     assert isinstance(load(tmp_path / "m.skqeq")[-1], KQEqRegressor)
+
+
+def test_fit_continues_from_a_checkpoint(energy_folder, tmp_path, monkeypatch, capsys):
+    command = f"fit {energy_folder}/train.xyz -o {tmp_path}/model.skqeq --targets energy forces -q"
+    command += " --hardness 7.5 --radius-scale 0.25 --cutoff-width 1"
+    command += f" --sigma energy=0.005 forces=0.2 --checkpoint {tmp_path}/progress"
+    store = _checkpoint.Checkpoint.store
+
+    def stop(self, progress):
+        store(self, progress)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_checkpoint.Checkpoint, "store", stop)
+    assert main([*command.split(), *SMALL]) == 130
+    assert len([*(tmp_path / "progress").iterdir()]) == 1
+    capsys.readouterr()
+    monkeypatch.setattr(_checkpoint.Checkpoint, "store", store)
+    other = command.replace("forces=0.2", "forces=0.3")
+    assert main([*other.split(), *SMALL]) == 2
+    assert "belongs to another fit, whose sigma_forces" in capsys.readouterr().err
+    assert main([*command.split(), *SMALL]) == 0
+    assert not [*(tmp_path / "progress").iterdir()]
+    coef, expected = (load(f / "model.skqeq")[-1].coef_ for f in (tmp_path, energy_folder))
+    assert np.abs(coef - expected).max() < 1e-5 * np.abs(expected).max()
