@@ -17,7 +17,7 @@ import joblib
 import numpy as np
 from joblib import effective_n_jobs, parallel_config
 from joblib._parallel_backends import LokyBackend
-from joblib.externals.loky import ProcessPoolExecutor
+from joblib.externals.loky import ProcessPoolExecutor, process_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 from joblib.parallel import get_active_backend
 
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 # Cost of a structure with forces, relative to one of the same size without labels of the energy.
 # For an energy alone, the derivatives of the features are not needed.
 COST_OF_ENERGY, COST_OF_GRADIENTS = 2.0, 20.0
+
+
+class LostPart(RuntimeError):
+    """The executor has started a new process, which has no part of the structures."""
 
 
 class Processes(AbstractContextManager):
@@ -147,7 +151,7 @@ class ResidentWorkers(Workers):
         for k, future in enumerate(futures):
             try:
                 yield future.result()
-            except BrokenProcessPool:
+            except (BrokenProcessPool, LostPart):
                 yield self._again(k, tasks[k])
 
     def _submit(self, k, task):
@@ -232,6 +236,8 @@ PARTS: dict[str, Part] = {}
 
 
 def _begin(path, structures, first):
+    # Loky takes stored results of more than 300 MB for a leak, and would start a new process.
+    process_executor._MAX_MEMORY_LEAK_SIZE = np.inf
     problem = joblib.load(path)
     features = StructureFeatures(structures, problem.features.source)
     PARTS[path] = Part(problem.part(features, first), {})
@@ -242,6 +248,8 @@ def _end(path):
 
 
 def _on_part(path, function, share, arguments):
+    if path not in PARTS:
+        raise LostPart(path)
     share.apply()
     with parallel_config("sequential"):  # a process must not start further processes
         return function(PARTS[path], *arguments)

@@ -379,6 +379,33 @@ def test_a_killed_worker_is_replaced(water, whole, monkeypatch):
     assert_same_fit(fit, whole, water[0])
 
 
+def test_much_memory_in_a_worker(water):
+    """Loky replaces a process whose memory grows, and with it all that the process stored."""
+
+    def grow(part):
+        part.store.setdefault("rows", np.ones(5 * 10**7))  # 400 MB
+        # Loky looks at the memory once per second.
+        time.sleep(1.1)
+        return os.getpid()
+
+    def stored(part):
+        return os.getpid(), len(part.store)
+
+    def forget(part):
+        _resident_workers.PARTS.clear()
+
+    problem = regressor().problem(*water)
+    with (
+        _resident_workers.Processes(2) as processes,
+        _resident_workers.ResidentWorkers(problem, processes) as workers,
+    ):
+        pids = [list(workers.map(grow)) for _ in range(2)]
+        assert pids[0] == pids[1]
+        assert list(workers.map(stored)) == [(pid, 1) for pid in pids[0]]
+        list(workers.map(forget))
+        assert [n for _, n in workers.map(stored)] == [0, 0]
+
+
 def test_an_interrupt_with_workers(water, monkeypatch):
     act, pids = workers_of(monkeypatch), []
 
