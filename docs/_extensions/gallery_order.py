@@ -9,6 +9,7 @@ SECTIONS = {
     "molecules": (
         "plot_dipoles.py",
         "plot_charges.py",
+        "plot_charge_search.py",
         "plot_dipole_magnitude.py",
         "plot_ions.py",
         "plot_field.py",

@@ -69,7 +69,7 @@ class State(NamedTuple):
 class Position(NamedTuple):
     """The place of an iteration between two steps, from which it continues with the same steps.
 
-    Attributes
+    Parameters
     ----------
     iteration : int
         Number of the iteration, which has one matrix of normal equations.
@@ -77,15 +77,22 @@ class Position(NamedTuple):
         Weights at which the matrix was made.
     v : ndarray of shape (n_columns,)
         Weights before the next step.
-    n_reuses : int
+    n_reuses : int, default=-1
         Number of steps by conjugate gradients; -1 before the first step of the iteration.
-    last : ndarray of shape (3, n_columns) or (0, n_columns)
+    last : ndarray of shape (3, n_columns) or (0, n_columns), default=empty
         Gradient, preconditioned gradient and direction of the last step by conjugate gradients;
         empty if there was none.
-    full : float
+    full : float, default=inf
         Expected decrease before the last full step that the loss could not judge, or infinity.
-    step : float
+    step : float, default=0.0
         Length of the last step.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skqeq.solvers import Position
+    >>> Position(0, np.zeros(2), np.zeros(2)).n_reuses
+    -1
     """
 
     iteration: int
