@@ -98,15 +98,14 @@ def search_potential(model, X, y, groups, args):
         f"\nsearch of a potential: {args.folds}-fold cross-validation{by_group} of small models, "
         f"{len(trial.trials_)} trials"
     )
-    units = {name: printed_unit(name) for name in trial.trials_[0].rmse}
+    # The first trials have energies, forces and stress alone.
+    units = {name: printed_unit(name) for name in trial.trials_[-1].rmse}
     titles = ["setting", "value", "score", *(f"{n} ({unit})" for n, (unit, _) in units.items())]
-    rows, best = [], np.inf
-    for step, value, score, rmse, _ in trial.trials_:
-        errors = [f"{units[name][1] * error:.4g}" for name, error in rmse.items()]
+    rows = []
+    for step, value, score, rmse, better, _ in trial.trials_:
+        errors = [f"{units[n][1] * rmse[n]:.4g}" if n in rmse else "" for n in units]
         text = str(value) if isinstance(value, Response | str) else as_text(value)
-        kept = " <- better" if score < best - trial.min_gain else ""
-        best = score if kept else best
-        rows.append([step, text, f"{score:.3f}", *errors, kept])
+        rows.append([step, text, f"{score:.3f}", *errors, " <- better" if better else ""])
     widths = [max(len(row[k]) for row in [titles, *rows]) + 2 for k in range(len(titles))]
     for row in [[*titles, ""], *rows]:
         *cells, kept = row

@@ -35,31 +35,42 @@ if TYPE_CHECKING:
 
     from .._typing import Array, LabelsLike, StructuresLike
 
-# Cutoffs and widths of the cutoff function, Angstrom, and weights of the cutoffs.
-CUTOFFS = (
-    (3.0, 1.5, None),
-    (4.0, 2.0, None),
-    (5.0, 2.5, None),
-    (6.0, 3.0, None),
-    ((3.0, 6.0), (1.5, 4.0), (0.8, 0.2)),
-)
-# Charge responses, from the simplest. With hard and wide charges, it costs energy to move charge
-# between distant atoms.
+# Cutoffs, Angstrom: a single one, or one for bonds and one for distant neighbours. The width of the
+# cutoff function is half of the cutoff.
+CUTOFFS = (4.0, 5.0, (2.5, 5.0), (3.0, 6.0), (4.0, 8.0))
+# Weights of two cutoffs in the kernel of local energies.
+WEIGHTS = ((0.8, 0.2), (0.5, 0.5))
+# `n_max` and `l_max` of local energies, widths of the Gaussians, Angstrom, and exponents of the
+# kernel.
+RESOLUTIONS = ((4, 3), (6, 5))
+GAUSSIANS = (0.3, 0.5)
+EXPONENTS = (1, 4)
+# Charge responses. With hard and wide charges, it costs energy to move charge between distant
+# atoms. Without softness, charges are local: they depend on the neighbours of an atom alone.
 RESPONSES = (
-    NoCharges(),
-    QEq(hardness=10.0, radius_scale=0.7),
+    QEq(hardness=3.0, radius_scale=0.7),
     QEq(hardness=30.0, radius_scale=0.7),
     QEq(hardness=30.0, radius_scale=1.3),
     ChargeFlow(radius_scale=1.0),
     ChargeFlow(radius_scale=1.0, softness=0.1, range=0.15),
+    ChargeFlow(radius_scale=1.0, softness=0.0),
 )
 # Factors by which numbers are multiplied or divided as long as that lowers the errors.
 NOISE_FACTOR = 3.0
-RESPONSE_FACTORS = {"hardness": 1.5, "radius_scale": 1.4, "softness": 3.0, "range": 1.5}
+RESPONSE_FACTORS = {
+    "hardness": 2.0,
+    "radius_scale": 1.4,
+    "softness": 3.0,
+    "range": 1.5,
+    "amplitude": 3.0,
+}
 # Largest number of such steps in one direction.
 MAX_STEPS = 6
 # Tolerance of the fits that compare settings.
-TRIAL_TOL = 1e-2
+TRIAL_TOL = 3e-2
+# A trial ends if its score is above the best one by this number, even if its errors in the remaining
+# folds are those of the best settings.
+MAX_EXCESS = 0.05
 
 
 class Trial(NamedTuple):
@@ -72,9 +83,13 @@ class Trial(NamedTuple):
     value : object
         The value that was tried.
     score : float
-        Mean over the targets of the logarithm of the held-out RMSE; the lowest is the best.
+        Mean over the folds and the targets of the logarithm of the held-out RMSE; the lowest is the
+        best.
     rmse : dict of {str: float}
-        Held-out RMSE of every target; of the energy per atom.
+        Geometric mean over the folds of the held-out RMSE of every target; of the energy per atom.
+        If a trial ended early, the errors of the remaining folds are those of the best settings.
+    kept : bool
+        Whether these settings are better than all before.
     seconds : float
         Time of all fits and predictions.
     """
@@ -83,20 +98,29 @@ class Trial(NamedTuple):
     value: Any
     score: float
     rmse: dict[str, float]
+    kept: bool
     seconds: float
 
 
 class PotentialSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstimator):
-    """Choose the settings of a potential: cutoffs, charge response and noise.
+    """Choose the settings of a potential: descriptors, kernel, charge response and noise.
 
     The search changes one setting after the other, and keeps a change if it lowers the held-out
-    errors of small models: the cutoff of the local energies, the noise of each label, the charge
-    response and its parameters, the cutoff and the amplitude of the electronegativities, and the
-    noise again. The small models have few sparse points, and are fitted to a part of the
-    structures. The model with the chosen settings is then fitted to all structures.
+    errors of small models. It has two stages:
 
-    The score is the mean over the targets of the logarithm of the held-out RMSE, so that each
-    target counts the same, whatever its unit is.
+    1. Local energies without charges, fitted to energies, forces and stress: the cutoffs, their
+       weights, the resolution and the Gaussians of the descriptor, the exponent of the kernel, and
+       the noise of each label. These fits are linear and quick.
+    2. Local energies and charges, fitted to all labels: the charge response, the amplitude and the
+       cutoffs of the electronegativities, the parameters of the response, and the noise again.
+
+    The small models have few sparse points, and are fitted to a part of the structures. The model
+    with the chosen settings is then fitted to all structures. It has no charges if charges do not
+    lower the errors, and if all labels are energies, forces or stress.
+
+    The score is the mean over folds and targets of the logarithm of the held-out RMSE, so that each
+    target counts the same, whatever its unit is. A trial ends after the first folds if its errors
+    there are clearly larger than those of the best settings.
 
     Parameters
     ----------
@@ -104,14 +128,15 @@ class PotentialSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEsti
         The start of the search: a pipeline of `StructureBlocks` and `GAPKQEqRegressor`, whose
         blocks ``"chi"`` and ``"gap"`` are pipelines of `SOAPFeaturizer` and `CURSparsifier`. Its
         other parameters, such as the number of sparse points, are those of the final model. None
-        means 500 sparse points per element, ``n_max=6`` and ``l_max=4``.
-    cv : int, cross-validation generator or iterable, default=3
+        means 500 sparse points per element.
+    cv : int, cross-validation generator or iterable, default=5
         Folds of the trials, as in `GridSearchCV`. With groups, an integer means shuffled folds in
         which every group is complete.
     trial_points : int, default=100
         Number of sparse points per element of the small models.
-    trial_structures : int, default=100
-        Approximate number of structures of the trials; whole groups are drawn at random.
+    trial_atoms : int, default=5000
+        Approximate number of atoms of all structures of the trials; whole groups are drawn at
+        random.
     min_gain : float, default=0.01
         A change is kept if the score falls by more than this number: 0.01 means that the errors
         fall by one percent on average.
@@ -148,7 +173,7 @@ class PotentialSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEsti
     >>> from skqeq import PotentialSearchCV
     >>> from skqeq.datasets import load_water
     >>> X, y, groups = load_water(return_groups=True)
-    >>> search = PotentialSearchCV(trial_points=5, trial_structures=9, refit=False)
+    >>> search = PotentialSearchCV(trial_points=5, trial_atoms=100, refit=False)
     >>> search = search.fit(X[:60], y[["energy", "forces"]][:60], groups=groups[:60])
     >>> sorted(search.trials_[0].rmse)
     ['energy', 'forces']
@@ -158,7 +183,7 @@ class PotentialSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEsti
         "estimator": [Pipeline, None],
         "cv": ["cv_object"],
         "trial_points": [Interval(Integral, 1, None, closed="left")],
-        "trial_structures": [Interval(Integral, 2, None, closed="left")],
+        "trial_atoms": [Interval(Integral, 1, None, closed="left")],
         "min_gain": [Interval(Real, 0.0, None, closed="left")],
         "refit": ["boolean"],
         "random_state": [Integral],
@@ -169,9 +194,9 @@ class PotentialSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEsti
         self,
         estimator: Pipeline | None = None,
         *,
-        cv: int | BaseCrossValidator | Iterable[tuple[Any, Any]] = 3,
+        cv: int | BaseCrossValidator | Iterable[tuple[Any, Any]] = 5,
         trial_points: int = 100,
-        trial_structures: int = 100,
+        trial_atoms: int = 5000,
         min_gain: float = 0.01,
         refit: bool = True,
         random_state: int = 0,
@@ -180,7 +205,7 @@ class PotentialSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEsti
         self.estimator = estimator
         self.cv = cv
         self.trial_points = trial_points
-        self.trial_structures = trial_structures
+        self.trial_atoms = trial_atoms
         self.min_gain = min_gain
         self.refit = refit
         self.random_state = random_state
@@ -220,13 +245,13 @@ class PotentialSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEsti
         index, folds = self._folds(structures, labels.table, groups)
         self.trials_: list[Trial] = []
         trials = Trials(
-            self, settings, [structures[i] for i in index], labels.table[index], folds, labels.names
+            self, settings, [structures[i] for i in index], labels.table[index], folds
         )
         with tqdm(desc="potential", unit="trial", disable=not self.verbose, leave=False) as bar:
             trials.bar = bar
             _descend(trials, settings, labels.names)
         self.best_params_, self.best_score_ = trials.params, trials.best
-        self.best_estimator_ = clone(start).set_params(**trials.params)
+        self.best_estimator_ = settings.pipeline_with(trials.params)
         if self.refit:
             self.best_estimator_.fit(structures, y)
         return self
@@ -238,8 +263,9 @@ class PotentialSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEsti
         if len(ids) != n:
             raise ValueError(f"groups has {len(ids)} entries for {n} structures")
         order = rng.permutation(ids.max() + 1)
-        sizes = np.cumsum(np.bincount(ids)[order])
-        chosen = order[: 1 + np.searchsorted(sizes, min(self.trial_structures, n))]
+        n_atoms = [len(s) for s in structures]
+        sizes = np.cumsum(np.bincount(ids, weights=n_atoms)[order])
+        chosen = order[: 1 + np.searchsorted(sizes, min(self.trial_atoms, sizes[-1]))]
         index = np.flatnonzero(np.isin(ids, chosen))
         cv = self.cv
         if isinstance(cv, Integral):
@@ -295,14 +321,18 @@ def default_potential() -> Pipeline:
     pipeline : Pipeline
         Not fitted.
     """
-    r_cut, width, _ = CUTOFFS[1]
-    half = make_pipeline(
-        SOAPFeaturizer(r_cut=r_cut, cutoff_width=width, n_max=6, l_max=4),
-        CURSparsifier(n_points=500),
+    chi, gap = (
+        make_pipeline(
+            SOAPFeaturizer(r_cut=4.0, cutoff_width=2.0, n_max=n_max, l_max=l_max),
+            CURSparsifier(n_points=500),
+        )
+        # Electronegativities vary more smoothly than local energies.
+        for n_max, l_max in ((4, 3), (6, 4))
     )
-    blocks = StructureBlocks([("chi", half), ("gap", clone(half))])
-    # Local energies of molecules are some eV; with the default amplitude, they are too stiff.
-    return make_pipeline(blocks, GAPKQEqRegressor(amplitude_gap=10.0))
+    # Local energies of molecules are some eV; with the default amplitudes, they are too stiff, and
+    # electrostatic energies are too small.
+    regressor = GAPKQEqRegressor(amplitude_gap=10.0, amplitude_chi=10.0)
+    return make_pipeline(StructureBlocks([("chi", chi), ("gap", gap)]), regressor)
 
 
 class Settings:
@@ -340,11 +370,28 @@ class Settings:
             for name, half in halves.items()
         }
 
-    def cutoff(self, block: str, r_cut: Any, width: Any, weights: Any) -> dict[str, Any]:
-        """Parameters for the cutoffs of a block."""
-        soap, sparse = self._paths[block]
-        of_soap = {f"{soap}r_cut": r_cut, f"{soap}cutoff_width": width}
-        return {**of_soap, f"{sparse}block_weights": weights}
+    def pipeline_with(self, params: dict[str, Any]) -> Pipeline:
+        """A copy of the pipeline with other values of some parameters."""
+        # Values are copied, as `set_params` writes the parameters of a response into the response.
+        copies = {name: clone(value, safe=False) for name, value in params.items()}
+        return clone(self.pipeline).set_params(**copies)
+
+    def soap(self, block: str, **params: Any) -> dict[str, Any]:
+        """Parameters of the descriptor of a block."""
+        return {f"{self._paths[block][0]}{name}": value for name, value in params.items()}
+
+    def kernel(self, block: str, **params: Any) -> dict[str, Any]:
+        """Parameters of the kernel of a block."""
+        return {f"{self._paths[block][1]}{name}": value for name, value in params.items()}
+
+    def cutoff(self, block: str, r_cut: float | tuple[float, float]) -> dict[str, Any]:
+        """Parameters for one cutoff or two of a block."""
+        half = tuple(r / 2 for r in r_cut) if isinstance(r_cut, tuple) else r_cut / 2
+        weights = WEIGHTS[0] if isinstance(r_cut, tuple) and block == "gap" else None
+        return {
+            **self.soap(block, r_cut=r_cut, cutoff_width=half),
+            **self.kernel(block, block_weights=weights),
+        }
 
     def points(self, n_points: int) -> dict[str, int]:
         """Parameters for the number of sparse points of both blocks."""
@@ -364,8 +411,6 @@ class Trials:
         Structures and labels of the trials.
     folds : list of (ndarray, ndarray)
         Training and test structures.
-    names : sequence of str
-        Targets.
     """
 
     def __init__(
@@ -375,28 +420,37 @@ class Trials:
         X: list[Any],
         y: Array,
         folds: Sequence[tuple[Array, Array]],
-        names: Sequence[str],
     ) -> None:
         self.search, self.settings, self.X, self.y = search, settings, X, y
-        self.folds, self.names = folds, names
+        self.folds = folds
         self.params: dict[str, Any] = {}
-        self.best = np.inf
         self.bar: Any = None
+
+    def begin(self, names: Sequence[str]) -> None:
+        """Begin a stage of the search, which compares models of some targets."""
+        columns = [n for n in self.y.dtype.names if n.removesuffix("_sigma") in names]
+        self.names, self.labels = list(names), self.y[columns]
+        self.best = np.inf
+        # Logarithms of the errors of the best settings, by fold and target.
+        self.errors = np.zeros((len(self.folds), len(names)))
 
     def value(self, name: str) -> Any:
         """The current value of a parameter."""
-        return clone(self.settings.pipeline).set_params(**self.params).get_params()[name]
+        return self.settings.pipeline_with(self.params).get_params()[name]
 
     def try_out(self, step: str, value: Any, params: dict[str, Any]) -> bool:
         """Try new values of some parameters; keep them if the score falls."""
         start = time.perf_counter()
-        rmse = self._rmse({**self.params, **params})
-        score = float(np.mean(np.log(list(rmse.values()))))
-        trial = Trial(step, value, score, rmse, time.perf_counter() - start)
-        self.search.trials_.append(trial)
+        errors = self._errors({**self.params, **params})
+        score = float(np.nanmean(errors))
         better = score < self.best - self.search.min_gain
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Mean of empty slice")
+            rmse = dict(zip(self.names, np.exp(np.nanmean(errors, axis=0)).tolist(), strict=True))
+        seconds = time.perf_counter() - start
+        self.search.trials_.append(Trial(step, value, score, rmse, better, seconds))
         if better:
-            self.params, self.best = {**self.params, **params}, score
+            self.params, self.best, self.errors = {**self.params, **params}, score, errors
         self.bar.update()
         self.bar.set_postfix_str(f"{step}, best score {self.best:.3f}")
         return better
@@ -413,52 +467,83 @@ class Trials:
             if moved:
                 break
 
-    def _rmse(self, params):
-        trial = {**params, **self.settings.points(self.search.trial_points)}
-        trial[f"{self.settings.model}tol"] = TRIAL_TOL
-        squares: dict[str, list[float]] = {name: [] for name in self.names}
-        for train, test in self.folds:
-            model = clone(self.settings.pipeline).set_params(**trial)
+    def _errors(self, params):
+        """Logarithms of the errors, by fold and target."""
+        errors = self.errors.copy()
+        for k, (train, test) in enumerate(self.folds):
+            errors[k] = self._errors_of_fold(params, train, test)
+            if np.nanmean(errors) > self.best + MAX_EXCESS:
+                break
+        return errors
+
+    def _errors_of_fold(self, params, train, test):
+        small = {
+            **self.settings.points(self.search.trial_points),
+            f"{self.settings.model}tol": TRIAL_TOL,
+        }
+        model = self.settings.pipeline_with({**params, **small})
+        with warnings.catch_warnings():
+            # Trials need not converge, and bad settings may fit badly.
+            warnings.simplefilter("ignore")
+            model.fit([self.X[i] for i in train], self.labels[train])
             X = [self.X[i] for i in test]
-            with warnings.catch_warnings():
-                # Trials need not converge, and bad settings may fit badly.
-                warnings.simplefilter("ignore")
-                model.fit([self.X[i] for i in train], self.y[train])
-                predicted = predict_for_scores(model, X, list(self.names))
-            truth, structures = labels_of_predictions(self.y[test], predicted), collect(X)
-            for name in self.names:
-                if any(has_label(value) for value in truth[name]):
-                    pair = (
-                        TARGETS[name].comparable(v[name], structures) for v in (truth, predicted)
-                    )
-                    squares[name].append(target_rmse(*pair) ** 2)
-        return {name: float(np.sqrt(np.nanmean(parts))) for name, parts in squares.items()}
+            predicted = predict_for_scores(model, X, self.names)
+        truth, structures = labels_of_predictions(self.labels[test], predicted), collect(X)
+        errors = []
+        for name in self.names:
+            pair = (TARGETS[name].comparable(v[name], structures) for v in (truth, predicted))
+            known = any(has_label(value) for value in truth[name])
+            errors.append(np.log(target_rmse(*pair)) if known else np.nan)
+        return errors
 
 
 def _descend(trials, settings, names):
     """Choose one setting after the other."""
-    model = settings.model
-    # Without charges a fit to energies is linear, and takes a small part of the time. Other targets
-    # need charges.
-    local = set(names) <= set(ENERGIES)
-    if local:
-        trials.params[f"{model}response"] = NoCharges()
+    _choose_local_energies(trials, settings, [name for name in names if name in ENERGIES])
+    _choose_charges(trials, settings, names)
+
+
+def _choose_local_energies(trials, settings, names):
+    trials.begin(names)
+    trials.params[f"{settings.model}response"] = NoCharges()
     trials.try_out("start", "as given", {})
-    for cutoff in CUTOFFS:
-        trials.try_out("cutoff of local energies", cutoff[0], settings.cutoff("gap", *cutoff))
-    noise = [f"{model}sigma_{name}" for name in names]
-    for name in noise:
-        trials.climb(name, NOISE_FACTOR)
+    for r_cut in CUTOFFS:
+        both = {**settings.cutoff("chi", r_cut), **settings.cutoff("gap", r_cut)}
+        trials.try_out("cutoffs", r_cut, both)
+    if isinstance(trials.value(*settings.soap("gap", r_cut=None)), tuple):
+        for weights in WEIGHTS[1:]:
+            trials.try_out(
+                "weights of the cutoffs", weights, settings.kernel("gap", block_weights=weights)
+            )
+    for n_max, l_max in RESOLUTIONS:
+        params = settings.soap("gap", n_max=n_max, l_max=l_max)
+        trials.try_out("n_max, l_max", (n_max, l_max), params)
+    for sigma in GAUSSIANS:
+        trials.try_out("sigma_atom", sigma, settings.soap("gap", sigma_atom=sigma))
+    for zeta in EXPONENTS:
+        trials.try_out("zeta", zeta, settings.kernel("gap", zeta=zeta))
+    for name in names:
+        trials.climb(f"{settings.model}sigma_{name}", NOISE_FACTOR)
+
+
+def _choose_charges(trials, settings, names):
+    model = settings.model
+    if set(names) - set(ENERGIES):
+        # These labels need charges.
+        trials.begin(names)
+        given = settings.pipeline.get_params()[f"{model}response"]
+        trials.try_out("response", given, {f"{model}response": given})
     for response in RESPONSES:
-        if not isinstance(response, NoCharges):
-            trials.try_out("response", response, {f"{model}response": response})
+        trials.try_out("response", response, {f"{model}response": response})
     response = trials.value(f"{model}response")
     if isinstance(response, NoCharges):
         return
+    trials.climb(f"{model}amplitude_chi", NOISE_FACTOR)
+    for r_cut in CUTOFFS:
+        trials.try_out("cutoffs of chi", r_cut, settings.cutoff("chi", r_cut))
     for name, factor in RESPONSE_FACTORS.items():
-        if isinstance(response.get_params().get(name), Real):
+        value = response.get_params().get(name) if response is not None else None
+        if isinstance(value, Real) and value > 0.0:
             trials.climb(f"{model}response__{name}", factor)
-    for cutoff in CUTOFFS:
-        trials.try_out("cutoff of chi", cutoff[0], settings.cutoff("chi", *cutoff))
-    for name in (f"{model}amplitude_chi", *noise):
-        trials.climb(name, NOISE_FACTOR)
+    for name in names:
+        trials.climb(f"{model}sigma_{name}", NOISE_FACTOR)
