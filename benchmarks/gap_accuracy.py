@@ -337,8 +337,8 @@ def curves(fitted):
     )
 
 
-def lih(X, y, groups):
-    """Clusters of lithium hydride: energies and Hirshfeld charges."""
+def lih_models():
+    """Models of clusters of lithium hydride."""
     options = {
         "amplitude_gap": 0.3,
         "amplitude_chi": 0.3,
@@ -362,7 +362,12 @@ def lih(X, y, groups):
     searched = {"a short cutoff": features(2.5, 0.6), "long cutoffs": features((2.5, 4.5))}
     for name, gap in searched.items():
         studied[f"GAP with {name}"] = models(gap, gap, (), **options)["GAP"][0], ("energy",)
-    table, every, index = cross_validate("lih", X, y, grouped(X, groups), studied)
+    return studied
+
+
+def lih(X, y, groups):
+    """Clusters of lithium hydride: energies and Hirshfeld charges."""
+    table, every, index = cross_validate("lih", X, y, grouped(X, groups), lih_models())
     large = np.array([len(X[i]) for i in index]) > 2
     table[0] = (*table[0], "energy without the dimers")
     for line in table[1:]:
@@ -371,9 +376,9 @@ def lih(X, y, groups):
     return table
 
 
-def carbon(X, y, groups):
-    """C10H2 and C10H3+, with and without charge labels."""
-    studied = models(
+def carbon_models():
+    """Models of carbon chains."""
+    return models(
         lambda: half(4.5, 300, 4, 3),
         lambda: half((2.5, 4.5), 300, 6, 5, block_weights=(0.8, 0.2)),
         ("charges",),
@@ -381,6 +386,11 @@ def carbon(X, y, groups):
         **AMPLITUDES,
         sigma_charges=0.01,
     )
+
+
+def carbon(X, y, groups):
+    """C10H2 and C10H3+, with and without charge labels."""
+    studied = carbon_models()
     studied["GAP+kQEq without charges"] = studied["GAP+kQEq"][0], ("energy", "forces")
     return cross_validate("carbon", X, y, grouped(X, groups), studied)[0]
 
@@ -398,30 +408,30 @@ def mgo(X, y, groups):
     return cross_validate("mgo", X, y, grouped(X, groups, 4), studied)[0]
 
 
-def zno(X, y, groups):
-    """Particles of zinc oxide: 45 for training, and 20 from other groups for the test."""
+def zno_models():
+    """Models of particles of zinc oxide."""
     cutoffs = {"r_cut": (3.0, 6.0), "cutoff_width": (1.5, 4.0), "n_max": 4, "l_max": 3}
-    studied = models(
+    return models(
         lambda: half(**cutoffs, n_points=200),
         lambda: half(**cutoffs, n_points=200, block_weights=(0.8, 0.2)),
         ("charges",),
         **AMPLITUDES,
         sigma_charges=0.05,
     )
+
+
+def zno(X, y, groups):
+    """Particles of zinc oxide: 45 for training, and 20 from other groups for the test."""
     train, test = grouped(X, groups)[0]
     rng = np.random.default_rng(0)
     fold = rng.permutation(train)[:45], rng.permutation(test)[:20]
-    return cross_validate("zno", X, y, [fold], studied)[0]
+    return cross_validate("zno", X, y, [fold], zno_models())[0]
 
 
-def dipeptides(X, y, groups):
-    """Effect of each kind of label on the errors of the others.
-
-    The models are trained on 200 molecules and tested on molecules with another chemical formula.
-    The test molecules contain arginine, and so does a similar molecule in the training data.
-    """
+def dipeptide_models():
+    """Models of dipeptides."""
     cutoffs = {"r_cut": (3.0, 5.0), "cutoff_width": (2.0, 4.0), "n_max": 4, "l_max": 3}
-    studied = models(
+    return models(
         lambda: half(**cutoffs, n_points=100),
         lambda: half(**cutoffs, n_points=200, block_weights=(0.8, 0.2)),
         (),
@@ -429,6 +439,21 @@ def dipeptides(X, y, groups):
         sigma_charges=0.05,
         sigma_dipole=0.05,
     )
+
+
+def dipeptide_fold(groups):
+    """200 training molecules, and the test molecules.
+
+    The test molecules have another chemical formula. They contain arginine, and so does a similar
+    molecule in the training data.
+    """
+    training = np.random.default_rng(0).permutation(np.flatnonzero(groups != groups.max()))
+    return training[:200], np.flatnonzero(groups == groups.max())
+
+
+def dipeptides(X, y, groups):
+    """Effect of each kind of label on the errors of the others."""
+    studied = dipeptide_models()
     labels = [
         ("energy",),
         ("energy", "forces"),
@@ -440,9 +465,7 @@ def dipeptides(X, y, groups):
     trained = {" + ".join(names): (studied["GAP+kQEq"][0], names) for names in labels}
     for name in ("GAP+ChargeFlow", "GAP+local charges"):
         trained[f"all, {name}"] = studied[name][0], labels[4]
-    training = np.random.default_rng(0).permutation(np.flatnonzero(groups != groups.max()))
-    fold = training[:200], np.flatnonzero(groups == groups.max())
-    return cross_validate("dipeptides", X, y, [fold], trained)[0]
+    return cross_validate("dipeptides", X, y, [dipeptide_fold(groups)], trained)[0]
 
 
 STUDIES = {"lih": lih, "carbon": carbon, "mgo": mgo, "zno": zno, "dipeptides": dipeptides}

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 # cutoff function is half of the cutoff.
 CUTOFFS = (4.0, 5.0, (2.5, 5.0), (3.0, 6.0), (4.0, 8.0))
 # Weights of two cutoffs in the kernel of local energies.
-WEIGHTS = ((0.8, 0.2), (0.5, 0.5))
+WEIGHTS = (0.8, 0.2)
 # `n_max` and `l_max` of local energies, widths of the Gaussians, Angstrom, and exponents of the
 # kernel.
 RESOLUTIONS = ((4, 3), (6, 5))
@@ -68,8 +68,8 @@ RESPONSE_FACTORS = {
 MAX_STEPS = 6
 # Tolerance of the fits that compare settings.
 TRIAL_TOL = 3e-2
-# A trial ends if its score is above the best one by this number, even if its errors in the remaining
-# folds are those of the best settings.
+# A trial ends if its score would be above the best one by this number even if its errors in the
+# remaining folds were those of the best settings.
 MAX_EXCESS = 0.05
 
 
@@ -108,8 +108,8 @@ class PotentialSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEsti
     The search changes one setting after the other, and keeps a change if it lowers the held-out
     errors of small models. It has two stages:
 
-    1. Local energies without charges, fitted to energies, forces and stress: the cutoffs, their
-       weights, the resolution and the Gaussians of the descriptor, the exponent of the kernel, and
+    1. Local energies without charges, fitted to energies, forces and stress: the cutoffs, the
+       resolution and the Gaussians of the descriptor, the exponent of the kernel, and
        the noise of each label. These fits are linear and quick.
     2. Local energies and charges, fitted to all labels: the charge response, the amplitude and the
        cutoffs of the electronegativities, the parameters of the response, and the noise again.
@@ -244,14 +244,14 @@ class PotentialSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEsti
         settings = Settings(start)
         index, folds = self._folds(structures, labels.table, groups)
         self.trials_: list[Trial] = []
-        trials = Trials(
-            self, settings, [structures[i] for i in index], labels.table[index], folds
-        )
+        trials = Trials(self, settings, [structures[i] for i in index], labels.table[index], folds)
         with tqdm(desc="potential", unit="trial", disable=not self.verbose, leave=False) as bar:
             trials.bar = bar
             _descend(trials, settings, labels.names)
-        self.best_params_, self.best_score_ = trials.params, trials.best
+        self.best_score_ = trials.best
         self.best_estimator_ = settings.pipeline_with(trials.params)
+        params = clone(self.best_estimator_).get_params()
+        self.best_params_ = {name: params[name] for name in trials.params}
         if self.refit:
             self.best_estimator_.fit(structures, y)
         return self
@@ -387,7 +387,7 @@ class Settings:
     def cutoff(self, block: str, r_cut: float | tuple[float, float]) -> dict[str, Any]:
         """Parameters for one cutoff or two of a block."""
         half = tuple(r / 2 for r in r_cut) if isinstance(r_cut, tuple) else r_cut / 2
-        weights = WEIGHTS[0] if isinstance(r_cut, tuple) and block == "gap" else None
+        weights = WEIGHTS if isinstance(r_cut, tuple) and block == "gap" else None
         return {
             **self.soap(block, r_cut=r_cut, cutoff_width=half),
             **self.kernel(block, block_weights=weights),
@@ -428,7 +428,7 @@ class Trials:
 
     def begin(self, names: Sequence[str]) -> None:
         """Begin a stage of the search, which compares models of some targets."""
-        columns = [n for n in self.y.dtype.names if n.removesuffix("_sigma") in names]
+        columns = [n for n in self.y.dtype.names or () if n.removesuffix("_sigma") in names]
         self.names, self.labels = list(names), self.y[columns]
         self.best = np.inf
         # Logarithms of the errors of the best settings, by fold and target.
@@ -510,11 +510,6 @@ def _choose_local_energies(trials, settings, names):
     for r_cut in CUTOFFS:
         both = {**settings.cutoff("chi", r_cut), **settings.cutoff("gap", r_cut)}
         trials.try_out("cutoffs", r_cut, both)
-    if isinstance(trials.value(*settings.soap("gap", r_cut=None)), tuple):
-        for weights in WEIGHTS[1:]:
-            trials.try_out(
-                "weights of the cutoffs", weights, settings.kernel("gap", block_weights=weights)
-            )
     for n_max, l_max in RESOLUTIONS:
         params = settings.soap("gap", n_max=n_max, l_max=l_max)
         trials.try_out("n_max, l_max", (n_max, l_max), params)

@@ -60,16 +60,18 @@ def data():
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    monkeypatch.setattr(
-        _potential_search, "CUTOFFS", ((2.0, 0.5, None), ((2.0, 3.0), 1.0, (0.8, 0.2)))
-    )
-    responses = (NoCharges(), QEq(hardness=20.0, radius_scale=1.0), ChargeFlow())
+    monkeypatch.setattr(_potential_search, "CUTOFFS", (2.0, (2.0, 3.0)))
+    monkeypatch.setattr(_potential_search, "RESOLUTIONS", ((2, 2),))
+    monkeypatch.setattr(_potential_search, "EXPONENTS", (1,))
+    responses = (QEq(hardness=20.0, radius_scale=1.0), ChargeFlow())
     monkeypatch.setattr(_potential_search, "RESPONSES", responses)
     monkeypatch.setattr(_potential_search, "MAX_STEPS", 1)
 
 
 def search(**options):
-    return PotentialSearchCV(pipeline(), **{"trial_points": 3, "trial_structures": 9, **options})
+    return PotentialSearchCV(
+        pipeline(), **{"trial_points": 3, "trial_atoms": 39, "cv": 3, **options}
+    )
 
 
 def test_each_step_keeps_only_what_lowers_the_errors(data):
@@ -78,11 +80,13 @@ def test_each_step_keeps_only_what_lowers_the_errors(data):
     trial = search(min_gain=0.0).fit(X, y, groups=groups)
     scores = [t.score for t in trial.trials_]
     assert trial.best_score_ == min(scores) < scores[0]
-    assert {"cutoff of local energies", "sigma_energy", "sigma_forces", "response"} <= {
-        t.step for t in trial.trials_
-    }
+    steps = {"cutoffs", "n_max, l_max", "zeta", "sigma_energy", "sigma_forces", "response"}
+    assert steps <= {t.step for t in trial.trials_}
+    best = np.inf
     for t in trial.trials_:
         assert t.score == pytest.approx(np.mean(np.log(list(t.rmse.values()))))
+        assert t.kept == (t.score < best)
+        best = min(best, t.score)
     # The chosen settings are those of the best trials, and nothing else of the pipeline changes.
     best = trial.best_estimator_
     assert best.get_params()[f"{MODEL}tol"] == GAPKQEqRegressor().tol
@@ -102,19 +106,19 @@ def test_each_step_keeps_only_what_lowers_the_errors(data):
 def test_scores_are_those_of_a_naive_cross_validation(data):
     X, y, groups = data
     y = y[["energy", "forces"]]
-    trial = search(trial_structures=len(X), refit=False).fit(X, y, groups=groups)
+    trial = search(trial_atoms=1000, refit=False).fit(X, y, groups=groups)
     start, first = trial.trials_[:2]
     assert start.step == "start"
     params = {f"structureblocks__{n}__cursparsifier__n_points": 3 for n in ("chi", "gap")}
     soap = "structureblocks__gap__soapfeaturizer__"
-    params |= {f"{soap}r_cut": 2.0, f"{soap}cutoff_width": 0.5, f"{MODEL}response": NoCharges()}
-    squares = []
+    params |= {f"{soap}r_cut": 2.0, f"{soap}cutoff_width": 1.0, f"{MODEL}response": NoCharges()}
+    logs = []
     for train, test in GroupKFold(3, shuffle=True, random_state=0).split(X, groups=groups):
         model = clone(pipeline()).set_params(**params).fit([X[i] for i in train], y[train])
         energy = predict_targets(model, [X[i] for i in test], ["energy"])["energy"]
         error = (energy - y["energy"][test]) / [len(X[i]) for i in test]
-        squares.append(np.mean(error**2))
-    assert first.rmse["energy"] == pytest.approx(np.sqrt(np.mean(squares)), rel=1e-6)
+        logs.append(np.log(np.mean(error**2)) / 2)
+    assert first.rmse["energy"] == pytest.approx(np.exp(np.mean(logs)), rel=1e-6)
     with pytest.raises((NotFittedError, AttributeError)):
         trial.predict(X)
 
@@ -139,10 +143,46 @@ def test_groups_are_not_divided_and_few_structures_are_used(data, monkeypatch):
 def test_other_targets_need_charges(data):
     X, y, groups = data
     trial = search(refit=False).fit(X, y[["energy", "dipole"]], groups=groups)
-    assert set(trial.trials_[0].rmse) == {"energy", "dipole"}
-    assert not any(isinstance(t.value, NoCharges) for t in trial.trials_)
-    response = trial.best_params_.get(f"{MODEL}response")
-    assert not isinstance(response, NoCharges)
+    # Local energies are chosen without charges, and thus without dipoles.
+    stages = ["dipole" in t.rmse for t in trial.trials_]
+    assert stages == sorted(stages)
+    assert "zeta" in {t.step for t, charges in zip(trial.trials_, stages) if not charges}
+    first = trial.trials_[stages.index(True)]
+    assert (first.step, first.value, first.kept) == ("response", None, True)
+    assert not isinstance(trial.best_estimator_[-1].response, NoCharges)
+
+
+def test_trials_that_are_much_worse_end_early(data, monkeypatch):
+    X, y, groups = data
+    errors, method = [], _potential_search.Trials._errors_of_fold
+
+    def errors_of_fold(self, *args):
+        errors.append(method(self, *args)[0])
+        return errors[-1:]
+
+    monkeypatch.setattr(_potential_search.Trials, "_errors_of_fold", errors_of_fold)
+    monkeypatch.setattr(_potential_search, "MAX_EXCESS", -np.inf)
+    # Nothing but the start is kept.
+    trials = search(refit=False, min_gain=100.0).fit(X, y[["energy"]], groups=groups).trials_
+    start, others = errors[:3], errors[3:]
+    assert trials[0].score == pytest.approx(np.mean(start))
+    assert len(others) == len(trials) - 1
+    scores = [(error + start[1] + start[2]) / 3 for error in others]
+    assert [t.score for t in trials[1:]] == pytest.approx(scores)
+
+
+def test_candidates_are_not_modified(data):
+    X, y, groups = data
+    given = ChargeFlow(softness=0.03)
+    before = [str(r) for r in (given, *_potential_search.RESPONSES)]
+    estimator = pipeline().set_params(**{f"{MODEL}response": given})
+    # Nothing but the start is kept.
+    options = {"trial_points": 3, "trial_atoms": 39, "cv": 3, "refit": False, "min_gain": 100.0}
+    trial = PotentialSearchCV(estimator, **options)
+    trial.fit(X, y[["energy", "dipole"]], groups=groups)
+    assert [str(r) for r in (given, *_potential_search.RESPONSES)] == before
+    # A number is changed in both directions from the value that was kept.
+    assert [t.value for t in trial.trials_ if t.step == "softness"] == pytest.approx([0.01, 0.09])
 
 
 def test_an_interrupt_keeps_the_trials(data, monkeypatch):
@@ -187,5 +227,5 @@ def test_bad_labels_and_groups(data):
         search().fit(X, y[["dipole"]])
     with pytest.raises(ValueError, match="groups has 3 entries for 18 structures"):
         search().fit(X, y, groups=groups[:3])
-    with pytest.raises(ValueError, match="trial_structures"):
-        search(trial_structures=1).fit(X, y)
+    with pytest.raises(ValueError, match="trial_atoms"):
+        search(trial_atoms=0).fit(X, y)
