@@ -440,6 +440,9 @@ class Trials:
 
     def try_out(self, step: str, value: Any, params: dict[str, Any]) -> bool:
         """Try new values of some parameters; keep them if the score falls."""
+        current = self.settings.pipeline_with(self.params).get_params()
+        if params and all(current[name] == new for name, new in params.items()):
+            return False
         start = time.perf_counter()
         errors = self._errors({**self.params, **params})
         score = float(np.nanmean(errors))
@@ -536,9 +539,11 @@ def _choose_charges(trials, settings, names):
     trials.climb(f"{model}amplitude_chi", NOISE_FACTOR)
     for r_cut in CUTOFFS:
         trials.try_out("cutoffs of chi", r_cut, settings.cutoff("chi", r_cut))
+    numbers = {} if response is None else response.get_params()
+    if numbers.get("softness") == 0.0:
+        del numbers["range"]  # No charge flows over any distance.
     for name, factor in RESPONSE_FACTORS.items():
-        value = response.get_params().get(name) if response is not None else None
-        if isinstance(value, Real) and value > 0.0:
+        if isinstance(numbers.get(name), Real) and numbers[name] > 0.0:
             trials.climb(f"{model}response__{name}", factor)
     for name in names:
         trials.climb(f"{model}sigma_{name}", NOISE_FACTOR)

@@ -63,8 +63,10 @@ def few(monkeypatch):
     monkeypatch.setattr(_potential_search, "CUTOFFS", (2.0, (2.0, 3.0)))
     monkeypatch.setattr(_potential_search, "RESOLUTIONS", ((2, 2),))
     monkeypatch.setattr(_potential_search, "EXPONENTS", (1,))
-    responses = (QEq(hardness=20.0, radius_scale=1.0), ChargeFlow())
+    monkeypatch.setattr(_potential_search, "GAUSSIANS", ())
+    responses = (QEq(hardness=20.0, radius_scale=1.0), ChargeFlow(softness=0.0))
     monkeypatch.setattr(_potential_search, "RESPONSES", responses)
+    monkeypatch.setattr(_potential_search, "RESPONSE_FACTORS", {"hardness": 2.0, "softness": 3.0})
     monkeypatch.setattr(_potential_search, "MAX_STEPS", 1)
 
 
@@ -94,7 +96,7 @@ def test_each_step_keeps_only_what_lowers_the_errors(data):
         assert best.get_params()[f"structureblocks__{name}__cursparsifier__n_points"] == 4
     for name, value in trial.best_params_.items():
         assert str(best.get_params()[name]) == str(value)
-    # The labels need charges, so that they are chosen.
+    # The energies need charges, so that these are chosen.
     assert not isinstance(best[-1].response, NoCharges)
     found = predict_targets(trial, X, ["energy"])["energy"]
     np.testing.assert_array_equal(found, predict_targets(best, X, ["energy"])["energy"])
@@ -103,8 +105,9 @@ def test_each_step_keeps_only_what_lowers_the_errors(data):
     assert [t.score for t in again.trials_[:4]] == pytest.approx(scores[:4], rel=1e-6)
 
 
-def test_scores_are_those_of_a_naive_cross_validation(data):
+def test_scores_are_those_of_a_naive_cross_validation(data, monkeypatch):
     X, y, groups = data
+    monkeypatch.setattr(_potential_search, "RESPONSES", ())
     y = y[["energy", "forces"]]
     trial = search(trial_atoms=1000, refit=False).fit(X, y, groups=groups)
     start, first = trial.trials_[:2]
