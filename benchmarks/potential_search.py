@@ -170,8 +170,13 @@ def choices(folds):
     short = [name.replace("structureblocks__", "").split("__") for name in names]
     lines = [["fold", "trials", *(" ".join(dict.fromkeys((n[0], n[-1]))) for n in short)]]
     for k, (_, _, (params, trials)) in enumerate(folds):
-        lines.append([k, len(trials), *(params.get(name, "") for name in names)])
+        lines.append([k, len(trials), *(as_text(params.get(name, "")) for name in names)])
     return lines
+
+
+def as_text(value):
+    """A setting in one line, numbers with three digits."""
+    return f"{value:.3g}" if isinstance(value, float) else " ".join(str(value).split())
 
 
 def write(name, lines):

@@ -463,7 +463,8 @@ class Trials:
         for direction in (1.0 / factor, factor):
             moved = False
             for _ in range(MAX_STEPS):
-                value = self.value(name) * direction
+                # Three digits, which are easier to read.
+                value = float(f"{self.value(name) * direction:.3g}")
                 if not self.try_out(name.split("__")[-1], value, {name: value}):
                     break
                 moved = True
