@@ -55,6 +55,9 @@ RESPONSES = (
     ChargeFlow(radius_scale=1.0, softness=0.1, range=0.15),
     ChargeFlow(radius_scale=1.0, softness=0.0),
 )
+# Prior standard deviation of the electronegativities with these responses, V. If it is too small,
+# electrostatic energies are negligible.
+AMPLITUDE_CHI = 10.0
 # Factors by which numbers are multiplied or divided as long as that lowers the errors.
 NOISE_FACTOR = 3.0
 RESPONSE_FACTORS = {
@@ -329,9 +332,8 @@ def default_potential() -> Pipeline:
         # Electronegativities vary more smoothly than local energies.
         for n_max, l_max in ((4, 3), (6, 4))
     )
-    # Local energies of molecules are some eV; with the default amplitudes, they are too stiff, and
-    # electrostatic energies are too small.
-    regressor = GAPKQEqRegressor(amplitude_gap=10.0, amplitude_chi=10.0)
+    # Local energies of molecules are some eV; with the default amplitude, they are too stiff.
+    regressor = GAPKQEqRegressor(amplitude_gap=10.0, amplitude_chi=AMPLITUDE_CHI)
     return make_pipeline(StructureBlocks([("chi", chi), ("gap", gap)]), regressor)
 
 
@@ -533,7 +535,8 @@ def _choose_charges(trials, settings, names):
         given = settings.pipeline.get_params()[f"{model}response"]
         trials.try_out("response", given, {f"{model}response": given})
     for response in RESPONSES:
-        trials.try_out("response", response, {f"{model}response": response})
+        params = {f"{model}response": response, f"{model}amplitude_chi": AMPLITUDE_CHI}
+        trials.try_out("response", response, params)
     response = trials.value(f"{model}response")
     if isinstance(response, NoCharges):
         return
