@@ -337,7 +337,7 @@ def curves(fitted):
     )
 
 
-def lih_models():
+def lih_models(n_points=200):
     """Models of clusters of lithium hydride."""
     options = {
         "amplitude_gap": 0.3,
@@ -351,7 +351,7 @@ def lih_models():
     }
 
     def features(r_cut, sigma_atom=None):
-        pipeline = half(r_cut, 200, 4, 3, cutoff_width=None)
+        pipeline = half(r_cut, n_points, 4, 3, cutoff_width=None)
         return lambda: clone(pipeline).set_params(soapfeaturizer__sigma_atom=sigma_atom)
 
     studied = models(features(3.0), features(2.7, 0.5), ("charges",), **options)
@@ -408,12 +408,12 @@ def mgo(X, y, groups):
     return cross_validate("mgo", X, y, grouped(X, groups, 4), studied)[0]
 
 
-def zno_models():
+def zno_models(n_points=200):
     """Models of particles of zinc oxide."""
     cutoffs = {"r_cut": (3.0, 6.0), "cutoff_width": (1.5, 4.0), "n_max": 4, "l_max": 3}
     return models(
-        lambda: half(**cutoffs, n_points=200),
-        lambda: half(**cutoffs, n_points=200, block_weights=(0.8, 0.2)),
+        lambda: half(**cutoffs, n_points=n_points),
+        lambda: half(**cutoffs, n_points=n_points, block_weights=(0.8, 0.2)),
         ("charges",),
         **AMPLITUDES,
         sigma_charges=0.05,
@@ -428,13 +428,13 @@ def zno(X, y, groups):
     return cross_validate("zno", X, y, [fold], zno_models())[0]
 
 
-def dipeptide_models():
-    """Models of dipeptides."""
+def dipeptide_models(n_points=100, charges=()):
+    """Models of dipeptides; the local energies have twice as many points."""
     cutoffs = {"r_cut": (3.0, 5.0), "cutoff_width": (2.0, 4.0), "n_max": 4, "l_max": 3}
     return models(
-        lambda: half(**cutoffs, n_points=100),
-        lambda: half(**cutoffs, n_points=200, block_weights=(0.8, 0.2)),
-        (),
+        lambda: half(**cutoffs, n_points=n_points),
+        lambda: half(**cutoffs, n_points=2 * n_points, block_weights=(0.8, 0.2)),
+        charges,
         **AMPLITUDES,
         sigma_charges=0.05,
         sigma_dipole=0.05,
