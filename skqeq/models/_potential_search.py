@@ -268,9 +268,10 @@ class PotentialSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEsti
         order = rng.permutation(ids.max() + 1)
         n_atoms = [len(s) for s in structures]
         sizes = np.cumsum(np.bincount(ids, weights=n_atoms)[order])
-        chosen = order[: 1 + np.searchsorted(sizes, min(self.trial_atoms, sizes[-1]))]
-        index = np.flatnonzero(np.isin(ids, chosen))
-        cv = self.cv
+        n_groups, cv = 1 + np.searchsorted(sizes, min(self.trial_atoms, sizes[-1])), self.cv
+        if isinstance(cv, Integral):
+            n_groups = max(n_groups, cv)  # each fold has at least one group
+        index = np.flatnonzero(np.isin(ids, order[:n_groups]))
         if isinstance(cv, Integral):
             cv = GroupKFold(int(cv), shuffle=True, random_state=self.random_state)
         return index, list(check_cv(cv).split(index, table[index], ids[index]))

@@ -232,3 +232,9 @@ def test_bad_labels_and_groups(data):
         search().fit(X, y, groups=groups[:3])
     with pytest.raises(ValueError, match="trial_atoms"):
         search(trial_atoms=0).fit(X, y)
+
+
+def test_few_atoms_still_give_every_fold_a_group(data):
+    X, y, groups = data
+    trial = search(trial_atoms=1, cv=5, refit=False).fit(X, y[["energy"]], groups=groups)
+    assert np.isfinite(trial.best_score_)
