@@ -49,7 +49,7 @@ from skqeq.validation import find_fragments, fragment_charges, fragment_distance
 
 RESULTS = Path(__file__).parent / "results"
 STORED = Path("gap_folds")
-# After a few steps, the loss is within 0.1 % of its minimum.
+# The loss can then be some per cent above its minimum (tolerance.py).
 ITERATION = {"max_iter": 12, "tol": 1e-2}
 
 
@@ -174,6 +174,15 @@ def rms(name, values):
     return float(np.sqrt((3 if name == "dipole" else 1) * np.mean(np.square(values))))
 
 
+def standard_errors(pooled):
+    """Standard error over the folds of each error, from a dict of lists with one array per fold."""
+    scores = {name: [rms(name, error) for error in parts] for name, parts in pooled.items()}
+    return {
+        name: f"{np.std(values, ddof=1) / np.sqrt(len(values)):.2f}"
+        for name, values in scores.items()
+    }
+
+
 def row(name, error, targets):
     """One line of a table."""
     return [name, *(f"{rms(t, error[t]):.2f}" if t in error else "" for t in targets)]
@@ -209,6 +218,8 @@ def cross_validate(study, X, y, folds, models):
                 pooled.setdefault(target, []).append(error)
         every[name] = {target: np.concatenate(parts) for target, parts in pooled.items()}
         table.append(row(name, every[name], targets))
+        if len(folds) > 1:
+            print(f"{name}, standard errors over the folds:", standard_errors(pooled), flush=True)
     baseline = []
     counts = np.array([np.bincount(atoms.numbers, minlength=119) for atoms in X])
     for train, test in folds:
