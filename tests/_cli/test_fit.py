@@ -301,8 +301,7 @@ def test_search_of_local_energies(tmp_path, capsys, monkeypatch):
     write(tmp_path / "train.xyz", with_energies(labelled(8, ("H2O", "CH4"))))
     command = f"fit {tmp_path}/train.xyz -o {tmp_path}/model.skqeq -q --gap --search --folds 2"
     command += " --targets energy --cutoff-width 1 --sigma energy=0.05"
-    cutoffs = ((2.0, 0.5, None), (3.0, 1.0, None))
-    monkeypatch.setattr("skqeq.models._potential_search.CUTOFFS", cutoffs)
+    monkeypatch.setattr("skqeq.models._potential_search.CUTOFFS", (2.0, 3.0))
     monkeypatch.setattr("skqeq.models._potential_search.RESPONSES", (NoCharges(), QEq()))
     monkeypatch.setattr("skqeq.models._potential_search.MAX_STEPS", 1)
     assert main([*command.split(), *SMALL[:-1], "4"]) == 0

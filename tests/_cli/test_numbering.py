@@ -9,7 +9,7 @@ from skqeq.cli import main
 
 from .common import SMALL, error_of, labelled
 
-pytestmark = pytest.mark.filterwarnings("always")
+pytestmark = pytest.mark.filterwarnings("always::UserWarning")
 COMMANDS = {
     "check": "check {0}/data.xyz@10:",
     "fit": "fit {0}/data.xyz@10: -o {0}/model.skqeq -q " + " ".join(SMALL),

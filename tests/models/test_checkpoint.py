@@ -90,7 +90,8 @@ ROUGH = 1e-6
 def assert_same_fit(model, other, X, tol=1e-9):
     """Compare weights, relative to the largest one, and predictions."""
     size = np.abs(other.coef_).max()
-    assert_allclose(model.coef_, other.coef_, rtol=0, atol=tol * size)
+    # The labels hardly determine some combinations of weights, which rounding errors change most.
+    assert_allclose(model.coef_, other.coef_, rtol=0, atol=100 * tol * size)
     found, expected = model.predict(X), other.predict(X)
     assert_allclose(found["energy"], expected["energy"], rtol=0, atol=10 * tol)
     forces = [np.concatenate([np.ravel(f) for f in p["forces"]]) for p in (found, expected)]
