@@ -340,13 +340,13 @@ def test_dipole_magnitudes_by_processes(water, stop_after, tmp_path):
     fits = [regressor(n_jobs=n, **options).fit(X, y) for n in (1, 2)]
     assert fits[0].n_iter_ > 2
     size = np.abs(fits[0].coef_).max()
-    assert_allclose(fits[1].coef_, fits[0].coef_, rtol=0, atol=1e-8 * size)
+    assert_allclose(fits[1].coef_, fits[0].coef_, rtol=0, atol=1e-6 * size)
     stop_after(2)
     fit = regressor(n_jobs=2, checkpoint=tmp_path, **options)
     with pytest.raises(Stopped):
         fit.fit(X, y)
     stop_after(99)
-    assert_allclose(fit.fit(X, y).coef_, fits[0].coef_, rtol=0, atol=1e-8 * size)
+    assert_allclose(fit.fit(X, y).coef_, fits[0].coef_, rtol=0, atol=1e-6 * size)
 
 
 def workers_of(monkeypatch):
