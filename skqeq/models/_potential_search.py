@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # Cutoffs, Angstrom: a single one, or one for bonds and one for distant neighbours. The width of the
 # cutoff function is half of the cutoff.
-CUTOFFS = (4.0, 5.0, (2.5, 5.0), (3.0, 6.0), (4.0, 8.0))
+CUTOFFS = (4.0, 5.0, (2.5, 5.0), (3.0, 6.0))
 # Weights of two cutoffs in the kernel of local energies.
 WEIGHTS = (0.8, 0.2)
 # `n_max` and `l_max` of local energies, widths of the Gaussians, Angstrom, and exponents of the
@@ -69,7 +69,7 @@ RESPONSE_FACTORS = {
 }
 # Largest number of such steps in one direction.
 MAX_STEPS = 6
-# Tolerance of the fits that compare settings.
+# Tolerance of the fits that compare settings. With 0.1, charges often stay at their start.
 TRIAL_TOL = 3e-2
 # A trial ends if its score would be above the best one by this number even if its errors in the
 # remaining folds were those of the best settings.
@@ -137,9 +137,8 @@ class PotentialSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEsti
         which every group is complete.
     trial_points : int, default=100
         Number of sparse points per element of the small models.
-    trial_atoms : int, default=5000
-        Approximate number of atoms of all structures of the trials; whole groups are drawn at
-        random.
+    trial_atoms : int, default=3000
+        Approximate number of atoms of all structures of the trials, which are drawn at random.
     min_gain : float, default=0.01
         A change is kept if the score falls by more than this number: 0.01 means that the errors
         fall by one percent on average.
@@ -199,7 +198,7 @@ class PotentialSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEsti
         *,
         cv: int | BaseCrossValidator | Iterable[tuple[Any, Any]] = 5,
         trial_points: int = 100,
-        trial_atoms: int = 5000,
+        trial_atoms: int = 3000,
         min_gain: float = 0.01,
         refit: bool = True,
         random_state: int = 0,
@@ -265,13 +264,13 @@ class PotentialSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEsti
         ids = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
         if len(ids) != n:
             raise ValueError(f"groups has {len(ids)} entries for {n} structures")
-        order = rng.permutation(ids.max() + 1)
-        n_atoms = [len(s) for s in structures]
-        sizes = np.cumsum(np.bincount(ids, weights=n_atoms)[order])
-        n_groups, cv = 1 + np.searchsorted(sizes, min(self.trial_atoms, sizes[-1])), self.cv
-        if isinstance(cv, Integral):
-            n_groups = max(n_groups, cv)  # each fold has at least one group
-        index = np.flatnonzero(np.isin(ids, order[:n_groups]))
+        order = rng.permutation(n)
+        sizes = np.cumsum([len(structures[i]) for i in order])
+        n_chosen, cv = 1 + np.searchsorted(sizes, self.trial_atoms), self.cv
+        first = np.sort(np.unique(ids[order], return_index=True)[1])  # structure of each group
+        if isinstance(cv, Integral) and len(first) >= cv:
+            n_chosen = max(n_chosen, 1 + first[cv - 1])  # each fold has at least one group
+        index = np.sort(order[:n_chosen])
         if isinstance(cv, Integral):
             cv = GroupKFold(int(cv), shuffle=True, random_state=self.random_state)
         return index, list(check_cv(cv).split(index, table[index], ids[index]))
@@ -334,7 +333,7 @@ def default_potential() -> Pipeline:
         for n_max, l_max in ((4, 3), (6, 4))
     )
     # Local energies of molecules are some eV; with the default amplitude, they are too stiff.
-    regressor = GAPKQEqRegressor(amplitude_gap=10.0, amplitude_chi=AMPLITUDE_CHI)
+    regressor = GAPKQEqRegressor(amplitude_gap=10.0, response=NoCharges())
     return make_pipeline(StructureBlocks([("chi", chi), ("gap", gap)]), regressor)
 
 
@@ -443,8 +442,8 @@ class Trials:
 
     def try_out(self, step: str, value: Any, params: dict[str, Any]) -> bool:
         """Try new values of some parameters; keep them if the score falls."""
-        current = self.settings.pipeline_with(self.params).get_params()
-        if params and all(current[name] == new for name, new in params.items()):
+        # Their texts are compared, as values may be arrays or responses.
+        if params and all(str(self.value(name)) == str(new) for name, new in params.items()):
             return False
         start = time.perf_counter()
         errors = self._errors({**self.params, **params})
@@ -533,7 +532,8 @@ def _choose_charges(trials, settings, names):
     if set(names) - set(ENERGIES):
         # These labels need charges.
         trials.begin(names)
-        given = settings.pipeline.get_params()[f"{model}response"]
+    given = settings.pipeline[-1].checked_response()
+    if not isinstance(given, NoCharges):
         trials.try_out("response", given, {f"{model}response": given})
     for response in RESPONSES:
         params = {f"{model}response": response, f"{model}amplitude_chi": AMPLITUDE_CHI}

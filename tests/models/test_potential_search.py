@@ -32,9 +32,10 @@ def half():
     return make_pipeline(SOAPFeaturizer(r_cut=2.0, n_max=2, l_max=1), CURSparsifier(n_points=4))
 
 
-def pipeline():
+def pipeline(**options):
     blocks = StructureBlocks([("chi", half()), ("gap", half())])
-    return make_pipeline(blocks, GAPKQEqRegressor(amplitude_gap=10.0, sigma_energy=0.1))
+    regressor = GAPKQEqRegressor(amplitude_gap=10.0, sigma_energy=0.1, max_iter=2, **options)
+    return make_pipeline(blocks, regressor)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def search(**options):
     )
 
 
-def test_each_step_keeps_only_what_lowers_the_errors(data):
+def test_each_step_keeps_only_what_lowers_the_errors(data, monkeypatch):
     X, y, groups = data
     y = y[["energy", "forces"]]
     trial = search(min_gain=0.0).fit(X, y, groups=groups)
@@ -101,6 +102,7 @@ def test_each_step_keeps_only_what_lowers_the_errors(data):
     found = predict_targets(trial, X, ["energy"])["energy"]
     np.testing.assert_array_equal(found, predict_targets(best, X, ["energy"])["energy"])
     # Fits without charges are linear, and do not depend on rounding errors.
+    monkeypatch.setattr(_potential_search, "_choose_charges", lambda *args: None)
     again = search(min_gain=0.0, refit=False).fit(X, y, groups=groups)
     assert [t.score for t in again.trials_[:4]] == pytest.approx(scores[:4], rel=1e-6)
 
@@ -109,7 +111,9 @@ def test_scores_are_those_of_a_naive_cross_validation(data, monkeypatch):
     X, y, groups = data
     monkeypatch.setattr(_potential_search, "RESPONSES", ())
     y = y[["energy", "forces"]]
-    trial = search(trial_atoms=1000, refit=False).fit(X, y, groups=groups)
+    trial = PotentialSearchCV(
+        pipeline(response=NoCharges()), trial_points=3, trial_atoms=1000, cv=3, refit=False
+    ).fit(X, y, groups=groups)
     start, first = trial.trials_[:2]
     assert start.step == "start"
     params = {f"structureblocks__{n}__cursparsifier__n_points": 3 for n in ("chi", "gap")}
@@ -128,19 +132,26 @@ def test_scores_are_those_of_a_naive_cross_validation(data, monkeypatch):
 
 def test_groups_are_not_divided_and_few_structures_are_used(data, monkeypatch):
     X, y, groups = data
-    used = []
-    method = GAPKQEqRegressor.fit
-
-    def fit(self, X, y, *args, **kwargs):
-        used.append([s.positions.tobytes() for s in X.structures])
-        return method(self, X, y, *args, **kwargs)
-
-    monkeypatch.setattr(GAPKQEqRegressor, "fit", fit)
-    search(refit=False).fit(X, y[["energy"]], groups=groups)
     group_of = {a.positions.tobytes(): g for a, g in zip(X, groups)}
-    for positions in used:
-        found = [group_of[p] for p in positions]
-        assert len(found) == 6 and len(set(found)) == 2  # two of three groups with three members
+    fit, predict = GAPKQEqRegressor.fit, _potential_search.predict_for_scores
+    train, test = [], []
+
+    def fit_and_record(self, X, y, *args, **kwargs):
+        train.append([s.positions.tobytes() for s in X.structures])
+        return fit(self, X, y, *args, **kwargs)
+
+    def predict_and_record(model, X, names):
+        test.append([a.positions.tobytes() for a in X])
+        return predict(model, X, names)
+
+    monkeypatch.setattr(GAPKQEqRegressor, "fit", fit_and_record)
+    monkeypatch.setattr(_potential_search, "predict_for_scores", predict_and_record)
+    search(refit=False).fit(X, y[["energy"]], groups=groups)
+    n_atoms = {a.positions.tobytes(): len(a) for a in X}
+    for trained, tested in zip(train, test, strict=True):
+        assert {group_of[p] for p in trained}.isdisjoint(group_of[p] for p in tested)
+        # The last structure may exceed the limit, 39.
+        assert 39 <= sum(n_atoms[p] for p in trained + tested) <= 39 + 5
 
 
 def test_other_targets_need_charges(data):
@@ -153,6 +164,19 @@ def test_other_targets_need_charges(data):
     first = trial.trials_[stages.index(True)]
     assert (first.step, first.value, first.kept) == ("response", None, True)
     assert not isinstance(trial.best_estimator_[-1].response, NoCharges)
+
+
+def test_the_given_response_is_a_candidate(data):
+    X, y, groups = data
+    given = [pipeline(response=response) for response in (QEq(), NoCharges())]
+    options = {"trial_points": 3, "trial_atoms": 39, "cv": 3, "refit": False}
+    trial = PotentialSearchCV(given[0], **options).fit(X, y[["energy"]], groups=groups)
+    tried = [str(t.value) for t in trial.trials_ if t.step == "response"]
+    assert tried == [str(QEq()), *map(str, _potential_search.RESPONSES)]
+    # Models without charges predict no dipoles.
+    trial = PotentialSearchCV(given[1], **options).fit(X, y[["energy", "dipole"]], groups=groups)
+    tried = [str(t.value) for t in trial.trials_ if t.step == "response"]
+    assert tried == list(map(str, _potential_search.RESPONSES))
 
 
 def test_trials_that_are_much_worse_end_early(data, monkeypatch):
@@ -178,7 +202,7 @@ def test_candidates_are_not_modified(data):
     X, y, groups = data
     given = ChargeFlow(softness=0.03)
     before = [str(r) for r in (given, *_potential_search.RESPONSES)]
-    estimator = pipeline().set_params(**{f"{MODEL}response": given})
+    estimator = pipeline(response=given)
     # Nothing but the start is kept.
     options = {"trial_points": 3, "trial_atoms": 39, "cv": 3, "refit": False, "min_gain": 100.0}
     trial = PotentialSearchCV(estimator, **options)
