@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 import re
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +20,7 @@ from sklearn.utils import Bunch, check_random_state
 from tqdm import tqdm
 
 from ..parameters import DEBYE
+from ..persistence import replacing
 from ._fetch import cache_folder
 from ._graphs import graph_number
 from ._open import StructureFile, XYZFile
@@ -232,7 +231,11 @@ def _read_tensors(source):
 def _convert_part(source, path, tensors, bar):
     """Write the structures and the arrays of one file."""
     # The arrays are written last: they exist only if the structures are complete.
-    with _replacing(path) as file, open(source, newline="", encoding="utf-8") as table:
+    with (
+        replacing(path) as temporary,
+        open(temporary, "wb") as file,
+        open(source, newline="", encoding="utf-8") as table,
+    ):
         rows = []
         place = 0
         for row in csv.DictReader(table):
@@ -245,20 +248,8 @@ def _convert_part(source, path, tensors, bar):
             bar.update()
     charges = np.concatenate([row.pop("charges") for row in rows])
     arrays = {key: np.array([row[key] for row in rows]) for key in (*COLUMNS, "frames", "n_atoms")}
-    with _replacing(path.with_suffix(".npz")) as file:
-        np.savez(file, format=FORMAT, charges=charges, **arrays)
-
-
-@contextmanager
-def _replacing(path):
-    """Open a temporary file that gets its name when it is complete."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path.with_suffix(".npz")) as temporary:
+        np.savez(temporary, format=FORMAT, charges=charges, **arrays)
 
 
 def _columns(row, tensors):

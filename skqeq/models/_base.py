@@ -200,7 +200,7 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
             The labels, and all that is needed to turn them into rows.
         """
         self._validate_params()
-        response = self._checked_response()
+        response = self.checked_response()
         features = (self._known_features if continued else self._features)(X, response)
         elements = np.unique(features.structures.numbers).astype(int)
         labels = Labels(y, features.structures)
@@ -296,8 +296,19 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
 
     # ---- fields, response, features ---------------------------------------------------------
 
-    def _checked_response(self):
-        """A copy of the response, after a check of its parameters."""
+    def checked_response(self) -> Response:
+        """A copy of the response, after a check of its parameters.
+
+        Returns
+        -------
+        response : Response
+            If the parameter `response` is None, the default response.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is invalid, or if the algorithm does not suit the response.
+        """
         response = self._default_response() if self.response is None else self.response
         check_response(response)
         response = clone(response)

@@ -49,7 +49,7 @@ class Incremental:
 
         def _validate_params(self) -> None: ...
 
-        def _checked_response(self) -> Any: ...
+        def checked_response(self) -> Any: ...
 
         def _default_response(self) -> Any: ...
 
@@ -124,7 +124,7 @@ class Incremental:
         self._validate_params()
         self._check_rows_unchanged()
         lookup = element_lookup(self.elements_)
-        self._set_layout(self._checked_response(), self.layout_.sizes, lookup)
+        self._set_layout(self.checked_response(), self.layout_.sizes, lookup)
         self.solve_triangles(self.triangles_, self._sigmas(), store=True)
         return self
 

@@ -78,12 +78,13 @@ def kernel_matrices(
     problem.check_linear("ChargeSearchCV")
     rows = list(problem.linear_rows())
     J = np.concatenate([part.J for part in rows])
-    layout, names = problem.layout, list(problem.labels.names)
-    terms, matrices = [], []
-    for term, (of_features, constants) in zip(separate.terms, layout.columns, strict=False):
+    terms = separate.terms(problem.forward.response, features)
+    matrices = []
+    # The layout ends with the energies of the free atoms, which are no term.
+    for of_features, constants in problem.layout.columns[: len(terms)]:
         columns = J[:, of_features.start : constants.stop]
-        terms.append(term)
         matrices.append(columns @ columns.T)
+    names = list(problem.labels.names)
     return KernelMatrices(
         terms,
         matrices,
@@ -98,25 +99,29 @@ def kernel_matrices(
 class _SeparateKernels(KQEqRegressor):
     """A model with a field of amplitude one for every column block, and for the constants."""
 
-    def _fields(self, response: Any) -> list[Field]:
-        self.terms: list[tuple[str, int | None]] = []
-        fields = []
+    def terms(self, response: Any, X: StructureFeatures) -> list[tuple[str, int | None]]:
+        """The field and the column block of every term, see `KernelMatrices`."""
+        terms: list[tuple[str, int | None]] = []
         for field in super()._fields(response):
-            for b in range(self._n_blocks):
-                self.terms.append((field.name, b))
-                fields.append(Field(f"{field.name} {b}", field.enters, field.blocks, 1.0))
+            terms += [(field.name, b) for b in range(_n_blocks(X.source))]
             if field.baseline:
-                self.terms.append((field.name, None))
-                name = f"constants of {field.name}"
-                fields.append(Field(name, field.enters, (), 0.0, 1.0, field.mean))
-        return fields
+                terms.append((field.name, None))
+        return terms
 
     def _features(self, X: Any, response: Any) -> StructureFeatures:
+        self._terms = self.terms(response, X)
         by_block = [_of_block(X.source, b) for b in range(_n_blocks(X.source))]
-        self._n_blocks = len(by_block)
-        self._fields(response)
-        sources = [NoFeatures() if b is None else by_block[b] for _, b in self.terms]
+        sources = [NoFeatures() if b is None else by_block[b] for _, b in self._terms]
         return StructureFeatures(X.structures, StackedSource([*sources, NoFeatures()]))
+
+    def _fields(self, response: Any) -> list[Field]:
+        fields = {field.name: field for field in super()._fields(response)}
+        return [
+            Field(f"constants of {name}", fields[name].enters, (), 0.0, 1.0, fields[name].mean)
+            if b is None
+            else Field(f"{name} {b}", fields[name].enters, fields[name].blocks, 1.0)
+            for name, b in self._terms
+        ]
 
 
 def _n_blocks(source):

@@ -8,17 +8,14 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, RegressorMixin, clone
+from sklearn.base import clone
 from sklearn.model_selection import GroupKFold, check_cv
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from .._sklearn import Interval
 from ..features import SOAPFeaturizer, StructureBlocks
 from ..metrics import has_label, target_rmse
-from ..persistence import Persistent
 from ..response import ChargeFlow, NoCharges, QEq
 from ..sparsify import CURSparsifier
 from ..structures import collect
@@ -26,6 +23,7 @@ from ..targets import ENERGIES, TARGETS, Labels
 from ._checks import check_defined, labels_of_predictions
 from ._functions import predict_for_scores
 from ._gapkqeq import GAPKQEqRegressor
+from ._settings_search import SettingsSearch, group_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -105,7 +103,7 @@ class Trial(NamedTuple):
     seconds: float
 
 
-class PotentialSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstimator):
+class PotentialSearchCV(SettingsSearch):
     """Choose the settings of a potential: descriptors, kernel, charge response and noise.
 
     The search changes one setting after the other, and keeps a change if it lowers the held-out
@@ -261,9 +259,7 @@ class PotentialSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEsti
     def _folds(self, structures, table, groups):
         """Indices of the structures of the trials, and the folds among them."""
         n, rng = len(structures), np.random.default_rng(self.random_state)
-        ids = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
-        if len(ids) != n:
-            raise ValueError(f"groups has {len(ids)} entries for {n} structures")
+        ids = group_numbers(groups, n)
         order = rng.permutation(n)
         sizes = np.cumsum([len(structures[i]) for i in order])
         n_chosen, cv = 1 + np.searchsorted(sizes, self.trial_atoms), self.cv
@@ -274,46 +270,6 @@ class PotentialSearchCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEsti
         if isinstance(cv, Integral):
             cv = GroupKFold(int(cv), shuffle=True, random_state=self.random_state)
         return index, list(check_cv(cv).split(index, table[index], ids[index]))
-
-    def _fitted(self):
-        check_is_fitted(self, "best_estimator_")
-        return self.best_estimator_
-
-    @available_if(lambda self: self._fitted())
-    def predict(self, X: StructuresLike, **options: Any) -> Array:
-        """Predict with the fitted model.
-
-        Parameters
-        ----------
-        X : sequence of ase.Atoms
-            Structures.
-        **options
-            See `GAPKQEqRegressor.predict`.
-
-        Returns
-        -------
-        predictions : ndarray
-            As the best model returns them.
-        """
-        return self._fitted().predict(X, **options)
-
-    @available_if(lambda self: self._fitted())
-    def score(self, X: StructuresLike, y: LabelsLike) -> float:
-        """R2 of the fitted model.
-
-        Parameters
-        ----------
-        X : sequence of ase.Atoms
-            Structures.
-        y : labels
-            As in `fit`.
-
-        Returns
-        -------
-        score : float
-            See `GAPKQEqRegressor.score`.
-        """
-        return self._fitted().score(X, y)
 
 
 def default_potential() -> Pipeline:

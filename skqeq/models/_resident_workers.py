@@ -7,7 +7,6 @@ only weights and sums over structures travel. Joblib alone sends a task to any p
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext, suppress
 from tempfile import TemporaryDirectory
@@ -21,13 +20,12 @@ from joblib.externals.loky import ProcessPoolExecutor, process_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 from joblib.parallel import get_active_backend
 
-from .._memory import BUDGET
 from ..structures import StructureFeatures
 from ..targets import ENERGIES, GRADIENTS
 from ._workers import Part, Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
 
     from ._problem import Problem
 
@@ -99,7 +97,7 @@ class ResidentWorkers(Workers):
     """Processes among which the structures of a fit are divided for its whole duration.
 
     A process that is killed is replaced once in each call of `map`, and its part of the call is
-    computed again.
+    computed again. If it is killed twice, `map` raises RuntimeError.
 
     Parameters
     ----------
@@ -115,38 +113,13 @@ class ResidentWorkers(Workers):
         self._processes = processes
         self._folder: TemporaryDirectory[str] | None = None
 
-    def map(
-        self, function: Callable[..., Any], *arguments: Any, each: Sequence[Any] | None = None
-    ) -> Iterator[Any]:
-        """Yield ``function(part, *arguments)`` for all parts, in order, see `Workers.map`.
+    def _begin_all(self):
+        joblib.dump(self.problem.without_structures(), self._path)
+        for k in range(len(self)):
+            self._begin(k)
 
-        Parameters
-        ----------
-        function : callable
-            Takes a `Part`.
-        *arguments
-            More arguments of the function.
-        each : sequence, default=None
-            One last argument for every part.
-
-        Yields
-        ------
-        result : object
-            Return value of the function.
-
-        Raises
-        ------
-        RuntimeError
-            If a process is killed twice.
-        """
-        if self._folder is None:
-            self._folder = TemporaryDirectory(dir=os.environ.get("JOBLIB_TEMP_FOLDER"))
-            joblib.dump(self.problem.without_structures(), self._path)
-            for k in range(len(self)):
-                self._begin(k)
-        share = BUDGET.share(self.n_jobs)
-        last = [()] * len(self) if each is None else [(x,) for x in each]
-        tasks = [(self._path, function, share, (*arguments, *own)) for own in last]
+    def _run(self, function, share, arguments):
+        tasks = [(self._path, function, share, own) for own in arguments]
         futures = [self._submit(k, task) for k, task in enumerate(tasks)]
         for k, future in enumerate(futures):
             try:

@@ -126,17 +126,22 @@ class Workers(AbstractContextManager):
         result : object
             Return value of the function.
         """
-        features = self.problem.features
         if self._folder is None:
             self._folder = TemporaryDirectory(dir=os.environ.get("JOBLIB_TEMP_FOLDER"))
-            joblib.dump((self.problem.without_structures(), {}), self._path)
-        share = BUDGET.share(self.n_jobs)
+            self._begin_all()
         last = [()] * len(self) if each is None else [(x,) for x in each]
+        yield from self._run(function, BUDGET.share(self.n_jobs), [(*arguments, *x) for x in last])
+
+    def _begin_all(self):
+        """Write the data that all workers need."""
+        joblib.dump((self.problem.without_structures(), {}), self._path)
+
+    def _run(self, function, share, arguments):
+        """Yield the results of all parts, for the arguments of each."""
+        features = self.problem.features
         tasks = (
-            delayed(_on_part)(
-                function, self._path, features.structures[a:b], a, share, (*arguments, *own)
-            )
-            for a, b, own in zip(self.bounds[:-1], self.bounds[1:], last, strict=True)
+            delayed(_on_part)(function, self._path, features.structures[a:b], a, share, own)
+            for a, b, own in zip(self.bounds[:-1], self.bounds[1:], arguments, strict=True)
         )
         results = _parallel(self.n_jobs)(tasks)
         silent = not (self.problem.forward.verbose or features.source.verbose)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from .._typing import Array
 
+# Types of kernels in files of models.
 KERNELS = (SparseKernel, ReweightedKernel)
 
 
@@ -190,7 +191,6 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         points = environments.gather(chosen)
         for group in chosen:
             normalize_blocks(points[group], boundaries)
-
         first, *others = weights.values() if isinstance(weights, dict) else [weights]
         kernels = {
             group: SparseKernel(points[group], boundaries, first, self.zeta, self.dtype)

@@ -18,8 +18,8 @@ from skqeq import (
     predict_targets,
 )
 from skqeq.model_selection import log_evidence
-from skqeq.models import _charge_search
-from skqeq.models._charge_search import _Settings
+from skqeq.models import _charge_trials
+from skqeq.models._charge_trials import Settings
 from skqeq.models._kernel_matrices import kernel_matrices
 from skqeq.models._left_out import Covariance, LeftOutError, NegativeEvidence, optimise
 
@@ -59,7 +59,7 @@ def test_left_out_errors_are_those_of_separate_fits(data, response):
     model = pipeline(response=response, sigma_dipole=0.05, sigma_charges=0.1)
     features = model[:-1].fit_transform(X)
     matrices = kernel_matrices(model[-1], features, y)
-    settings = _Settings(model)
+    settings = Settings(model)
     logs = settings.logs(model, matrices.terms, matrices.names)
     left_out = LeftOutError(matrices, [(groups, 1.0)])
     [errors] = left_out.errors(Covariance(matrices, logs))
@@ -84,7 +84,7 @@ def test_evidence_agrees_with_that_of_the_model(data):
     model = pipeline(response=FLOW, sigma_dipole=0.05, sigma_charges=0.1)
     features = model[:-1].fit_transform(X)
     matrices = kernel_matrices(model[-1], features, y)
-    logs = _Settings(model).logs(model, matrices.terms, matrices.names)
+    logs = Settings(model).logs(model, matrices.terms, matrices.names)
     value, _ = NegativeEvidence(matrices)(Covariance(matrices, logs))
     expected = log_evidence(model[-1], features, y).value
     assert -value * len(matrices.residual) == pytest.approx(expected, rel=1e-8)
@@ -116,7 +116,7 @@ def test_the_optimum_does_not_depend_on_the_start(data):
     model = pipeline(r_cut=(2.0, 3.0), response=FLOW)
     matrices = kernel_matrices(model[-1], model[:-1].fit_transform(X), y)
     objective = LeftOutError(matrices, [(groups, 1.0)])
-    centre = _Settings(model).logs(model, matrices.terms, matrices.names)
+    centre = Settings(model).logs(model, matrices.terms, matrices.names)
     rng = np.random.default_rng(1)
     ends = [
         optimise(objective, matrices, centre + rng.normal(0, 1, len(centre)), centre, 10.0, 200)
@@ -131,7 +131,7 @@ def test_parameters_give_back_the_amplitudes(data):
     X, y, _ = data
     model = pipeline(r_cut=(2.0, 3.0), response=FLOW)
     matrices = kernel_matrices(model[-1], model[:-1].fit_transform(X), y)
-    settings = _Settings(model)
+    settings = Settings(model)
     logs = np.log([2.0, 0.3, 5.0, 0.4, 0.01, 0.5, 0.05, 0.1])
     params = settings.params(model, matrices.terms, matrices.names, logs)
     weights = params["cursparsifier__block_weights"]
@@ -147,9 +147,9 @@ def test_parameters_give_back_the_amplitudes(data):
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setattr(_charge_search, "CUTOFFS", ((2.0, 3.0), 2.0))
-    monkeypatch.setattr(_charge_search, "EXPONENTS", (1,))
-    monkeypatch.setattr(_charge_search, "MAX_STEPS", 1)
+    monkeypatch.setattr(_charge_trials, "CUTOFFS", ((2.0, 3.0), 2.0))
+    monkeypatch.setattr(_charge_trials, "EXPONENTS", (1,))
+    monkeypatch.setattr(_charge_trials, "MAX_STEPS", 1)
 
 
 def search(**options):

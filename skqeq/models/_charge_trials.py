@@ -1,0 +1,335 @@
+"""The trials of a search for the settings of a model of charges and dipoles."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from numbers import Real
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+
+from ..features import SOAPFeaturizer
+from ..response import ChargeFlow, QEq
+from ..sparsify import CURSparsifier
+from ._kernel_matrices import kernel_matrices
+from ._kqeq import KQEqRegressor
+from ._left_out import Covariance, LeftOutError, NegativeEvidence, optimise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sklearn.pipeline import Pipeline
+    from tqdm import tqdm
+
+    from .._typing import Array
+    from ..targets import Labels
+    from ._charge_search import ChargeSearchCV
+
+# Charge responses, and factors by which their parameters are multiplied or divided as long as that
+# lowers the score.
+RESPONSES = (
+    QEq(radius_scale=0.2),
+    ChargeFlow(radius_scale=0.35),
+    ChargeFlow(radius_scale=0.6),
+)
+RESPONSE_FACTORS = {"radius_scale": 1.4, "softness": 2.0, "range": 1.4}
+# Cutoffs, Angstrom.
+CUTOFFS = ((1.7, 3.5), (2.0, 4.5), (1.5, 3.0), (1.7, 2.5, 3.5), 3.5)
+EXPONENTS = (2, 1, 3)
+# Largest number of steps with one parameter in one direction.
+MAX_STEPS = 4
+# Numbers of gradient steps for one setting, and at the end.
+TRIAL_STEPS, FINAL_STEPS = 12, 60
+# A parameter that differs from its first value by a factor of twenty must lower the errors by 4.5
+# percent, half of the square of ``log(20) / PRIOR_WIDTH``.
+PRIOR_WIDTH = 10.0
+# Column blocks with a smaller part of the variance of a field are left out.
+SMALLEST_WEIGHT = 1e-6
+# Start of amplitudes that are zero, whose logarithm does not exist; V or e.
+SMALLEST_AMPLITUDE = 1e-3
+# Number of classes in which structures are left out by size.
+SIZE_CLASSES = 4
+
+
+class ChargeTrial(NamedTuple):
+    """One setting that was compared with others.
+
+    Attributes
+    ----------
+    step : str
+        The setting that was being chosen.
+    value : object
+        The value that was tried.
+    score : float
+        The score; the lowest is the best.
+    errors : dict of {str: float}
+        Mean norm of the errors of left-out structures for every target, in its unit.
+    errors_by_size : dict of {str: float}
+        The same if all structures of similar size are left out together.
+    seconds : float
+        Time of the trial.
+    """
+
+    step: str
+    value: Any
+    score: float
+    errors: dict[str, float]
+    errors_by_size: dict[str, float]
+    seconds: float
+
+
+def rows_of_structures(labels: Labels, n: int) -> Array:
+    """Number of known labels of every structure.
+
+    Parameters
+    ----------
+    labels : Labels
+        Labels of n structures.
+    n : int
+        Number of structures.
+
+    Returns
+    -------
+    rows : ndarray of shape (n,)
+        Every component of a dipole counts as a label.
+    """
+    rows = np.zeros(n)
+    for name in labels.names:
+        for i in range(n):
+            values = labels.values(name, i)
+            rows[i] += 0 if values is None else np.count_nonzero(~np.isnan(values))
+    return rows
+
+
+class Sample(NamedTuple):
+    """Some of the structures.
+
+    Attributes
+    ----------
+    X : list of ase.Atoms
+        The structures.
+    y : ndarray of shape (n,)
+        Their labels.
+    groups : ndarray of shape (n,)
+        Their groups.
+    """
+
+    X: list[Any]
+    y: Array
+    groups: Array
+
+    def partitions(self, size_weight: float) -> list[tuple[Array, float]]:
+        """Folds by group, and folds by size, with their weights in the score."""
+        sizes = np.array([len(atoms) for atoms in self.X])
+        edges = np.quantile(sizes, np.arange(1, SIZE_CLASSES) / SIZE_CLASSES)
+        by_size = np.searchsorted(edges, sizes)
+        return [(self.groups, 1.0 - size_weight), (by_size, size_weight)]
+
+
+class Settings:
+    """The parameters of a pipeline that the search changes.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        See `ChargeSearchCV`.
+
+    Raises
+    ------
+    ValueError
+        If the pipeline has other steps.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        steps = [type(step) for _, step in pipeline.steps]
+        if steps != [SOAPFeaturizer, CURSparsifier, KQEqRegressor]:
+            raise ValueError(
+                "ChargeSearchCV needs a pipeline of SOAPFeaturizer, CURSparsifier and "
+                f"KQEqRegressor, got {', '.join(step.__name__ for step in steps)}"
+            )
+        self.pipeline = pipeline
+        self.soap, self.sparse, self.model = (f"{name}__" for name, _ in pipeline.steps)
+
+    def logs(self, pipeline: Pipeline, terms: Sequence[Any], names: Sequence[str]) -> Array:
+        """Logarithms of the amplitudes of all terms, and of the noise of all targets."""
+        regressor, sparsifier = pipeline[2], pipeline[1]
+        response = regressor.checked_response()
+        n_blocks = 1 + max(b for _, b in terms if b is not None)
+        amplitudes = []
+        for field, block in terms:
+            amplitude, baseline = regressor.amplitude_chi, regressor.amplitude_baseline
+            if field != "chi":
+                amplitude, baseline = response.prior(field)[:2]
+            weights = sparsifier.block_weights
+            if isinstance(weights, dict):
+                weights = weights.get(field)
+            if weights is None or len(weights) != n_blocks:
+                weights = np.ones(n_blocks)
+            part = 1.0 if block is None else weights[block] / np.sum(weights)
+            value = baseline if block is None else amplitude * np.sqrt(part)
+            amplitudes.append(max(value, SMALLEST_AMPLITUDE))
+        noise = [getattr(regressor, f"sigma_{name}") for name in names]
+        return np.log([*amplitudes, *noise])
+
+    def prior_centre(self, pipeline: Pipeline, terms: Sequence[Any], names: Sequence[str]) -> Array:
+        """Logarithms for the user's pipeline, with a response of the type that `pipeline` has.
+
+        The response has its default amplitudes.
+        """
+        given = clone(self.pipeline)
+        given[2].set_params(response=type(pipeline[2].checked_response())())
+        return self.logs(given, terms, names)
+
+    def params(
+        self, pipeline: Pipeline, terms: Sequence[Any], names: Sequence[str], logs: Array
+    ) -> dict[str, Any]:
+        """The parameters of the pipeline for such logarithms."""
+        values = np.exp(logs)
+        by_field: dict[str, dict[Any, float]] = {}
+        for (field, block), value in zip(terms, values, strict=False):
+            by_field.setdefault(field, {})[block] = float(value)
+        params: dict[str, Any] = {}
+        weights: dict[str, tuple[float, ...]] = {}
+        response = clone(pipeline[2].checked_response())
+        for field, amplitudes in by_field.items():
+            baseline = amplitudes.pop(None, None)
+            squares = np.square([amplitudes[b] for b in range(len(amplitudes))])
+            squares[squares < SMALLEST_WEIGHT * squares.sum()] = 0.0
+            weights[field] = tuple((squares / squares.sum()).tolist())
+            total = float(np.sqrt(squares.sum()))
+            if field == "chi":
+                params[f"{self.model}amplitude_chi"] = total
+                if baseline is not None:
+                    params[f"{self.model}amplitude_baseline"] = baseline
+            else:
+                of_amplitude, of_constants = response.prior_parameters[field]
+                response.set_params(**{of_amplitude: total})
+                if baseline is not None:
+                    response.set_params(**{of_constants: baseline})
+        several = len(next(iter(weights.values()))) > 1
+        params[f"{self.sparse}block_weights"] = weights if several else None
+        params[f"{self.model}response"] = response
+        for name, value in zip(names, values[len(terms) :].tolist(), strict=True):
+            params[f"{self.model}sigma_{name}"] = value
+        return params
+
+
+class Trials:
+    """Compares settings on a sample, and remembers the best ones.
+
+    Parameters
+    ----------
+    search : ChargeSearchCV
+        Its parameters, and the list of trials.
+    settings : Settings
+        The pipeline.
+    sample : Sample
+        Structures on which settings are compared.
+    bar : tqdm
+        The progress bar.
+    """
+
+    def __init__(
+        self, search: ChargeSearchCV, settings: Settings, sample: Sample, bar: tqdm
+    ) -> None:
+        self.search, self.settings, self.sample, self.bar = search, settings, sample, bar
+        self.params: dict[str, Any] = {}
+        self.best = np.inf
+        self._features: dict[str, Any] = {}
+        self._begin = time.perf_counter()
+
+    def descend(self) -> None:
+        """Choose one setting after the other."""
+        settings = self.settings
+        of_response = f"{settings.model}response"
+        self.try_out("start", "as given", {})
+        for response in RESPONSES:
+            self.try_out("response", response, {of_response: response})
+        self._climb(of_response)
+        for cutoff in CUTOFFS:
+            if cutoff != self._pipeline({})[0].r_cut:
+                changed = {f"{settings.soap}r_cut": cutoff, f"{settings.sparse}block_weights": None}
+                self.try_out("cutoffs", cutoff, changed)
+        for zeta in EXPONENTS:
+            if zeta != self._pipeline({})[1].zeta:
+                self.try_out("zeta", zeta, {f"{settings.sparse}zeta": zeta})
+        self._climb(of_response)
+
+    def _climb(self, of_response):
+        """Change the parameters of the response as long as the score falls."""
+        for name, factor in RESPONSE_FACTORS.items():
+            for direction in (factor, 1.0 / factor):
+                moved = False
+                for _ in range(MAX_STEPS):
+                    response = clone(self._pipeline({})[2].checked_response())
+                    value = response.get_params().get(name)
+                    if not isinstance(value, Real) or value == 0.0:
+                        break  # this response lacks it, or has a value for each element
+                    response.set_params(**{name: value * direction})
+                    if not self.try_out(name, value * direction, {of_response: response}):
+                        break
+                    moved = True
+                if moved:
+                    break
+
+    def try_out(self, step: str, value: Any, changed: dict[str, Any]) -> bool:
+        """Try new values of some parameters; keep them if the score falls.
+
+        Once the time is over, settings other than the first are not tried.
+        """
+        limit, elapsed = self.search.time_limit, time.perf_counter() - self._begin
+        if limit is not None and elapsed > limit and self.search.trials_:
+            return False
+        trial = self._trial(
+            self.sample, step, value, changed, TRIAL_STEPS, self.search.trial_points
+        )
+        score = self.search.trials_[-1].score
+        better = score < self.best - self.search.min_gain
+        if better:
+            self.params, self.best = trial, score
+        self.bar.update()
+        self.bar.set_postfix_str(f"{step}, best score {self.best:.3f}")
+        return better
+
+    def finish(self, sample: Sample) -> None:
+        """Optimise amplitudes and noise for the chosen settings with more structures."""
+        self._features = {}
+        n_points = self.settings.pipeline[1].n_points
+        self.params = self._trial(sample, "amplitudes and noise", None, {}, FINAL_STEPS, n_points)
+        self.best = self.search.trials_[-1].score
+
+    def _pipeline(self, changed):
+        return clone(self.settings.pipeline).set_params(**{**self.params, **changed})
+
+    def _trial(self, sample, step, value, changed, n_steps, n_points):
+        """Optimise the amplitudes for some settings, and return all parameters."""
+        begin, settings = time.perf_counter(), self.settings
+        pipeline = self._pipeline(changed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of bad settings, and of few points
+            data = kernel_matrices(pipeline[2], self._made(pipeline, sample, n_points), sample.y)
+            start = settings.logs(pipeline, data.terms, data.names)
+            centre = settings.prior_centre(pipeline, data.terms, data.names)
+            left_out = LeftOutError(data, sample.partitions(self.search.size_weight))
+            of_evidence = self.search.optimize == "evidence"
+            objective = NegativeEvidence(data) if of_evidence else left_out
+            logs, score = optimise(objective, data, start, centre, PRIOR_WIDTH, n_steps)
+        errors = left_out.errors(Covariance(data, logs))
+        seconds = time.perf_counter() - begin
+        self.search.trials_.append(ChargeTrial(step, value, score, *errors, seconds))
+        best = settings.params(pipeline, data.terms, data.names, logs)
+        return {**self.params, **changed, **best}
+
+    def _made(self, pipeline, sample, n_points):
+        """Features of the sample; those of the last settings are stored."""
+        soap, sparsifier = pipeline[0], clone(pipeline[1])
+        n_points = min(n_points, sparsifier.n_points)
+        sparsifier.set_params(n_points=n_points, block_weights=None)
+        key = repr((soap.get_params(), sparsifier.get_params()))
+        if key not in self._features:
+            features = make_pipeline(clone(soap), sparsifier).fit_transform(sample.X)
+            self._features = {key: features}
+        return self._features[key]
