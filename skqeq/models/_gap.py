@@ -123,5 +123,5 @@ class GAPRegressor(ChargeModel):
         X = check_featurised(X, type(self).__name__)
         return X.structures, {"gap": X.source}
 
-    def checked_response(self):
+    def checked_response(self) -> NoCharges:
         return NoCharges()

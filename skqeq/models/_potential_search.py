@@ -500,7 +500,7 @@ def _choose_charges(trials, settings, names):
     trials.climb(f"{model}amplitude_chi", NOISE_FACTOR)
     for r_cut in CUTOFFS:
         trials.try_out("cutoffs of chi", r_cut, settings.cutoff("chi", r_cut))
-    numbers = {} if response is None else response.get_params()
+    numbers = response.get_params()
     if numbers.get("softness") == 0.0:
         del numbers["range"]  # No charge flows over any distance.
     for name, factor in RESPONSE_FACTORS.items():

@@ -162,7 +162,7 @@ def test_other_targets_need_charges(data):
     assert stages == sorted(stages)
     assert "zeta" in {t.step for t, charges in zip(trial.trials_, stages) if not charges}
     first = trial.trials_[stages.index(True)]
-    assert (first.step, first.value, first.kept) == ("response", None, True)
+    assert (first.step, str(first.value), first.kept) == ("response", "QEq(hardness=2.7)", True)
     assert not isinstance(trial.best_estimator_[-1].response, NoCharges)
 
 
