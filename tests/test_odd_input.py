@@ -203,6 +203,7 @@ FINE = {
     "explicit charge": (lambda: with_initial_charges(1, 0, 0, charge=0), 0),
     "H-H": (lambda: pair("H2", 0.5), 0),
     "compressed salt": (lambda: bulk("NaCl", "rocksalt", a=4.2), 0),
+    "stretched hydride": (lambda: bulk("LiH", "rocksalt", a=5.2, cubic=True), 0),
     "compressed potassium": (lambda: bulk("K", "bcc", a=3.0), 0),
     "iodine": (lambda: pair("HI", 1.61), 0),
     "benzene in the plane": (lambda: in_plane("C6H6"), 0),

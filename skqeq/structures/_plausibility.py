@@ -36,6 +36,9 @@ BOND = 1.25
 NEAREST = (0.75, 1.3)
 # Range of the same number, for hydrogen atoms, if positions are in Bohr.
 IN_BOHR = (1.5, 2.5)
+# Boron, carbon to fluorine, silicon to chlorine, germanium to bromine, tellurium, iodine. Hydrides
+# of metals have longer bonds.
+NONMETALS = {5, 6, 7, 8, 9, 14, 15, 16, 17, 32, 33, 34, 35, 52, 53}
 # Checks that search for neighbours examine only this many structures, to remain cheap.
 MAX_SEARCHES = 100
 
@@ -245,8 +248,9 @@ def _missing_hydrogen(atoms, structure):
 
 
 def _can_be_in_bohr(structure):
-    """Whether a structure has hydrogen and another element, and more than two atoms."""
-    return len(structure) > 2 and 1 in structure.species and len(structure.species) > 1
+    """Whether a structure has hydrogen and another nonmetal, and more than two atoms."""
+    species = set(structure.species)
+    return len(structure) > 2 and 1 in species and not NONMETALS.isdisjoint(species)
 
 
 def _far_hydrogen(atoms, structure):
