@@ -49,8 +49,6 @@ from skqeq.validation import find_fragments, fragment_charges, fragment_distance
 
 RESULTS = Path(__file__).parent / "results"
 STORED = Path("gap_folds")
-# The loss can then be some per cent above its minimum (tolerance.py).
-ITERATION = {"max_iter": 12, "tol": 1e-2}
 
 
 def half(r_cut, n_points, n_max, l_max, block_weights=None, zeta=2, cutoff_width=1.5):
@@ -83,7 +81,7 @@ def models(chi, gap, charges, qeq=HARD, flow=FLOW, **options):
     electric = {name: value for name, value in options.items() if name != "amplitude_gap"}
     blocks = StructureBlocks([("chi", chi()), ("gap", gap())])
     energies = ("energy", "forces")
-    kqeq = KQEqRegressor(**ITERATION, **electric, response=qeq)
+    kqeq = KQEqRegressor(**electric, response=qeq)
     studied = {
         "GAP": (make_pipeline(gap(), GAPRegressor(**local)), energies),
         "kQEq": (make_pipeline(chi(), kqeq), energies + charges),
@@ -94,7 +92,7 @@ def models(chi, gap, charges, qeq=HARD, flow=FLOW, **options):
         "GAP+local charges": clone(flow).set_params(softness=0.0),
     }
     for name, response in responses.items():
-        regressor = GAPKQEqRegressor(**ITERATION, **options, response=response)
+        regressor = GAPKQEqRegressor(**options, response=response)
         studied[name] = make_pipeline(clone(blocks), regressor), energies + charges
     return studied
 
@@ -132,7 +130,7 @@ def predictions(path, pipeline, X, y, train, test, names):
         STORED.mkdir(exist_ok=True)
         start = time.perf_counter()
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="gauss_newton stopped|n_points=")
+            warnings.filterwarnings("ignore", message="n_points=")
             columns = [*names, *(f"{n}_sigma" for n in names if f"{n}_sigma" in y.dtype.names)]
             pipeline.fit([X[i] for i in train], y[columns][train])
         seconds = time.perf_counter() - start
