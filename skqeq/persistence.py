@@ -61,6 +61,7 @@ TYPES = {
         "skqeq.model_selection.LabelledKFold",
         "skqeq.model_selection.PassthroughScorer",
         "skqeq.model_selection.TargetScorer",
+        "skqeq.models.Calibration",
         "skqeq.models.Posterior",
         "skqeq.response.NoCharges",
         "skqeq.sparsify.ReweightedKernel",

@@ -4,12 +4,16 @@
 - ``_problem``, ``_derivative_rows``: rows of a fit to charges and dipoles, and to energies, forces
   and stress; ``_jacobian``: the equations of these derivatives.
 - ``_minimise``, ``_start``: the iteration for energies, and its first weights.
-- ``_posterior``: variances behind `predict_std`.
+- ``_posterior``, ``_prediction_rows``: variances behind `predict_std`.
+- ``_jackknife``, ``_calibration``, ``_intervals``, ``_calibrate``: left-out errors, and standard
+  deviations and intervals that fit them.
 - ``_predictions``, ``_functions``: `predict_energy` and the like, of a model and of a pipeline.
 - ``_cv`` and ``_cv_*``: cross-validation; ``_evidence*``: the marginal likelihood;
   ``_potential_search``: the settings of a potential.
 """
 
+from ._calibrate import calibrate
+from ._calibration import Calibration
 from ._charge_search import ChargeSearchCV
 from ._checks import check_defined, check_weights, labels_of_predictions, unfitted_energies
 from ._cv import KQEqRegressorCV
@@ -23,6 +27,7 @@ from ._functions import (
     predict_energy,
     predict_for_scores,
     predict_forces,
+    predict_interval,
     predict_polarizability,
     predict_std,
     predict_stress,
@@ -41,6 +46,7 @@ from ._qeq import QEqRegressor
 from ._structure_solution import Solution
 
 __all__ = [
+    "Calibration",
     "ChargeSearchCV",
     "GAPKQEqRegressor",
     "GAPRegressor",
@@ -50,12 +56,14 @@ __all__ = [
     "PotentialSearchCV",
     "QEqRegressor",
     "Solution",
+    "calibrate",
     "partial_fit",
     "predict_born_effective_charges",
     "predict_charges",
     "predict_electronegativities",
     "predict_energy",
     "predict_forces",
+    "predict_interval",
     "predict_polarizability",
     "predict_std",
     "predict_stress",

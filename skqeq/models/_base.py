@@ -36,6 +36,7 @@ from ._compositions import composition_basis, warn_of_compositions
 from ._field_features import element_lookup, stacked_features
 from ._forward import ForwardModel
 from ._incremental import Incremental
+from ._intervals import Intervals
 from ._minimise import Options, assembled, minimise
 from ._posterior import Posterior, check_triangles
 from ._predictions import Predictions
@@ -61,7 +62,9 @@ POSITIVE = Interval(Real, 0.0, None, closed="neither")
 AMPLITUDE_OFFSET = 10.0
 
 
-class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, BaseEstimator):
+class ChargeModel(
+    Incremental, Intervals, Predictions, Scores, Persistent, RegressorMixin, BaseEstimator
+):
     """A regressor for the charges and local energies of atoms, and for all that follows from them.
 
     Latent fields of the atoms are linear in weights with normal priors (`skqeq.fields.Field`). The
@@ -293,6 +296,7 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
         self.coef_ = weights[:-n_elements]
         self.atomic_energies_ = self.layout_.means[-1] + weights[-n_elements:]
         self.fit_history_, self.n_iter_ = history, len(history)
+        self.__dict__.pop("calibration_", None)  # it belongs to earlier weights
 
     # ---- fields, response, features ---------------------------------------------------------
 
@@ -498,6 +502,7 @@ class ChargeModel(Incremental, Predictions, Scores, Persistent, RegressorMixin, 
             posterior.check_loaded()
             same = posterior.layout.n_columns == layout.n_columns
             check_that(same, self, "posterior_", "a posterior of the weights of layout_")
+        self._check_loaded_calibration()
 
     def __getstate__(self) -> dict[str, Any]:
         # Files of `skqeq.save` hold no path objects.

@@ -13,17 +13,18 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from .._sklearn import HasMethods, StrOptions
-from .._state import check_that, check_type, is_number
+from .._state import check_that
 from .._warnings import muted, warn_once
 from ..metrics import TOO_FEW, target_mae, target_r2, target_rmse
 from ..persistence import Persistent
 from ..targets import make_targets, to_form
 from ._base import ChargeModel
+from ._calibrate import refitted_predictions
 from ._cv_blocks import fold_numbers, members_of
 from ._cv_predictions import HeldOut
 from ._cv_residuals import held_out_rows
 from ._evidence_search import maximize_evidence
-from ._functions import predict_std, unwrap
+from ._functions import predict_interval, predict_std, unwrap
 from ._grid import at_end, by_ratio
 from ._kqeq import KQEqRegressor
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from sklearn.model_selection import BaseCrossValidator
 
     from .._typing import Array, LabelsLike, Metric, StructuresLike
+    from ._calibration import Calibration
     from ._qeq import QEqRegressor
 
 
@@ -90,17 +92,15 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         candidate: ``"score"``; for every target the means over the folds ``"r2_<target>"``,
         ``"rmse_<target>"`` and ``"mae_<target>"``; and the standard deviations over the folds
         ``"std_r2_<target>"``, ``"std_rmse_<target>"`` and ``"std_mae_<target>"``.
-    calibration_ : dict of {str: float}
-        For every target, the ratio of the held-out RMS error to the RMS error that the model
-        expects. `predict_std` multiplies standard deviations by this ratio, because predictions
-        determine only the ratio of the noise to the amplitudes, and not their size. The standard
-        deviations of targets without labels are multiplied by the root mean square of all ratios.
-        If the noise is far below its best value, the ratio is too large.
+    calibration_ : dict of {str: Calibration}
+        For every target, how standard deviations and intervals follow from the errors of left-out
+        structures, see `skqeq.calibrate`. It uses the best noise. Only if the estimator has
+        ``store_triangles=True``. If the estimator is a pipeline, all steps are fitted once more in
+        every fold.
     noise_ : dict of {str: float}
-        For every target, the noise of the labels times `calibration_`. The expected squared
-        difference between prediction and label is ``std^2 + noise^2``. For labels with a
-        ``<target>_sigma``, multiply the noise by it. For structures with a `sample_weight`, divide
-        the noise by the square root of the weight.
+        For every target, the noise of the labels according to the calibration. The expected squared
+        difference between prediction and label is ``std^2 + noise^2``; for energies, this is the
+        noise of one atom if `energy_noise` is "per_atom".
     left_out_ : ndarray of shape (n,)
         Held-out predictions of the best model for every structure, in the form of
         `skqeq.make_targets`; NaN where there is no label.
@@ -206,11 +206,6 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
             passes = self._refitted(head, model, X, y, sample_weight, folds)
         held_out = self._held_out(passes, candidates, labels)
         self._score([result.table for result in held_out], candidates, labels, weights, tested)
-        self.calibration_ = held_out[candidates.index(self.best_params_)].error_ratios
-        self.noise_ = {
-            name: ratio * self.best_params_[f"sigma_{name}"]
-            for name, ratio in self.calibration_.items()
-        }
         model.set_params(**self.best_params_)
         if pipeline is None:
             rows.fit(model)
@@ -220,6 +215,14 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
             # A pipeline with a `memory` replaces its steps by fitted copies.
             pipeline.steps = [*fitted_head.steps, (pipeline.steps[-1][0], model)]
             self.best_estimator_ = pipeline
+        if not model.store_triangles:
+            return self
+        if pipeline is None:
+            model.calibrate(X, y, sample_weight, groups=groups)
+        else:
+            predictions = refitted_predictions(pipeline, X, problem, folds)
+            ids = fold_numbers(None, labels.table, groups)
+            model.set_calibration(predictions, problem, ids)
         return self
 
     def _clone(self):
@@ -268,8 +271,8 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         held_out = [HeldOut(labels) for _ in candidates]
         for rows in passes:
             for index, sigmas in by_ratio(candidates, labels.names):
-                for c, (errors, squares) in zip(index, rows.held_out(sigmas), strict=True):
-                    held_out[c].add(rows.rows, errors, squares)
+                for c, errors in zip(index, rows.held_out(sigmas), strict=True):
+                    held_out[c].add(rows.rows, errors)
             del rows  # free their memory before the rows of the next fold are made
         return held_out
 
@@ -362,6 +365,17 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         check_is_fitted(self)
         return make_targets(**self._left_out)
 
+    @property
+    def calibration_(self) -> dict[str, Calibration]:
+        """The calibration of every target; see the class."""
+        calibration: dict[str, Calibration] = unwrap(self.best_estimator_)[1].calibration_
+        return calibration
+
+    @property
+    def noise_(self) -> dict[str, float]:
+        """The noise of the labels of every target; see the class."""
+        return {name: float(np.sqrt(c.factors[2])) for name, c in self.calibration_.items()}
+
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "best_estimator_")
 
@@ -386,9 +400,6 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         last = best.steps[-1][1] if isinstance(best, Pipeline) else best
         correct = isinstance(last, ChargeModel)
         check_that(correct, self, "best_estimator_", "a charge model or a pipeline with one")
-        calibration = check_type(self, "calibration_", dict)
-        correct = all(is_number(ratio, least=0.0) for ratio in calibration.values())
-        check_that(correct, self, "calibration_", "a dict of positive numbers")
 
     def predict(self, X: StructuresLike, return_std: bool = False) -> Any:
         """Predict with the best model, see `KQEqRegressor.predict`.
@@ -415,7 +426,7 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
         return y, to_form(self.predict_std(X, model.targets_), model.y_form_)
 
     def predict_std(self, X: StructuresLike, names: Sequence[str]) -> Array:
-        """Standard deviations of the best model, multiplied by `calibration_`.
+        """Standard deviations of the best model, which are calibrated.
 
         Labels scatter around the predictions with the variance ``std^2 + noise^2``, see `noise_`.
 
@@ -437,13 +448,36 @@ class KQEqRegressorCV(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstima
             If the estimator was fitted without ``store_triangles=True``.
         """
         check_is_fitted(self)
-        std = predict_std(self.best_estimator_, X, names)
-        usual = float(np.sqrt(np.mean(np.square(list(self.calibration_.values())))))
-        for name in names:
-            for i, value in enumerate(std[name]):
-                ratio = self.calibration_.get(name, usual)
-                std[name][i] = None if value is None else ratio * value
+        std: Array = predict_std(self.best_estimator_, X, names)
         return std
+
+    def predict_interval(
+        self, X: StructuresLike, coverage: float = 0.95, names: Sequence[str] | None = None
+    ) -> tuple[Any, Any]:
+        """Intervals that contain a given fraction of the labels of new structures.
+
+        Parameters
+        ----------
+        X : StructureFeatures or sequence of ase.Atoms
+            As in `fit`.
+        coverage : float, default=0.95
+            Fraction of the labels that shall be in their intervals, between 0 and 1.
+        names : sequence of str, default=None
+            Targets; None means the targets that `fit` was given.
+
+        Returns
+        -------
+        lower, upper : same form as in `fit`
+            See `KQEqRegressor.predict_interval`.
+
+        Raises
+        ------
+        ValueError
+            If the estimator was fitted without ``store_triangles=True``, or if there are too few
+            left-out structures for this coverage.
+        """
+        check_is_fitted(self)
+        return predict_interval(self.best_estimator_, X, coverage, names)
 
     def score(
         self, X: StructuresLike, y: LabelsLike, sample_weight: ArrayLike | None = None

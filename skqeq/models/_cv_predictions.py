@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._counts import counted
-from .._warnings import warn_once
 from ..targets import make_targets
 
 if TYPE_CHECKING:
@@ -41,27 +39,8 @@ class HeldOut:
                 column[:] = [None if v is None else np.full(v.shape, np.nan) for v in column]
             else:
                 column[...] = np.nan
-        # For every target, the sum over rows of squared error / expected squared error, and the
-        # number of rows.
-        self._squares: dict[str, list[float]] = {name: [0.0, 0] for name in labels.names}
 
-    @property
-    def error_ratios(self) -> dict[str, float]:
-        """For every target, the ratio of the held-out RMS error to the expected RMS error."""
-        squares = dict(self._squares)
-        for name, (total, n) in squares.items():
-            # 1 - H is positive definite, so the sum over all targets is positive; the sum of one
-            # target need not be.
-            if total <= 0.0:
-                squares[name] = np.sum(list(self._squares.values()), axis=0)
-                warn_once(
-                    f"{name} has {counted(int(n), 'label')}, too few to compare the errors with "
-                    "the expected errors; the ratio of all targets together is used",
-                    f"few labels of {name}",
-                )
-        return {name: float(np.sqrt(total / n)) for name, (total, n) in squares.items()}
-
-    def add(self, parts: Sequence[LabelRows], errors: Array, squares: Array) -> None:
+    def add(self, parts: Sequence[LabelRows], errors: Array) -> None:
         """Add the errors of some rows.
 
         Parameters
@@ -70,16 +49,11 @@ class HeldOut:
             The rows.
         errors : ndarray of shape (n_rows,)
             Held-out errors, in the unit of the label; NaN for rows that are in no fold.
-        squares : ndarray of shape (n_rows,)
-            Squared errors divided by the expected squared errors.
         """
         start = 0
         for rows in parts:
             stop = start + len(rows.residual)
-            wrong, square, start = errors[start:stop], squares[start:stop], stop
-            known, sums = ~np.isnan(square), self._squares[rows.name]
-            sums[0] += square[known].sum()
-            sums[1] += known.sum()
+            wrong, start = errors[start:stop], stop
             column, labels = self.table[rows.name], self.labels.table[rows.name]
             numbers, places = np.unique(rows.structures, return_index=True)
             if column.dtype != object:

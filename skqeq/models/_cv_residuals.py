@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
 # Largest number of folds for which the normal equations of every fold are stored.
 FEW_FOLDS = 20
-# Key of the fit to all structures. It must differ from -1, the fold of structures that are never
-# left out.
-NO_FOLD = -2
 
 
 def held_out_rows(problem: Problem, folds: Array, verbose: bool = False) -> HeldOutRows:
@@ -98,10 +95,9 @@ class HeldOutRows:
         raise TypeError(f"{type(self).__name__} does not prepare its rows")
 
     def _residuals(self, units, sigmas):
-        """Residuals of every row in the fit without its fold, and in the fit to all structures.
+        """Residuals of every row in the fit without its fold, in the given units.
 
-        Both arrays have the shape (n_sigmas, n_rows), in the given units. The first array is NaN
-        for rows that are in no fold.
+        The array has the shape (n_sigmas, n_rows). It is NaN for rows that are in no fold.
         """
         raise TypeError(f"{type(self).__name__} has no residuals")
 
@@ -117,7 +113,7 @@ class HeldOutRows:
         by_target = {name: R for (_, name), R in triangles.items()}
         model.solve_triangles(by_target, {n: getattr(model, f"sigma_{n}") for n in by_target})
 
-    def held_out(self, sigmas: Array) -> list[tuple[Array, Array]]:
+    def held_out(self, sigmas: Array) -> list[Array]:
         """Held-out errors of all rows.
 
         Parameters
@@ -127,21 +123,13 @@ class HeldOutRows:
 
         Returns
         -------
-        results : list of (errors, squares)
-            Two arrays of shape (n_rows,) for each noise. Errors are in the unit of the label, and
-            NaN for rows that are in no fold. Squares are squared errors divided by the variances
-            that the model expects, ``e . (1 - H) e / s^2``. They are computed as the product of e
-            and the residual of the fit to all structures.
+        errors : list of ndarray of shape (n_rows,)
+            For each noise, in the unit of the label; NaN for rows that are in no fold.
         """
         ratios = (sigmas[0][0] / sigmas[0]).tolist()
         units = Units(self.scale, dict(zip(self.names, ratios, strict=True)))
         factors = [rows.inverse_noise * units.ratios[rows.name] for rows in self.rows]
-        return [
-            (errors / np.concatenate(factors), errors * residuals / sigma**2)
-            for errors, residuals, sigma in zip(
-                *self._residuals(units, sigmas[:, 0]), sigmas[:, 0], strict=True
-            )
-        ]
+        return [errors / np.concatenate(factors) for errors in self._residuals(units, sigmas[:, 0])]
 
 
 class FewRows(HeldOutRows):
@@ -166,7 +154,7 @@ class FewRows(HeldOutRows):
         members = members_of(folds_of(self.rows, self.folds))
         for rows in batches(members, self.verbose):
             errors[:, rows] = solve_blocks(U[rows], remaining, residuals[:, rows])
-        return errors, residuals
+        return errors
 
     def fit(self, model):
         if model.store_triangles:
@@ -255,9 +243,9 @@ class FewFolds(ManyRows):
         gram, right = self._normal_equations(units)
         total_gram, total_right = sum(gram.values()), sum(right.values())
         weights = {}
-        folds = [*np.unique(self.folds[self.folds >= 0]).tolist(), NO_FOLD]
+        folds = np.unique(self.folds[self.folds >= 0]).tolist()
         for f in tqdm(folds, "folds", disable=not self.verbose, leave=False):
-            rest, b = total_gram - gram.get(f, 0.0), total_right - right.get(f, 0.0)
+            rest, b = total_gram - gram[f], total_right - right[f]
             # A writable view of the diagonal, so that only the diagonal changes with the noise.
             diagonal, solutions = np.einsum("ii->i", rest), []
             without_noise = diagonal.copy()
@@ -266,7 +254,7 @@ class FewFolds(ManyRows):
                 solutions.append(cho_solve(cho_factor(rest, lower=True, check_finite=False), b))
             weights[f] = np.array(solutions).T
         parts = self.stream.map(_fold_residuals, self.folds, units, weights)
-        return [np.concatenate(part, axis=1) for part in zip(*parts, strict=True)]
+        return np.concatenate(list(parts), axis=1)
 
 
 class ManyFolds(ManyRows):
@@ -334,23 +322,22 @@ class ManyFolds(ManyRows):
         for rows in batches(members_of(row_folds[places]), self.verbose):
             right = residuals[:, places[rows]]
             errors[:, places[rows]] = solve_blocks(Z[rows], weights, right, complement=True)
-        return errors, residuals
+        return errors
 
 
 def _fold_residuals(blocks, folds, units, weights):
-    """Residuals of every row in the fit without its fold, and in the fit to all structures."""
-    empty = np.empty((weights[NO_FOLD].shape[1], 0))
-    errors, residuals = [empty], [empty]
+    """Residuals of every row in the fit without its fold."""
+    n_sigmas = next(iter(weights.values())).shape[1]
+    errors = [np.empty((n_sigmas, 0))]
     for rows in chain.from_iterable(blocks):
         J, r = units.scaled(rows.name, rows.J, rows.residual)
         row_folds = folds[rows.structures]
-        error = np.full((len(empty), len(r)), np.nan)
+        error = np.full((n_sigmas, len(r)), np.nan)
         for f in np.unique(row_folds[row_folds >= 0]).tolist():
             some = row_folds == f
             error[:, some] = (r[some, None] - J[some] @ weights[f]).T
         errors.append(error)
-        residuals.append((r[:, None] - J @ weights[NO_FOLD]).T)
-    return [np.concatenate(part, axis=1) for part in (errors, residuals)]
+    return np.concatenate(errors, axis=1)
 
 
 def _block_residuals(blocks, folds, sizes, units, V, weights, coefficients, verbose):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from sklearn.utils.validation import check_is_fitted
 
+from ._intervals import Intervals
 from ._predictions import Predictions
 
 if TYPE_CHECKING:
@@ -96,8 +97,9 @@ predict_charges = _function_of(Predictions.predict_charges)
 predict_electronegativities = _function_of(Predictions.predict_electronegativities)
 predict_energy = _function_of(Predictions.predict_energy)
 predict_forces = _function_of(Predictions.predict_forces)
+predict_interval = _function_of(Intervals.predict_interval)
 predict_polarizability = _function_of(Predictions.predict_polarizability)
-predict_std = _function_of(Predictions.predict_std)
+predict_std = _function_of(Intervals.predict_std)
 predict_stress = _function_of(Predictions.predict_stress)
 predict_target = _function_of(Predictions.predict_target)
 predict_targets = _function_of(Predictions.predict_targets)

@@ -5,26 +5,24 @@
 
 from __future__ import annotations
 
-from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg import solve_triangular
 
 from .._state import check_array, check_that, check_type, is_number
-from .._threads import blas_threads_for
-from ..fields import AtomRows, FieldLayout
-from ..targets import GRADIENTS, TARGETS, ChargeTarget, DipoleMagnitude
-from ._jacobian import TargetJacobian
+from ..fields import FieldLayout
+from ..targets import TARGETS
+from ._prediction_rows import prediction_rows
 from ._workers import combined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from .._typing import Array
-    from ..structures import Structure, StructureFeatures
+    from ..structures import StructureFeatures
     from ._forward import ForwardModel
-    from ._structure_solution import Solution
+    from ._prediction_rows import Predicted
 
 
 class Posterior:
@@ -97,7 +95,7 @@ class Posterior:
         features: StructureFeatures,
         weights: Array,
         names: Sequence[str],
-    ) -> Iterator[tuple[int, str, Structure, Array]]:
+    ) -> Iterator[tuple[Predicted, Array]]:
         """Variances of predictions.
 
         A variance has two parts. The first is due to the uncertainty of the weights. The second is
@@ -118,91 +116,37 @@ class Posterior:
 
         Returns
         -------
-        variances : iterator of (int, str, Structure, ndarray of shape (k,))
-            Index of a structure, name of a target, the structure, and the variances in the squared
-            unit of the target.
+        variances : iterator of (Predicted, ndarray of shape (2, k))
+            A prediction, and both parts of the variances of its components, in the squared unit of
+            the target.
         """
-        layout, R = self.layout, self.factor
-        if len(forward.layout.elements) > len(layout.elements):
-            # The labels say nothing about the constants of new elements. They have their prior.
-            layout = layout.with_elements(forward.layout.elements, forward.layout.means)
-            places = self.layout.places_in(layout)
-            R = np.eye(layout.n_columns)
-            R[np.ix_(places, places)] = self.factor
-        gradients = [name for name in names if name in GRADIENTS]
-        others = [name for name in names if name not in GRADIENTS]
-        walks = []
-        if others:
-            walks.append(self._of_values(layout, forward, features, weights, others, R))
-        if gradients:
-            walks.append(self._of_gradients(layout, forward, features, weights, gradients, R))
-        return chain(*walks)
+        R = self.factor_for(forward.layout)
+        for rows in prediction_rows(forward, features, weights, names):
+            of_weights, of_remainders = (
+                rows.split(part) for part in (_variances_of(R, rows.J), rows.remainders)
+            )
+            for prediction, *parts in zip(rows.predictions, of_weights, of_remainders, strict=True):
+                yield prediction, np.array(parts)
 
-    def _of_values(self, layout, forward, features, weights, names, R):
-        """Variances of targets that need no derivatives with respect to the geometry."""
-        n_rows = np.array([1 + 3 * len(names)] * len(features))
-        for begin, block, solutions in forward.solutions(features, weights, n_rows=n_rows):
-            remainders = self._remainders(features, block)
-            for name in names:
-                target = TARGETS[name]
-                index = [s for s, x in enumerate(solutions) if target.defined(x.structure).any()]
-                if not index:
-                    continue
-                rows, of_remainders = AtomRows(), []
-                for s in index:
-                    solution, first = solutions[s], block.offsets[s]
-                    factors = _target_rows(target, solution)
-                    n_labels = len(next(iter(factors.values())))
-                    rows.add(factors, np.zeros(n_labels), first)
-                    atoms = slice(first, first + len(solution.structure))
-                    of_remainders.append(
-                        sum(f**2 @ remainders[place][atoms] for place, f in factors.items())
-                    )
-                explained = [_variances_of(R, J) for J, _ in layout.design(block, rows)]
-                ends = np.cumsum([len(part) for part in of_remainders])
-                explained = np.split(np.concatenate(explained), ends[:-1])
-                for s, more, variance in zip(index, of_remainders, explained, strict=True):
-                    yield begin + s, name, solutions[s].structure, variance + more
+    def factor_for(self, layout: FieldLayout) -> Array:
+        """Upper triangle R for a layout that may have more elements than that of the fit.
 
-    def _remainders(self, features, block):
-        """Variances of the remainders of the fields, summed over the fields of each quantity."""
-        remainders = dict.fromkeys(self.layout.enters, 0.0)
-        for place, amplitude, source, part in zip(
-            self.layout.enters,
-            self.layout.amplitudes,
-            features.source.sources,
-            block.split(self.layout.sizes),
-            strict=True,
-        ):
-            # Rounding can make the difference negative for environments in the sparse set.
-            left = np.maximum(source.prior_variance - part.squared_norms(), 0.0)
-            remainders[place] = remainders[place] + amplitude**2 * left
-        return remainders
+        Parameters
+        ----------
+        layout : FieldLayout
+            The layout of the fit, or one that its method `with_elements` has made.
 
-    def _of_gradients(self, layout, forward, features, weights, names, R):
-        """Variances of forces, stress and Born charges."""
-        defined = [
-            [name for name in names if TARGETS[name].defined(structure).any()]
-            for structure in features.structures
-        ]
-        index = np.flatnonzero([len(some) for some in defined])
-        sizes = [
-            sum(TARGETS[name].size(features.structures[i]) for name in defined[i]) for i in index
-        ]
-        if not len(index):
-            return
-        for s, _, [solution] in forward.solutions(
-            features[index], weights, True, numbers=index, n_rows=np.array(sizes)
-        ):
-            i, structure = int(index[s]), solution.structure
-            with blas_threads_for(structure):
-                jacobian = TargetJacobian(layout, solution, defined[i])
-                columns = jacobian.columns(range(len(layout.names)))
-                J = np.concatenate(columns, axis=1) * layout.scale
-                variances = _variances_of(R, J) + jacobian.residual_variances()
-            ends = np.cumsum(jacobian.sizes)[:-1]
-            for name, part in zip(defined[i], np.split(variances, ends), strict=True):
-                yield i, name, structure, part
+        Returns
+        -------
+        R : ndarray of shape (n_columns, n_columns)
+            The labels say nothing about the constants of new elements, which have their prior.
+        """
+        if len(layout.elements) == len(self.layout.elements):
+            return self.factor
+        places = self.layout.places_in(layout)
+        R = np.eye(layout.n_columns)
+        R[np.ix_(places, places)] = self.factor
+        return R
 
 
 def check_triangles(owner: object, name: str, n_weights: int) -> None:
@@ -228,16 +172,6 @@ def check_triangles(owner: object, name: str, n_weights: int) -> None:
         for R in triangles.values()
     )
     check_that(correct, owner, name, f"arrays of finite numbers of shape {shape} by target")
-
-
-def _target_rows(target: Any, solution: Solution) -> dict[str, Array]:
-    """Derivatives of a target with respect to the values of the fields on the atoms."""
-    if not isinstance(target, ChargeTarget):
-        return {place: d[None] for place, d in solution.energy_derivatives.items()}
-    operator, constant = solution.equilibrium.observable(target)
-    if isinstance(target, DipoleMagnitude):
-        operator = target.derivative(operator @ solution.charges + constant) @ operator
-    return solution.equilibrium.rows(operator)
 
 
 def _variances_of(R: Array, J: Array) -> Array:

@@ -8,7 +8,6 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ..targets import TARGETS, check_names, make_targets, to_form
-from ._checks import check_targets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from ..response import Response
     from ..structures import StructureFeatures, Structures
     from ._forward import ForwardModel
-    from ._posterior import Posterior
     from ._structure_solution import Solution
 
 
@@ -29,7 +27,6 @@ class Predictions:
     y_form_: str
     handle_unknown: str
     response_: Response
-    posterior_: Posterior
 
     if TYPE_CHECKING:  # defined by `ChargeModel`
 
@@ -44,6 +41,8 @@ class Predictions:
         def _forward(self, structures: Structures | None = ...) -> ForwardModel: ...
 
         def _check_compositions(self, X: StructuresLike) -> None: ...
+
+        def predict_std(self, X: StructuresLike, names: Sequence[str]) -> Array: ...
 
         def _weights(self, layout: FieldLayout | None = ...) -> Array: ...
 
@@ -69,75 +68,6 @@ class Predictions:
         if not return_std:
             return y
         return y, to_form(self.predict_std(X, self.targets_), self.y_form_)
-
-    def predict_std(self, X: StructuresLike, names: Sequence[str]) -> Array:
-        """Posterior standard deviations of predictions.
-
-        The variance has two parts. The first is due to the posterior covariance of the weights. The
-        second is due to the remainder of every field, which the sparse set does not describe. Its
-        variance is ``amplitude^2 (1 - |phi_i|^2)`` for the features of one kernel, and it is
-        independent for every atom [1]_. Both parts are propagated through the response of the
-        charges. The noise of the labels is not included: labels scatter around predictions with the
-        variance ``std^2 + sigma^2``.
-
-        The noise and the amplitudes are those of the fit. Parameters that are set after the fit do
-        not change the result.
-
-        Parameters
-        ----------
-        X : StructureFeatures or sequence of ase.Atoms
-            As in `fit`.
-        names : sequence of str
-            Targets; the model need not have been trained on them.
-
-        Returns
-        -------
-        std : ndarray of shape (n,)
-            Structured array in the form and units of `skqeq.make_targets`; NaN or None if the
-            target is undefined for a periodic structure.
-
-        Raises
-        ------
-        ValueError
-            If the model was fitted without `store_triangles`, or if a target is unknown.
-
-        Notes
-        -----
-        Targets that are not linear in the weights are linearised at the weights of the fit. For
-        forces, stress and Born charges, the second part includes the derivatives of the remainder
-        with respect to the geometry. These require the derivatives of all features of every atom,
-        and take ten to twenty times as long as the prediction.
-
-        References
-        ----------
-        .. [1] Snelson and Ghahramani, NIPS 18, 1257 (2006).
-
-        Examples
-        --------
-        >>> from ase.build import molecule
-        >>> from skqeq import QEqRegressor
-        >>> water = molecule("H2O")
-        >>> model = QEqRegressor(store_triangles=True).fit([water], [[0.0, 0.0, -0.39]])
-        >>> model.predict_std([water], ["dipole"])["dipole"].shape
-        (1, 3)
-        """
-        check_is_fitted(self)
-        if not hasattr(self, "posterior_"):
-            raise ValueError(
-                f"the uncertainty of {type(self).__name__} needs the triangles of its fit: fit it "
-                "with store_triangles=True, or with skqeq fit --std"
-            )
-        check_names(names)
-        check_targets(names, self.response_, type(self).__name__)
-        features, _ = self._checked_features(X, names, self.handle_unknown)
-        features = features.for_prediction()
-        forward = self._forward(features.structures)
-        columns: dict[str, list[Any]] = {name: [None] * len(features) for name in names}
-        for i, name, structure, variances in self.posterior_.variances(
-            forward, features, self._weights(forward.layout), names
-        ):
-            columns[name][i] = TARGETS[name].as_label(structure, np.sqrt(variances))
-        return make_targets(**columns)
 
     def predict_targets(self, X: StructuresLike, names: Sequence[str]) -> Array:
         """Predict several targets together; the model need not have been trained on them.

@@ -29,8 +29,10 @@ from skqeq import (
     KQEqRegressorCV,
     QEqRegressor,
     SOAPFeaturizer,
+    calibrate,
     make_targets,
     predict_charges,
+    predict_interval,
     predict_std,
 )
 from skqeq.datasets import load_molecules, open_structures
@@ -38,9 +40,7 @@ from skqeq.metrics import target_r2, target_rmse
 from skqeq.model_selection import TargetScorer
 from skqeq.models import _cv_residuals
 from skqeq.models._cv_blocks import solve_blocks
-from skqeq.models._cv_predictions import HeldOut
 from skqeq.models._workers import Part, Workers
-from skqeq.targets import Labels
 
 SIGMAS = np.array([1e-3, 0.1])
 
@@ -155,35 +155,6 @@ def test_groups_without_folds_are_left_out_together(data):
     assert_allclose(search.left_out_["dipole"], expected, atol=1e-6)
 
 
-def test_calibration(regime):
-    """Calculate the ratio of held-out errors to expected errors with dense matrices."""
-    X, y, _ = regime
-    D, folds = y["dipole"], GroupKFold(3)
-    groups, sigma = np.arange(len(X)), 0.05
-    model = KQEqRegressor(sigma_dipole=sigma).fit(X, D)
-    # Dipoles are affine in the weights, so that differences are exact derivatives.
-    other, rows = copy.copy(model), []
-    for weight, amplitude in enumerate(model.layout_.scale[: len(model.coef_)]):
-        other.coef_ = model.coef_ + amplitude * np.eye(len(model.coef_))[weight]
-        rows.append(other.predict(X) - model.predict(X))
-    J = np.moveaxis(rows, 0, -1)
-    for cv in (None, folds):
-        given = {} if cv is None else {"groups": groups}
-        search = KQEqRegressorCV(sigmas=[sigma], cv=cv, scoring="rmse").fit(X, D, **given)
-        total = 0.0
-        splits = LeaveOneOut().split(D) if cv is None else cv.split(D, D, groups)
-        for train, test in splits:
-            J_train, J_test = (np.concatenate(J[part]) for part in (train, test))
-            precision = J_train.T @ J_train / sigma**2 + np.eye(J.shape[-1])
-            covariance = J_test @ np.linalg.solve(precision, J_test.T)
-            covariance += sigma**2 * np.eye(len(J_test))
-            fitted = KQEqRegressor(sigma_dipole=sigma).fit(X[train], D[train])
-            error = (fitted.predict(X[test]) - D[test]).ravel()
-            total += error @ np.linalg.solve(covariance, error)
-        assert search.calibration_["dipole"] == pytest.approx(np.sqrt(total / D.size), rel=1e-5)
-        assert search.noise_["dipole"] == pytest.approx(sigma * search.calibration_["dipole"])
-
-
 def test_weights(data):
     X, y, _ = data
     weights = np.random.default_rng(0).integers(0, 3, len(X)).astype(float)
@@ -197,7 +168,6 @@ def test_weights(data):
     fewer = KQEqRegressorCV(sigmas=[0.05]).fit(X[some], y["dipole"][some], weights[some])
     assert len(some) < len(X)
     assert search.best_score_ == pytest.approx(fewer.best_score_, rel=1e-8)
-    assert search.calibration_ == pytest.approx(fewer.calibration_, rel=1e-8)
     assert_allclose(search.best_estimator_.coef_, fewer.best_estimator_.coef_, atol=1e-8)
 
 
@@ -281,15 +251,6 @@ def test_targets_without_held_out_labels(data):
         search.fit(X, D)
 
 
-def test_error_ratio_of_a_target_whose_squares_are_not_positive(data):
-    X, y, _ = data
-    table = make_targets(dipole=y["dipole"], charges=list(y["charges"]))
-    held_out = HeldOut(Labels(table, X.structures))
-    held_out._squares = {"dipole": [-1.0, 3], "charges": [10.0, 6]}
-    with pytest.warns(UserWarning, match="dipole has 3 labels, too few to compare the errors"):
-        assert held_out.error_ratios == {"dipole": 1.0, "charges": np.sqrt(10 / 6)}
-
-
 @pytest.mark.parametrize(
     "sigmas, direction", [([1e-6, 2e-6, 3e-6], "larger"), ([5, 6, 7], "smaller")]
 )
@@ -347,7 +308,6 @@ def test_groups_spread_over_blocks(data, monkeypatch, memory_budget):
     monkeypatch.setattr(_features.StructureFeatures.blocks, "__defaults__", (1, False, ""))
     found = KQEqRegressorCV(sigmas=SIGMAS).fit(X, D, groups=folds)
     assert_allclose(found.left_out_["dipole"], expected.left_out_["dipole"], atol=1e-9)
-    assert found.calibration_ == pytest.approx(expected.calibration_, rel=1e-9)
 
 
 @pytest.mark.parametrize("few_folds", [5, 20])
@@ -371,7 +331,6 @@ def test_several_processes(regime, monkeypatch, memory_budget, few_folds):
     ]
     one, several = found
     assert one.best_params_ == several.best_params_
-    assert one.calibration_ == pytest.approx(several.calibration_, rel=1e-8)
     for name in table.dtype.names:
         for a, b in zip(one.left_out_[name], several.left_out_[name], strict=True):
             assert (a is None) == (b is None)
@@ -466,8 +425,11 @@ def test_all_steps_of_a_pipeline_are_fitted_in_every_fold(data, weighted):
     assert_allclose(search.predict(X), best.predict(X), atol=1e-9)
     assert_allclose(search.best_estimator_.predict(X), best.predict(X), atol=1e-9)
     _, std = search.predict(X[:2], return_std=True)
-    expected = predict_std(best, X[:2], ["dipole"])["dipole"]
-    assert_allclose(std, search.calibration_["dipole"] * expected, rtol=1e-6)
+    best = calibrate(best, X, D, weights, groups=groups, cv=folds)
+    assert_allclose(std, predict_std(best, X[:2], ["dipole"])["dipole"], rtol=1e-6)
+    ends = search.predict_interval(X[:2], 0.5), predict_interval(best, X[:2], 0.5)
+    for end, expected in zip(*ends):
+        assert_allclose(end, expected, rtol=1e-6)
     assert len(predict_charges(search, X[:2])) == 2
     # If the features are chosen from all structures, the held-out errors are different.
     given = KQEqRegressorCV(pipeline[-1], SIGMAS, cv=folds, scoring="rmse")

@@ -491,18 +491,14 @@ def dipole_magnitude_born():
     return Case(model, X[:22], y[:22], new, linear=False, extra=norms_alone)
 
 
-def cross_validated(search, names):
-    """Scores of all candidates, the noise, and predictions for held-out structures."""
+def cross_validated(search):
+    """Scores of all candidates, and predictions for held-out structures."""
     found = {
         name: value
         for name, value in search.cv_results_.items()
         if isinstance(value, np.ndarray) and not name.startswith("std_")
     }
-    numbers = prefixed("cv", found)
-    for name in names:
-        numbers[f"calibration/{name}"] = np.array([search.calibration_[name]])
-        numbers[f"noise/{name}"] = np.array([search.noise_[name]])
-    return numbers | prefixed("left_out", flat(search.left_out_[:8]))
+    return prefixed("cv", found) | prefixed("left_out", flat(search.left_out_[:8]))
 
 
 def cv_at_the_end():
@@ -523,7 +519,7 @@ def cv_at_the_end():
     fit_params = {"kqeqregressorcv__sample_weight": np.linspace(0.5, 2.0, len(X[:57]))}
 
     def scores(fitted, case):
-        return cross_validated(fitted[-1], ["dipole", "charges"])
+        return cross_validated(fitted[-1])
 
     return Case(model, X[:57], y, new, fit_params=fit_params, extra=scores)
 
@@ -551,7 +547,7 @@ def cv_around_pipeline():
 
     def scores(fitted, case):
         """Scores, and the noise and the amplitude of greatest evidence."""
-        found = cross_validated(fitted, ["dipole"])
+        found = cross_validated(fitted)
         names = ["sigma_dipole", "amplitude_chi"]
         best, _ = maximize_evidence(clone(pipeline), case.X, case.y, names, max_iter=60)
         value, _ = log_evidence(best, case.X, case.y)
