@@ -13,6 +13,7 @@ from .. import (
     QEq,
     SOAPFeaturizer,
     StructureBlocks,
+    calibrate,
     check_labels,
     strip,
     targets_from_atoms,
@@ -58,6 +59,8 @@ def train(indices, labelled, args):
     start = time.perf_counter()
     fit_with_bar(model, X, y, quiet=args.quiet)
     seconds = time.perf_counter() - start
+    if args.std:
+        calibrate(model, X, y, groups=groups)
     save_model(model, args.output)  # before anything is printed, because a pipe may be closed
     print(f"fitted {counted(n_sparse_points(model), 'sparse point')} in {seconds:.1f} s")
     print("\nerrors on the training structures")

@@ -81,8 +81,8 @@ def add_fit_options(parser):
     add(
         "--std",
         action="store_true",
-        help="store the data that `skqeq predict --std` needs for standard deviations; the model "
-        "file becomes larger",
+        help="store the data that `skqeq predict --std` and `--interval` need, and calibrate them "
+        "by left-out structures (by groups with --group); the model file becomes larger",
     )
     add(
         "--checkpoint",
@@ -204,6 +204,13 @@ def add_predict_options(parser):
         action="store_true",
         help="also write standard deviations, as charges_std, dipole_std and so on; needs a model "
         "from `skqeq fit --std`",
+    )
+    parser.add_argument(
+        "--interval",
+        type=float,
+        metavar="COVERAGE",
+        help="also write intervals that contain this fraction of the labels, such as 0.95, as "
+        "dipole_lower, dipole_upper and so on; needs a model from `skqeq fit --std`",
     )
     parser.add_argument(
         "--handle-unknown",

@@ -7,7 +7,7 @@ from ase.calculators.calculator import all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 from tqdm import tqdm
 
-from .. import predict_std, predict_targets
+from .. import predict_interval, predict_std, predict_targets
 from .._counts import counted
 from .._memory import BUDGET
 from ..models import predict_for_scores, unwrap
@@ -34,7 +34,7 @@ def run(args):
     if args.handle_unknown is not None:
         unwrap(model)[1].set_params(handle_unknown=args.handle_unknown)
     names = predicted_names(model)
-    skip = Skip(args.skip_errors)
+    skip, wanted = Skip(args.skip_errors), Wanted(model, args.std, args.interval)
     n = 0
     with (
         BUDGET.limited(0),  # every structure is predicted once, so caching would not help
@@ -42,7 +42,7 @@ def run(args):
         tqdm(desc="predict", unit=" structures", disable=args.quiet) as bar,
     ):
         for block in blocks(readable(args.structures, args.charge_key, skip), BLOCK):
-            labelled = label_block(model, block, names, skip, std=args.std)
+            labelled = label_block(model, block, names, skip, wanted)
             if labelled:
                 write_structures(labelled)
             n += len(labelled)
@@ -51,6 +51,8 @@ def run(args):
             what = "holds no structures" if skip.n == 0 else "holds only structures with errors"
             raise ValueError(f"{args.structures} {what}")
     written = ", ".join(names) + (" and standard deviations" if args.std else "")
+    if wanted.intervals:
+        written += f" and intervals of {', '.join(wanted.intervals)}"
     skipped = f"; skipped {skip.n} with errors" if skip.n else ""
     print(
         f"wrote {counted(n, 'structure')} with {written}, where defined, to {args.output}{skipped}",
@@ -104,49 +106,89 @@ def predicted_names(model):
     return tuple(name for name in ("charges", "dipole", *ENERGIES) if name in names)
 
 
-def label_block(model, block, names, skip, *, std):
+def label_block(model, block, names, skip, wanted):
     """Attach predictions to structures with their indices; return the structures that worked."""
     try:
-        predict_block(model, block, names, std=std)
+        predict_block(model, block, names, wanted)
     except (ValueError, TypeError) as error:
         if not skip.enabled or len(block) == 1:
             skip(error)
             return []
         # One structure of the block failed: predict each of them alone.
         return [
-            atoms for entry in block for atoms in label_block(model, [entry], names, skip, std=std)
+            atoms for entry in block for atoms in label_block(model, [entry], names, skip, wanted)
         ]
     return [atoms for _, atoms in block]
 
 
-def predict_block(model, block, names, *, std):
+def predict_block(model, block, names, wanted):
     """Attach predictions to a block of structures with their indices in the file."""
     indices, X = map(list, zip(*block, strict=True))
     with FileNumbers(indices).messages():
         # Energies of structures with unknown elements have no prior; the others are predicted.
         prior = unwrap(model)[1].handle_unknown == "prior"
         predicted = (predict_for_scores if prior else predict_targets)(model, X, names)
-        names_of_std = [name for name in names if not (prior and name in ENERGIES)] if std else []
-        deviations = predict_std(model, X, names_of_std) if std else None
+        known = [name for name in names if not (prior and name in ENERGIES)]
+        errors = wanted.columns(model, X, known)
     for i, atoms in enumerate(X):
         results = {name: predicted[name][i] for name in names}
         attach(atoms, {name: value for name, value in results.items() if value is not None})
-        stds = {name: deviations[name][i] for name in names_of_std}
-        attach_std(atoms, dict.fromkeys(names) | stds)
+        attach_errors(atoms, names, {key: column[i] for key, column in errors.items()})
 
 
-def attach_std(atoms, deviations):
-    """Store standard deviations as ``<name>_std``, in arrays if there is one per atom, or in info.
+class Wanted:
+    """Standard deviations and intervals that the user asks for.
 
-    None removes the standard deviation of an earlier prediction.
+    Parameters
+    ----------
+    model : estimator
+        The model.
+    std : bool
+        Whether standard deviations are written.
+    coverage : float or None
+        Coverage of the intervals; None means no intervals.
+
+    Attributes
+    ----------
+    intervals : list of str
+        Targets whose intervals are written: those with left-out errors.
     """
-    for name, value in deviations.items():
-        key = f"{name}_std"
-        atoms.arrays.pop(key, None)
-        atoms.info.pop(key, None)
-        if value is None or np.isnan(value).all():
-            continue
-        (atoms.arrays if TARGETS[name].shape is None else atoms.info)[key] = value
+
+    def __init__(self, model, std, coverage):
+        self.std, self.coverage = std, coverage
+        self.intervals = []
+        if coverage is not None:
+            last = unwrap(model)[1]
+            last.check_calibrated([], coverage)
+            self.intervals = list(last.calibration_)
+
+    def columns(self, model, X, names):
+        """A dict from keys such as ``dipole_std`` to one value per structure."""
+        columns = {}
+        if self.std:
+            deviations = predict_std(model, X, names)
+            columns |= {f"{name}_std": deviations[name] for name in names}
+        some = [name for name in self.intervals if name in names]
+        if some:
+            ends = predict_interval(model, X, self.coverage, some)
+            for end, table in zip(("lower", "upper"), ends, strict=True):
+                columns |= {f"{name}_{end}": table[name] for name in some}
+        return columns
+
+
+def attach_errors(atoms, names, values):
+    """Store standard deviations and intervals, in arrays if there is one per atom, or in info.
+
+    Those of an earlier prediction are removed.
+    """
+    for name in names:
+        for kind in ("std", "lower", "upper"):
+            key = f"{name}_{kind}"
+            atoms.arrays.pop(key, None)
+            atoms.info.pop(key, None)
+            value = values.get(key)
+            if value is not None and not np.isnan(value).all():
+                (atoms.arrays if TARGETS[name].shape is None else atoms.info)[key] = value
 
 
 def attach(atoms, results):

@@ -42,7 +42,8 @@ EXAMPLES = {
         skqeq predict model.skqeq new.xyz -o charges.xyz
         skqeq predict model.skqeq trajectory.traj@::10 -o charges.xyz.gz
         zcat new.xyz.gz | skqeq predict model.skqeq - -o charges.traj --skip-errors
-        skqeq predict model.skqeq new.xyz -o charges.xyz --std    # after skqeq fit --std
+        skqeq predict model.skqeq new.xyz -o charges.xyz --std --interval 0.95
+                                                             # after skqeq fit --std
         """,
     "evaluate": """
         skqeq evaluate model.skqeq test.xyz

@@ -217,7 +217,7 @@ class Intervals:
         True
         """
         targets = self.targets_ if names is None else list(names)
-        self._check_calibrated(targets, coverage)
+        self.check_calibrated(targets, coverage)
         if "energy" in targets:
             self._check_compositions(X)
         ends: list[dict[str, list[Any]]] = [{n: [None] * len(X) for n in targets} for _ in "ab"]
@@ -241,8 +241,22 @@ class Intervals:
             return tables[0], tables[1]
         return to_form(tables[0], self.y_form_), to_form(tables[1], self.y_form_)
 
-    def _check_calibrated(self, names, coverage):
-        """Check that the model has left-out errors of these targets."""
+    def check_calibrated(self, names: Sequence[str], coverage: float) -> None:
+        """Check that the model can predict intervals.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Targets.
+        coverage : float
+            Fraction of the labels that shall be in their intervals.
+
+        Raises
+        ------
+        ValueError
+            If the model has no left-out errors of a target, or if the coverage is not between 0
+            and 1.
+        """
         check_is_fitted(self)
         check_names(names)
         if isinstance(coverage, bool) or not (is_number(coverage) and 0.0 < coverage < 1.0):
@@ -252,7 +266,7 @@ class Intervals:
             raise ValueError(
                 f"intervals need the errors of left-out structures, which this "
                 f"{type(self).__name__} does not have: fit it with store_triangles=True, and call "
-                "skqeq.calibrate(model, X, y) with the data of the fit"
+                "skqeq.calibrate(model, X, y) with the data of the fit; or use skqeq fit --std"
             )
         missing = [name for name in names if name not in calibration]
         if missing:

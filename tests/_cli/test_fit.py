@@ -14,6 +14,7 @@ from skqeq import (
     KQEqRegressor,
     QEq,
     load,
+    predict_interval,
     predict_std,
     predict_target,
     targets_from_atoms,
@@ -233,17 +234,28 @@ def test_labels_in_other_units_and_standard_deviations(tmp_path, capsys):
     for atoms, row in zip(read(tmp_path / "out.xyz", ":"), std, strict=True):
         assert_allclose(atoms.info["dipole_std"], row["dipole"], rtol=1e-6)
         assert_allclose(atoms.arrays["charges_std"], row["charges"], atol=1e-7)
+    command = f"predict {tmp_path}/model.skqeq {tmp_path}/train.xyz -o {tmp_path}/out.xyz"
+    assert main([*command.split(), "--interval", "0.8"]) == 0
+    assert "and intervals of dipole" in capsys.readouterr().out
+    lower, upper = (end["dipole"] for end in predict_interval(model, X, 0.8))
+    for i, atoms in enumerate(read(tmp_path / "out.xyz", ":")):
+        assert_allclose(atoms.info["dipole_lower"], lower[i], rtol=1e-6, atol=1e-8)
+        assert_allclose(atoms.info["dipole_upper"], upper[i], rtol=1e-6, atol=1e-8)
+    assert "coverage must be a number" in error_of(capsys, *command.split(), "--interval", "95")
     # A prediction without --std removes earlier standard deviations.
     command = f"predict {tmp_path}/model.skqeq {tmp_path}/out.xyz -o {tmp_path}/again.xyz"
     assert main(command.split()) == 0
     for atoms in read(tmp_path / "again.xyz", ":"):
-        assert not {"dipole_std", "charges_std"} & {*atoms.info, *atoms.arrays}
+        names = {"dipole_std", "charges_std", "dipole_lower", "dipole_upper"}
+        assert not names & {*atoms.info, *atoms.arrays}
 
 
 def test_standard_deviations_need_a_fit_that_kept_them(folder, capsys):
     command = f"predict {folder}/model.skqeq {folder}/train.xyz -o {folder}/std.xyz --std"
     assert main(command.split()) == 2
     assert "skqeq fit --std" in capsys.readouterr().err
+    command = command.replace("--std", "--interval 0.9")
+    assert "skqeq fit --std" in error_of(capsys, *command.split())
     assert not (folder / "std.xyz").exists()
 
 
