@@ -25,14 +25,18 @@ from .numbering import FileNumbers
 from .outputs import check_output
 from .report import print_errors, print_far, print_findings, print_labels
 from .search import search
+from .tune import check_options, tuned
 
 RESPONSES = {"qeq": QEq, "flow": ChargeFlow}  # values of --response
+SOAP_OPTIONS = ("r_cut", "n_max", "l_max")
 RESPONSE_OPTIONS = ("hardness", "radius_scale", "softness", "range")
 
 
 def run(args):
     """Read structures, fit a model, and save it."""
     check_output(args.output, MODEL_ENDINGS, [args.structures])
+    if args.tune is not None:
+        check_options(args)
     indices, labelled = read_numbered(args.structures, args.charge_key)
     with FileNumbers(indices).messages():
         train(indices, labelled, args)
@@ -44,7 +48,7 @@ def train(indices, labelled, args):
     y = targets_from_atoms(labelled, keys, units=dict(args.unit))
     groups = None if args.group is None else group_ids(labelled, args.group)
     X = strip(labelled)
-    model = build_model(args)
+    model = build_model(args) if args.tune is None else None
     symbols = sorted({symbol for atoms in X for symbol in atoms.symbols})
     print(
         f"{counted(len(X), 'structure')}, {counted(sum(map(len, X)), 'atom')} of "
@@ -52,7 +56,9 @@ def train(indices, labelled, args):
     )
     print_labels(y, X)
     print_findings(check_labels(X, y).findings)
-    if args.search or args.search_r_cut:
+    if args.tune is not None:
+        model = tuned(X, y, groups, args)
+    elif args.search or args.search_r_cut:
         model.set_params(**search(model, X, y, groups, args))
     # After the search, whose fits must not use the folder.
     model[-1].set_params(store_triangles=args.std, checkpoint=args.checkpoint)
@@ -107,23 +113,29 @@ def build_model(args):
 
 def build_features(args):
     """The transformers that compute the features of a field."""
-    soap = SOAPFeaturizer(
-        r_cut=tuple(args.r_cut), n_max=args.n_max, l_max=args.l_max, cutoff_width=args.cutoff_width
-    )
-    return soap, CURSparsifier(n_points=args.n_points)
+    soap = SOAPFeaturizer(**given_options(args, SOAP_OPTIONS), cutoff_width=args.cutoff_width)
+    return soap, CURSparsifier(**given_options(args, ["n_points"]))
+
+
+def given_options(args, names):
+    """Values of the options that were given; those that were not have the defaults of skqeq."""
+    values = {name: getattr(args, name) for name in names}
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def build_response(args):
     """The response with the options that were given; None is the default response of the model."""
-    # Options that were not given must not override the defaults of the response.
-    options = {name: getattr(args, name) for name in RESPONSE_OPTIONS}
-    given = {name: value for name, value in options.items() if value is not None}
-    response = RESPONSES[args.response]
+    given, kind = given_options(args, RESPONSE_OPTIONS), args.response or "qeq"
+    response = RESPONSES[kind]
     for name in given:
         if name not in response().get_params():
             option = name.replace("_", "-")
-            raise ValueError(f"--response {args.response} has no --{option}; use --response flow")
-    if args.gap and args.response == "qeq":
+            raise ValueError(f"--response {kind} has no --{option}; use --response flow")
+    if args.gap and kind == "qeq":
         # The default hardness of this model is not that of `QEq`.
         params = {f"response__{name}": value for name, value in given.items()}
         return GAPKQEqRegressor().set_params(**params).response

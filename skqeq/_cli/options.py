@@ -5,6 +5,7 @@ arguments appear at once. It therefore repeats names and defaults of the package
 """
 
 import argparse
+import math
 import os
 from pathlib import Path
 
@@ -98,7 +99,6 @@ def _add_features(parser):
         "--r-cut",
         nargs="+",
         type=float,
-        default=FEATURES["r_cut"],
         metavar="R",
         help=f"cutoffs of the descriptor, Angstrom {_default(FEATURES['r_cut'])}",
     )
@@ -118,10 +118,9 @@ def _add_charge_model(parser):
     parser.add_argument(
         "--response",
         choices=RESPONSES,
-        default="qeq",
         help="how the charges are computed from the learned fields: qeq, charge equilibration of "
         "all atoms; flow, charge flow between neighbours from learned reference charges (default: "
-        "qeq)",
+        "qeq; with --tune, the best one)",
     )
     parser.add_argument(
         "--gap",
@@ -176,15 +175,22 @@ def _add_search(parser):
     add(
         "--folds",
         type=int,
-        default=5,
         metavar="K",
         help="number of folds of the search (default: 5)",
+    )
+    add(
+        "--tune",
+        type=minutes,
+        metavar="MINUTES",
+        help="choose all settings within this time, which the final fit is added to: response, "
+        "cutoffs, amplitudes and noise; of a potential with local energies if energies, forces or "
+        "stress are among --targets; --response, --r-cut and --n-points are kept if given",
     )
 
 
 def _add_count(parser, option, default, meaning):
     text = f"{meaning} {_default([default])}"
-    parser.add_argument(option, type=int, default=default, metavar="N", help=text)
+    parser.add_argument(option, type=int, metavar="N", help=text)
 
 
 def _default(values):
@@ -297,6 +303,17 @@ def number(text):
         return target, float(value)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{value!r} is not a number") from None
+
+
+def minutes(text):
+    """Parse a positive time."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time in minutes, such as 10")
+    return value
 
 
 def unit(text):

@@ -17,10 +17,11 @@ from .._warnings import muted
 from ..metrics import has_label, target_mae
 from ..model_selection import LabelledKFold
 from ..models import at_end, labels_of_predictions, predict_for_scores
-from ..response import Response
 from ..targets import TARGETS
 from .report import element_energies, print_errors, printed_unit, quantities, quantity_r2
+from .trials import as_text, print_potential_search
 
+N_FOLDS = 5
 # Candidates are these factors times --sigma and --r-cut.
 SIGMAS = (0.3, 1.0, 3.0)
 CUTOFFS = (0.8, 1.0, 1.25)
@@ -59,7 +60,7 @@ def search(model, X, y, groups, args):
     if args.search_r_cut:
         cutoffs = [tuple(factor * r for r in defaults[R_CUT]) for factor in CUTOFFS]
         grid[R_CUT] = [r_cut for r_cut in cutoffs if can_be_cutoff(model[0], r_cut, X[:1])]
-    folds = LabelledKFold(y.dtype.names[0], args.folds, shuffle=True, random_state=0)
+    folds = LabelledKFold(y.dtype.names[0], n_folds(args), shuffle=True, random_state=0)
     # KQEqRegressorCV tries all sigmas at the cost of one, but needs labels linear in the charges.
     linear = all(TARGETS[name].linear for name in y.dtype.names)
     method = search_linear if linear else search_grid
@@ -67,7 +68,7 @@ def search(model, X, y, groups, args):
     with muted("n_points"), muted("bad fit"), muted("composition"):
         candidates, left_out = method(model, grid, folds, X, y, groups=groups, quiet=args.quiet)
     best = int(np.nanargmax([candidate.score for candidate in candidates]))
-    print(f"\n{args.folds}-fold cross-validation{' by group' * (groups is not None)}")
+    print(f"\n{n_folds(args)}-fold cross-validation{' by group' * (groups is not None)}")
     print_candidates(candidates, best)
     if left_out is not None:
         print("\nerrors on held-out structures, for the best R2")
@@ -75,6 +76,11 @@ def search(model, X, y, groups, args):
         print()
     print_advice(candidates[best].params, grid)
     return candidates[best].params
+
+
+def n_folds(args):
+    """Number of folds."""
+    return N_FOLDS if args.folds is None else args.folds
 
 
 def can_be_cutoff(featurizer, r_cut, X):
@@ -91,28 +97,9 @@ def can_be_cutoff(featurizer, r_cut, X):
 
 def search_potential(model, X, y, groups, args):
     """Choose the settings of a potential, and print what was tried and what was chosen."""
-    trial = PotentialSearchCV(model, cv=args.folds, refit=False, verbose=0 if args.quiet else 1)
+    trial = PotentialSearchCV(model, cv=n_folds(args), refit=False, verbose=0 if args.quiet else 1)
     trial.fit(X, y, groups=groups)
-    by_group = " by group" * (groups is not None)
-    print(
-        f"\nsearch of a potential: {args.folds}-fold cross-validation{by_group} of small models, "
-        f"{len(trial.trials_)} trials"
-    )
-    # The first trials have energies, forces and stress alone.
-    units = {name: printed_unit(name) for name in trial.trials_[-1].rmse}
-    titles = ["setting", "value", "score", *(f"{n} ({unit})" for n, (unit, _) in units.items())]
-    rows = []
-    for step, value, score, rmse, better, _ in trial.trials_:
-        errors = [f"{units[n][1] * rmse[n]:.4g}" if n in rmse else "" for n in units]
-        text = str(value) if isinstance(value, Response | str) else as_text(value)
-        rows.append([step, text, f"{score:.3f}", *errors, " <- better" if better else ""])
-    widths = [max(len(row[k]) for row in [titles, *rows]) + 2 for k in range(len(titles))]
-    for row in [[*titles, ""], *rows]:
-        *cells, kept = row
-        print("".join(f"{c:<{w}}" for c, w in zip(cells, widths, strict=True)).rstrip() + kept)
-    print("\nchosen")
-    for name, value in trial.best_params_.items():
-        print(f"  {name.partition('__')[2]} = {value}")
+    print_potential_search(trial, n_folds(args), groups)
     return trial.best_params_
 
 
@@ -232,8 +219,3 @@ def print_advice(params, grid):
                 f"the best {name_of_value} is at the end of its range: search again with "
                 f"{option}{as_text(params[name])}"
             )
-
-
-def as_text(value):
-    """Format one or several numbers with three digits."""
-    return " ".join(f"{number:.3g}" for number in np.atleast_1d(value))

@@ -13,7 +13,7 @@ EXAMPLES = {
     "main": """
         skqeq demo
         skqeq check train.xyz
-        skqeq fit train.xyz -o model.skqeq --search
+        skqeq fit train.xyz -o model.skqeq --tune 10
         skqeq evaluate model.skqeq test.xyz --plot parity.png
         skqeq predict model.skqeq new.xyz -o charges.xyz
         ase gui charges.xyz        # View > Colors > By initial charge
@@ -30,6 +30,8 @@ EXAMPLES = {
         """,
     "fit": """
         skqeq fit train.xyz -o model.skqeq
+        skqeq fit train.xyz -o model.skqeq --tune 10 --group molecule
+        skqeq fit train.xyz -o potential.skqeq --targets energy forces --tune 60
         skqeq fit train.xyz -o model.skqeq --search --group molecule
         skqeq fit train.xyz@:800 -o model.skqeq --search-r-cut
         skqeq fit train.xyz -o model.skqeq --targets dipole charges \\

@@ -9,12 +9,12 @@
   deviations and intervals that fit them.
 - ``_predictions``, ``_functions``: `predict_energy` and the like, of a model and of a pipeline.
 - ``_cv`` and ``_cv_*``: cross-validation; ``_evidence*``: the marginal likelihood;
-  ``_potential_search``: the settings of a potential.
+  ``_charge_*``: the settings of a model of charges; ``_potential_*``: those of a potential.
 """
 
 from ._calibrate import calibrate
 from ._calibration import Calibration
-from ._charge_search import ChargeSearchCV
+from ._charge_search import ChargeSearchCV, default_charge_model
 from ._checks import check_defined, check_weights, labels_of_predictions, unfitted_energies
 from ._cv import KQEqRegressorCV
 from ._evidence import Evidence, log_evidence
@@ -41,7 +41,7 @@ from ._gapkqeq import GAPKQEqRegressor
 from ._grid import at_end
 from ._kqeq import KQEqRegressor
 from ._posterior import Posterior
-from ._potential_search import PotentialSearchCV
+from ._potential_search import PotentialSearchCV, default_potential
 from ._qeq import QEqRegressor
 from ._structure_solution import Solution
 

@@ -22,9 +22,12 @@ from ._kqeq import KQEqRegressor
 from ._settings_search import SettingsSearch, group_numbers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike
 
     from .._typing import LabelsLike, StructuresLike
+    from ..response import Response
 
 
 class ChargeSearchCV(SettingsSearch):
@@ -44,6 +47,13 @@ class ChargeSearchCV(SettingsSearch):
         The start of the search: a pipeline of `SOAPFeaturizer`, `CURSparsifier` and
         `KQEqRegressor`. Other parameters, such as the number of sparse points, remain. None means
         cutoffs of 1.7 and 3.5 Angstrom, 1000 sparse points per element, and `ChargeFlow`.
+    responses : sequence of responses, default=None
+        Charge responses to try. The parameters of the best one are then varied. None means `QEq`
+        and `ChargeFlow`, each with usual widths of the charges. An empty sequence keeps the
+        response of the estimator, and varies its parameters.
+    cutoffs : sequence of float or tuple of float, default=None
+        Cutoffs to try, Angstrom. None means five usual choices; an empty sequence keeps those of
+        the estimator.
     optimize : {"loo", "evidence"}, default="loo"
         Which function is minimised. "loo" is the error of left-out structures, or of left-out
         groups. "evidence" is the negative logarithm of the probability of the labels.
@@ -51,7 +61,7 @@ class ChargeSearchCV(SettingsSearch):
         With "loo", the part of the score that comes from predictions for structures of other sizes
         than those of the training: four classes by number of atoms are left out one after the
         other. With zero, only the errors for similar structures count; the settings are then often
-        worse for other kinds of structures.
+        worse for other kinds of structures. If all structures have the same size, it is zero.
     trial_rows : int, default=1000
         Approximate number of labels with which settings without a derivative are compared, where
         a dipole has three labels. Whole groups are drawn at random.
@@ -64,8 +74,10 @@ class ChargeSearchCV(SettingsSearch):
         A setting is changed if the score falls by more than this number: 0.01 means that the errors
         fall by one percent.
     time_limit : float, default=None
-        After this time, s, no further setting is tried; the last optimisation follows. None means
-        that the search takes the time it needs.
+        Time for the search, s. After 60 % of it, no further setting is tried; the last optimisation
+        of the amplitudes takes the rest. At least one setting is tried, so that a search can take
+        longer than a very short limit. The fit with the chosen settings is not included. None
+        means that the search takes the time it needs.
     refit : bool, default=True
         Whether to fit the model with the chosen settings to all structures.
     random_state : int, default=0
@@ -114,6 +126,8 @@ class ChargeSearchCV(SettingsSearch):
 
     _parameter_constraints = {
         "estimator": [Pipeline, None],
+        "responses": ["array-like", None],
+        "cutoffs": ["array-like", None],
         "optimize": [StrOptions({"loo", "evidence"})],
         "size_weight": [Interval(Real, 0.0, 1.0, closed="both")],
         "trial_rows": [Interval(Integral, 10, None, closed="left")],
@@ -130,6 +144,8 @@ class ChargeSearchCV(SettingsSearch):
         self,
         estimator: Pipeline | None = None,
         *,
+        responses: Sequence[Response] | None = None,
+        cutoffs: Sequence[float | tuple[float, ...]] | None = None,
         optimize: Literal["loo", "evidence"] = "loo",
         size_weight: float = 0.5,
         trial_rows: int = 1000,
@@ -142,6 +158,8 @@ class ChargeSearchCV(SettingsSearch):
         verbose: int = 0,
     ) -> None:
         self.estimator = estimator
+        self.responses = responses
+        self.cutoffs = cutoffs
         self.optimize = optimize
         self.size_weight = size_weight
         self.trial_rows = trial_rows
@@ -173,15 +191,19 @@ class ChargeSearchCV(SettingsSearch):
         Raises
         ------
         ValueError
-            If labels of another target are given, or if the estimator is not a pipeline as
-            described above.
+            If labels of another target are given, if all structures are in one group, or if the
+            estimator is not a pipeline as described above.
         """
         self._validate_params()
         structures: list[Any] = list(X)  # type: ignore[arg-type]  # any sequence is iterable
         labels = Labels(y, collect(structures))
         check_defined(labels, collect(structures))
         ids = group_numbers(groups, len(structures))
-        start = default_model() if self.estimator is None else self.estimator
+        if ids.max() == 0:
+            raise ValueError(
+                "a search leaves out groups of structures, but there is only one group"
+            )
+        start = default_charge_model() if self.estimator is None else self.estimator
         settings = Settings(start)
         self.trials_: list[ChargeTrial] = []
         order = np.random.default_rng(self.random_state).permutation(ids.max() + 1)
@@ -203,7 +225,7 @@ class ChargeSearchCV(SettingsSearch):
         return self
 
 
-def default_model() -> Pipeline:
+def default_charge_model() -> Pipeline:
     """The pipeline from which a search starts.
 
     Returns

@@ -17,6 +17,7 @@ from ..sparsify import CURSparsifier
 from ._kernel_matrices import kernel_matrices
 from ._kqeq import KQEqRegressor
 from ._left_out import Covariance, LeftOutError, NegativeEvidence, optimise
+from ._settings_search import candidates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from ..targets import Labels
     from ._charge_search import ChargeSearchCV
 
+# Part of the time limit for the choice of settings; the last optimisation takes the rest.
+TRIAL_SHARE = 0.6
 # Charge responses, and factors by which their parameters are multiplied or divided as long as that
 # lowers the score.
 RESPONSES = (
@@ -68,7 +71,10 @@ class ChargeTrial(NamedTuple):
     errors : dict of {str: float}
         Mean norm of the errors of left-out structures for every target, in its unit.
     errors_by_size : dict of {str: float}
-        The same if all structures of similar size are left out together.
+        The same if all structures of similar size are left out together; empty if all structures
+        have the same size.
+    kept : bool
+        Whether these settings are better than all before.
     seconds : float
         Time of the trial.
     """
@@ -78,6 +84,7 @@ class ChargeTrial(NamedTuple):
     score: float
     errors: dict[str, float]
     errors_by_size: dict[str, float]
+    kept: bool
     seconds: float
 
 
@@ -122,10 +129,15 @@ class Sample(NamedTuple):
     groups: Array
 
     def partitions(self, size_weight: float) -> list[tuple[Array, float]]:
-        """Folds by group, and folds by size, with their weights in the score."""
+        """Folds by group, and folds by size, with their weights in the score.
+
+        Structures that all have the same size have no folds by size.
+        """
         sizes = np.array([len(atoms) for atoms in self.X])
         edges = np.quantile(sizes, np.arange(1, SIZE_CLASSES) / SIZE_CLASSES)
         by_size = np.searchsorted(edges, sizes)
+        if by_size.max() == by_size.min():
+            return [(self.groups, 1.0)]
         return [(self.groups, 1.0 - size_weight), (by_size, size_weight)]
 
 
@@ -240,16 +252,17 @@ class Trials:
         self.best = np.inf
         self._features: dict[str, Any] = {}
         self._begin = time.perf_counter()
+        self._limit = np.inf if search.time_limit is None else search.time_limit
 
     def descend(self) -> None:
         """Choose one setting after the other."""
         settings = self.settings
         of_response = f"{settings.model}response"
         self.try_out("start", "as given", {})
-        for response in RESPONSES:
+        for response in candidates(self.search.responses, RESPONSES):
             self.try_out("response", response, {of_response: response})
         self._climb(of_response)
-        for cutoff in CUTOFFS:
+        for cutoff in candidates(self.search.cutoffs, CUTOFFS):
             if cutoff != self._pipeline({})[0].r_cut:
                 changed = {f"{settings.soap}r_cut": cutoff, f"{settings.sparse}block_weights": None}
                 self.try_out("cutoffs", cutoff, changed)
@@ -280,16 +293,15 @@ class Trials:
 
         Once the time is over, settings other than the first are not tried.
         """
-        limit, elapsed = self.search.time_limit, time.perf_counter() - self._begin
-        if limit is not None and elapsed > limit and self.search.trials_:
+        if self.search.trials_ and self._elapsed() >= TRIAL_SHARE * self._limit:
             return False
-        trial = self._trial(
+        params, trial = self._trial(
             self.sample, step, value, changed, TRIAL_STEPS, self.search.trial_points
         )
-        score = self.search.trials_[-1].score
-        better = score < self.best - self.search.min_gain
+        better = trial.score < self.best - self.search.min_gain
         if better:
-            self.params, self.best = trial, score
+            self.params, self.best = params, trial.score
+        self.search.trials_.append(trial._replace(kept=better))
         self.bar.update()
         self.bar.set_postfix_str(f"{step}, best score {self.best:.3f}")
         return better
@@ -298,15 +310,21 @@ class Trials:
         """Optimise amplitudes and noise for the chosen settings with more structures."""
         self._features = {}
         n_points = self.settings.pipeline[1].n_points
-        self.params = self._trial(sample, "amplitudes and noise", None, {}, FINAL_STEPS, n_points)
-        self.best = self.search.trials_[-1].score
+        step = "amplitudes and noise"
+        self.bar.set_postfix_str(step)
+        self.params, trial = self._trial(sample, step, None, {}, FINAL_STEPS, n_points)
+        self.search.trials_.append(trial)
+        self.best = trial.score
+
+    def _elapsed(self):
+        return time.perf_counter() - self._begin
 
     def _pipeline(self, changed):
         return clone(self.settings.pipeline).set_params(**{**self.params, **changed})
 
     def _trial(self, sample, step, value, changed, n_steps, n_points):
-        """Optimise the amplitudes for some settings, and return all parameters."""
-        begin, settings = time.perf_counter(), self.settings
+        """Optimise the amplitudes for some settings; return all parameters, and the trial."""
+        begin, settings = self._elapsed(), self.settings
         pipeline = self._pipeline(changed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bad settings, and of few points
@@ -316,12 +334,13 @@ class Trials:
             left_out = LeftOutError(data, sample.partitions(self.search.size_weight))
             of_evidence = self.search.optimize == "evidence"
             objective = NegativeEvidence(data) if of_evidence else left_out
-            logs, score = optimise(objective, data, start, centre, PRIOR_WIDTH, n_steps)
-        errors = left_out.errors(Covariance(data, logs))
-        seconds = time.perf_counter() - begin
-        self.search.trials_.append(ChargeTrial(step, value, score, *errors, seconds))
+            left = self._limit - self._elapsed()
+            logs, score = optimise(objective, data, start, centre, PRIOR_WIDTH, n_steps, left)
+        similar, *by_size = left_out.errors(Covariance(data, logs))
+        seconds = self._elapsed() - begin
+        trial = ChargeTrial(step, value, score, similar, *(by_size or [{}]), True, seconds)
         best = settings.params(pipeline, data.terms, data.names, logs)
-        return {**self.params, **changed, **best}
+        return {**self.params, **changed, **best}, trial
 
     def _made(self, pipeline, sample, n_points):
         """Features of the sample; those of the last settings are stored."""

@@ -14,6 +14,7 @@ columns I of P, a change dK of the covariance changes F by
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -166,7 +167,13 @@ def _left_out(covariance, members):
 
 
 def optimise(
-    objective: Any, data: KernelMatrices, start: Array, centre: Array, width: float, max_iter: int
+    objective: Any,
+    data: KernelMatrices,
+    start: Array,
+    centre: Array,
+    width: float,
+    max_iter: int,
+    max_seconds: float = np.inf,
 ) -> tuple[Array, float]:
     """Minimise an objective over the logarithms of amplitudes and noise.
 
@@ -185,6 +192,8 @@ def optimise(
         one half.
     max_iter : int
         Largest number of steps.
+    max_seconds : float, default=inf
+        After this time, s, there is no further step; the first one is always made.
 
     Returns
     -------
@@ -194,6 +203,7 @@ def optimise(
         The objective there, without the prior.
     """
     best = (np.inf, start, np.inf)
+    end = time.perf_counter() + max_seconds
 
     def loss(logs: Array) -> tuple[float, Array]:
         nonlocal best
@@ -208,5 +218,10 @@ def optimise(
             best = total, logs.copy(), value
         return total, covariance.gradient(of_K) + change / width
 
-    minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": max_iter})
+    def stop(_: Array) -> None:
+        if time.perf_counter() > end:
+            raise StopIteration
+
+    options = {"maxiter": max_iter}
+    minimize(loss, start, jac=True, method="L-BFGS-B", callback=stop, options=options)
     return best[1], best[2]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-import warnings
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import clone
@@ -15,14 +13,13 @@ from tqdm import tqdm
 
 from .._sklearn import Interval
 from ..features import SOAPFeaturizer, StructureBlocks
-from ..metrics import has_label, target_rmse
-from ..response import ChargeFlow, NoCharges, QEq
+from ..response import NoCharges
 from ..sparsify import CURSparsifier
 from ..structures import collect
-from ..targets import ENERGIES, TARGETS, Labels
-from ._checks import check_defined, labels_of_predictions
-from ._functions import predict_for_scores
+from ..targets import ENERGIES, Labels
+from ._checks import check_defined
 from ._gapkqeq import GAPKQEqRegressor
+from ._potential_trials import Settings, Trial, Trials
 from ._settings_search import SettingsSearch, group_numbers
 
 if TYPE_CHECKING:
@@ -31,76 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from sklearn.model_selection import BaseCrossValidator
 
-    from .._typing import Array, LabelsLike, StructuresLike
-
-# Cutoffs, Angstrom: a single one, or one for bonds and one for distant neighbours. The width of the
-# cutoff function is half of the cutoff.
-CUTOFFS = (4.0, 5.0, (2.5, 5.0), (3.0, 6.0))
-# Weights of two cutoffs in the kernel of local energies.
-WEIGHTS = (0.8, 0.2)
-# `n_max` and `l_max` of local energies, widths of the Gaussians, Angstrom, and exponents of the
-# kernel.
-RESOLUTIONS = ((4, 3), (6, 5))
-GAUSSIANS = (0.3, 0.5)
-EXPONENTS = (1, 4)
-# Charge responses. With hard and wide charges, it costs energy to move charge between distant
-# atoms. Without softness, charges are local: they depend on the neighbours of an atom alone.
-RESPONSES = (
-    QEq(hardness=3.0, radius_scale=0.7),
-    QEq(hardness=30.0, radius_scale=0.7),
-    QEq(hardness=30.0, radius_scale=1.3),
-    ChargeFlow(radius_scale=1.0),
-    ChargeFlow(radius_scale=1.0, softness=0.1, range=0.15),
-    ChargeFlow(radius_scale=1.0, softness=0.0),
-)
-# Prior standard deviation of the electronegativities with these responses, V. If it is too small,
-# electrostatic energies are negligible.
-AMPLITUDE_CHI = 10.0
-# Factors by which numbers are multiplied or divided as long as that lowers the errors.
-NOISE_FACTOR = 3.0
-RESPONSE_FACTORS = {
-    "hardness": 2.0,
-    "radius_scale": 1.4,
-    "softness": 3.0,
-    "range": 1.5,
-    "amplitude": 3.0,
-}
-# Largest number of such steps in one direction.
-MAX_STEPS = 6
-# Tolerance of the fits that compare settings. With 0.1, charges often stay at their start.
-TRIAL_TOL = 3e-2
-# A trial ends if its score would be above the best one by this number even if its errors in the
-# remaining folds were those of the best settings.
-MAX_EXCESS = 0.05
-
-
-class Trial(NamedTuple):
-    """One set of settings that was compared with others.
-
-    Attributes
-    ----------
-    step : str
-        The setting that was being chosen.
-    value : object
-        The value that was tried.
-    score : float
-        Mean over the folds and the targets of the logarithm of the held-out RMSE; the lowest is the
-        best.
-    rmse : dict of {str: float}
-        Geometric mean over the folds of the held-out RMSE of every target; of the energy per atom.
-        If a trial ended early, the errors of the remaining folds are those of the best settings.
-    kept : bool
-        Whether these settings are better than all before.
-    seconds : float
-        Time of all fits and predictions.
-    """
-
-    step: str
-    value: Any
-    score: float
-    rmse: dict[str, float]
-    kept: bool
-    seconds: float
+    from .._typing import LabelsLike, StructuresLike
+    from ..response import Response
 
 
 class PotentialSearchCV(SettingsSearch):
@@ -130,6 +59,13 @@ class PotentialSearchCV(SettingsSearch):
         blocks ``"chi"`` and ``"gap"`` are pipelines of `SOAPFeaturizer` and `CURSparsifier`. Its
         other parameters, such as the number of sparse points, are those of the final model. None
         means 500 sparse points per element.
+    responses : sequence of responses, default=None
+        Charge responses to try. The parameters of the best one are then varied. None means six
+        usual ones. An empty sequence keeps the response of the estimator, and varies its
+        parameters; with `NoCharges`, the search chooses local energies alone.
+    cutoffs : sequence of float or tuple of two floats, default=None
+        Cutoffs to try, Angstrom. None means four usual choices; an empty sequence keeps those of
+        the estimator.
     cv : int, cross-validation generator or iterable, default=5
         Folds of the trials, as in `GridSearchCV`. With groups, an integer means shuffled folds in
         which every group is complete.
@@ -140,6 +76,10 @@ class PotentialSearchCV(SettingsSearch):
     min_gain : float, default=0.01
         A change is kept if the score falls by more than this number: 0.01 means that the errors
         fall by one percent on average.
+    time_limit : float, default=None
+        After this time, s, no further setting is tried. At least one is tried in each stage that
+        the labels need, so that a search can take longer than a very short limit. The fit with the
+        chosen settings is not included. None means that the search takes the time it needs.
     refit : bool, default=True
         Whether to fit the model with the chosen settings to all structures.
     random_state : int, default=0
@@ -181,10 +121,13 @@ class PotentialSearchCV(SettingsSearch):
 
     _parameter_constraints = {
         "estimator": [Pipeline, None],
+        "responses": ["array-like", None],
+        "cutoffs": ["array-like", None],
         "cv": ["cv_object"],
         "trial_points": [Interval(Integral, 1, None, closed="left")],
         "trial_atoms": [Interval(Integral, 1, None, closed="left")],
         "min_gain": [Interval(Real, 0.0, None, closed="left")],
+        "time_limit": [Interval(Real, 0.0, None, closed="left"), None],
         "refit": ["boolean"],
         "random_state": [Integral],
         "verbose": ["verbose"],
@@ -194,19 +137,25 @@ class PotentialSearchCV(SettingsSearch):
         self,
         estimator: Pipeline | None = None,
         *,
+        responses: Sequence[Response] | None = None,
+        cutoffs: Sequence[float | tuple[float, float]] | None = None,
         cv: int | BaseCrossValidator | Iterable[tuple[Any, Any]] = 5,
         trial_points: int = 100,
         trial_atoms: int = 3000,
         min_gain: float = 0.01,
+        time_limit: float | None = None,
         refit: bool = True,
         random_state: int = 0,
         verbose: int = 0,
     ) -> None:
         self.estimator = estimator
+        self.responses = responses
+        self.cutoffs = cutoffs
         self.cv = cv
         self.trial_points = trial_points
         self.trial_atoms = trial_atoms
         self.min_gain = min_gain
+        self.time_limit = time_limit
         self.refit = refit
         self.random_state = random_state
         self.verbose = verbose
@@ -247,7 +196,7 @@ class PotentialSearchCV(SettingsSearch):
         trials = Trials(self, settings, [structures[i] for i in index], labels.table[index], folds)
         with tqdm(desc="potential", unit="trial", disable=not self.verbose, leave=False) as bar:
             trials.bar = bar
-            _descend(trials, settings, labels.names)
+            trials.descend(labels.names)
         self.best_score_ = trials.best
         self.best_estimator_ = settings.pipeline_with(trials.params)
         params = clone(self.best_estimator_).get_params()
@@ -291,220 +240,3 @@ def default_potential() -> Pipeline:
     # Local energies of molecules are some eV; with the default amplitude, they are too stiff.
     regressor = GAPKQEqRegressor(amplitude_gap=10.0, response=NoCharges())
     return make_pipeline(StructureBlocks([("chi", chi), ("gap", gap)]), regressor)
-
-
-class Settings:
-    """Names of the parameters of a pipeline that the search changes.
-
-    Parameters
-    ----------
-    pipeline : Pipeline
-        See `PotentialSearchCV`.
-
-    Raises
-    ------
-    ValueError
-        If the pipeline has other steps.
-    """
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        first = pipeline.steps[0][1]
-        blocks = dict(first.transformer_list) if isinstance(first, StructureBlocks) else {}
-        halves: dict[str, Any] = {name: blocks.get(name) for name in ("chi", "gap")}
-        steps = [
-            [type(step) for _, step in half.steps] if isinstance(half, Pipeline) else []
-            for half in halves.values()
-        ]
-        is_regressor = isinstance(pipeline[-1], GAPKQEqRegressor)
-        if steps != [[SOAPFeaturizer, CURSparsifier]] * 2 or not is_regressor:
-            raise ValueError(
-                "PotentialSearchCV needs a pipeline of StructureBlocks and GAPKQEqRegressor, whose "
-                "blocks 'chi' and 'gap' are pipelines of SOAPFeaturizer and CURSparsifier"
-            )
-        self.pipeline = pipeline
-        self.model = f"{pipeline.steps[-1][0]}__"
-        self._paths = {
-            name: [f"{pipeline.steps[0][0]}__{name}__{step}__" for step, _ in half.steps]
-            for name, half in halves.items()
-        }
-
-    def pipeline_with(self, params: dict[str, Any]) -> Pipeline:
-        """A copy of the pipeline with other values of some parameters."""
-        # Values are copied, as `set_params` writes the parameters of a response into the response.
-        copies = {name: clone(value, safe=False) for name, value in params.items()}
-        return clone(self.pipeline).set_params(**copies)
-
-    def soap(self, block: str, **params: Any) -> dict[str, Any]:
-        """Parameters of the descriptor of a block."""
-        return {f"{self._paths[block][0]}{name}": value for name, value in params.items()}
-
-    def kernel(self, block: str, **params: Any) -> dict[str, Any]:
-        """Parameters of the kernel of a block."""
-        return {f"{self._paths[block][1]}{name}": value for name, value in params.items()}
-
-    def cutoff(self, block: str, r_cut: float | tuple[float, float]) -> dict[str, Any]:
-        """Parameters for one cutoff or two of a block."""
-        half = tuple(r / 2 for r in r_cut) if isinstance(r_cut, tuple) else r_cut / 2
-        weights = WEIGHTS if isinstance(r_cut, tuple) and block == "gap" else None
-        return {
-            **self.soap(block, r_cut=r_cut, cutoff_width=half),
-            **self.kernel(block, block_weights=weights),
-        }
-
-    def points(self, n_points: int) -> dict[str, int]:
-        """Parameters for the number of sparse points of both blocks."""
-        return {f"{sparse}n_points": n_points for _, sparse in self._paths.values()}
-
-
-class Trials:
-    """Compares settings by cross-validation, and remembers the best ones.
-
-    Parameters
-    ----------
-    search : PotentialSearchCV
-        Its parameters, and the list of trials.
-    settings : Settings
-        The pipeline.
-    X, y
-        Structures and labels of the trials.
-    folds : list of (ndarray, ndarray)
-        Training and test structures.
-    """
-
-    def __init__(
-        self,
-        search: PotentialSearchCV,
-        settings: Settings,
-        X: list[Any],
-        y: Array,
-        folds: Sequence[tuple[Array, Array]],
-    ) -> None:
-        self.search, self.settings, self.X, self.y = search, settings, X, y
-        self.folds = folds
-        self.params: dict[str, Any] = {}
-        self.bar: Any = None
-
-    def begin(self, names: Sequence[str]) -> None:
-        """Begin a stage of the search, which compares models of some targets."""
-        columns = [n for n in self.y.dtype.names or () if n.removesuffix("_sigma") in names]
-        self.names, self.labels = list(names), self.y[columns]
-        self.best = np.inf
-        # Logarithms of the errors of the best settings, by fold and target.
-        self.errors = np.zeros((len(self.folds), len(names)))
-
-    def value(self, name: str) -> Any:
-        """The current value of a parameter."""
-        return self.settings.pipeline_with(self.params).get_params()[name]
-
-    def try_out(self, step: str, value: Any, params: dict[str, Any]) -> bool:
-        """Try new values of some parameters; keep them if the score falls."""
-        # Their texts are compared, as values may be arrays or responses.
-        if params and all(str(self.value(name)) == str(new) for name, new in params.items()):
-            return False
-        start = time.perf_counter()
-        errors = self._errors({**self.params, **params})
-        score = float(np.nanmean(errors))
-        better = score < self.best - self.search.min_gain
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Mean of empty slice")
-            rmse = dict(zip(self.names, np.exp(np.nanmean(errors, axis=0)).tolist(), strict=True))
-        seconds = time.perf_counter() - start
-        self.search.trials_.append(Trial(step, value, score, rmse, better, seconds))
-        if better:
-            self.params, self.best, self.errors = {**self.params, **params}, score, errors
-        self.bar.update()
-        self.bar.set_postfix_str(f"{step}, best score {self.best:.3f}")
-        return better
-
-    def climb(self, name: str, factor: float) -> None:
-        """Multiply or divide a parameter by a factor as long as the score falls."""
-        for direction in (1.0 / factor, factor):
-            moved = False
-            for _ in range(MAX_STEPS):
-                # Three digits, which are easier to read.
-                value = float(f"{self.value(name) * direction:.3g}")
-                if not self.try_out(name.split("__")[-1], value, {name: value}):
-                    break
-                moved = True
-            if moved:
-                break
-
-    def _errors(self, params):
-        """Logarithms of the errors, by fold and target."""
-        errors = self.errors.copy()
-        for k, (train, test) in enumerate(self.folds):
-            errors[k] = self._errors_of_fold(params, train, test)
-            if np.nanmean(errors) > self.best + MAX_EXCESS:
-                break
-        return errors
-
-    def _errors_of_fold(self, params, train, test):
-        small = {
-            **self.settings.points(self.search.trial_points),
-            f"{self.settings.model}tol": TRIAL_TOL,
-        }
-        model = self.settings.pipeline_with({**params, **small})
-        with warnings.catch_warnings():
-            # Trials need not converge, and bad settings may fit badly.
-            warnings.simplefilter("ignore")
-            model.fit([self.X[i] for i in train], self.labels[train])
-            X = [self.X[i] for i in test]
-            predicted = predict_for_scores(model, X, self.names)
-        truth, structures = labels_of_predictions(self.labels[test], predicted), collect(X)
-        errors = []
-        for name in self.names:
-            pair = (TARGETS[name].comparable(v[name], structures) for v in (truth, predicted))
-            known = any(has_label(value) for value in truth[name])
-            errors.append(np.log(target_rmse(*pair)) if known else np.nan)
-        return errors
-
-
-def _descend(trials, settings, names):
-    """Choose one setting after the other."""
-    _choose_local_energies(trials, settings, [name for name in names if name in ENERGIES])
-    _choose_charges(trials, settings, names)
-
-
-def _choose_local_energies(trials, settings, names):
-    trials.begin(names)
-    trials.params[f"{settings.model}response"] = NoCharges()
-    trials.try_out("start", "as given", {})
-    for r_cut in CUTOFFS:
-        both = {**settings.cutoff("chi", r_cut), **settings.cutoff("gap", r_cut)}
-        trials.try_out("cutoffs", r_cut, both)
-    for n_max, l_max in RESOLUTIONS:
-        params = settings.soap("gap", n_max=n_max, l_max=l_max)
-        trials.try_out("n_max, l_max", (n_max, l_max), params)
-    for sigma in GAUSSIANS:
-        trials.try_out("sigma_atom", sigma, settings.soap("gap", sigma_atom=sigma))
-    for zeta in EXPONENTS:
-        trials.try_out("zeta", zeta, settings.kernel("gap", zeta=zeta))
-    for name in names:
-        trials.climb(f"{settings.model}sigma_{name}", NOISE_FACTOR)
-
-
-def _choose_charges(trials, settings, names):
-    model = settings.model
-    if set(names) - set(ENERGIES):
-        # These labels need charges.
-        trials.begin(names)
-    given = settings.pipeline[-1].checked_response()
-    if not isinstance(given, NoCharges):
-        trials.try_out("response", given, {f"{model}response": given})
-    for response in RESPONSES:
-        params = {f"{model}response": response, f"{model}amplitude_chi": AMPLITUDE_CHI}
-        trials.try_out("response", response, params)
-    response = trials.value(f"{model}response")
-    if isinstance(response, NoCharges):
-        return
-    trials.climb(f"{model}amplitude_chi", NOISE_FACTOR)
-    for r_cut in CUTOFFS:
-        trials.try_out("cutoffs of chi", r_cut, settings.cutoff("chi", r_cut))
-    numbers = response.get_params()
-    if numbers.get("softness") == 0.0:
-        del numbers["range"]  # No charge flows over any distance.
-    for name, factor in RESPONSE_FACTORS.items():
-        if isinstance(numbers.get(name), Real) and numbers[name] > 0.0:
-            trials.climb(f"{model}response__{name}", factor)
-    for name in names:
-        trials.climb(f"{model}sigma_{name}", NOISE_FACTOR)

@@ -12,6 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 from ..persistence import Persistent
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike
 
     from .._typing import Array, LabelsLike, StructuresLike
@@ -61,6 +63,11 @@ class SettingsSearch(Persistent, MetaEstimatorMixin, RegressorMixin, BaseEstimat
             See `KQEqRegressor.score`.
         """
         return self._fitted().score(X, y)
+
+
+def candidates(given: Sequence[Any] | None, usual: Sequence[Any]) -> Sequence[Any]:
+    """The values to try: those of the user, or the usual ones for None."""
+    return usual if given is None else given
 
 
 def group_numbers(groups: ArrayLike | None, n: int) -> Array:

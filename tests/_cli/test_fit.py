@@ -313,9 +313,9 @@ def test_search_of_local_energies(tmp_path, capsys, monkeypatch):
     write(tmp_path / "train.xyz", with_energies(labelled(8, ("H2O", "CH4"))))
     command = f"fit {tmp_path}/train.xyz -o {tmp_path}/model.skqeq -q --gap --search --folds 2"
     command += " --targets energy --cutoff-width 1 --sigma energy=0.05"
-    monkeypatch.setattr("skqeq.models._potential_search.CUTOFFS", (2.0, 3.0))
-    monkeypatch.setattr("skqeq.models._potential_search.RESPONSES", (NoCharges(), QEq()))
-    monkeypatch.setattr("skqeq.models._potential_search.MAX_STEPS", 1)
+    monkeypatch.setattr("skqeq.models._potential_trials.CUTOFFS", (2.0, 3.0))
+    monkeypatch.setattr("skqeq.models._potential_trials.RESPONSES", (NoCharges(), QEq()))
+    monkeypatch.setattr("skqeq.models._potential_trials.MAX_STEPS", 1)
     assert main([*command.split(), *SMALL[:-1], "4"]) == 0
     out = capsys.readouterr().out
     assert "search of a potential: 2-fold cross-validation of small models" in out

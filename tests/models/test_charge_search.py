@@ -222,6 +222,8 @@ def test_bad_input(data):
     energies = make_targets(energy=np.zeros(len(X)))
     with pytest.raises(ValueError, match="ChargeSearchCV is for labels that are linear"):
         search().fit(X, energies)
+    with pytest.raises(ValueError, match="there is only one group"):
+        search().fit(X, y, groups=np.zeros(len(X)))
     with pytest.raises(ValueError, match="size_weight"):
         search(size_weight=2.0).fit(X, y)
 
@@ -230,3 +232,34 @@ def test_time_limit(few, data):
     X, y, groups = data
     trial = search(time_limit=0.0, refit=False).fit(X, y, groups=groups)
     assert [t.step for t in trial.trials_] == ["start", "amplitudes and noise"]
+
+
+def test_empty_candidates_keep_response_and_cutoffs(few, data):
+    X, y, groups = data
+    given = pipeline(response=ChargeFlow(radius_scale=0.6, range=0.3))
+    trial = search(refit=False, responses=(), cutoffs=()).set_params(estimator=given)
+    trial.fit(X, y, groups=groups)
+    assert {"response", "cutoffs"}.isdisjoint(t.step for t in trial.trials_)
+    assert isinstance(trial.best_estimator_[-1].response, ChargeFlow)
+    assert trial.best_estimator_[0].r_cut == 2.5
+    few_others = search(refit=False, responses=[FLOW], cutoffs=[3.0]).fit(X, y, groups=groups)
+    tried = [t.value for t in few_others.trials_ if t.step in ("response", "cutoffs")]
+    assert [str(value) for value in tried] == [str(FLOW), "3.0"]
+
+
+def test_structures_of_one_size_have_no_errors_by_size(few):
+    X = [helpers.rattled("H2O", seed) for seed in range(12)]
+    D = np.array([atoms.positions[1] + atoms.positions[2] - 2 * atoms.positions[0] for atoms in X])
+    trial, other = (search(refit=False, size_weight=w).fit(X, D) for w in (0.5, 0.0))
+    assert all(t.errors_by_size == {} for t in trial.trials_)
+    assert [t.score for t in trial.trials_] == [t.score for t in other.trials_]
+
+
+def test_trials_say_what_was_kept(few, data):
+    X, y, groups = data
+    *steps, last = search(refit=False, min_gain=0.01).fit(X, y, groups=groups).trials_
+    best = np.inf
+    for trial in steps:
+        assert trial.kept == (trial.score < best - 0.01)
+        best = min(best, trial.score) if trial.kept else best
+    assert last.kept

@@ -19,7 +19,7 @@ from skqeq import (
     make_targets,
     predict_targets,
 )
-from skqeq.models import _potential_search
+from skqeq.models import _potential_trials
 from skqeq.response import NoCharges
 
 from .. import helpers
@@ -61,14 +61,14 @@ def data():
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    monkeypatch.setattr(_potential_search, "CUTOFFS", (2.0, (2.0, 3.0)))
-    monkeypatch.setattr(_potential_search, "RESOLUTIONS", ((2, 2),))
-    monkeypatch.setattr(_potential_search, "EXPONENTS", (1,))
-    monkeypatch.setattr(_potential_search, "GAUSSIANS", ())
+    monkeypatch.setattr(_potential_trials, "CUTOFFS", (2.0, (2.0, 3.0)))
+    monkeypatch.setattr(_potential_trials, "RESOLUTIONS", ((2, 2),))
+    monkeypatch.setattr(_potential_trials, "EXPONENTS", (1,))
+    monkeypatch.setattr(_potential_trials, "GAUSSIANS", ())
     responses = (QEq(hardness=20.0, radius_scale=1.0), ChargeFlow(softness=0.0))
-    monkeypatch.setattr(_potential_search, "RESPONSES", responses)
-    monkeypatch.setattr(_potential_search, "RESPONSE_FACTORS", {"hardness": 2.0, "softness": 3.0})
-    monkeypatch.setattr(_potential_search, "MAX_STEPS", 1)
+    monkeypatch.setattr(_potential_trials, "RESPONSES", responses)
+    monkeypatch.setattr(_potential_trials, "RESPONSE_FACTORS", {"hardness": 2.0, "softness": 3.0})
+    monkeypatch.setattr(_potential_trials, "MAX_STEPS", 1)
 
 
 def search(**options):
@@ -102,14 +102,14 @@ def test_each_step_keeps_only_what_lowers_the_errors(data, monkeypatch):
     found = predict_targets(trial, X, ["energy"])["energy"]
     np.testing.assert_array_equal(found, predict_targets(best, X, ["energy"])["energy"])
     # Fits without charges are linear, and do not depend on rounding errors.
-    monkeypatch.setattr(_potential_search, "_choose_charges", lambda *args: None)
+    monkeypatch.setattr(_potential_trials.Trials, "_choose_charges", lambda *args: None)
     again = search(min_gain=0.0, refit=False).fit(X, y, groups=groups)
     assert [t.score for t in again.trials_[:4]] == pytest.approx(scores[:4], rel=1e-6)
 
 
 def test_scores_are_those_of_a_naive_cross_validation(data, monkeypatch):
     X, y, groups = data
-    monkeypatch.setattr(_potential_search, "RESPONSES", ())
+    monkeypatch.setattr(_potential_trials, "RESPONSES", ())
     y = y[["energy", "forces"]]
     trial = PotentialSearchCV(
         pipeline(response=NoCharges()), trial_points=3, trial_atoms=1000, cv=3, refit=False
@@ -133,7 +133,7 @@ def test_scores_are_those_of_a_naive_cross_validation(data, monkeypatch):
 def test_groups_are_not_divided_and_few_structures_are_used(data, monkeypatch):
     X, y, groups = data
     group_of = {a.positions.tobytes(): g for a, g in zip(X, groups)}
-    fit, predict = GAPKQEqRegressor.fit, _potential_search.predict_for_scores
+    fit, predict = GAPKQEqRegressor.fit, _potential_trials.predict_for_scores
     train, test = [], []
 
     def fit_and_record(self, X, y, *args, **kwargs):
@@ -145,7 +145,7 @@ def test_groups_are_not_divided_and_few_structures_are_used(data, monkeypatch):
         return predict(model, X, names)
 
     monkeypatch.setattr(GAPKQEqRegressor, "fit", fit_and_record)
-    monkeypatch.setattr(_potential_search, "predict_for_scores", predict_and_record)
+    monkeypatch.setattr(_potential_trials, "predict_for_scores", predict_and_record)
     search(refit=False).fit(X, y[["energy"]], groups=groups)
     n_atoms = {a.positions.tobytes(): len(a) for a in X}
     for trained, tested in zip(train, test, strict=True):
@@ -172,23 +172,23 @@ def test_the_given_response_is_a_candidate(data):
     options = {"trial_points": 3, "trial_atoms": 39, "cv": 3, "refit": False}
     trial = PotentialSearchCV(given[0], **options).fit(X, y[["energy"]], groups=groups)
     tried = [str(t.value) for t in trial.trials_ if t.step == "response"]
-    assert tried == [str(QEq()), *map(str, _potential_search.RESPONSES)]
+    assert tried == [str(QEq()), *map(str, _potential_trials.RESPONSES)]
     # Models without charges predict no dipoles.
     trial = PotentialSearchCV(given[1], **options).fit(X, y[["energy", "dipole"]], groups=groups)
     tried = [str(t.value) for t in trial.trials_ if t.step == "response"]
-    assert tried == list(map(str, _potential_search.RESPONSES))
+    assert tried == list(map(str, _potential_trials.RESPONSES))
 
 
 def test_trials_that_are_much_worse_end_early(data, monkeypatch):
     X, y, groups = data
-    errors, method = [], _potential_search.Trials._errors_of_fold
+    errors, method = [], _potential_trials.Trials._errors_of_fold
 
     def errors_of_fold(self, *args):
         errors.append(method(self, *args)[0])
         return errors[-1:]
 
-    monkeypatch.setattr(_potential_search.Trials, "_errors_of_fold", errors_of_fold)
-    monkeypatch.setattr(_potential_search, "MAX_EXCESS", -np.inf)
+    monkeypatch.setattr(_potential_trials.Trials, "_errors_of_fold", errors_of_fold)
+    monkeypatch.setattr(_potential_trials, "MAX_EXCESS", -np.inf)
     # Nothing but the start is kept.
     trials = search(refit=False, min_gain=100.0).fit(X, y[["energy"]], groups=groups).trials_
     start, others = errors[:3], errors[3:]
@@ -201,13 +201,13 @@ def test_trials_that_are_much_worse_end_early(data, monkeypatch):
 def test_candidates_are_not_modified(data):
     X, y, groups = data
     given = ChargeFlow(softness=0.03)
-    before = [str(r) for r in (given, *_potential_search.RESPONSES)]
+    before = [str(r) for r in (given, *_potential_trials.RESPONSES)]
     estimator = pipeline(response=given)
     # Nothing but the start is kept.
     options = {"trial_points": 3, "trial_atoms": 39, "cv": 3, "refit": False, "min_gain": 100.0}
     trial = PotentialSearchCV(estimator, **options)
     trial.fit(X, y[["energy", "dipole"]], groups=groups)
-    assert [str(r) for r in (given, *_potential_search.RESPONSES)] == before
+    assert [str(r) for r in (given, *_potential_trials.RESPONSES)] == before
     # A number is changed in both directions from the value that was kept.
     assert [t.value for t in trial.trials_ if t.step == "softness"] == pytest.approx([0.01, 0.09])
 
@@ -262,3 +262,27 @@ def test_few_atoms_still_give_every_fold_a_group(data):
     X, y, groups = data
     trial = search(trial_atoms=1, cv=5, refit=False).fit(X, y[["energy"]], groups=groups)
     assert np.isfinite(trial.best_score_)
+
+
+def test_time_limit(data):
+    """The first settings of each stage that the labels need are tried."""
+    X, y, groups = data
+    trial = search(time_limit=0.0, refit=False).fit(X, y[["energy"]], groups=groups)
+    assert [t.step for t in trial.trials_] == ["start"]
+    trial = search(time_limit=0.0, refit=False).fit(X, y[["energy", "dipole"]], groups=groups)
+    assert [t.step for t in trial.trials_] == ["start", "response"]
+    assert not isinstance(trial.best_estimator_[-1].response, NoCharges)
+
+
+def test_empty_candidates_keep_response_and_cutoffs(data):
+    """A response that the user gave is kept even if local energies alone have smaller errors."""
+    X, y, groups = data
+    options = {"refit": False, "responses": (), "cutoffs": ()}
+    trial = search(**options).set_params(estimator=pipeline(response=QEq(hardness=7.0)))
+    trial.fit(X, y[["energy"]], groups=groups)
+    assert {"cutoffs", "cutoffs of chi"}.isdisjoint(t.step for t in trial.trials_)
+    assert [str(t.value) for t in trial.trials_ if t.step == "response"] == ["QEq(hardness=7.0)"]
+    assert isinstance(trial.best_estimator_[-1].response, QEq)
+    trial = search(**options).set_params(estimator=pipeline(response=NoCharges()))
+    trial.fit(X, y[["energy"]], groups=groups)
+    assert isinstance(trial.best_estimator_[-1].response, NoCharges)
