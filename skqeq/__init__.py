@@ -14,7 +14,12 @@ _NAMES = {
     "_memory": ("get_memory_budget", "set_memory_budget"),
     "_show_versions": ("show_versions",),
     "calculator": ("KQEqCalculator",),
-    "features": ("SOAPFeaturizer", "StructureBlocks", "TotalChargeFeatures"),
+    "features": (
+        "SOAPFeaturizer",
+        "StructureBlocks",
+        "TotalChargeFeatures",
+        "VectorSOAPFeaturizer",
+    ),
     "models": (
         "ChargeSearchCV",
         "GAPKQEqRegressor",

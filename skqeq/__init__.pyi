@@ -2,7 +2,12 @@ from ._explore import explore
 from ._memory import get_memory_budget, set_memory_budget
 from ._show_versions import show_versions
 from .calculator import KQEqCalculator
-from .features import SOAPFeaturizer, StructureBlocks, TotalChargeFeatures
+from .features import (
+    SOAPFeaturizer,
+    StructureBlocks,
+    TotalChargeFeatures,
+    VectorSOAPFeaturizer,
+)
 from .models import (
     ChargeSearchCV,
     GAPKQEqRegressor,
@@ -50,6 +55,7 @@ __all__ = [
     "StructureBlocks",
     "StructureFeatures",
     "TotalChargeFeatures",
+    "VectorSOAPFeaturizer",
     "calibrate",
     "check_labels",
     "check_structures",

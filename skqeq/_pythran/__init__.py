@@ -75,6 +75,12 @@ soap_directional(pairs, offsets, exponents, contraction, runs, moved)
 soap_jacobian(pairs, offsets, exponents, contraction, runs, channel)
     Returns (n, 3, n_features): for each of the n pairs in one channel, the derivatives of the
     features of the centre with respect to D.
+soap_coefficients(pairs, offsets, exponents, contraction)
+    Returns (n_centers, n_harmonics, n_channels n_max): the density coefficients c of every centre,
+    with rows (l, m) and columns (z, n).
+soap_coefficient_slopes(pairs, offsets, exponents, contraction)
+    Returns (n_pairs, 3, n_harmonics, n_max): for each pair, the derivatives of c with respect to D,
+    in the columns of the channel of the pair. The columns of other channels do not depend on it.
 """
 
 import os
@@ -120,5 +126,7 @@ soap_spectrum = _soap.soap_spectrum
 soap_pull_back = _soap.soap_pull_back
 soap_directional = _soap.soap_directional
 soap_jacobian = _soap.soap_jacobian
+soap_coefficients = _soap.soap_coefficients
+soap_coefficient_slopes = _soap.soap_coefficient_slopes
 
 backend = "pythran" if _is_compiled(_coulomb) else "numpy"

@@ -342,3 +342,42 @@ def soap_jacobian(pairs, offsets, exponents, contraction, runs, channel):
                             out[row, feature + t] += value * f[0, l, n] + slope * f[1, l, n]
                 row += 1
     return out.reshape((n_pairs, 3, out.shape[1]))
+
+
+# pythran export soap_coefficients(float64[:,:], int64[:,:], float64[:,:], float64[:,:,:])
+def soap_coefficients(pairs, offsets, exponents, contraction):
+    l_max = exponents.shape[0] - 1
+    norms = normalizations(l_max)
+    width = (offsets.shape[1] - 1) * exponents.shape[1]
+    out = np.empty((offsets.shape[0], norms.shape[0], width))
+    for i in range(offsets.shape[0]):
+        first = offsets[i, 0]
+        last = offsets[i, offsets.shape[1] - 1]
+        R = solid_harmonics(pairs, first, last, l_max)
+        G = gaussians(pairs, first, last, exponents)
+        out[i] = coefficients(i, pairs, offsets, R, G, contraction, norms)
+    return out
+
+
+# pythran export soap_coefficient_slopes(float64[:,:], int64[:,:], float64[:,:], float64[:,:,:])
+def soap_coefficient_slopes(pairs, offsets, exponents, contraction):
+    l_max = exponents.shape[0] - 1
+    n_max = exponents.shape[1]
+    norms = normalizations(l_max)
+    out = np.empty((pairs.shape[0], 3, norms.shape[0], n_max))
+    for i in range(offsets.shape[0]):
+        first = offsets[i, 0]
+        last = offsets[i, offsets.shape[1] - 1]
+        R = solid_harmonics(pairs, first, last, l_max)
+        dR = harmonic_slopes(R, l_max)
+        G = gaussians(pairs, first, last, exponents)
+        for p in range(first, last):
+            f = radial_functions(pairs, p, G[p - first], exponents, contraction)
+            for axis in range(3):
+                for l in range(l_max + 1):
+                    for m in range(l * l, (l + 1) * (l + 1)):
+                        angular = norms[m] * dR[p - first, axis, m]
+                        radial = norms[m] * R[p - first, m] * pairs[p, axis]
+                        for n in range(n_max):
+                            out[p, axis, m, n] = angular * f[0, l, n] + radial * f[1, l, n]
+    return out

@@ -186,3 +186,22 @@ def soap_jacobian(pairs, offsets, exponents, contraction, runs, channel):
             out[:, :, features] = product[:, :, a, b] + product[:, :, b, a]
         blocks.append(out)
     return np.concatenate(blocks)
+
+
+def soap_coefficients(pairs, offsets, exponents, contraction):
+    blocks = [
+        Expansion(pairs[near], offsets[centers], exponents, contraction).c
+        for centers, near in _blocks(offsets)
+    ]
+    return np.concatenate(blocks)
+
+
+def soap_coefficient_slopes(pairs, offsets, exponents, contraction):
+    blocks = []
+    for centers, near in _blocks(offsets):
+        e = Expansion(pairs[near], offsets[centers], exponents, contraction)
+        angular = np.einsum("pmk,mkn->pmn", e.G[:, e.l], e.contraction, optimize=True)
+        radial = np.einsum("pmk,mkn->pmn", e.dG[:, e.l], e.contraction, optimize=True)
+        slopes = np.einsum("pmn,apm->pamn", angular, e.slopes())
+        blocks.append(slopes + np.einsum("pmn,pm,pa->pamn", radial, e.R, e.D))
+    return np.concatenate(blocks)

@@ -7,5 +7,7 @@ from ._soap import SOAPFeaturizer
 from ._source import SOAPSource
 from ._spectrum import PowerSpectrum
 from ._total_charge import TotalChargeFeatures
+from ._vector_soap import VectorSOAPFeaturizer
+from ._vector_source import VectorSpectrum
 
-__all__ = ["SOAPFeaturizer", "StructureBlocks", "TotalChargeFeatures"]
+__all__ = ["SOAPFeaturizer", "StructureBlocks", "TotalChargeFeatures", "VectorSOAPFeaturizer"]

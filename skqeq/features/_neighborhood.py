@@ -25,7 +25,14 @@ from functools import lru_cache
 import numpy as np
 from scipy.sparse import csr_array
 
-from .._pythran import soap_directional, soap_jacobian, soap_pull_back, soap_spectrum
+from .._pythran import (
+    soap_coefficient_slopes,
+    soap_coefficients,
+    soap_directional,
+    soap_jacobian,
+    soap_pull_back,
+    soap_spectrum,
+)
 from ..structures import Neighborhood, neighbor_pairs
 from ._cutoff import cutoff_factors
 from ._dscribe import dscribe_soap, short_cutoffs
@@ -81,6 +88,62 @@ class SOAPNeighborhood(Neighborhood):
     def rows(self):
         """Power spectrum of every atom; columns of elements that do not occur are left out."""
         return soap_spectrum(*self._arguments, self._runs)
+
+    def coefficients(self):
+        """Density coefficients c of every atom, (n_atoms, n_harmonics, n_channels n_max)."""
+        return soap_coefficients(*self._arguments)
+
+    def coefficient_gradients(self, factors, max_pairs=2**10):
+        """Derivatives of a function of the density coefficients with respect to `D`.
+
+        Parameters
+        ----------
+        factors : ndarray of shape (n_atoms, n_harmonics, n_channels n_max)
+            Derivatives of the function with respect to the coefficients.
+
+        Returns
+        -------
+        g : ndarray of shape (n_pairs, 3)
+            1/Angstrom.
+        """
+        g = np.empty_like(self.D)
+        for pairs, channels, slopes in self.coefficient_slopes(max_pairs):
+            own = factors.reshape(*factors.shape[:2], -1, slopes.shape[-1])
+            own = own[self.i[pairs], :, channels].reshape(len(slopes), -1)
+            flat = slopes.reshape(len(slopes), 3, -1)
+            g[pairs] = (flat @ own[:, :, None])[:, :, 0]
+        return g
+
+    def coefficient_slopes(self, max_pairs=2**10):
+        """Derivatives of the density coefficients with respect to `D`, piece by piece.
+
+        Parameters
+        ----------
+        max_pairs : int
+            Number of pairs of a piece; each contains at least one centre.
+
+        Yields
+        ------
+        pairs : slice
+            Some pairs.
+        channels : ndarray of shape (n,)
+            The channel of each of these pairs.
+        slopes : ndarray of shape (n, 3, n_harmonics, n_max)
+            Derivatives of the coefficients of the centre in this channel, 1/Angstrom. The
+            coefficients in other channels do not depend on the pair.
+        """
+        neighbors, offsets, exponents, contraction = self._arguments
+        start = 0
+        while start < len(offsets):
+            first = offsets[start, 0]
+            stop = int(np.searchsorted(offsets[:, -1], first + max_pairs, side="right"))
+            stop = max(start + 1, stop)
+            part, pairs = offsets[start:stop] - first, slice(first, offsets[stop - 1, -1])
+            channels = np.tile(np.arange(offsets.shape[1] - 1), len(part))
+            channels = np.repeat(channels, np.diff(part, axis=1).ravel())
+            slopes = soap_coefficient_slopes(neighbors[pairs], part, exponents, contraction)
+            yield pairs, channels, slopes
+            start = stop
 
     def pull_back(self, cotangents):
         """Derivatives of a function of the rows with respect to `D`, see `Neighborhood`."""

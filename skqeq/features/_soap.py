@@ -179,7 +179,7 @@ class SOAPFeaturizer(  # type: ignore[call-arg]  # of a mixin without types
     def _fit(self, structures):
         self._validate_params()
         present = np.unique(structures.numbers).astype(int)
-        self.species_ = present if self.species is None else _species_numbers(self.species)
+        self.species_ = present if self.species is None else species_numbers(self.species)
         species = tuple(int(z) for z in self.species_)
         weighting = _element_weights(self.species_weighting, species)
         self.spectra_ = tuple(
@@ -208,27 +208,7 @@ class SOAPFeaturizer(  # type: ignore[call-arg]  # of a mixin without types
         check_that(self.n_features_out_ == n, self, "n_features_out_", f"{n}, as in spectra_")
 
     def _cutoffs(self):
-        """Cutoff, sigma and width of the shell, Angstrom, of every column block."""
-        cutoffs = self.r_cut if isinstance(self.r_cut, (tuple, list)) else (self.r_cut,)
-        sigmas = _per_cutoff(self.sigma_atom, "sigma_atom", cutoffs)
-        widths = _per_cutoff(self.cutoff_width, "cutoff_width", cutoffs)
-        for r_cut, sigma, width in zip(cutoffs, sigmas, widths, strict=True):
-            if not isinstance(r_cut, Real) or not 1.0 < r_cut < np.inf:
-                raise ValueError(f"r_cut must be finite and above 1 Angstrom, got {r_cut!r}")
-            if sigma is not None and not (isinstance(sigma, Real) and 0.0 < sigma < np.inf):
-                raise ValueError(f"sigma_atom must be positive, got {sigma!r}")
-            if width is not None and not (isinstance(width, Real) and 0.0 < width <= r_cut):
-                raise ValueError(
-                    f"cutoff_width must be above 0 and at most r_cut = {r_cut}, got {width!r}"
-                )
-        return [
-            (
-                float(r_cut),
-                float(r_cut / 8 if sigma is None else sigma),
-                None if width is None else float(width),
-            )
-            for r_cut, sigma, width in zip(cutoffs, sigmas, widths, strict=True)
-        ]
+        return checked_cutoffs(self.r_cut, self.sigma_atom, self.cutoff_width)
 
     def transform(self, X: StructuresLike) -> StructureFeatures:
         """Return the features of structures, which are computed when a later step needs them.
@@ -282,6 +262,33 @@ class SOAPFeaturizer(  # type: ignore[call-arg]  # of a mixin without types
         return tags
 
 
+def checked_cutoffs(r_cut, sigma_atom, cutoff_width):
+    """Cutoff, sigma and width of the shell, Angstrom, of every column block.
+
+    The arguments are the parameters of `SOAPFeaturizer`.
+    """
+    cutoffs = r_cut if isinstance(r_cut, (tuple, list)) else (r_cut,)
+    sigmas = _per_cutoff(sigma_atom, "sigma_atom", cutoffs)
+    widths = _per_cutoff(cutoff_width, "cutoff_width", cutoffs)
+    for cutoff, sigma, width in zip(cutoffs, sigmas, widths, strict=True):
+        if not isinstance(cutoff, Real) or not 1.0 < cutoff < np.inf:
+            raise ValueError(f"r_cut must be finite and above 1 Angstrom, got {cutoff!r}")
+        if sigma is not None and not (isinstance(sigma, Real) and 0.0 < sigma < np.inf):
+            raise ValueError(f"sigma_atom must be positive, got {sigma!r}")
+        if width is not None and not (isinstance(width, Real) and 0.0 < width <= cutoff):
+            raise ValueError(
+                f"cutoff_width must be above 0 and at most r_cut = {cutoff}, got {width!r}"
+            )
+    return [
+        (
+            float(cutoff),
+            float(cutoff / 8 if sigma is None else sigma),
+            None if width is None else float(width),
+        )
+        for cutoff, sigma, width in zip(cutoffs, sigmas, widths, strict=True)
+    ]
+
+
 def _element_weights(weighting, species):
     """The weight of each element's density as a dict, or None."""
     if weighting is None:
@@ -305,7 +312,7 @@ def _per_cutoff(value, name, cutoffs):
     return values
 
 
-def _species_numbers(species):
+def species_numbers(species):
     """Ascending atomic numbers of elements given by symbol or number."""
     numbers = set()
     for item in species:

@@ -1,4 +1,4 @@
-"""One latent field: a number per atom with a Gaussian prior."""
+"""One latent field: a number, or a vector, per atom with a Gaussian prior."""
 
 from __future__ import annotations
 
@@ -7,6 +7,24 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from .._typing import Array
+
+# Quantities that are vectors, and the names of their components.
+VECTORS = {"dipole": ("dipole_x", "dipole_y", "dipole_z")}
+
+
+class Component(NamedTuple):
+    """One number per atom: a field, or one of the three components of a vector field.
+
+    Parameters
+    ----------
+    field : int
+        Index of the field in its layout.
+    enters : str
+        The quantity to which it contributes, such as ``"chi"`` or ``"dipole_x"``.
+    """
+
+    field: int
+    enters: str
 
 
 class ElementTable(NamedTuple):
@@ -51,7 +69,9 @@ class Field:
     enters : str
         The quantity to which the field contributes: the name of a field of the response, such as
         ``"chi"``, or ``"energy"`` for a local energy. Fields that contribute to the same quantity
-        are added.
+        are added. With ``"dipole"`` the field is a vector on every atom, an atomic dipole in
+        e*Angstrom: its features are vectors, and each weight multiplies the three components of one
+        feature. Such a field has no constants.
     blocks : tuple of str, default=()
         Names of the feature blocks that can describe the field; the first block that is present is
         used. A field without features, which is one constant per element, has an empty tuple.
@@ -62,6 +82,8 @@ class Field:
         field has no constants; with zero, the constants exist but are always zero.
     mean : ElementTable, default=None
         Prior mean for every element. None means zero.
+    optional : bool, default=False
+        Whether models without any of the blocks lack the field; without it, they are refused.
 
     Examples
     --------
@@ -76,3 +98,25 @@ class Field:
     amplitude: float = 0.0
     baseline: float | None = None
     mean: ElementTable | None = None
+    optional: bool = False
+
+
+def components_of(enters: str) -> tuple[str, ...]:
+    """The components of a quantity; a quantity that is a number has one, itself.
+
+    Parameters
+    ----------
+    enters : str
+        The quantity, see `Field`.
+
+    Returns
+    -------
+    components : tuple of str
+
+    Examples
+    --------
+    >>> from skqeq.fields import components_of
+    >>> components_of("chi"), components_of("dipole")
+    (('chi',), ('dipole_x', 'dipole_y', 'dipole_z'))
+    """
+    return VECTORS.get(enters, (enters,))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._state import check_array, check_elements, check_that, check_type, is_number
+from ._field import Component, components_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +34,8 @@ class FieldLayout:
     fields : sequence of Field
         The fields, in the order of the vector.
     sizes : sequence of int
-        Number of features of every field.
+        Number of columns of the features of every field. A vector field has three columns for each
+        weight.
     elements : ndarray of shape (n_elements,)
         Atomic numbers, ascending.
     lookup : callable
@@ -42,6 +44,8 @@ class FieldLayout:
 
     Attributes
     ----------
+    sizes : list of int
+        Number of weights of the features of every field.
     means : ndarray of shape (n_fields, n_elements)
         Prior means of the fields.
 
@@ -60,7 +64,7 @@ class FieldLayout:
     ) -> None:
         self.names = [field.name for field in fields]
         self.enters = [field.enters for field in fields]
-        self.sizes = [int(size) for size in sizes]
+        self.sizes = self._n_weights(sizes)
         self.amplitudes = [float(field.amplitude) for field in fields]
         self.baselines = [0.0 if f.baseline is None else float(f.baseline) for f in fields]
         self.n_constants = [0 if f.baseline is None else len(elements) for f in fields]
@@ -126,7 +130,7 @@ class FieldLayout:
         Parameters
         ----------
         sizes : sequence of int
-            Number of features of every field.
+            Number of columns of the features of every field.
 
         Returns
         -------
@@ -134,7 +138,7 @@ class FieldLayout:
             A new layout.
         """
         layout = copy(self)
-        layout.sizes = [int(size) for size in sizes]
+        layout.sizes = self._n_weights(sizes)
         for name in ("columns", "scale"):
             layout.__dict__.pop(name, None)
         return layout
@@ -157,6 +161,36 @@ class FieldLayout:
         for (features, constants), n in zip(layout.columns, self.n_constants, strict=True):
             places += [np.arange(features.start, features.stop), constants.start + old[:n]]
         return np.concatenate(places)
+
+    def _n_weights(self, sizes):
+        """Number of weights of every field, from the number of columns of its features."""
+        both = zip(sizes, self.enters, strict=True)
+        return [int(size) // len(components_of(enters)) for size, enters in both]
+
+    @property
+    def feature_sizes(self) -> list[int]:
+        """Number of columns of the features of every field."""
+        both = zip(self.sizes, self.enters, strict=True)
+        return [size * len(components_of(enters)) for size, enters in both]
+
+    @property
+    def components(self) -> list[Component]:
+        """The fields one after the other; a vector field has three components."""
+        return [
+            Component(f, name)
+            for f, enters in enumerate(self.enters)
+            for name in components_of(enters)
+        ]
+
+    @property
+    def component_sizes(self) -> list[int]:
+        """Number of features of every component."""
+        return [self.sizes[component.field] for component in self.components]
+
+    @property
+    def has_dipoles(self) -> bool:
+        """Whether the atoms have learned dipoles."""
+        return "dipole" in self.enters
 
     @property
     def n_columns(self) -> int:
@@ -281,7 +315,7 @@ class FieldLayout:
         Parameters
         ----------
         learned : sequence of ndarray of shape (n_atoms,)
-            ``phi . w`` for every field.
+            ``phi . w`` for every component, see `components`.
         weights : ndarray of shape (n_columns,)
             Weights of all fields; only the constants are used.
         numbers : ndarray of shape (n_atoms,)
@@ -290,14 +324,13 @@ class FieldLayout:
         Returns
         -------
         values : dict of {str: ndarray of shape (n_atoms,)}
-            For every quantity (a field of the response, or ``"energy"``), the sum of the fields
-            that contribute to it.
+            For every quantity (a field of the response, a component of the atomic dipoles, or
+            ``"energy"``), the sum of the fields that contribute to it.
         """
         slots = self.slots(numbers)
         total: dict[str, Array] = {}
-        for place, mean, (_, constants), part in zip(
-            self.enters, self.means, self.columns, learned, strict=True
-        ):
+        for (f, place), part in zip(self.components, learned, strict=True):
+            mean, (_, constants) = self.means[f], self.columns[f]
             constant = mean + weights[constants] if constants.stop > constants.start else mean
             total[place] = total.get(place, 0.0) + (constant[slots] + part)
         return total
@@ -316,7 +349,7 @@ class FieldLayout:
             As in `values`.
         """
         nothing = np.zeros(len(numbers))
-        return self.values([nothing] * len(self.names), np.zeros(self.n_columns), numbers)
+        return self.values([nothing] * len(self.components), np.zeros(self.n_columns), numbers)
 
     def design(
         self, block: Block, rows: AtomRows, scaled: bool = True
@@ -339,20 +372,17 @@ class FieldLayout:
         residual : ndarray of shape (n_rows,)
             Right-hand sides.
         """
-        onehot, parts = self.onehot(block.numbers), block.split(self.sizes)
+        onehot, parts = self.onehot(block.numbers), block.split(self.component_sizes)
         for factors, residual in rows.chunks(block.n_atoms):
-            pieces = []
-            for part, place, size, n_constants in zip(
-                parts, self.enters, self.sizes, self.n_constants, strict=True
-            ):
+            J = np.zeros((len(residual), self.n_columns))
+            for (f, place), part in zip(self.components, parts, strict=True):
                 if place not in factors:
-                    pieces.append(np.zeros((len(residual), size + n_constants)))
                     continue
-                if size:
-                    pieces.append(part.contract(factors[place]))
-                if n_constants:
-                    pieces.append(factors[place] @ onehot)
-            J = np.concatenate(pieces, axis=1)
+                of_features, of_constants = self.columns[f]
+                if self.sizes[f]:
+                    J[:, of_features] += part.contract(factors[place])
+                if self.n_constants[f]:
+                    J[:, of_constants] = factors[place] @ onehot
             if scaled:
                 J *= self.scale
             yield J, residual

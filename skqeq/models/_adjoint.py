@@ -66,14 +66,14 @@ def pull_back(
         solution.charges, changes, displacement, strain, **solution.fields
     )
     rows = solution.equilibrium.rows(y[None], None if z is None else z[None])
-    gradient, onehot = np.empty(layout.n_columns), layout.onehot(solution.structure.numbers)
-    for field, columns in zip(fields, layout.columns, strict=True):
-        of_features, of_constants = columns
+    gradient, onehot = np.zeros(layout.n_columns), layout.onehot(solution.structure.numbers)
+    for field in fields:
+        of_features, of_constants = layout.columns[field.index]
         derivative = derivatives[field.enters]
         values = of_energy * derivative
         if field.enters in rows:
             values = values + rows[field.enters][0]
-        gradient[of_features] = field.features.contract(values[None])[0]
+        gradient[of_features] += field.features.contract(values[None])[0]
         gradient[of_features] += directional[id(field.features)].contract(derivative[None])[0]
         if of_constants.stop > of_constants.start:
             gradient[of_constants] = values @ onehot

@@ -20,8 +20,9 @@ from ..parameters import per_element
 from ..persistence import Persistent
 from ..response import QEq, Response, check_response
 from ..solvers import linearized
-from ..structures import StructureFeatures, check_same_features
+from ..structures import check_same_features
 from ..targets import FORMS, GRADIENTS, TARGETS, Labels
+from ._atomic_dipoles import DIPOLE
 from ._checkpoint import Checkpoint, NoCheckpoint
 from ._checks import (
     check_defined,
@@ -33,7 +34,7 @@ from ._checks import (
     learned_columns,
 )
 from ._compositions import composition_basis, warn_of_compositions
-from ._field_features import element_lookup, stacked_features
+from ._field_features import block_names, element_lookup, stacked_features
 from ._forward import ForwardModel
 from ._incremental import Incremental
 from ._intervals import Intervals
@@ -210,7 +211,9 @@ class ChargeModel(
         labels.warn()
         if not labels.names:
             raise ValueError(f"all labels are missing: y holds no value of {labels.columns}")
-        check_targets(labels.names, response, type(self).__name__)
+        fields = self._used_fields(response, block_names(X))
+        names = [field.name for field in fields]
+        check_targets(labels.names, response, type(self).__name__, names)
         weights = check_weights(sample_weight, len(features))
         labels.names = [n for n in labels.names if (labels.known(n) & (weights > 0)).any()]
         if not labels.names:
@@ -233,7 +236,7 @@ class ChargeModel(
             )
         fits_offsets = "energy" in labels.names and self.atomic_energies == "fit"
         lookup = element_lookup(self.elements_, features.structures)
-        self._set_layout(response, features.source.sizes, lookup, fits_offsets)
+        self._set_layout(response, fields, features.source.sizes, lookup, fits_offsets)
         bias = None
         if self.charge_bias is not None:
             table = per_element(self.charge_bias, "charge_bias", -np.inf)
@@ -324,7 +327,12 @@ class ChargeModel(
             )
         return response
 
-    def _set_layout(self, response, sizes, lookup, fits_offsets=False):
+    def _used_fields(self, response, names):
+        """The latent fields, without optional ones that are not among these names."""
+        fields = self._fields(response)
+        return [field for field in fields if not field.optional or field.name in names]
+
+    def _set_layout(self, response, fields, sizes, lookup, fits_offsets=False):
         """Look up the element parameters of the response and the prior means of the fields."""
         self.response_ = response.prepare(self.elements_, lookup)
         atoms = Field("atoms", "energy", baseline=AMPLITUDE_OFFSET if fits_offsets else 0.0)
@@ -332,15 +340,14 @@ class ChargeModel(
             given = per_element(self.atomic_energies, "atomic_energies", -np.inf)
             mean = ElementTable(given, "energy in `atomic_energies`")
             atoms = Field("atoms", "energy", baseline=0.0, mean=mean)
-        fields = [*self._fields(response), atoms]
-        self.layout_ = FieldLayout(fields, sizes, self.elements_, lookup)
+        self.layout_ = FieldLayout([*fields, atoms], sizes, self.elements_, lookup)
 
     def _features(self, X, response):
         """Features of all fields side by side, in the order of the layout."""
         structures, blocks = self._blocks(X)
-        named = isinstance(X, StructureFeatures) and bool(X.source.names)
-        fields, estimator = self._fields(response), type(self).__name__
-        return stacked_features(structures, blocks, fields, estimator, named)
+        names, estimator = block_names(X), type(self).__name__
+        fields = self._used_fields(response, names)
+        return stacked_features(structures, blocks, fields, estimator, bool(names))
 
     def _same_features(self, X, response):
         """Features of X, which must have the meaning of those of `fit`."""
@@ -382,7 +389,7 @@ class ChargeModel(
             if len(elements) > len(self.elements_):
                 lookup = element_lookup(elements, structures)
                 response = clone(response).prepare(elements, lookup)
-                fields = self._fields(response)
+                fields = self._used_fields(response, layout.names)
                 means = extended_means(layout, fields, elements, lookup)
                 layout = layout.with_elements(elements, means)
         return ForwardModel(layout, response, bool(self.verbose))
@@ -436,7 +443,7 @@ class ChargeModel(
         """
         check_is_fitted(self)
         features, _ = self._checked_features(X, names, self.handle_unknown)
-        check_targets(names, self.response_, type(self).__name__)
+        check_targets(names, self.response_, type(self).__name__, self.layout_.names)
         check_predictable(features.structures, names)
         yield from self._solutions(features, names, check_start(start, features.structures))
 
@@ -469,7 +476,7 @@ class ChargeModel(
         """
         sizes = list(self._same_features(X, self.response_).source.sizes)
         expected = f"a layout of {' + '.join(map(str, sizes))} features"
-        check_that(self.layout_.sizes == sizes, self, "layout_", expected)
+        check_that(self.layout_.feature_sizes == sizes, self, "layout_", expected)
 
     def _check_fitted(self):
         elements = check_elements(self, "elements_")
@@ -484,7 +491,7 @@ class ChargeModel(
         response.check_loaded()
         quantities = {*response.fields, "energy"}
         expected = f"a layout of fields that enter {' and '.join(sorted(quantities))}"
-        check_that(set(layout.enters) == quantities, self, "layout_", expected)
+        check_that(set(layout.enters) - {DIPOLE} == quantities, self, "layout_", expected)
         check_that(layout.n_constants[-1] == n, self, "layout_", "a layout with free atoms")
         check_that(is_number(self.n_features_in_, "i"), self, "n_features_in_", "an integer")
         check_array(self, "coef_", (layout.n_columns - n,))

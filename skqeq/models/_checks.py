@@ -10,6 +10,7 @@ from .._counts import counted
 from .._warnings import warn_once
 from ..structures import StructureFeatures
 from ..targets import ENERGIES, TARGETS, possibly_undefined
+from ._atomic_dipoles import DIPOLE, check_energies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,8 +96,10 @@ def check_weights(sample_weight: ArrayLike | None, n: int) -> Array:
     return weights
 
 
-def check_targets(names: Sequence[str], response: Response, estimator: str) -> None:
-    """Refuse targets that need charges if the model has no charges.
+def check_targets(
+    names: Sequence[str], response: Response, estimator: str, fields: Sequence[str]
+) -> None:
+    """Refuse targets that a model does not have.
 
     Parameters
     ----------
@@ -106,12 +109,17 @@ def check_targets(names: Sequence[str], response: Response, estimator: str) -> N
         The response of the model.
     estimator : str
         Name of the model.
+    fields : sequence of str
+        Names of the fields of the model.
 
     Raises
     ------
     ValueError
-        For a target that needs charges.
+        For a target that needs charges if the model has no charges, and for one that needs the
+        energy if it has atomic dipoles.
     """
+    if DIPOLE in fields:
+        check_energies(names, estimator)
     of_charges = [name for name in names if name not in ENERGIES]
     if of_charges and not response.fields:
         raise ValueError(

@@ -23,6 +23,7 @@ from scipy.linalg import solve_triangular
 from sklearn.base import clone
 
 from ..solvers import Triangle
+from ._atomic_dipoles import DIPOLE, take_dipoles
 from ._problem import weighted_label
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ class _Gradient:
 
     def add(self, begin, block):
         """Add the structures of a block, and return the sum of ``-log sigma`` of their labels."""
-        parts = block.split(self.problem.layout.sizes)
+        parts = block.split(self.problem.layout.component_sizes)
         by_structure = {}
         for label in self.problem.charge_labels(block, begin):
             by_structure.setdefault(label.number, []).append(label)
@@ -218,9 +219,11 @@ class _Gradient:
             if place == "energy":
                 continue
             names = ("amplitude_chi", "amplitude_baseline")
-            if place != "chi":
+            if place == DIPOLE:
+                names = ("amplitude_dipole",)
+            elif place != "chi":
                 names = [f"response__{name}" for name in response.prior_parameters.get(place, ())]
-            for name, part in zip(names, columns, strict=True):
+            for name, part in zip(names, columns):
                 if name in parameters:
                     gradient[name] = float(self._of_columns[part].sum())
         symbols = [chemical_symbols[z] for z in layout.elements]
@@ -253,31 +256,31 @@ class _StructureRows:
         numbers, number = self.equilibrium.structure.numbers, labels[0].number
         fields = layout.prior_values(numbers)
         fields.pop("energy", None)
+        take_dipoles(fields)  # their prior mean is zero
         self.potential = self.equilibrium.potential(labels[0].prior_charges, **fields)
         sigmas = [noise[name][number - problem.first] for name in self.names]
         parts = [weighted_label(*x) for x in zip(labels, sigmas, strict=True)]
-        operators, residuals, inverse_noise = zip(*parts, strict=True)
-        self.log_inverse_noise = np.log(np.concatenate(inverse_noise)).sum()
+        residuals = [part.residual for part in parts]
+        self.log_inverse_noise = np.log(np.concatenate([p.inverse_noise for p in parts])).sum()
         self.ends = np.cumsum([len(residual) for residual in residuals])[:-1]
-        self.operator, self.residual = np.concatenate(operators), np.concatenate(residuals)
-        rows, onehot = self.equilibrium.rows(self.operator), layout.onehot(numbers)
+        self.operator = np.concatenate([part.operator for part in parts])
+        self.residual = np.concatenate(residuals)
+        by_label, onehot = [part.rows(layout) for part in parts], layout.onehot(numbers)
+        rows = {place: np.concatenate([r[place] for r in by_label]) for place in by_label[0]}
         # Derivatives of the fields on the atoms with respect to the scaled weights.
-        self._values, pieces = [], []
-        for f, of_features in enumerate(features):
-            place, scales = layout.enters[f], [layout.scale[part] for part in layout.columns[f]]
+        self._values, self.J = [], np.zeros((len(self.residual), layout.n_columns))
+        for (f, place), of_features in zip(layout.components, features, strict=True):
+            columns = slice(layout.columns[f][0].start, layout.columns[f][1].stop)
             constants = onehot if layout.n_constants[f] else np.zeros((len(onehot), 0))
-            values = np.concatenate([of_features * scales[0], constants * scales[1]], axis=1)
-            self._values.append((place, values))
-            zeros = np.zeros((len(self.residual), len(numbers)))
-            pieces.append(rows.get(place, zeros) @ values)
-        self.J = np.concatenate(pieces, axis=1)
+            values = np.concatenate([of_features, constants], axis=1) * layout.scale[columns]
+            self._values.append((place, columns, values))
+            if place in rows:
+                self.J[:, columns] += rows[place] @ values
 
     def gradient_by_field(self, of_J):
         """Turn dL/dJ into derivatives with respect to the rows of each field, (n, n_atoms)."""
-        gradient, start = {}, 0
-        for place, values in self._values:
-            part = of_J[:, start : start + values.shape[1]]
-            start += values.shape[1]
-            if place != "energy":
-                gradient[place] = gradient.get(place, 0.0) + part @ values.T
+        gradient = {}
+        for place, columns, values in self._values:
+            if place in self.equilibrium.fields:
+                gradient[place] = gradient.get(place, 0.0) + of_J[:, columns] @ values.T
         return gradient

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ase.data import chemical_symbols
 
-from ..fields import ElementTable, Field
+from ..fields import ElementTable, Field, components_of
 from ..parameters import qeq_electronegativities
 from ..structures import NoFeatures, StackedSource, StructureFeatures
 
@@ -35,6 +35,22 @@ def how_to_make_blocks(names: Sequence[str]) -> str:
     steps = "make_pipeline(SOAPFeaturizer(), CURSparsifier())"
     blocks = ", ".join(f"('{name}', {steps})" for name in names)
     return f"make them with StructureBlocks([{blocks}])"
+
+
+def block_names(X: object) -> tuple[str, ...]:
+    """Names of the feature blocks of X.
+
+    Parameters
+    ----------
+    X : object
+        Input of a model.
+
+    Returns
+    -------
+    names : tuple of str
+        Empty if the blocks have no names.
+    """
+    return X.source.names if isinstance(X, StructureFeatures) else ()
 
 
 def charge_fields(
@@ -106,7 +122,8 @@ def stacked_features(
     ValueError
         If a block is missing, or belongs to no field.
     """
-    required = list(dict.fromkeys(f.blocks[0] for f in fields if len(f.blocks) == 1))
+    required = [f.blocks[0] for f in fields if len(f.blocks) == 1 and not f.optional]
+    required = list(dict.fromkeys(required))
     # A block "reference" may be unused, so that responses can be compared on the same features.
     allowed = {"chi", "reference", *(name for field in fields for name in field.blocks)}
     missing = [field for field in fields if field.blocks and not set(field.blocks) & set(blocks)]
@@ -120,7 +137,31 @@ def stacked_features(
         next((blocks[name] for name in field.blocks if name in blocks), NoFeatures())
         for field in fields
     ]
+    check_components(fields, sources)
     return StructureFeatures(structures, StackedSource([*sources, NoFeatures()]))
+
+
+def check_components(fields: Sequence[Field], sources: Sequence[FeatureSource]) -> None:
+    """Refuse features of numbers for a vector field, and features of vectors for a number.
+
+    Parameters
+    ----------
+    fields : sequence of Field
+        The fields.
+    sources : sequence of FeatureSource
+        The features of each.
+
+    Raises
+    ------
+    ValueError
+        If the features of a field have another number of components.
+    """
+    for field, source in zip(fields, sources, strict=True):
+        if source.n_components != len(components_of(field.enters)) and field.blocks:
+            right = "vectors, as VectorSOAPFeaturizer makes them"
+            if source.n_components > 1:
+                right = "numbers, as SOAPFeaturizer and CURSparsifier make them"
+            raise ValueError(f"the features of the block {field.name!r} must be {right}")
 
 
 def element_lookup(elements: Array, structures: Structures | None = None) -> Lookup:

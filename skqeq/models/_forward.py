@@ -9,6 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from .._threads import blas_threads_for
+from ..fields import components_of
+from ._atomic_dipoles import take_dipoles
 from ._geometry_store import Geometry
 from ._structure_solution import FieldGradient, Solution
 
@@ -101,19 +103,22 @@ class ForwardModel:
         start = [None] * len(features) if start is None else start
         numbers = range(len(features)) if numbers is None else numbers
         n_rows = np.zeros(len(features), dtype=int) if n_rows is None else n_rows
-        w = [weights[columns] for columns, _ in self.layout.columns]
+        components = self.layout.components
+        w = [weights[self.layout.columns[f][0]] for f, _ in components]
 
         def solve(i, equilibrium, learned, field_gradients=None):
             structure = equilibrium.structure
             fields = self.layout.values(learned, weights, structure.numbers)
-            energies = fields.pop("energy")
+            energies, dipoles = fields.pop("energy"), take_dipoles(fields)
             charges = equilibrium.charges(start=start[i], **fields)
-            return Solution(structure, equilibrium, fields, energies, charges, field_gradients)
+            return Solution(
+                structure, equilibrium, fields, energies, charges, field_gradients, dipoles
+            )
 
         if gradients:
             sources = features.source.sources
-            duals = [source.dual(x) for source, x in zip(sources, w, strict=True)]
-            recalled = [] if store is None else [store.recall(f, x) for f, x in enumerate(w)]
+            duals = [sources[f].dual(x) for (f, _), x in zip(components, w, strict=True)]
+            recalled = [] if store is None else [store.recall(c, x) for c, x in enumerate(w)]
             walk = tqdm(features.structures, "derivatives", disable=not self.verbose, leave=False)
             for i, structure in enumerate(walk):
                 number = int(numbers[i])
@@ -121,17 +126,17 @@ class ForwardModel:
                 with blas_threads_for(structure):
                     geometry = make() if store is None else store.get(number, make)
                     fields = []
-                    for f, (enters, dual) in enumerate(zip(self.layout.enters, duals, strict=True)):
-                        part, known = geometry.features[f], None
+                    for c, (component, dual) in enumerate(zip(components, duals, strict=True)):
+                        part, known = geometry.features[c], None
                         if store is not None:
-                            known = store.evaluate(number, f, recalled[f], part, dual)
-                        fields.append(FieldGradient(enters, part, dual, known))
+                            known = store.evaluate(number, c, recalled[c], part, dual)
+                        fields.append(FieldGradient(*component, part, dual, known))
                     learned = [field.values for field in fields]
                     solution = solve(i, geometry.equilibrium, learned, fields)
                 yield i, None, [solution]
             return
         for first, block in features.blocks(verbose=self.verbose, desc="charges"):
-            parts = zip(block.split(self.layout.sizes), w, strict=True)
+            parts = zip(block.split(self.layout.component_sizes), w, strict=True)
             learned = [np.split(part.dot(x), block.offsets[1:-1]) for part, x in parts]
             solutions = []
             for s, (structure, values) in enumerate(
@@ -146,4 +151,9 @@ class ForwardModel:
         # Fields with the same source share the gradient of its features.
         made = {id(source): source.gradient(structure) for source in sources}
         equilibrium = self.equilibrium(structure, number, n_solutions)
-        return Geometry(equilibrium, [made[id(source)] for source in sources])
+        features = []
+        for source, enters in zip(sources, self.layout.enters, strict=True):
+            gradient = made[id(source)]
+            # The gradient of vector features has a part for every component.
+            features += gradient.parts if len(components_of(enters)) > 1 else [gradient]
+        return Geometry(equilibrium, features)

@@ -193,7 +193,7 @@ class GAPKQEqRegressor(KQEqRegressor):
 
     def _fields(self, response):
         gap = Field("gap", "energy", ("gap",), self.amplitude_gap)
-        return [*super()._fields(response), gap]
+        return [*self._charge_fields(response), gap]
 
     def _blocks(self, X):
         return super()._blocks(

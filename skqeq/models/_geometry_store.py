@@ -38,8 +38,8 @@ class Geometry(NamedTuple):
     equilibrium : Equilibrium
         The response of the charges.
     features : list of FeatureGradient
-        Features and their derivatives, one entry per field. Fields with the same source share one
-        object.
+        Features and their derivatives, one entry per component of a field, see
+        `skqeq.fields.FieldLayout`. Fields with the same source share one object.
     """
 
     equilibrium: Equilibrium
@@ -55,7 +55,7 @@ class Geometry(NamedTuple):
 
 
 class Recollection(NamedTuple):
-    """Weights of a field, as a combination of weights of earlier evaluations.
+    """Weights of a component of a field, as a combination of weights of earlier evaluations.
 
     Attributes
     ----------
@@ -116,7 +116,7 @@ class GeometryStore:
         Parameters
         ----------
         f : int
-            Index of the field.
+            Index of the component.
         weights : ndarray of shape (n_columns of the field,)
             Weights of the features; those of the constants are left out.
 
@@ -162,7 +162,7 @@ class GeometryStore:
         number : int
             Number of the structure.
         f : int
-            Index of the field.
+            Index of the component.
         recollection : Recollection
             The weights, as `recall` describes them.
         features : FeatureGradient

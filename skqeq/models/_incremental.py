@@ -53,7 +53,9 @@ class Incremental:
 
         def _default_response(self) -> Any: ...
 
-        def _set_layout(self, response: Any, sizes: Any, lookup: Any) -> None: ...
+        def _used_fields(self, response: Any, names: Any) -> Any: ...
+
+        def _set_layout(self, response: Any, fields: Any, sizes: Any, lookup: Any) -> None: ...
 
         def _sigmas(self) -> dict[str, float]: ...
 
@@ -124,7 +126,9 @@ class Incremental:
         self._validate_params()
         self._check_rows_unchanged()
         lookup = element_lookup(self.elements_)
-        self._set_layout(self.checked_response(), self.layout_.sizes, lookup)
+        response = self.checked_response()
+        fields = self._used_fields(response, self.layout_.names)
+        self._set_layout(response, fields, self.layout_.feature_sizes, lookup)
         self.solve_triangles(self.triangles_, self._sigmas(), store=True)
         return self
 

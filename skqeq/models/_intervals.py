@@ -38,6 +38,7 @@ class Intervals:
 
     if TYPE_CHECKING:  # defined by `ChargeModel`
         response_: Any
+        layout_: Any
 
         def problem(
             self, X: StructuresLike, y: LabelsLike, sample_weight: ArrayLike | None = ...
@@ -355,7 +356,7 @@ class Intervals:
         """
         self.check_posterior()
         check_names(names)
-        check_targets(names, self.response_, type(self).__name__)
+        check_targets(names, self.response_, type(self).__name__, self.layout_.names)
         features, _ = self._checked_features(X, names, self.handle_unknown)
         features = features.for_prediction()
         forward = self._forward(features.structures)

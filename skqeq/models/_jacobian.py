@@ -71,7 +71,8 @@ class TargetJacobian:
     def _rows(self, response):
         """Derivatives of the targets with respect to the values of the fields on the atoms."""
         n, equilibrium = len(self.structure), self.solution.equilibrium
-        zeros = {place: np.zeros((sum(self.sizes), n)) for place in (*equilibrium.fields, "energy")}
+        places = {*equilibrium.fields, "energy", *(c.enters for c in self.layout.components)}
+        zeros = {place: np.zeros((sum(self.sizes), n)) for place in places}
         for name, part in zip(self.names, self._parts(), strict=True):
             if name == "energy":
                 by_place = {
@@ -124,14 +125,15 @@ class TargetJacobian:
             Derivatives of the targets with respect to the weights of each field.
         """
         onehot = self.layout.onehot(self.structure.numbers)
-        columns = []
-        for f, of_features in zip(fields, self._feature_columns(fields), strict=True):
-            rows = self.rows[self.layout.enters[f]]
-            of_features += self.solution.field_gradients[f].features.contract(rows)
-            n_constants = self.layout.n_constants[f]
-            constants = rows @ onehot if n_constants else np.zeros((len(rows), 0))
-            columns.append(np.concatenate([of_features, constants], axis=1))
-        return columns
+        by_field = dict(zip(fields, self._feature_columns(fields), strict=True))
+        constants = {f: np.zeros((sum(self.sizes), 0)) for f in fields}
+        for field in self.solution.field_gradients:
+            f, rows = field.index, self.rows[field.enters]
+            if f in by_field:
+                by_field[f] += field.features.contract(rows)
+                if self.layout.n_constants[f]:
+                    constants[f] = rows @ onehot
+        return [np.concatenate([by_field[f], constants[f]], axis=1) for f in fields]
 
     def _feature_columns(self, fields):
         """The contribution of the derivatives of the features to the columns."""
@@ -139,16 +141,18 @@ class TargetJacobian:
         if set(self.names) == {"energy"}:
             return result
         # The pass over the neighbours is expensive; fields with the same features share it.
-        by_features = {}
-        for k, f in enumerate(fields):
-            features = self.solution.field_gradients[f].features
-            by_features.setdefault(id(features), (features, []))[1].append(k)
+        by_features, places = {}, {f: k for k, f in enumerate(fields)}
+        for field in self.solution.field_gradients:
+            if field.index in places:
+                _, members = by_features.setdefault(id(field.features), (field.features, []))
+                members.append((places[field.index], field.enters))
         for features, members in by_features.values():
             sets, owners = [], []
-            for k in members:
-                for name, factors in self._feature_factors(self.layout.enters[fields[k]]).items():
-                    sets += list(factors)
-                    owners += [(k, name, a) for a in range(len(factors))]
+            for k, enters in members:
+                for name, factors in self._feature_factors(enters).items():
+                    used = [a for a, row in enumerate(factors) if row.any()]
+                    sets += [factors[a] for a in used]
+                    owners += [(k, name, a) for a in used]
             if not sets:
                 continue
             moved, strained = features.jacobian(np.stack(sets))
@@ -166,7 +170,7 @@ class TargetJacobian:
         if "forces" in self.names or "stress" in self.names:
             factors["energy"] = self.solution.energy_derivatives[place][None]
         if "born_effective_charges" in self.names and place != "energy":
-            factors["dipole"] = self.solution.equilibrium.dipole_rows[place]
+            factors["dipole"] = self.solution.dipole_rows[place]
         return factors
 
     def _add_feature_rows(self, columns, kind, a, of_positions, of_strain):
@@ -196,9 +200,8 @@ class TargetJacobian:
         """
         coordinates = self._coordinates()
         total, by_features = np.zeros(len(coordinates)), {}
-        for amplitude, field in zip(
-            self.layout.amplitudes, self.solution.field_gradients, strict=True
-        ):
+        for field in self.solution.field_gradients:
+            amplitude = self.layout.amplitudes[field.index]
             if amplitude == 0.0:
                 continue
             if id(field.features) not in by_features:
@@ -225,15 +228,15 @@ class TargetJacobian:
     def _derivative_factors(self, place):
         """Factors of the derivative of a field on each atom in every row, (n_rows, n_atoms)."""
         n, parts = len(self.structure), []
-        derivative = self.solution.energy_derivatives[place]
         for name, size in zip(self.names, self.sizes, strict=True):
             if name == "forces":
-                parts.append(np.tile(-derivative, (size, 1)))
+                parts.append(np.tile(-self.solution.energy_derivatives[place], (size, 1)))
             elif name == "stress":
-                parts.append(np.tile(derivative / self.structure.volume, (size, 1)))
+                derivative = self.solution.energy_derivatives[place] / self.structure.volume
+                parts.append(np.tile(derivative, (size, 1)))
             elif place == "energy":
                 parts.append(np.zeros((size, n)))
             else:
-                of_dipole = self.solution.equilibrium.dipole_rows[place]
+                of_dipole = self.solution.dipole_rows[place]
                 parts.append(np.tile(np.repeat(of_dipole, 3, axis=0), (n, 1)))
         return np.concatenate(parts)

@@ -102,7 +102,7 @@ class _SeparateKernels(KQEqRegressor):
     def terms(self, response: Any, X: StructureFeatures) -> list[tuple[str, int | None]]:
         """The field and the column block of every term, see `KernelMatrices`."""
         terms: list[tuple[str, int | None]] = []
-        for field in super()._fields(response):
+        for field in self._charge_fields(response):
             terms += [(field.name, b) for b in range(_n_blocks(X.source))]
             if field.baseline:
                 terms.append((field.name, None))
@@ -115,7 +115,7 @@ class _SeparateKernels(KQEqRegressor):
         return StructureFeatures(X.structures, StackedSource([*sources, NoFeatures()]))
 
     def _fields(self, response: Any) -> list[Field]:
-        fields = {field.name: field for field in super()._fields(response)}
+        fields = {field.name: field for field in self._charge_fields(response)}
         return [
             Field(f"constants of {name}", fields[name].enters, (), 0.0, 1.0, fields[name].mean)
             if b is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ._atomic_dipoles import dipole_field
 from ._base import POSITIVE, ChargeModel
 from ._field_features import charge_fields
 
@@ -30,6 +31,11 @@ class KQEqRegressor(ChargeModel):
     Gauss-Newton. The energy is that of the charges plus one constant per element [2]_::
 
         E = chi . q + q . A q / 2 - field . sum_i q_i r_i + sum_i e(Z_i)
+
+    If the features have a block ``"dipole"`` of `VectorSOAPFeaturizer`, the atoms also have learned
+    dipoles ``d_i = v_i u``, with weights ``u ~ N(0, amplitude_dipole^2)`` [4]_. They contribute to
+    the dipole, the quadrupole, the potential and the Born charges, and do not act on the charges.
+    Such a model has no energy.
 
     Parameters
     ----------
@@ -76,6 +82,9 @@ class KQEqRegressor(ChargeModel):
         a fitted constant ``b``. False sets both to zero, as in [1]_.
     amplitude_baseline : float, default=10.0
         Prior standard deviation of the element constants ``b``, V.
+    amplitude_dipole : float, default=0.15
+        Prior standard deviation of the weights u of the atomic dipoles, e*Angstrom. It has no
+        effect without a block ``"dipole"``.
     algorithm : {"gauss_newton", "fixed_point"}, default="gauss_newton"
         Iteration for targets that are not linear in the charges. "fixed_point" is the iteration of
         [2]_: it solves for the weights at fixed charges, takes the charges of the solution, and
@@ -124,7 +133,8 @@ class KQEqRegressor(ChargeModel):
     ----------
     coef_ : ndarray of shape (n_weights,)
         The weights w and the element constants b of the electronegativity, V; then, with
-        `ChargeFlow`, the weights and constants of the reference charges, e.
+        `ChargeFlow`, the weights and constants of the reference charges, e; then the weights u of
+        the atomic dipoles, e*Angstrom, if there are any.
     elements_ : ndarray of shape (n_elements,)
         Atomic numbers seen in `fit`.
     atomic_energies_ : ndarray of shape (n_elements,)
@@ -154,6 +164,7 @@ class KQEqRegressor(ChargeModel):
     .. [1] Staacke et al., Mach. Learn.: Sci. Technol. 3, 015032 (2022).
     .. [2] Vondrák, Reuter, Margraf, J. Chem. Phys. 159, 054109 (2023).
     .. [3] Rappé and Goddard, J. Phys. Chem. 95, 3358 (1991).
+    .. [4] Veit, Wilkins, Yang, DiStasio, Ceriotti, J. Chem. Phys. 153, 024113 (2020).
 
     Examples
     --------
@@ -171,6 +182,7 @@ class KQEqRegressor(ChargeModel):
         **ChargeModel._parameter_constraints,
         "amplitude_chi": [POSITIVE],
         "baseline": ["boolean"],
+        "amplitude_dipole": [POSITIVE],
     }
 
     def __init__(
@@ -190,6 +202,7 @@ class KQEqRegressor(ChargeModel):
         amplitude_chi: float = 1.0,
         baseline: bool = True,
         amplitude_baseline: float = 10.0,
+        amplitude_dipole: float = 0.15,
         algorithm: Algorithm = "gauss_newton",
         init: ArrayLike | None = None,
         max_iter: int = 50,
@@ -216,6 +229,7 @@ class KQEqRegressor(ChargeModel):
         self.amplitude_chi = amplitude_chi
         self.baseline = baseline
         self.amplitude_baseline = amplitude_baseline
+        self.amplitude_dipole = amplitude_dipole
         self.algorithm = algorithm
         self.init = init
         self.max_iter = max_iter
@@ -228,6 +242,10 @@ class KQEqRegressor(ChargeModel):
         self.verbose = verbose
 
     def _fields(self, response):
+        return [*self._charge_fields(response), dipole_field(self.amplitude_dipole)]
+
+    def _charge_fields(self, response):
+        """The latent fields of the response."""
         return charge_fields(
             response, self.amplitude_chi, self.amplitude_baseline, bool(self.baseline)
         )

@@ -14,6 +14,7 @@ from .._threads import blas_threads_for
 from ..fields import AtomRows
 from ..targets import GRADIENTS, TARGETS, ChargeTarget, DipoleMagnitude
 from ._jacobian import TargetJacobian
+from ._problem import observable_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -111,7 +112,7 @@ def _of_values(forward, features, weights, names):
             for s, solution in enumerate(solutions):
                 if not target.defined(solution.structure).any():
                     continue
-                factors, first = _target_rows(target, solution), block.offsets[s]
+                factors, first = _target_rows(layout, target, solution), block.offsets[s]
                 atoms = slice(first, first + len(solution.structure))
                 remainders = sum(f**2 @ variances[place][atoms] for place, f in factors.items())
                 rows.add(factors, remainders, first)
@@ -126,28 +127,27 @@ def _of_values(forward, features, weights, names):
 
 def _remainders(layout: FieldLayout, features: StructureFeatures, block: Block) -> dict[str, Any]:
     """Variances of the remainders of the fields, summed over the fields of each quantity."""
-    remainders: dict[str, Any] = dict.fromkeys(layout.enters, 0.0)
-    for place, amplitude, source, part in zip(
-        layout.enters,
-        layout.amplitudes,
-        features.source.sources,
-        block.split(layout.sizes),
-        strict=True,
-    ):
-        # Rounding can make the difference negative for environments in the sparse set.
-        left = np.maximum(source.prior_variance - part.squared_norms(), 0.0)
-        remainders[place] = remainders[place] + amplitude**2 * left
+    remainders: dict[str, Any] = {}
+    parts = block.split(layout.component_sizes)
+    for (f, place), part in zip(layout.components, parts, strict=True):
+        prior_variance = features.source.sources[f].prior_variance
+        # Rounding can make the difference negative for environments in the sparse set. It is
+        # negative, too, for features that are all there is of a field, without a kernel.
+        left = np.maximum(prior_variance - part.squared_norms(), 0.0)
+        remainders[place] = remainders.get(place, 0.0) + layout.amplitudes[f] ** 2 * left
     return remainders
 
 
-def _target_rows(target: Any, solution: Solution) -> dict[str, Array]:
+def _target_rows(layout: FieldLayout, target: Any, solution: Solution) -> dict[str, Array]:
     """Derivatives of a target with respect to the values of the fields on the atoms."""
     if not isinstance(target, ChargeTarget):
         return {place: d[None] for place, d in solution.energy_derivatives.items()}
-    operator, constant = solution.equilibrium.observable(target)
+    operator, _ = solution.equilibrium.observable(target)
+    rows = observable_rows(layout, solution.equilibrium, target.name, operator)
     if isinstance(target, DipoleMagnitude):
-        operator = target.derivative(operator @ solution.charges + constant) @ operator
-    return solution.equilibrium.rows(operator)
+        derivative = target.derivative(target.linear_value(solution))
+        rows = {place: derivative @ factors for place, factors in rows.items()}
+    return rows
 
 
 def _of_gradients(forward, features, weights, names):

@@ -27,6 +27,7 @@ class Predictions:
     y_form_: str
     handle_unknown: str
     response_: Response
+    layout_: FieldLayout
 
     if TYPE_CHECKING:  # defined by `ChargeModel`
 

@@ -14,6 +14,7 @@ import numpy as np
 from ..fields import AtomRows
 from ..solvers import NonlinearRows
 from ..targets import TARGETS, ChargeTarget
+from ._atomic_dipoles import dipole_rows, take_dipoles
 from ._forward import ForwardModel
 
 if TYPE_CHECKING:
@@ -261,6 +262,7 @@ class Problem:
             equilibrium = self.forward.equilibrium(structure, number, n_rows + 1)
             fields = self.layout.prior_values(structure.numbers)
             fields.pop("energy", None)
+            take_dipoles(fields)  # their prior mean is zero
             charges = equilibrium.charges(**fields)
             for name, value in values.items():
                 yield ChargeLabel(number, block.offsets[s], name, value, equilibrium, charges)
@@ -294,13 +296,15 @@ class Problem:
                     prior = operator @ label.prior_charges + constant
                     classical = self.forward.response.classical_charges(equilibrium)
                     start = operator @ classical + constant
-                    pending[label.name].add(equilibrium.rows(operator), prior, label.first_atom)
+                    rows = observable_rows(self.layout, equilibrium, label.name, operator)
+                    pending[label.name].add(rows, prior, label.first_atom)
                     nonlinear[label.name].add(prior, label.value, sigma, start)
                 else:
-                    operator, residual, inverse_noise = weighted_label(label, sigma)
+                    weighted = weighted_label(label, sigma)
                     if sample is not None:
-                        sample.expect(label, inverse_noise)
-                    linear_rows.add(equilibrium.rows(operator), residual, label.first_atom)
+                        sample.expect(label, weighted.inverse_noise)
+                    factors = weighted.rows(self.layout)
+                    linear_rows.add(factors, weighted.residual, label.first_atom)
             for J, residual in self.layout.design(block, linear_rows):
                 triangle.update(J, residual)
                 if sample is not None:
@@ -327,10 +331,10 @@ class Problem:
             structures: dict[str, list[Array]] = {name: [] for name in names}
             for label in self.charge_labels(block, begin):
                 name = label.name
-                operator, residual, weight = weighted_label(label, noise[name][label.number])
-                rows[name].add(label.equilibrium.rows(operator), residual, label.first_atom)
-                inverse_noise[name].append(weight)
-                structures[name].append(np.full(len(weight), label.number))
+                weighted = weighted_label(label, noise[name][label.number])
+                rows[name].add(weighted.rows(self.layout), weighted.residual, label.first_atom)
+                inverse_noise[name].append(weighted.inverse_noise)
+                structures[name].append(np.full(len(weighted.residual), label.number))
             for name in names:
                 if not rows[name]:
                     continue
@@ -344,7 +348,77 @@ class Problem:
                     )
 
 
-def weighted_label(label: ChargeLabel, sigma: float) -> tuple[Array, Array, Array]:
+def observable_rows(
+    layout: FieldLayout, equilibrium: Equilibrium, name: str, operator: Array
+) -> dict[str, Array]:
+    """Derivatives of an observable of the charges with respect to the fields on the atoms.
+
+    Parameters
+    ----------
+    layout : FieldLayout
+        The fields.
+    equilibrium : Equilibrium
+        The response of the structure.
+    name : str
+        The target.
+    operator : ndarray of shape (k, n_atoms)
+        Derivatives with respect to the charges.
+
+    Returns
+    -------
+    rows : dict of {str: ndarray of shape (k, n_atoms)}
+        The keys are the quantities to which fields contribute.
+    """
+    rows = equilibrium.rows(operator)
+    return rows | dipole_rows(equilibrium, TARGETS[name]) if layout.has_dipoles else rows
+
+
+class WeightedLabel(NamedTuple):
+    """The known components of a label that is linear in the charges, divided by their noise.
+
+    Attributes
+    ----------
+    label : ChargeLabel
+        The label.
+    known : ndarray of bool of shape (k,)
+        Which components are known.
+    operator : ndarray of shape (n_known, n_atoms)
+        Derivatives with respect to the charges, divided by the noise.
+    residual : ndarray of shape (n_known,)
+        Label minus the prediction of the prior mean, divided by the noise.
+    inverse_noise : ndarray of shape (n_known,)
+        One over the noise of each component.
+    """
+
+    label: ChargeLabel
+    known: np.ndarray
+    operator: np.ndarray
+    residual: np.ndarray
+    inverse_noise: np.ndarray
+
+    def rows(self, layout: FieldLayout) -> dict[str, Array]:
+        """Derivatives with respect to the fields on the atoms, divided by the noise.
+
+        Parameters
+        ----------
+        layout : FieldLayout
+            The fields.
+
+        Returns
+        -------
+        rows : dict of {str: ndarray of shape (n_known, n_atoms)}
+            The keys are the quantities to which fields contribute.
+        """
+        equilibrium = self.label.equilibrium
+        rows = equilibrium.rows(self.operator)
+        if layout.has_dipoles:
+            of_dipoles = dipole_rows(equilibrium, TARGETS[self.label.name])
+            for place, factors in of_dipoles.items():
+                rows[place] = self.inverse_noise[:, None] * factors[self.known]
+        return rows
+
+
+def weighted_label(label: ChargeLabel, sigma: float) -> WeightedLabel:
     """Divide a label that is linear in the charges by its noise.
 
     Parameters
@@ -356,16 +430,17 @@ def weighted_label(label: ChargeLabel, sigma: float) -> tuple[Array, Array, Arra
 
     Returns
     -------
-    operator : ndarray of shape (n_known, n_atoms)
-        Derivatives with respect to the charges, divided by the noise.
-    residual : ndarray of shape (n_known,)
-        Label minus the prediction of the prior mean, divided by the noise.
-    inverse_noise : ndarray of shape (n_known,)
-        One over the noise of each component.
+    weighted : WeightedLabel
     """
     target = TARGETS[label.name]
     operator, constant = label.equilibrium.observable(target)
     known = ~np.isnan(label.value)
     inverse_noise = np.broadcast_to(target.weights / sigma, label.value.shape)[known]
     residual = (label.value - operator @ label.prior_charges - constant)[known]
-    return inverse_noise[:, None] * operator[known], inverse_noise * residual, inverse_noise
+    return WeightedLabel(
+        label,
+        known,
+        inverse_noise[:, None] * operator[known],
+        inverse_noise * residual,
+        inverse_noise,
+    )

@@ -90,7 +90,7 @@ class Scores:
         """
         check_is_fitted(self)
         check_names(names)
-        check_targets(names, self.response_, type(self).__name__)
+        check_targets(names, self.response_, type(self).__name__, self.layout_.names)
         if reason := unfitted_energies(names, self.targets_, self.atomic_energies):
             warn_once(reason, "not fitted to energies")
         features, unknown = self._checked_features(X, names, "skip")

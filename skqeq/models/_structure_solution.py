@@ -9,6 +9,8 @@ import numpy as np
 
 from .._threads import blas_threads_for
 from ..electrostatics import in_plane
+from ..targets import TARGETS
+from ._atomic_dipoles import check_energies, dipole_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -59,12 +61,14 @@ class Evaluation(NamedTuple):
 
 
 class FieldGradient(NamedTuple):
-    """Derivatives of one field of one structure with respect to the geometry.
+    """Derivatives of one component of a field of one structure with respect to the geometry.
 
     Parameters
     ----------
+    index : int
+        Index of the field in the layout.
     enters : str
-        The quantity to which the field contributes, see `skqeq.fields.Field`.
+        The quantity to which the component contributes, see `skqeq.fields.Component`.
     features : FeatureGradient
         Gradient of the features of the structure.
     dual : ndarray
@@ -73,6 +77,7 @@ class FieldGradient(NamedTuple):
         Values and derivatives of the field; None if they are not known.
     """
 
+    index: int
     enters: str
     features: FeatureGradient
     dual: Array
@@ -117,8 +122,11 @@ class Solution:
     charges : ndarray of shape (n_atoms,)
         Charges that minimise the energy, e.
     field_gradients : list of FieldGradient, default=None
-        Derivatives of each field of the model with respect to the geometry. None disables forces,
-        stress and Born charges, which then raise an error.
+        Derivatives of each field of the model with respect to the geometry, one entry per
+        component. None disables forces, stress and Born charges, which then raise an error.
+    atomic_dipoles : ndarray of shape (n_atoms, 3), default=None
+        Learned dipoles of the atoms, e*Angstrom, which do not act on the charges. None means that
+        the model has none.
 
     See Also
     --------
@@ -145,6 +153,7 @@ class Solution:
         energies: Array,
         charges: Array,
         field_gradients: Sequence[FieldGradient] | None = None,
+        atomic_dipoles: Array | None = None,
     ) -> None:
         self.structure = structure
         self.equilibrium = equilibrium
@@ -152,6 +161,7 @@ class Solution:
         self.energies = energies
         self.charges = charges
         self._field_gradients = field_gradients
+        self.atomic_dipoles = atomic_dipoles
 
     @property
     def chi(self) -> Array:
@@ -167,9 +177,14 @@ class Solution:
             raise ValueError("ask for derivatives first: model.solutions(X, ['forces'])")
         return self._field_gradients
 
+    def _check_energies(self):
+        if self.atomic_dipoles is not None:
+            check_energies(["energy"], "a model")
+
     @cached_property
     def energy(self) -> float:
         """Total energy, eV."""
+        self._check_energies()
         electrostatic = self.equilibrium.energy(self.charges, **self.fields)
         return electrostatic + float(self.energies.sum())
 
@@ -187,6 +202,7 @@ class Solution:
     @cached_property
     def _energy_gradient(self):
         """Derivatives of the energy with respect to the positions and to a strain."""
+        self._check_energies()
         with blas_threads_for(self.structure):
             gradient, virial = self.equilibrium.energy_gradient(self.charges, **self.fields)
             # The pass over the neighbours is expensive; fields with the same features share it.
@@ -223,7 +239,7 @@ class Solution:
 
     @property
     def induced_dipoles(self) -> Array | None:
-        """Dipoles of the atoms, shape (n_atoms, 3), e*Angstrom; None without polarizabilities."""
+        """Induced dipoles, shape (n_atoms, 3), e*Angstrom; None without polarizabilities."""
         return self.equilibrium.induced_dipoles(self.charges)
 
     @cached_property
@@ -231,18 +247,27 @@ class Solution:
         """Derivatives ``d mu_a / d r_jb`` of the dipole: shape (n_atoms, 3, 3), e.
 
         ``Z*_jab`` is the derivative at fixed fields plus ``sum_i (d mu_a / d f_i) df_i / dr_jb``
-        for every field f of the response.
+        for every field f of the response, and for the atomic dipoles.
         """
         born = self.equilibrium.dipole_gradient(self.charges, **self.fields)
-        by_field = self.equilibrium.dipole_rows
+        by_field = self.dipole_rows
         for field in self.field_gradients:
             if field.enters not in by_field:
                 continue
             for neighborhood, pair_gradients in field.pair_gradients():
                 for a, factors in enumerate(by_field[field.enters]):
-                    moved, _ = neighborhood.gather(factors[neighborhood.i, None] * pair_gradients)
-                    born[:, a] += moved
+                    if factors.any():
+                        g = factors[neighborhood.i, None] * pair_gradients
+                        born[:, a] += neighborhood.gather(g)[0]
         return born
+
+    @property
+    def dipole_rows(self) -> dict[str, Array]:
+        """For every quantity to which fields contribute, derivatives (3, n_atoms) of the dipole."""
+        rows = self.equilibrium.dipole_rows
+        if self.atomic_dipoles is None:
+            return rows
+        return rows | dipole_rows(self.equilibrium, TARGETS["dipole"])
 
     def force_factors(self) -> tuple[Array, Array | None]:
         """Derivatives of the energy gradient with respect to charges and potential.

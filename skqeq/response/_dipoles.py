@@ -35,13 +35,15 @@ class InducedDipoles:
         ``T M E``, the difference ``R - R'``; Angstrom.
     polarizability : ndarray of shape (3, 3)
         Polarisability ``E^T M E`` of the atoms at fixed charges, e*Angstrom^2/V.
+    polarizable : ndarray of bool of shape (n_atoms,)
+        Which atoms can have an induced dipole.
     widths : ndarray of shape (n_atoms,)
         Widths of the dipoles, Angstrom.
     """
 
     def __init__(self, structure, widths, polarizability, accuracy):
         n = len(structure)
-        polarizable = polarizability > 0
+        self.polarizable = polarizable = polarizability > 0
         self.widths = np.ones(n)
         self.widths[polarizable] = dipole_widths(polarizability[polarizable] / COULOMB)
         self._sum = DipoleSum(structure, widths, self.widths, accuracy)
@@ -165,6 +167,7 @@ class InducedDipoles:
 class NoDipoles:
     """Atoms that are not polarisable: it has the methods of `InducedDipoles`, without effect."""
 
+    polarizable, widths = False, 1.0
     dipole_shift = 0.0
     polarizability = np.zeros((3, 3))
     polarizability.setflags(write=False)

@@ -403,6 +403,30 @@ class Equilibrium(ABC):
         operator = target.operator(self.structure, self.widths)
         return self.dipoles.observable(target, self.structure, operator)
 
+    @property
+    def dipole_widths(self) -> Array:
+        """Widths of learned dipoles of the atoms, shape (n_atoms,), Angstrom.
+
+        A dipole is as wide as the dipole that a field induces on the same atom, or, if the atom is
+        not polarisable, as its charge.
+        """
+        return np.where(self.dipoles.polarizable, self.dipoles.widths, self.widths)
+
+    def dipole_operator(self, target: Observable) -> Array:
+        """Derivatives of a target with respect to dipoles of the atoms that do not act on charges.
+
+        Parameters
+        ----------
+        target : ChargeTarget
+            An observable of charges and dipoles, see `skqeq.targets`.
+
+        Returns
+        -------
+        operator : ndarray of shape (k, n_atoms, 3)
+            In the unit of the target per e*Angstrom.
+        """
+        return target.dipole_operator(self.structure, self.dipole_widths)
+
     # ---- derivatives of the interaction -------------------------------------------------------
 
     def coulomb_gradient(

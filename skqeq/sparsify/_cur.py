@@ -276,6 +276,11 @@ class CURSparsifier(  # type: ignore[call-arg]  # of a mixin without types
         if not ragged:
             return validate_data(self, X, dtype=np.float64, reset=reset)
         if reset:
+            if any(source.n_components > 1 for source in X.source.sources):
+                raise ValueError(
+                    "CURSparsifier takes invariant features, not vectors: give those of "
+                    "VectorSOAPFeaturizer directly to the model, as a block of StructureBlocks"
+                )
             if X.source.elements is not None:
                 advice = "the features describe no other elements"
                 X.structures.check_elements(X.source.elements, advice)

@@ -14,7 +14,7 @@ from ._features import StructureFeatures, check_same_features
 from ._neighbors import Neighborhood, gather_pairs, move_pairs, neighbor_pairs, spread_pairs
 from ._numbers import BOOLEAN, as_floats, holds_booleans
 from ._plausibility import Finding
-from ._sources import ArraySource, NoFeatures, StackedSource
+from ._sources import ArraySource, NoFeatures, StackedGradient, StackedSource
 from ._structure import Structure, reduced_cell
 from ._tiles import Block, Tile
 from ._total_charge import CHARGE_KEYS, with_total_charge, with_total_charges

@@ -49,6 +49,9 @@ class FeatureSource(ABC):
     represented : frozenset of int or None, default=None
         Elements whose atoms can have features other than zero, such as those with sparse points;
         None means all.
+    n_components : int, default=1
+        Number of columns for each weight: 3 if the features are vectors. The columns of the x
+        components of all vectors then come before those of the y and z components.
     prior_variance : float, default=1.0
         Prior variance of a latent field with unit amplitude. The features represent the part
         ``|phi|^2`` of this variance; the rest is the residual variance of the atom.
@@ -83,6 +86,7 @@ class FeatureSource(ABC):
     signature: tuple[Any, ...] | None = None
     elements: frozenset[int] | None = None
     represented: frozenset[int] | None = None
+    n_components: int = 1
     prior_variance: float = 1.0
     verbose: bool = False
     names: tuple[str, ...] = ()

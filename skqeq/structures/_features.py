@@ -313,6 +313,13 @@ def _stacked(parts, names=()):
             )
     if any(not _same_structures(part.structures, parts[0].structures) for part in parts):
         raise ValueError("columns of features of different structures cannot be joined")
-    return StructureFeatures(
-        parts[0].structures, StackedSource([part.source for part in parts], names)
-    )
+    sources = [part.source for part in parts]
+    if names and any(source.names for source in sources):
+        # Blocks that a transformer has named keep their names.
+        named = [
+            pair
+            for name, source in zip(names, sources, strict=True)
+            for pair in (zip(source.names, source.sources) if source.names else [(name, source)])
+        ]
+        names, sources = zip(*named)
+    return StructureFeatures(parts[0].structures, StackedSource(sources, names))

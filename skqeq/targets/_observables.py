@@ -45,6 +45,7 @@ class Solution(Protocol):
     structure: Structure
     equilibrium: Equilibrium
     charges: Array
+    atomic_dipoles: Array | None
 
     @property
     def energy(self) -> float: ...
@@ -201,15 +202,23 @@ class ChargeTarget(Target):
         return np.full(self.size(structure), not structure.periodic)
 
     def observe(self, solution):
+        return self.value(self.linear_value(solution))
+
+    def linear_value(self, solution: Solution) -> Array:
+        """The part of the observable that is linear in charges and atomic dipoles: shape (k,)."""
         operator, constant = solution.equilibrium.observable(self)
-        return self.value(operator @ solution.charges + constant)
+        value = operator @ solution.charges + constant
+        if solution.atomic_dipoles is not None:
+            of_dipoles = solution.equilibrium.dipole_operator(self)
+            value = value + np.tensordot(of_dipoles, solution.atomic_dipoles, 2)
+        return value
 
     def operator(self, structure, widths):
         """The matrix T of the observable ``T q``, for charges of these widths: (k, n_atoms)."""
         raise TypeError(f"{type(self).__name__} defines no operator")
 
     def dipole_operator(self, structure, widths):
-        """The operator for induced dipoles on atoms with these widths: shape (k, n_atoms, 3)."""
+        """The operator for dipoles of these widths on the atoms: shape (k, n_atoms, 3)."""
         raise TypeError(f"{type(self).__name__} defines no operator for dipoles")
 
     def value(self, linear):
