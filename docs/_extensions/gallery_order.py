@@ -10,6 +10,7 @@ SECTIONS = {
         "plot_dipoles.py",
         "plot_charges.py",
         "plot_charge_search.py",
+        "plot_atomic_dipoles.py",
         "plot_dipole_magnitude.py",
         "plot_ions.py",
         "plot_field.py",
