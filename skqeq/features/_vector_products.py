@@ -55,7 +55,8 @@ class VectorProducts:
 
     def __init__(self, c, U, factor):
         self.c, self.U, self.factor = c, U, factor
-        self.norms = np.einsum("imk,imk->i", c, c)
+        flat = c.reshape(len(c), -1)
+        self.norms = np.einsum("ik,ik->i", flat, flat)
         self._C = [c[:, m] @ U[l] for l, m in enumerate(degrees(len(U) - 1))]
 
     @property
@@ -70,13 +71,14 @@ class VectorProducts:
 
     @cached_property
     def values(self):
-        """The features, shape (n_atoms, 3, (l_max) Q^2)."""
-        parts = []
-        for l in range(len(self.U) - 1):
-            p = self._C[l + 1].transpose(0, 2, 1)[:, None] @ self._turned(l, slice(None))
-            parts.append(p.reshape(len(p), 3, -1))
-        scale = self.factor / self.norms
-        return scale[:, None, None] * np.concatenate(parts, axis=2)
+        """The features, shape (n_atoms, 3, l_max Q^2)."""
+        n, L, Q = len(self.c), len(self.U) - 1, self.U.shape[2]
+        values = np.empty((n, 3, L, Q, Q))
+        scale = (self.factor / self.norms)[:, None, None]
+        for l in range(L):
+            high = (scale * self._C[l + 1]).transpose(0, 2, 1)
+            np.matmul(high[:, None], self._turned(l, slice(None)), out=values[:, :, l])
+        return values.reshape(n, 3, -1)
 
     def pull_back(self, axis, cotangents):
         """Derivatives of a function of the features along one axis with respect to c.

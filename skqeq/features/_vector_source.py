@@ -132,6 +132,12 @@ class VectorSource(FeatureSource):
         start = int(self.starts[b * len(self.species) + e]) + axis * self.n_weights
         return slice(start, start + self.spectra[b].size)
 
+    def of_cutoff(self, b):
+        """The source of the features of one cutoff, with the weight one."""
+        spectrum = self.spectra[b]
+        alone = VectorSpectrum(spectrum.spectrum, spectrum.components, spectrum.scales, 1.0)
+        return VectorSource((alone,), self.verbose)
+
     def tiles(self, structures):
         """Tiles of all atoms without unknown elements in their neighbourhood."""
         if all(self.elements.issuperset(s.species) for s in structures):

@@ -68,7 +68,7 @@ def pull_back(
     rows = solution.equilibrium.rows(y[None], None if z is None else z[None])
     gradient, onehot = np.zeros(layout.n_columns), layout.onehot(solution.structure.numbers)
     for field in fields:
-        of_features, of_constants = layout.columns[field.index]
+        of_features, of_constants = layout.columns[field.number]
         derivative = derivatives[field.enters]
         values = of_energy * derivative
         if field.enters in rows:

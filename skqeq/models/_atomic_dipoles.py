@@ -53,8 +53,10 @@ def take_dipoles(fields: dict[str, Array]) -> Array | None:
     dipoles : ndarray of shape (n_atoms, 3) or None
         The dipoles, e*Angstrom; None if the model has none.
     """
-    components = [fields.pop(name, None) for name in components_of(DIPOLE)]
-    return None if components[0] is None else np.stack(components, axis=1)
+    names = components_of(DIPOLE)
+    if names[0] not in fields:
+        return None
+    return np.stack([fields.pop(name) for name in names], axis=1)
 
 
 def dipole_rows(equilibrium: Equilibrium, target: Any) -> dict[str, Array]:

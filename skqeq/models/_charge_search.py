@@ -34,18 +34,20 @@ class ChargeSearchCV(SettingsSearch):
     """Choose the settings of a model of charges and dipoles by their left-out errors.
 
     All amplitudes and the noise are optimised together, by their derivatives: the amplitude of
-    every column block of the descriptor in every latent field, those of the constants, and the
-    noise of every target. The error of left-out structures is known exactly without fitting again,
-    and so are its derivatives. Settings that have no derivative are chosen one after the other:
-    the charge response, its parameters, the cutoffs and the exponent of the kernel. Each is tried
-    on a part of the structures, with optimised amplitudes and noise. The model with the chosen
-    settings is then fitted to all structures.
+    every column block of the descriptor in every latent field, those of the constants and of
+    atomic dipoles, and the noise of every target. The error of left-out structures is known exactly
+    without fitting again, and so are its derivatives. Settings that have no derivative are chosen
+    one after the other: the charge response, its parameters, the cutoffs and the exponent of the
+    kernel. Each is tried on a part of the structures, with optimised amplitudes and noise. The
+    model with the chosen settings is then fitted to all structures.
 
     Parameters
     ----------
     estimator : Pipeline, default=None
         The start of the search: a pipeline of `SOAPFeaturizer`, `CURSparsifier` and
-        `KQEqRegressor`. Other parameters, such as the number of sparse points, remain. None means
+        `KQEqRegressor`. For atomic dipoles, the first step is `StructureBlocks` with the blocks
+        ``"chi"``, a pipeline of the first two, and ``"dipole"``, a `VectorSOAPFeaturizer`, whose
+        cutoffs remain. Other parameters, such as the number of sparse points, remain. None means
         cutoffs of 1.7 and 3.5 Angstrom, 1000 sparse points per element, and `ChargeFlow`.
     responses : sequence of responses, default=None
         Charge responses to try. The parameters of the best one are then varied. None means `QEq`

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 
-from ..features import SOAPFeaturizer
+from ..features import SOAPFeaturizer, StructureBlocks, VectorSOAPFeaturizer
 from ..response import ChargeFlow, QEq
 from ..sparsify import CURSparsifier
+from ..structures import StructureFeatures
+from ._atomic_dipoles import DIPOLE
 from ._kernel_matrices import kernel_matrices
 from ._kqeq import KQEqRegressor
 from ._left_out import Covariance, LeftOutError, NegativeEvidence, optimise
@@ -22,7 +24,6 @@ from ._settings_search import candidates
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sklearn.pipeline import Pipeline
     from tqdm import tqdm
 
     from .._typing import Array
@@ -53,6 +54,8 @@ PRIOR_WIDTH = 10.0
 SMALLEST_WEIGHT = 1e-6
 # Start of amplitudes that are zero, whose logarithm does not exist; V or e.
 SMALLEST_AMPLITUDE = 1e-3
+# The pipeline that the search takes; a VectorSOAPFeaturizer can be added.
+STEPS = [SOAPFeaturizer, CURSparsifier, KQEqRegressor]
 # Number of classes in which structures are left out by size.
 SIZE_CLASSES = 4
 
@@ -156,28 +159,38 @@ class Settings:
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
-        steps = [type(step) for _, step in pipeline.steps]
-        if steps != [SOAPFeaturizer, CURSparsifier, KQEqRegressor]:
+        self.pipeline = pipeline
+        found = _find_steps(pipeline)
+        if [type(step) for step in found.values()] not in (STEPS, [*STEPS, VectorSOAPFeaturizer]):
             raise ValueError(
                 "ChargeSearchCV needs a pipeline of SOAPFeaturizer, CURSparsifier and "
-                f"KQEqRegressor, got {', '.join(step.__name__ for step in steps)}"
+                "KQEqRegressor, whose first two steps can also be the pipeline 'chi' in "
+                "StructureBlocks, beside the VectorSOAPFeaturizer 'dipole'; got "
+                f"{', '.join(type(step).__name__ for step in found.values())}"
             )
-        self.pipeline = pipeline
-        self.soap, self.sparse, self.model = (f"{name}__" for name, _ in pipeline.steps)
+        self.soap, self.sparse, self.model, *vectors = (f"{name}__" for name in found)
+        self.vectors = vectors[0] if vectors else None
+
+    def steps(self, pipeline: Pipeline) -> list[Any]:
+        """Featurizer, sparsifier and model of a pipeline; then the vectors, or None."""
+        found = list(_find_steps(pipeline).values())
+        return found if len(found) == 4 else [*found, None]
 
     def logs(self, pipeline: Pipeline, terms: Sequence[Any], names: Sequence[str]) -> Array:
         """Logarithms of the amplitudes of all terms, and of the noise of all targets."""
-        regressor, sparsifier = pipeline[2], pipeline[1]
+        _, sparsifier, regressor, vectors = self.steps(pipeline)
         response = regressor.checked_response()
-        n_blocks = 1 + max(b for _, b in terms if b is not None)
         amplitudes = []
         for field, block in terms:
             amplitude, baseline = regressor.amplitude_chi, regressor.amplitude_baseline
-            if field != "chi":
-                amplitude, baseline = response.prior(field)[:2]
             weights = sparsifier.block_weights
+            if field == DIPOLE:
+                amplitude, weights = regressor.amplitude_dipole, vectors.block_weights
+            elif field != "chi":
+                amplitude, baseline = response.prior(field)[:2]
             if isinstance(weights, dict):
                 weights = weights.get(field)
+            n_blocks = 1 + max(b for other, b in terms if other == field and b is not None)
             if weights is None or len(weights) != n_blocks:
                 weights = np.ones(n_blocks)
             part = 1.0 if block is None else weights[block] / np.sum(weights)
@@ -192,7 +205,8 @@ class Settings:
         The response has its default amplitudes.
         """
         given = clone(self.pipeline)
-        given[2].set_params(response=type(pipeline[2].checked_response())())
+        response = self.steps(pipeline)[2].checked_response()
+        given.set_params(**{f"{self.model}response": type(response)()})
         return self.logs(given, terms, names)
 
     def params(
@@ -205,14 +219,17 @@ class Settings:
             by_field.setdefault(field, {})[block] = float(value)
         params: dict[str, Any] = {}
         weights: dict[str, tuple[float, ...]] = {}
-        response = clone(pipeline[2].checked_response())
+        response = clone(self.steps(pipeline)[2].checked_response())
         for field, amplitudes in by_field.items():
             baseline = amplitudes.pop(None, None)
             squares = np.square([amplitudes[b] for b in range(len(amplitudes))])
             squares[squares < SMALLEST_WEIGHT * squares.sum()] = 0.0
             weights[field] = tuple((squares / squares.sum()).tolist())
             total = float(np.sqrt(squares.sum()))
-            if field == "chi":
+            if field == DIPOLE:
+                params[f"{self.model}amplitude_dipole"] = total
+                params[f"{self.vectors}block_weights"] = weights.pop(field)
+            elif field == "chi":
                 params[f"{self.model}amplitude_chi"] = total
                 if baseline is not None:
                     params[f"{self.model}amplitude_baseline"] = baseline
@@ -221,7 +238,7 @@ class Settings:
                 response.set_params(**{of_amplitude: total})
                 if baseline is not None:
                     response.set_params(**{of_constants: baseline})
-        several = len(next(iter(weights.values()))) > 1
+        several = len(weights["chi"]) > 1
         params[f"{self.sparse}block_weights"] = weights if several else None
         params[f"{self.model}response"] = response
         for name, value in zip(names, values[len(terms) :].tolist(), strict=True):
@@ -263,11 +280,11 @@ class Trials:
             self.try_out("response", response, {of_response: response})
         self._climb(of_response)
         for cutoff in candidates(self.search.cutoffs, CUTOFFS):
-            if cutoff != self._pipeline({})[0].r_cut:
+            if cutoff != self._steps({})[0].r_cut:
                 changed = {f"{settings.soap}r_cut": cutoff, f"{settings.sparse}block_weights": None}
                 self.try_out("cutoffs", cutoff, changed)
         for zeta in EXPONENTS:
-            if zeta != self._pipeline({})[1].zeta:
+            if zeta != self._steps({})[1].zeta:
                 self.try_out("zeta", zeta, {f"{settings.sparse}zeta": zeta})
         self._climb(of_response)
 
@@ -277,7 +294,7 @@ class Trials:
             for direction in (factor, 1.0 / factor):
                 moved = False
                 for _ in range(MAX_STEPS):
-                    response = clone(self._pipeline({})[2].checked_response())
+                    response = clone(self._steps({})[2].checked_response())
                     value = response.get_params().get(name)
                     if not isinstance(value, Real) or value == 0.0:
                         break  # this response lacks it, or has a value for each element
@@ -309,7 +326,7 @@ class Trials:
     def finish(self, sample: Sample) -> None:
         """Optimise amplitudes and noise for the chosen settings with more structures."""
         self._features = {}
-        n_points = self.settings.pipeline[1].n_points
+        n_points = self.settings.steps(self.settings.pipeline)[1].n_points
         step = "amplitudes and noise"
         self.bar.set_postfix_str(step)
         self.params, trial = self._trial(sample, step, None, {}, FINAL_STEPS, n_points)
@@ -322,13 +339,17 @@ class Trials:
     def _pipeline(self, changed):
         return clone(self.settings.pipeline).set_params(**{**self.params, **changed})
 
+    def _steps(self, changed):
+        return self.settings.steps(self._pipeline(changed))
+
     def _trial(self, sample, step, value, changed, n_steps, n_points):
         """Optimise the amplitudes for some settings; return all parameters, and the trial."""
         begin, settings = self._elapsed(), self.settings
         pipeline = self._pipeline(changed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bad settings, and of few points
-            data = kernel_matrices(pipeline[2], self._made(pipeline, sample, n_points), sample.y)
+            features = self._made(pipeline, sample, n_points)
+            data = kernel_matrices(settings.steps(pipeline)[2], features, sample.y)
             start = settings.logs(pipeline, data.terms, data.names)
             centre = settings.prior_centre(pipeline, data.terms, data.names)
             left_out = LeftOutError(data, sample.partitions(self.search.size_weight))
@@ -344,11 +365,36 @@ class Trials:
 
     def _made(self, pipeline, sample, n_points):
         """Features of the sample; those of the last settings are stored."""
-        soap, sparsifier = pipeline[0], clone(pipeline[1])
+        soap, sparsifier, _, vectors = self.settings.steps(pipeline)
         n_points = min(n_points, sparsifier.n_points)
-        sparsifier.set_params(n_points=n_points, block_weights=None)
-        key = repr((soap.get_params(), sparsifier.get_params()))
-        if key not in self._features:
-            features = make_pipeline(clone(soap), sparsifier).fit_transform(sample.X)
-            self._features = {key: features}
-        return self._features[key]
+        sparsifier = clone(sparsifier).set_params(n_points=n_points, block_weights=None)
+        kernels = self._stored("chi", make_pipeline(clone(soap), sparsifier), sample)
+        if vectors is None:
+            return kernels
+        alike = clone(vectors).set_params(block_weights=None)
+        parts = {"chi": kernels, DIPOLE: self._stored(DIPOLE, alike, sample)}
+        return StructureFeatures.stacked(parts)
+
+    def _stored(self, name, transformer, sample):
+        key = repr(transformer.get_params())
+        if self._features.get(name, (None,))[0] != key:
+            self._features[name] = key, transformer.fit_transform(sample.X)
+        return self._features[name][1]
+
+
+def _find_steps(pipeline):
+    """Featurizer, sparsifier and model of a pipeline, and its vectors, by the names of parameters.
+
+    The result has other steps if the pipeline does.
+    """
+    found = dict(pipeline.steps)
+    blocks = next((x for x in found.items() if isinstance(x[1], StructureBlocks)), None)
+    if blocks is None:
+        return found
+    name, union = blocks
+    parts = dict(union.transformer_list)
+    if set(parts) != {"chi", DIPOLE} or not isinstance(parts["chi"], Pipeline):
+        return found
+    del found[name]
+    inside = {f"{name}__chi__{step}": x for step, x in parts["chi"].steps}
+    return {**inside, **found, f"{name}__{DIPOLE}": parts[DIPOLE]}

@@ -128,7 +128,7 @@ class TargetJacobian:
         by_field = dict(zip(fields, self._feature_columns(fields), strict=True))
         constants = {f: np.zeros((sum(self.sizes), 0)) for f in fields}
         for field in self.solution.field_gradients:
-            f, rows = field.index, self.rows[field.enters]
+            f, rows = field.number, self.rows[field.enters]
             if f in by_field:
                 by_field[f] += field.features.contract(rows)
                 if self.layout.n_constants[f]:
@@ -143,9 +143,9 @@ class TargetJacobian:
         # The pass over the neighbours is expensive; fields with the same features share it.
         by_features, places = {}, {f: k for k, f in enumerate(fields)}
         for field in self.solution.field_gradients:
-            if field.index in places:
+            if field.number in places:
                 _, members = by_features.setdefault(id(field.features), (field.features, []))
-                members.append((places[field.index], field.enters))
+                members.append((places[field.number], field.enters))
         for features, members in by_features.values():
             sets, owners = [], []
             for k, enters in members:
@@ -201,7 +201,7 @@ class TargetJacobian:
         coordinates = self._coordinates()
         total, by_features = np.zeros(len(coordinates)), {}
         for field in self.solution.field_gradients:
-            amplitude = self.layout.amplitudes[field.index]
+            amplitude = self.layout.amplitudes[field.number]
             if amplitude == 0.0:
                 continue
             if id(field.features) not in by_features:

@@ -1,7 +1,8 @@
 """The covariance of labels as a sum over kernels, each with an amplitude of its own.
 
 Each latent field of a charge model is a sum over the column blocks of the descriptor, and a
-constant per element. Labels that are linear in the charges therefore have the covariance::
+constant per element. Learned dipoles of the atoms are a sum over the cutoffs of their features.
+Labels that are linear in the charges and in these dipoles therefore have the covariance::
 
     K = sum_k a_k^2 G_k + N,    G_k = J_k J_k^T,
 
@@ -19,6 +20,7 @@ import numpy as np
 from ..fields import Field
 from ..sparsify import SparseSource
 from ..structures import NoFeatures, StackedSource, StructureFeatures
+from ._atomic_dipoles import DIPOLE
 from ._kqeq import KQEqRegressor
 
 if TYPE_CHECKING:
@@ -65,7 +67,8 @@ def kernel_matrices(
     model : KQEqRegressor
         Its response determines the rows; its amplitudes and its noise have no influence.
     features : StructureFeatures
-        Features of a `CURSparsifier` with one set of `block_weights`.
+        Features of a `CURSparsifier` with one set of `block_weights`. They can be the block
+        ``"chi"`` beside a block ``"dipole"`` of a `VectorSOAPFeaturizer`.
     y : labels
         Targets that are linear in the charges.
 
@@ -101,21 +104,30 @@ class _SeparateKernels(KQEqRegressor):
 
     def terms(self, response: Any, X: StructureFeatures) -> list[tuple[str, int | None]]:
         """The field and the column block of every term, see `KernelMatrices`."""
+        kernels, *vectors = X.source.sources
         terms: list[tuple[str, int | None]] = []
         for field in self._charge_fields(response):
-            terms += [(field.name, b) for b in range(_n_blocks(X.source))]
+            terms += [(field.name, b) for b in range(_n_blocks(kernels))]
             if field.baseline:
                 terms.append((field.name, None))
-        return terms
+        return terms + [(DIPOLE, b) for source in vectors for b in range(len(source.spectra))]
 
     def _features(self, X: Any, response: Any) -> StructureFeatures:
         self._terms = self.terms(response, X)
-        by_block = [_of_block(X.source, b) for b in range(_n_blocks(X.source))]
-        sources = [NoFeatures() if b is None else by_block[b] for _, b in self._terms]
+        kernels, *vectors = X.source.sources
+        by_block = [_of_block(kernels, b) for b in range(_n_blocks(kernels))]
+        sources = [
+            vectors[0].of_cutoff(b)
+            if field == DIPOLE
+            else NoFeatures()
+            if b is None
+            else by_block[b]
+            for field, b in self._terms
+        ]
         return StructureFeatures(X.structures, StackedSource([*sources, NoFeatures()]))
 
     def _fields(self, response: Any) -> list[Field]:
-        fields = {field.name: field for field in self._charge_fields(response)}
+        fields = {field.name: field for field in super()._fields(response)}
         return [
             Field(f"constants of {name}", fields[name].enters, (), 0.0, 1.0, fields[name].mean)
             if b is None

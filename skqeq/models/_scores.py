@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from .._typing import Array, AtomicEnergies, LabelsLike, StructuresLike
+    from ..fields import FieldLayout
     from ..response import Response
     from ..structures import StructureFeatures
     from ._structure_solution import Solution
@@ -36,6 +37,7 @@ class Scores:
     """Methods of a charge model that compare predictions with labels."""
 
     response_: Response
+    layout_: FieldLayout
     targets_: list[str]
     atomic_energies: AtomicEnergies
 

@@ -65,7 +65,7 @@ class FieldGradient(NamedTuple):
 
     Parameters
     ----------
-    index : int
+    number : int
         Index of the field in the layout.
     enters : str
         The quantity to which the component contributes, see `skqeq.fields.Component`.
@@ -77,7 +77,7 @@ class FieldGradient(NamedTuple):
         Values and derivatives of the field; None if they are not known.
     """
 
-    index: int
+    number: int
     enters: str
     features: FeatureGradient
     dual: Array

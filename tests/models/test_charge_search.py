@@ -14,6 +14,8 @@ from skqeq import (
     KQEqRegressor,
     QEq,
     SOAPFeaturizer,
+    StructureBlocks,
+    VectorSOAPFeaturizer,
     make_targets,
     predict_targets,
 )
@@ -28,11 +30,14 @@ from .. import helpers
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def pipeline(r_cut=2.5, response=None, **options):
+def pipeline(r_cut=2.5, response=None, dipole_cutoffs=None, **options):
     soap = SOAPFeaturizer(r_cut=r_cut, n_max=2, l_max=1)
-    return make_pipeline(
-        soap, CURSparsifier(n_points=4), KQEqRegressor(response=response, **options)
-    )
+    model = KQEqRegressor(response=response, **options)
+    if dipole_cutoffs is None:
+        return make_pipeline(soap, CURSparsifier(n_points=4), model)
+    vectors = VectorSOAPFeaturizer(dipole_cutoffs, n_max=2, l_max=1, n_channels=2)
+    kernels = make_pipeline(soap, CURSparsifier(n_points=4))
+    return make_pipeline(StructureBlocks([("chi", kernels), ("dipole", vectors)]), model)
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +58,10 @@ def data():
 FLOW = ChargeFlow(radius_scale=0.6)
 
 
-@pytest.mark.parametrize("response", [QEq(), FLOW])
-def test_left_out_errors_are_those_of_separate_fits(data, response):
+@pytest.mark.parametrize(("response", "cutoffs"), [(QEq(), None), (FLOW, None), (FLOW, (2.0, 3.0))])
+def test_left_out_errors_are_those_of_separate_fits(data, response, cutoffs):
     X, y, groups = data
-    model = pipeline(response=response, sigma_dipole=0.05, sigma_charges=0.1)
+    model = pipeline(2.5, response, cutoffs, sigma_dipole=0.05, sigma_charges=0.1)
     features = model[:-1].fit_transform(X)
     matrices = kernel_matrices(model[-1], features, y)
     settings = Settings(model)
@@ -79,9 +84,10 @@ def test_left_out_errors_are_those_of_separate_fits(data, response):
     assert value == pytest.approx(np.mean(np.log(list(errors.values()))), rel=1e-12)
 
 
-def test_evidence_agrees_with_that_of_the_model(data):
+@pytest.mark.parametrize("cutoffs", [None, 2.0])
+def test_evidence_agrees_with_that_of_the_model(data, cutoffs):
     X, y, _ = data
-    model = pipeline(response=FLOW, sigma_dipole=0.05, sigma_charges=0.1)
+    model = pipeline(2.5, FLOW, cutoffs, sigma_dipole=0.05, sigma_charges=0.1)
     features = model[:-1].fit_transform(X)
     matrices = kernel_matrices(model[-1], features, y)
     logs = Settings(model).logs(model, matrices.terms, matrices.names)
@@ -93,14 +99,15 @@ def test_evidence_agrees_with_that_of_the_model(data):
 @pytest.mark.parametrize("kind", ["loo", "evidence"])
 def test_gradients_are_finite_differences(data, kind):
     X, y, groups = data
-    model = pipeline(r_cut=(2.0, 3.0), response=FLOW, sigma_dipole=0.05, sigma_charges=0.1)
+    model = pipeline((2.0, 3.0), FLOW, (2.0, 3.0), sigma_dipole=0.05, sigma_charges=0.1)
     matrices = kernel_matrices(model[-1], model[:-1].fit_transform(X), y)
-    assert matrices.terms == [(f, b) for f in ("chi", "reference") for b in (0, 1, None)]
+    of_charges = [(f, b) for f in ("chi", "reference") for b in (0, 1, None)]
+    assert matrices.terms == [*of_charges, ("dipole", 0), ("dipole", 1)]
     by_size = np.array([len(atoms) for atoms in X])
     objective = LeftOutError(matrices, [(groups, 0.3), (by_size, 0.7)])
     if kind == "evidence":
         objective = NegativeEvidence(matrices)
-    logs = np.log([1.0, 0.3, 5.0, 0.1, 0.05, 0.5, 0.05, 0.1])
+    logs = np.log([1.0, 0.3, 5.0, 0.1, 0.05, 0.5, 0.2, 0.1, 0.05, 0.1])
 
     def value(x):
         return objective(Covariance(matrices, x))[0]
@@ -145,6 +152,19 @@ def test_parameters_give_back_the_amplitudes(data):
     assert params["cursparsifier__block_weights"]["reference"] == (1.0, 0.0)
 
 
+def test_parameters_of_atomic_dipoles(data):
+    X, y, _ = data
+    model = pipeline(2.5, FLOW, (2.0, 3.0))
+    matrices = kernel_matrices(model[-1], model[:-1].fit_transform(X), y)
+    settings, logs = Settings(model), np.log([2.0, 5.0, 0.4, 0.5, 0.3, 0.1, 0.05, 0.1])
+    params = settings.params(model, matrices.terms, matrices.names, logs)
+    assert params["kqeqregressor__amplitude_dipole"] == pytest.approx(np.sqrt(0.1))
+    assert_allclose(params["structureblocks__dipole__block_weights"], [0.9, 0.1])
+    assert params["structureblocks__chi__cursparsifier__block_weights"] is None
+    changed = clone(model).set_params(**params)
+    assert_allclose(settings.logs(changed, matrices.terms, matrices.names), logs, rtol=1e-12)
+
+
 @pytest.fixture
 def few(monkeypatch):
     monkeypatch.setattr(_charge_trials, "CUTOFFS", ((2.0, 3.0), 2.0))
@@ -152,9 +172,21 @@ def few(monkeypatch):
     monkeypatch.setattr(_charge_trials, "MAX_STEPS", 1)
 
 
-def search(**options):
+def search(model=None, **options):
     options = {"trial_rows": 60, "final_rows": 100, "trial_points": 3, "min_gain": 0.0, **options}
-    return ChargeSearchCV(pipeline(), **options)
+    return ChargeSearchCV(model or pipeline(), **options)
+
+
+def test_atomic_dipoles(few, data):
+    """The search finds their amplitudes, and the best model has named blocks of both kinds."""
+    X, y, groups = data
+    y = make_targets(dipole=y["dipole"] + 0.3 * np.roll(y["dipole"], 1, axis=1))
+    trial = search(pipeline(2.5, FLOW, (2.0, 3.0))).fit(X, y, groups=groups)
+    names = trial.best_estimator_[:-1].transform(X).source.names
+    assert names[0] == "chi" and names[-1] == "dipole"
+    assert trial.best_params_["kqeqregressor__amplitude_dipole"] != 0.15
+    assert len(trial.best_params_["structureblocks__dipole__block_weights"]) == 2
+    assert trial.score(X, y) > 0.5
 
 
 @pytest.mark.parametrize("optimize", ["loo", "evidence"])
@@ -217,6 +249,10 @@ def test_bad_input(data):
     other = make_pipeline(SOAPFeaturizer(), GAPRegressor())
     with pytest.raises(ValueError, match="got SOAPFeaturizer, GAPRegressor"):
         ChargeSearchCV(other).fit(X, y)
+    lacking = pipeline(2.5, None, 2.0)
+    lacking[0].transformer_list[0] = ("reference", lacking[0].transformer_list[0][1])
+    with pytest.raises(ValueError, match="got StructureBlocks, KQEqRegressor"):
+        ChargeSearchCV(lacking).fit(X, y)
     with pytest.raises(ValueError, match="groups has 3 entries for 20 structures"):
         search().fit(X, y, groups=groups[:3])
     energies = make_targets(energy=np.zeros(len(X)))
