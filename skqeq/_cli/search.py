@@ -60,7 +60,7 @@ def search(model, X, y, groups, args):
     if args.search_r_cut:
         cutoffs = [tuple(factor * r for r in defaults[R_CUT]) for factor in CUTOFFS]
         grid[R_CUT] = [r_cut for r_cut in cutoffs if can_be_cutoff(model[0], r_cut, X[:1])]
-    folds = LabelledKFold(y.dtype.names[0], n_folds(args), shuffle=True, random_state=0)
+    folds = LabelledKFold(y.dtype.names[0], n_folds(args, groups), shuffle=True, random_state=0)
     # KQEqRegressorCV tries all sigmas at the cost of one, but needs labels linear in the charges.
     linear = all(TARGETS[name].linear for name in y.dtype.names)
     method = search_linear if linear else search_grid
@@ -68,7 +68,7 @@ def search(model, X, y, groups, args):
     with muted("n_points"), muted("bad fit"), muted("composition"):
         candidates, left_out = method(model, grid, folds, X, y, groups=groups, quiet=args.quiet)
     best = int(np.nanargmax([candidate.score for candidate in candidates]))
-    print(f"\n{n_folds(args)}-fold cross-validation{' by group' * (groups is not None)}")
+    print(f"\n{n_folds(args, groups)}-fold cross-validation{' by group' * (groups is not None)}")
     print_candidates(candidates, best)
     if left_out is not None:
         print("\nerrors on held-out structures, for the best R2")
@@ -78,9 +78,14 @@ def search(model, X, y, groups, args):
     return candidates[best].params
 
 
-def n_folds(args):
-    """Number of folds."""
-    return N_FOLDS if args.folds is None else args.folds
+def n_folds(args, groups):
+    """Number of folds: that of --folds, or five unless there are fewer groups."""
+    if args.folds is not None:
+        return args.folds
+    n_groups = N_FOLDS if groups is None else len(np.unique(groups))
+    if n_groups < 2:
+        raise ValueError(f"all structures have the same info[{args.group!r}], which --group names")
+    return min(N_FOLDS, n_groups)
 
 
 def can_be_cutoff(featurizer, r_cut, X):
@@ -97,9 +102,11 @@ def can_be_cutoff(featurizer, r_cut, X):
 
 def search_potential(model, X, y, groups, args):
     """Choose the settings of a potential, and print what was tried and what was chosen."""
-    trial = PotentialSearchCV(model, cv=n_folds(args), refit=False, verbose=0 if args.quiet else 1)
+    trial = PotentialSearchCV(
+        model, cv=n_folds(args, groups), refit=False, verbose=0 if args.quiet else 1
+    )
     trial.fit(X, y, groups=groups)
-    print_potential_search(trial, n_folds(args), groups)
+    print_potential_search(trial, n_folds(args, groups), groups)
     return trial.best_params_
 
 

@@ -2,9 +2,15 @@
 
 import numpy as np
 
-from ..response import Response
+from .._counts import counted
+from ..response import NoCharges, Response
 from ..targets import TARGETS
 from .report import printed_unit
+
+# Parameters of a potential that are printed, besides the noise.
+OF_POTENTIALS = (
+    "r_cut", "n_max", "l_max", "sigma_atom", "zeta", "amplitude_gap", "amplitude_chi", "response",
+)  # fmt: skip
 
 
 def print_trials(trials, errors):
@@ -34,12 +40,19 @@ def print_potential_search(search, n_folds, groups):
     by_group = " by group" * (groups is not None)
     print(
         f"\nsearch of a potential: {n_folds}-fold cross-validation{by_group} of small models, "
-        f"{len(search.trials_)} trials"
+        f"{counted(len(search.trials_), 'trial')}"
     )
     print_trials(search.trials_, [error_columns(trial.rmse) for trial in search.trials_])
+    model, targets = search.best_estimator_, search.trials_[-1].rmse
+    names = {*OF_POTENTIALS, *(f"sigma_{name}" for name in targets)}
+    charged = not isinstance(model[-1].response, NoCharges)
     print("\nchosen")
-    for name, value in search.best_params_.items():
-        print(f"  {name.partition('__')[2]} = {value}")
+    for name, value in model.get_params().items():
+        _, _, short = name.partition("__")
+        if short.rpartition("__")[2] in names and (charged or not short.startswith("chi__")):
+            print(f"  {short} = {value}")
+    best = [trial for trial in search.trials_ if trial.kept][-1]
+    print("  errors of the small model: " + in_words(error_columns(best.rmse)))
 
 
 def print_charge_search(search, groups):
@@ -47,7 +60,7 @@ def print_charge_search(search, groups):
     left_out = "structures" if groups is None else "groups"
     print(
         f"\nsearch of a model of charges: mean errors of left-out {left_out}, and of structures of "
-        f"other sizes; {len(search.trials_)} trials"
+        f"other sizes; {counted(len(search.trials_), 'trial')}"
     )
     errors = [
         error_columns(trial.errors) | error_columns(trial.errors_by_size, ", other sizes")
@@ -70,7 +83,12 @@ def print_charge_search(search, groups):
         print(f"  {name}: {text}")
     for name in search.trials_[-1].errors:
         print(f"  noise of {name}: {as_text(getattr(model, f'sigma_{name}'))} {TARGETS[name].unit}")
-    print("  errors: " + ", ".join(f"{title} {text}" for title, text in errors[-1].items()))
+    print("  errors: " + in_words(errors[-1]))
+
+
+def in_words(columns):
+    """Titles and values in one line."""
+    return ", ".join(f"{title} {text}" for title, text in columns.items())
 
 
 def error_columns(errors, note=""):

@@ -4,7 +4,7 @@ import time
 
 from sklearn.base import clone
 
-from .. import ChargeFlow, ChargeSearchCV, GAPKQEqRegressor, PotentialSearchCV, QEq
+from .. import ChargeFlow, ChargeSearchCV, PotentialSearchCV, QEq
 from ..models import default_charge_model, default_potential
 from ..targets import ENERGIES, TARGETS
 from .search import n_folds
@@ -16,7 +16,7 @@ CHOSEN_FOR_POTENTIALS = ("n_max", "l_max")
 # Responses from which the search starts.
 CHARGE_RESPONSES = {"qeq": QEq(), "flow": ChargeFlow(radius_scale=0.35)}
 POTENTIAL_RESPONSES = {
-    "qeq": GAPKQEqRegressor().response,
+    "qeq": None,  # the default of `GAPKQEqRegressor`
     "flow": ChargeFlow(radius_scale=1.0),
 }
 # Prior standard deviation of the electronegativities of a potential at the start, V.
@@ -66,13 +66,18 @@ def tuned(X, y, groups, args):
     kept["cutoffs"] = None if args.r_cut is None else ()
     common = {"time_limit": 60.0 * args.tune, "refit": False, "verbose": 0 if args.quiet else 1}
     if is_potential(args.targets):
-        search = PotentialSearchCV(potential(args), cv=n_folds(args), **kept, **common)
+        search = PotentialSearchCV(potential(args), cv=n_folds(args, groups), **kept, **common)
         search.fit(X, y, groups=groups)
-        print_potential_search(search, n_folds(args), groups)
+        print_potential_search(search, n_folds(args, groups), groups)
     else:
         search = ChargeSearchCV(charge_model(args), **kept, **common).fit(X, y, groups=groups)
         print_charge_search(search, groups)
-    print(f"the search took {(time.perf_counter() - start) / 60.0:.1f} min\n")
+    print(f"the search took {(time.perf_counter() - start) / 60.0:.1f} min")
+    if not search.complete_:
+        print(
+            "the time was over before all settings were tried: use a longer --tune for the others"
+        )
+    print()
     return clone(search.best_estimator_)
 
 

@@ -267,6 +267,7 @@ class Trials:
         self.search, self.settings, self.sample, self.bar = search, settings, sample, bar
         self.params: dict[str, Any] = {}
         self.best = np.inf
+        self._shares: Array | None = None
         self._features: dict[str, Any] = {}
         self._begin = time.perf_counter()
         self._limit = np.inf if search.time_limit is None else search.time_limit
@@ -276,8 +277,10 @@ class Trials:
         settings = self.settings
         of_response = f"{settings.model}response"
         self.try_out("start", "as given", {})
+        given = str(settings.pipeline[2].checked_response())
         for response in candidates(self.search.responses, RESPONSES):
-            self.try_out("response", response, {of_response: response})
+            if str(response) != given:
+                self.try_out("response", response, {of_response: response})
         self._climb(of_response)
         for cutoff in candidates(self.search.cutoffs, CUTOFFS):
             if cutoff != self._steps({})[0].r_cut:
@@ -311,13 +314,15 @@ class Trials:
         Once the time is over, settings other than the first are not tried.
         """
         if self.search.trials_ and self._elapsed() >= TRIAL_SHARE * self._limit:
+            self.search.complete_ = False
             return False
-        params, trial = self._trial(
+        params, trial, shares = self._trial(
             self.sample, step, value, changed, TRIAL_STEPS, self.search.trial_points
         )
-        better = trial.score < self.best - self.search.min_gain
+        noise = self.search.significance * self._noise(shares)
+        better = trial.score < self.best - max(self.search.min_gain, noise)
         if better:
-            self.params, self.best = params, trial.score
+            self.params, self.best, self._shares = params, trial.score, shares
         self.search.trials_.append(trial._replace(kept=better))
         self.bar.update()
         self.bar.set_postfix_str(f"{step}, best score {self.best:.3f}")
@@ -329,7 +334,7 @@ class Trials:
         n_points = self.settings.steps(self.settings.pipeline)[1].n_points
         step = "amplitudes and noise"
         self.bar.set_postfix_str(step)
-        self.params, trial = self._trial(sample, step, None, {}, FINAL_STEPS, n_points)
+        self.params, trial, _ = self._trial(sample, step, None, {}, FINAL_STEPS, n_points)
         self.search.trials_.append(trial)
         self.best = trial.score
 
@@ -357,11 +362,22 @@ class Trials:
             objective = NegativeEvidence(data) if of_evidence else left_out
             left = self._limit - self._elapsed()
             logs, score = optimise(objective, data, start, centre, PRIOR_WIDTH, n_steps, left)
-        similar, *by_size = left_out.errors(Covariance(data, logs))
+        covariance = Covariance(data, logs)
+        similar, *by_size = left_out.errors(covariance)
         seconds = self._elapsed() - begin
         trial = ChargeTrial(step, value, score, similar, *(by_size or [{}]), True, seconds)
         best = settings.params(pipeline, data.terms, data.names, logs)
-        return {**self.params, **changed, **best}, trial
+        return {**self.params, **changed, **best}, trial, left_out.shares(covariance)
+
+    def _noise(self, shares):
+        """Standard error of the change of the score from the best settings to others.
+
+        It comes from the choice of the structures; those of a group are not independent.
+        """
+        if self._shares is None or self.search.optimize == "evidence":
+            return 0.0
+        _, groups = np.unique(self.sample.groups[: len(shares)], return_inverse=True)
+        return float(np.linalg.norm(np.bincount(groups, shares - self._shares)))
 
     def _made(self, pipeline, sample, n_points):
         """Features of the sample; those of the last settings are stored."""

@@ -95,6 +95,8 @@ class PotentialSearchCV(SettingsSearch):
         The chosen settings as parameters of the pipeline.
     best_score_ : float
         Their score; the lowest is the best.
+    complete_ : bool
+        Whether all settings were tried before the time was over.
     trials_ : list of Trial
         All settings that were tried, in the order of the search. An interrupted search keeps those
         that were finished.
@@ -193,6 +195,7 @@ class PotentialSearchCV(SettingsSearch):
         settings = Settings(start)
         index, folds = self._folds(structures, labels.table, groups)
         self.trials_: list[Trial] = []
+        self.complete_ = True
         trials = Trials(self, settings, [structures[i] for i in index], labels.table[index], folds)
         with tqdm(desc="potential", unit="trial", disable=not self.verbose, leave=False) as bar:
             trials.bar = bar

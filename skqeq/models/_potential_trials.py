@@ -214,6 +214,7 @@ class Trials:
         """
         start, limit = time.perf_counter(), self.search.time_limit
         if limit is not None and start - self._begin >= limit and np.isfinite(self.best):
+            self.search.complete_ = False
             return False
         # Their texts are compared, as values may be arrays or responses.
         if params and all(str(self.value(name)) == str(new) for name, new in params.items()):
@@ -250,6 +251,11 @@ class Trials:
         errors = self.errors.copy()
         for k, (train, test) in enumerate(self.folds):
             errors[k] = self._errors_of_fold(params, train, test)
+            if np.isnan(errors).all():
+                raise ValueError(
+                    "no left-out structure can be predicted: in every fold, these structures have "
+                    "no labels, or elements that the others lack; use other groups"
+                )
             if np.nanmean(errors) > self.best + MAX_EXCESS:
                 break
         return errors

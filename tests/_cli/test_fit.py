@@ -320,7 +320,9 @@ def test_search_of_local_energies(tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "search of a potential: 2-fold cross-validation of small models" in out
     assert out.count("<- better") >= 1 and "chosen" in out
-    chosen = dict(line.split(" = ", 1) for line in out.splitlines() if line.startswith("  "))
+    lines = [line for line in out.splitlines() if line.startswith("  ") and " = " in line]
+    chosen = dict(line.split(" = ", 1) for line in lines)
+    assert {"gap__soapfeaturizer__r_cut", "sigma_energy"} <= {name.strip() for name in chosen}
     model = load(tmp_path / "model.skqeq")
     for name, text in chosen.items():
         params = model.get_params()

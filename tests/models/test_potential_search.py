@@ -258,6 +258,14 @@ def test_bad_labels_and_groups(data):
         search(trial_atoms=0).fit(X, y)
 
 
+def test_groups_with_elements_of_their_own_are_refused(data):
+    X, y, _ = data
+    some = [i for i in range(len(X)) if i % 3 != 1]  # water and ammonia
+    elements = np.array([len(X[i]) for i in some])
+    with pytest.raises(ValueError, match="no left-out structure can be predicted"):
+        search(cv=2).fit([X[i] for i in some], y[["energy"]][some], groups=elements)
+
+
 def test_few_atoms_still_give_every_fold_a_group(data):
     X, y, groups = data
     trial = search(trial_atoms=1, cv=5, refit=False).fit(X, y[["energy"]], groups=groups)
