@@ -43,6 +43,9 @@ DEGREES = 4.0
 ONE_SIGMA = 0.6827
 # Smallest spread, in units of the median error: labels that are zero by symmetry have no error.
 SMALLEST = 1e-3
+# Smallest ratio b / a. Sparse points are training environments, so that the remainders of left-out
+# structures are too small to determine b; but those of unknown environments must count.
+SMALLEST_RATIO = 0.01
 # Number of groups of each class of sizes, and the largest number of these classes.
 GROUPS_PER_CLASS, MAX_CLASSES = 80, 4
 # Largest number of scores in a model file; the others are left out evenly.
@@ -147,7 +150,8 @@ class Calibration:
             np.unique(kinds).astype(float) if self.by_element else _size_edges(kinds, groups)
         )
         classes = self._classes(kinds)
-        members = [*(np.flatnonzero(classes == k) for k in range(len(self.edges))), slice(None)]
+        everything = np.arange(len(scores))
+        members = [*(np.flatnonzero(classes == k) for k in range(len(self.edges))), everything]
         self.scores = [_thinned(np.sort(scores[some])) for some in members]
         self.n_groups = [len(np.unique(groups[some])) for some in members]
         return self
@@ -252,18 +256,23 @@ def _robust_factors(errors, parts):
     means = parts.mean(axis=1)
     units = np.divide(median**2, means, out=np.zeros(3), where=means > 0.0)
 
+    def factors_of(logs):
+        of_weights = units[0] * np.exp(logs[0])
+        return np.array([of_weights, of_weights * np.exp(logs[1]), units[2] * np.exp(logs[2])])
+
     def loss(logs):
-        factors = units * np.exp(logs)
-        square = factors @ parts
+        terms = factors_of(logs)[:, None] * parts
+        square = terms.sum(axis=0)
         ratio = errors**2 / (DEGREES * square)
         value = np.log(square) + (DEGREES + 1.0) * np.log1p(ratio)
         slope = (1.0 - (DEGREES + 1.0) * ratio / (1.0 + ratio)) / square
-        return value.mean(), factors * (parts @ slope) / len(errors)
+        by_term = terms @ slope / len(errors)
+        return value.mean(), by_term + np.array([by_term[1], 0.0, 0.0])
 
-    lowest = 2.0 * np.log(SMALLEST)
-    bounds = [(lowest, -lowest)] * 3
+    widest = 2.0 * np.log(SMALLEST)
+    bounds = [(widest, -widest), (np.log(SMALLEST_RATIO), -widest), (widest, -widest)]
     best = minimize(loss, [-1.0, -1.0, -1.0], jac=True, method="L-BFGS-B", bounds=bounds)
-    return units * np.exp(best.x)
+    return factors_of(best.x)
 
 
 def _size_edges(sizes, groups):

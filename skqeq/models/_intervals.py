@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -44,7 +45,7 @@ class Intervals:
             self, X: StructuresLike, y: LabelsLike, sample_weight: ArrayLike | None = ...
         ) -> Problem: ...
 
-        def predict_targets(self, X: StructuresLike, names: Sequence[str]) -> Array: ...
+        def _check_compositions(self, X: StructuresLike) -> None: ...
 
         def _checked_features(
             self, X: StructuresLike, names: Sequence[str], handle_unknown: str
@@ -103,7 +104,8 @@ class Intervals:
         True
         """
         self.check_posterior()
-        problem = clone(self).problem(X, y, sample_weight)
+        # The clone keeps the results of the fit, which include the mean energies of the free atoms.
+        problem = replace(clone(self).problem(X, y, sample_weight), forward=self._forward())
         folds = fold_numbers(None, problem.labels.table, groups)
         predictions = left_out_predictions(problem, self.posterior_, self._weights(), folds)
         return self.set_calibration(predictions, problem, folds)

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 # Number of structures whose rows are in memory at a time; a group is never divided.
 BATCH = 256
-# Relative difference between the weights of the fit and those that the residuals imply.
-MAX_DIFFERENCE = 1e-2
+# Largest relative difference between ``R^-T v`` and ``R^-T J^T r``, for labels that are linear in
+# the weights (True) and for others.
+MAX_DIFFERENCE = {True: 1e-2, False: 0.3}
 
 
 class LeftOutPrediction(NamedTuple):
@@ -92,27 +93,26 @@ def left_out_predictions(
     Raises
     ------
     ValueError
-        If the labels are linear in the weights, and the weights are not those of a fit to them.
+        If the weights are not those of a fit to these labels: they do not solve ``v = J^T r``.
     """
     R, noise = posterior.factor, problem.noise()
-    labelled, found = problem.labels.names, np.zeros(len(R))
+    labelled, found, squares = problem.labels.names, np.zeros(len(R)), 0.0
     for batch in _batches(groups):
         by_group: dict[int, list[_Rows]] = {}
         for rows in _rows_of(problem, R, weights, noise, batch):
             by_group.setdefault(int(groups[rows.prediction.number]), []).append(rows)
         for parts in by_group.values():
             found += sum(rows.Z.T @ rows.residual for rows in parts)
+            squares += sum(rows.residual @ rows.residual for rows in parts)
             for rows, errors, variances in _leave_out(parts):
                 if rows.prediction.name in labelled:
                     yield _prediction(rows, errors, variances)
-    if problem.is_linear:
-        _check_weights(R, problem.layout.in_prior_units(weights), found)
-
-
-def _check_weights(R, v, found):
-    """Refuse weights v that do not solve ``v = J^T r``; `found` is ``R^-T J^T r``."""
-    expected = solve_triangular(R, v, trans="T", check_finite=False)
-    if np.linalg.norm(found - expected) > MAX_DIFFERENCE * np.linalg.norm(expected):
+    v = problem.layout.in_prior_units(weights)
+    gradient = found - solve_triangular(R, v, trans="T", check_finite=False)
+    largest = np.linalg.norm(found)
+    if not problem.is_linear:  # the iteration stops when a step lowers the loss too little
+        largest = np.sqrt(v @ v + squares)
+    if np.linalg.norm(gradient) > MAX_DIFFERENCE[problem.is_linear] * largest:
         raise ValueError(
             "X, y and sample_weight, and the noise of the model, must be those of the last fit"
         )

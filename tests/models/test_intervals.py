@@ -92,6 +92,27 @@ def test_left_out_energies_and_forces():
     check_group(model, phi, y, weights, np.array([2, 3]), found)
 
 
+def test_left_out_total_energies():
+    """The mean energies of the free atoms come from the fit; they hardly change without a label."""
+    X, y = load_water()
+    X, y = X[::12], make_targets(energy=y[::12]["energy"])
+    soap = SOAPFeaturizer(r_cut=3.0, n_max=2, l_max=1, cutoff_width=1.0)
+    phi = make_pipeline(soap, CURSparsifier(n_points=5)).fit_transform(X)
+    model = GAPRegressor(sigma_energy=0.01, store_triangles=True).fit(phi, y)
+    with pytest.raises(ValueError, match="must be those of the last fit"):
+        model.calibrate(phi, make_targets(energy=y["energy"] + 1.0))
+    calibration = model.calibrate(phi, y).calibration_["energy"]
+    errors, parts = [], []
+    for i in range(len(X)):
+        others = np.delete(np.arange(len(X)), i)
+        fitted = clone(model).fit(phi[others], y[others])
+        errors.append(abs(y["energy"][i] - fitted.predict_energy(phi[[i]])[0]))
+        [(prediction, variances)] = fitted.variances(phi[[i]], ["energy"])
+        parts.append(calibration.parts(variances, prediction.solution.structure)[:, 0])
+    scores = np.sort(errors / calibration.spread(np.array(parts).T))
+    assert_allclose(calibration.scores[-1], scores, rtol=1e-2, atol=1e-3)
+
+
 def synthetic(n, seed, factors=(4.0, 0.25, 0.01)):
     """Errors of Student's t distribution with a known spread, in groups of two."""
     rng = np.random.default_rng(seed)
