@@ -21,6 +21,7 @@ SECTIONS = {
         "plot_explore.py",
         "plot_learning_curve.py",
         "plot_noise.py",
+        "plot_intervals.py",
         "plot_unknown.py",
         "plot_active_learning.py",
     ),

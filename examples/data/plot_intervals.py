@@ -3,8 +3,8 @@ Intervals that contain the labels
 =================================
 
 Which fraction of new labels is within the error that a model predicts? This example compares the
-standard deviations of a fit with standard deviations and intervals that are calibrated by errors
-of left-out molecules.
+standard deviations of a fit with standard deviations and intervals that are calibrated: they follow
+from the errors of left-out molecules.
 """
 
 import matplotlib.pyplot as plt
