@@ -75,6 +75,10 @@ soap_directional(pairs, offsets, exponents, contraction, runs, moved)
 soap_jacobian(pairs, offsets, exponents, contraction, runs, channel)
     Returns (n, 3, n_features): for each of the n pairs in one channel, the derivatives of the
     features of the centre with respect to D.
+normalizations(l_max), harmonic_slopes(l_max)
+    Return the factors ((l_max + 1)^2,) that turn the solid harmonics of `_soap` into ``r^l Y_lm``,
+    and the matrices (3, (l_max + 1)^2, (l_max + 1)^2) that turn solid harmonics into their
+    derivatives. They are small, so that they have no compiled version.
 soap_coefficients(pairs, offsets, exponents, contraction)
     Returns (n_centers, n_harmonics, n_channels n_max): the density coefficients c of every centre,
     with rows (l, m) and columns (z, n).
@@ -85,6 +89,8 @@ soap_coefficient_slopes(pairs, offsets, exponents, contraction)
 
 import os
 from importlib import import_module
+
+from . import _soap_numpy
 
 _choice = os.environ.get("SKQEQ_KERNELS", "auto")
 if _choice not in ("auto", "compiled", "numpy"):
@@ -128,5 +134,8 @@ soap_directional = _soap.soap_directional
 soap_jacobian = _soap.soap_jacobian
 soap_coefficients = _soap.soap_coefficients
 soap_coefficient_slopes = _soap.soap_coefficient_slopes
+
+normalizations = _soap_numpy.normalizations
+harmonic_slopes = _soap_numpy.harmonic_slopes
 
 backend = "pythran" if _is_compiled(_coulomb) else "numpy"

@@ -20,7 +20,7 @@ from functools import cache, cached_property
 
 import numpy as np
 
-from .._pythran._soap_numpy import harmonic_slopes, normalizations
+from .._pythran import harmonic_slopes, normalizations
 
 
 @cache

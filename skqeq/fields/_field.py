@@ -21,6 +21,14 @@ class Component(NamedTuple):
         Index of the field in its layout.
     enters : str
         The quantity to which it contributes, such as ``"chi"`` or ``"dipole_x"``.
+
+    Examples
+    --------
+    >>> from skqeq.fields import Field, FieldLayout
+    >>> dipole = Field("dipole", enters="dipole", blocks=("dipole",), amplitude=0.15)
+    >>> layout = FieldLayout([dipole], sizes=[12], elements=[1, 8], lookup=None)
+    >>> layout.sizes, layout.components[0]
+    ([4], Component(field=0, enters='dipole_x'))
     """
 
     field: int
@@ -112,6 +120,7 @@ def components_of(enters: str) -> tuple[str, ...]:
     Returns
     -------
     components : tuple of str
+        Names of quantities.
 
     Examples
     --------

@@ -110,7 +110,7 @@ class _SeparateKernels(KQEqRegressor):
             terms += [(field.name, b) for b in range(_n_blocks(kernels))]
             if field.baseline:
                 terms.append((field.name, None))
-        return terms + [(DIPOLE, b) for source in vectors for b in range(len(source.spectra))]
+        return terms + [(DIPOLE, b) for source in vectors for b in range(_n_cutoffs(source))]
 
     def _features(self, X: Any, response: Any) -> StructureFeatures:
         self._terms = self.terms(response, X)
@@ -138,6 +138,10 @@ class _SeparateKernels(KQEqRegressor):
 
 def _n_blocks(source):
     return len(source.parent.boundaries) - 1
+
+
+def _n_cutoffs(vectors):
+    return len(vectors.spectra)
 
 
 def _of_block(source, b):
