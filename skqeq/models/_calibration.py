@@ -72,6 +72,19 @@ class Calibration:
         For every class, and then for all labels together, ``|error| / spread`` in ascending order.
     n_groups : list of int
         Number of left-out groups of structures of every class, and of all of them.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skqeq import CURSparsifier, KQEqRegressor, SOAPFeaturizer, calibrate
+    >>> from skqeq.datasets import load_molecules
+    >>> X, y = load_molecules()
+    >>> X, D = X[:60], y["dipole"][:60]
+    >>> model = KQEqRegressor(sigma_dipole=0.01, store_triangles=True)
+    >>> model = make_pipeline(SOAPFeaturizer(n_max=3, l_max=2), CURSparsifier(n_points=8), model)
+    >>> calibration = calibrate(model.fit(X, D), X, D)[-1].calibration_["dipole"]
+    >>> calibration.factors.shape, calibration.n_groups
+    ((3,), [60])
     """
 
     def __init__(self, name: str, energy_noise: str) -> None:
@@ -116,6 +129,7 @@ class Calibration:
         Returns
         -------
         parts : ndarray of shape (3, k)
+            The variances due to the weights and to the remainders, and the squared relative noise.
         """
         if relative_noise is None:
             of_energy = ENERGY_NOISE[self.energy_noise](float(len(structure)))
@@ -140,6 +154,7 @@ class Calibration:
         Returns
         -------
         self : Calibration
+            With the factors and the scores.
         """
         errors = np.abs(errors)
         self.factors = _robust_factors(errors, parts)
@@ -186,6 +201,7 @@ class Calibration:
         Returns
         -------
         half_widths : ndarray of shape (n,)
+            In the unit of the target.
 
         Raises
         ------

@@ -75,9 +75,6 @@ class ChargeSearchCV(SettingsSearch):
     min_gain : float, default=0.01
         A setting is changed if the score falls by more than this number: 0.01 means that the errors
         fall by one percent.
-    significance : float, default=0.0
-        With "loo", the score must also fall by more than this number times the standard error of
-        its change, which comes from the choice of the structures.
     time_limit : float, default=None
         Time for the search, s. After 60 % of it, no further setting is tried; the last optimisation
         of the amplitudes takes the rest. At least one setting is tried, so that a search can take
@@ -141,7 +138,6 @@ class ChargeSearchCV(SettingsSearch):
         "final_rows": [Interval(Integral, 10, None, closed="left")],
         "trial_points": [Interval(Integral, 1, None, closed="left")],
         "min_gain": [Interval(Real, 0.0, None, closed="left")],
-        "significance": [Interval(Real, 0.0, None, closed="left")],
         "time_limit": [Interval(Real, 0.0, None, closed="left"), None],
         "refit": ["boolean"],
         "random_state": [Integral],
@@ -160,7 +156,6 @@ class ChargeSearchCV(SettingsSearch):
         final_rows: int = 4000,
         trial_points: int = 300,
         min_gain: float = 0.01,
-        significance: float = 0.0,
         time_limit: float | None = None,
         refit: bool = True,
         random_state: int = 0,
@@ -175,7 +170,6 @@ class ChargeSearchCV(SettingsSearch):
         self.final_rows = final_rows
         self.trial_points = trial_points
         self.min_gain = min_gain
-        self.significance = significance
         self.time_limit = time_limit
         self.refit = refit
         self.random_state = random_state

@@ -267,7 +267,6 @@ class Trials:
         self.search, self.settings, self.sample, self.bar = search, settings, sample, bar
         self.params: dict[str, Any] = {}
         self.best = np.inf
-        self._shares: Array | None = None
         self._features: dict[str, Any] = {}
         self._begin = time.perf_counter()
         self._limit = np.inf if search.time_limit is None else search.time_limit
@@ -277,7 +276,7 @@ class Trials:
         settings = self.settings
         of_response = f"{settings.model}response"
         self.try_out("start", "as given", {})
-        given = str(settings.pipeline[2].checked_response())
+        given = str(settings.steps(settings.pipeline)[2].checked_response())
         for response in candidates(self.search.responses, RESPONSES):
             if str(response) != given:
                 self.try_out("response", response, {of_response: response})
@@ -316,13 +315,12 @@ class Trials:
         if self.search.trials_ and self._elapsed() >= TRIAL_SHARE * self._limit:
             self.search.complete_ = False
             return False
-        params, trial, shares = self._trial(
+        params, trial = self._trial(
             self.sample, step, value, changed, TRIAL_STEPS, self.search.trial_points
         )
-        noise = self.search.significance * self._noise(shares)
-        better = trial.score < self.best - max(self.search.min_gain, noise)
+        better = trial.score < self.best - self.search.min_gain
         if better:
-            self.params, self.best, self._shares = params, trial.score, shares
+            self.params, self.best = params, trial.score
         self.search.trials_.append(trial._replace(kept=better))
         self.bar.update()
         self.bar.set_postfix_str(f"{step}, best score {self.best:.3f}")
@@ -334,7 +332,7 @@ class Trials:
         n_points = self.settings.steps(self.settings.pipeline)[1].n_points
         step = "amplitudes and noise"
         self.bar.set_postfix_str(step)
-        self.params, trial, _ = self._trial(sample, step, None, {}, FINAL_STEPS, n_points)
+        self.params, trial = self._trial(sample, step, None, {}, FINAL_STEPS, n_points)
         self.search.trials_.append(trial)
         self.best = trial.score
 
@@ -362,22 +360,11 @@ class Trials:
             objective = NegativeEvidence(data) if of_evidence else left_out
             left = self._limit - self._elapsed()
             logs, score = optimise(objective, data, start, centre, PRIOR_WIDTH, n_steps, left)
-        covariance = Covariance(data, logs)
-        similar, *by_size = left_out.errors(covariance)
+        similar, *by_size = left_out.errors(Covariance(data, logs))
         seconds = self._elapsed() - begin
         trial = ChargeTrial(step, value, score, similar, *(by_size or [{}]), True, seconds)
         best = settings.params(pipeline, data.terms, data.names, logs)
-        return {**self.params, **changed, **best}, trial, left_out.shares(covariance)
-
-    def _noise(self, shares):
-        """Standard error of the change of the score from the best settings to others.
-
-        It comes from the choice of the structures; those of a group are not independent.
-        """
-        if self._shares is None or self.search.optimize == "evidence":
-            return 0.0
-        _, groups = np.unique(self.sample.groups[: len(shares)], return_inverse=True)
-        return float(np.linalg.norm(np.bincount(groups, shares - self._shares)))
+        return {**self.params, **changed, **best}, trial
 
     def _made(self, pipeline, sample, n_points):
         """Features of the sample; those of the last settings are stored."""

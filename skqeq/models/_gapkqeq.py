@@ -134,6 +134,7 @@ class GAPKQEqRegressor(KQEqRegressor):
         **KQEqRegressor._parameter_constraints,
         "amplitude_gap": [POSITIVE],
     }
+    del _parameter_constraints["amplitude_dipole"]  # models with energies have no such dipoles
 
     def __init__(
         self,

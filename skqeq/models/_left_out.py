@@ -114,24 +114,6 @@ class LeftOutError:
             result.append(dict(zip(self.data.names, means, strict=True)))
         return result
 
-    def shares(self, covariance: Covariance) -> Array:
-        """Share of every structure in the score.
-
-        If the errors of a structure grow by a small part, the score grows by this part times the
-        share.
-
-        Returns
-        -------
-        shares : ndarray of shape (n_structures,)
-            Their sum is one.
-        """
-        shares = np.zeros(self.data.structures.max() + 1)
-        for members, weight in self.partitions:
-            for norms, some in self._norms(_left_out(covariance, members)[0]):
-                share = norms[some] / norms[some].sum()
-                shares[: len(some)][some] += weight / len(self.data.names) * share
-        return shares
-
     def _norms(self, errors):
         """Norm of the errors of every structure, and which structures have labels, by target."""
         for t in range(len(self.data.names)):

@@ -96,7 +96,7 @@ class Posterior:
         weights: Array,
         names: Sequence[str],
     ) -> Iterator[tuple[Predicted, Array]]:
-        """Variances of predictions.
+        """Yield predictions, and the variances of their components.
 
         A variance has two parts. The first is due to the uncertainty of the weights. The second is
         due to the remainder of every field, which the features do not describe. Its variance is
@@ -114,11 +114,12 @@ class Posterior:
         names : sequence of str
             Targets.
 
-        Returns
-        -------
-        variances : iterator of (Predicted, ndarray of shape (2, k))
-            A prediction, and both parts of the variances of its components, in the squared unit of
-            the target.
+        Yields
+        ------
+        prediction : Predicted
+            A prediction.
+        variances : ndarray of shape (2, k)
+            Both parts of the variances of its components, in the squared unit of the target.
         """
         R = self.factor_for(forward.layout)
         for rows in prediction_rows(forward, features, weights, names):

@@ -24,7 +24,6 @@ from skqeq.models import _charge_trials
 from skqeq.models._charge_trials import Settings
 from skqeq.models._kernel_matrices import kernel_matrices
 from skqeq.models._left_out import Covariance, LeftOutError, NegativeEvidence, optimise
-from skqeq.models._left_out import _left_out as _left_out_errors
 
 from .. import helpers
 
@@ -300,28 +299,3 @@ def test_trials_say_what_was_kept(few, data):
         assert trial.kept == (trial.score < best - 0.01)
         best = min(best, trial.score) if trial.kept else best
     assert last.kept
-
-
-def test_shares_are_derivatives_of_the_score(data):
-    X, y, groups = data
-    model = pipeline(response=FLOW, sigma_dipole=0.05, sigma_charges=0.1)
-    matrices = kernel_matrices(model[-1], model[:-1].fit_transform(X), y)
-    left_out = LeftOutError(matrices, [(groups, 1.0)])
-    covariance = Covariance(matrices, Settings(model).logs(model, matrices.terms, matrices.names))
-    shares = left_out.shares(covariance)
-    assert shares.shape == (len(X),) and shares.sum() == pytest.approx(1.0)
-    [(members, _)] = left_out.partitions
-    errors, _ = _left_out_errors(covariance, members)
-    for i in (0, 3):  # structure 3 has no charges
-        larger, smaller = (
-            left_out._mean_log(np.where(matrices.structures == i, (1 + h) * errors, errors))[0]
-            for h in (1e-4, -1e-4)
-        )
-        assert shares[i] == pytest.approx((larger - smaller) / 2e-4, rel=1e-5)
-
-
-def test_changes_within_the_noise_are_not_kept(few, data):
-    X, y, groups = data
-    trials = {k: search(refit=False, significance=k).fit(X, y, groups=groups) for k in (0.0, 1e9)}
-    assert [t.kept for t in trials[1e9].trials_].count(True) == 2  # the first and the last one
-    assert [t.kept for t in trials[0.0].trials_].count(True) > 2
