@@ -84,7 +84,7 @@ class Calibration:
     >>> model = make_pipeline(SOAPFeaturizer(n_max=3, l_max=2), CURSparsifier(n_points=8), model)
     >>> calibration = calibrate(model.fit(X, D), X, D)[-1].calibration_["dipole"]
     >>> calibration.factors.shape, calibration.n_groups
-    ((3,), [60])
+    ((3,), [60, 60])
     """
 
     def __init__(self, name: str, energy_noise: str) -> None:
