@@ -293,7 +293,8 @@ def _robust_factors(errors, parts):
 
 def _size_edges(sizes, groups):
     """Smallest number of atoms of every class, so that every class has enough groups."""
-    size_of_group = np.array([sizes[groups == g].mean() for g in np.unique(groups)])
+    members = np.unique(groups, return_inverse=True)[1]
+    size_of_group = np.bincount(members, sizes) / np.bincount(members)
     n_classes = int(np.clip(len(size_of_group) // GROUPS_PER_CLASS, 1, MAX_CLASSES))
     inner = np.quantile(size_of_group, np.arange(1, n_classes) / n_classes)
     return np.unique([0.0, *np.ceil(inner)])
