@@ -8,6 +8,8 @@ example compares the cross-validated errors with the errors on new molecules, an
 that the model itself predicts.
 """
 
+from copy import deepcopy
+
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.model_selection import GridSearchCV, GroupKFold
@@ -58,12 +60,11 @@ pipeline = make_pipeline(soap, CURSparsifier(n_points=100), KQEqRegressor())
 refined = KQEqRegressorCV(pipeline, sigmas=sigmas, cv=folds, scoring="rmse")
 refined.fit(X_train, D[train], groups=groups[train])
 
-phi_test, refitted = model[:-1].transform(X_test), search.best_estimator_
+phi_test, refitted = model[:-1].transform(X_test), deepcopy(search.best_estimator_)
 unseen = []
 for sigma in sigmas:
     refitted.set_params(sigma_dipole=sigma).refit()  # from the triangle, not from the data
     unseen.append(np.sqrt(np.mean((refitted.predict(phi_test) - D[test]) ** 2)))
-refitted.set_params(**search.best_params_).refit()
 
 # %%
 # The error of a prediction
