@@ -101,7 +101,5 @@ right.loglog(
 ends = np.array([expected.min(), expected.max()])
 right.loglog(ends, ends, "k:", lw=1, label="error = predicted error")
 right.set(xlabel="predicted error (e·Å)", ylabel="error (e·Å)", ylim=(1e-4, None))
-right.set_xticks([0.03, 0.05, 0.1, 0.2], ["0.03", "0.05", "0.1", "0.2"])
-right.set_xticks([], minor=True)
 right.legend(frameon=False)
 plt.show()
