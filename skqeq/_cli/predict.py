@@ -179,7 +179,7 @@ class Wanted:
 def attach_errors(atoms, names, values):
     """Store standard deviations and intervals, in arrays if there is one per atom, or in info.
 
-    Those of an earlier prediction are removed.
+    Standard deviations and intervals that an earlier prediction stored are removed.
     """
     for name in names:
         for kind in ("std", "lower", "upper"):

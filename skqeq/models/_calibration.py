@@ -96,7 +96,7 @@ class Calibration:
         return self.name in OF_ATOMS
 
     def kinds(self, structure: Structure) -> Array:
-        """What decides the class of every label of a structure.
+        """The element or the size by which every label of a structure is assigned to a class.
 
         Parameters
         ----------

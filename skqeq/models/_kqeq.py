@@ -35,7 +35,7 @@ class KQEqRegressor(ChargeModel):
     If the features have a block ``"dipole"`` of `VectorSOAPFeaturizer`, the atoms also have learned
     dipoles ``d_i = v_i u``, with weights ``u ~ N(0, amplitude_dipole^2)`` [4]_. They contribute to
     the dipole, the quadrupole, the potential and the Born charges, and do not act on the charges.
-    Such a model has no energy.
+    A model with these dipoles cannot predict energies.
 
     Parameters
     ----------
