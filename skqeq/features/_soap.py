@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from numbers import Integral, Real
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from joblib import Memory
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
 
 from .._counts import counted
 from .._sklearn import Interval, StrOptions
 from .._state import check_elements, check_that, check_type
 from ..parameters import per_element
-from ..persistence import Persistent
 from ..structures import StructureFeatures, collect
-from ._no_frames import NoFrames
+from ._featurizer import Featurizer
 from ._source import SOAPSource
 from ._spectrum import COMPRESSIONS, PowerSpectrum
 
@@ -28,9 +25,7 @@ if TYPE_CHECKING:
     from .._typing import ByElement, PathType, StructuresLike
 
 
-class SOAPFeaturizer(  # type: ignore[call-arg]  # of a mixin without types
-    NoFrames, Persistent, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
-):
+class SOAPFeaturizer(Featurizer, auto_wrap_output_keys=None):  # type: ignore[call-arg]  # no types
     """Smooth overlap of atomic positions (SOAP) of every atom, by DScribe with GTO basis.
 
     The density of the neighbours of atom i is expanded in radial functions and spherical harmonics,
@@ -210,42 +205,7 @@ class SOAPFeaturizer(  # type: ignore[call-arg]  # of a mixin without types
     def _cutoffs(self):
         return checked_cutoffs(self.r_cut, self.sigma_atom, self.cutoff_width)
 
-    def transform(self, X: StructuresLike) -> StructureFeatures:
-        """Return the features of structures, which are computed when a later step needs them.
-
-        Parameters
-        ----------
-        X : sequence of ase.Atoms
-            Structures, see `skqeq.check_structures`.
-
-        Returns
-        -------
-        features : StructureFeatures
-            One row of `n_features_out_` columns per atom.
-        """
-        check_is_fitted(self)
-        return self._transform(collect(X, bool(self.verbose)))
-
-    def fit_transform(self, X: StructuresLike, y: object = None) -> StructureFeatures:
-        """Fit, and return the features of the same structures, which are checked only once.
-
-        Parameters
-        ----------
-        X : sequence of ase.Atoms
-            Structures, see `skqeq.check_structures`.
-        y : ignored
-            Exists for compatibility with scikit-learn.
-
-        Returns
-        -------
-        features : StructureFeatures
-            One row of `n_features_out_` columns per atom.
-        """
-        structures = collect(X, bool(self.verbose))
-        self._fit(structures)
-        return self._transform(structures)
-
-    def _transform(self, structures):
+    def _features(self, structures):
         source = SOAPSource(
             self.spectra_,
             self.n_jobs,
@@ -254,12 +214,6 @@ class SOAPFeaturizer(  # type: ignore[call-arg]  # of a mixin without types
             keeps_rows=not structures.lazy,
         )
         return StructureFeatures(structures, source)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.no_validation = True
-        return tags
 
 
 def checked_cutoffs(r_cut, sigma_atom, cutoff_width):

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
 
 from .._sklearn import Interval
 from .._state import check_elements, check_that, check_type
-from ..persistence import Persistent
 from ..structures import StructureFeatures, collect
-from ._no_frames import NoFrames
+from ._featurizer import Featurizer
 from ._soap import checked_cutoffs, species_numbers
 from ._spectrum import PowerSpectrum
 from ._vector_products import degrees
@@ -35,9 +32,7 @@ SMALLEST_EIGENVALUE = 1e-12
 SMALLEST_SCALE = 1e-6
 
 
-class VectorSOAPFeaturizer(  # type: ignore[call-arg]  # of a mixin without types
-    NoFrames, Persistent, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
-):
+class VectorSOAPFeaturizer(Featurizer, auto_wrap_output_keys=None):  # type: ignore[call-arg]  # no types
     """Vector features of every atom, for learned atomic dipoles.
 
     A model with these features as its block ``"dipole"`` learns a dipole for every atom, which
@@ -237,41 +232,6 @@ class VectorSOAPFeaturizer(  # type: ignore[call-arg]  # of a mixin without type
         scales = np.sqrt(sums / np.maximum(counts, 1))
         return np.where(scales > SMALLEST_SCALE, scales, 0.0)
 
-    def transform(self, X: StructuresLike) -> StructureFeatures:
-        """Return the features of structures, which are computed when a later step needs them.
-
-        Parameters
-        ----------
-        X : sequence of ase.Atoms
-            Structures, see `skqeq.check_structures`.
-
-        Returns
-        -------
-        features : StructureFeatures
-            One row of `n_features_out_` columns per atom.
-        """
-        check_is_fitted(self)
-        return self._features(collect(X, bool(self.verbose)))
-
-    def fit_transform(self, X: StructuresLike, y: object = None) -> StructureFeatures:
-        """Fit, and return the features of the same structures, which are checked only once.
-
-        Parameters
-        ----------
-        X : sequence of ase.Atoms
-            Structures, see `skqeq.check_structures`.
-        y : ignored
-            Exists for compatibility with scikit-learn.
-
-        Returns
-        -------
-        features : StructureFeatures
-            One row of `n_features_out_` columns per atom.
-        """
-        structures = collect(X, bool(self.verbose))
-        self._fit(structures)
-        return self._features(structures)
-
     def _features(self, structures):
         return StructureFeatures(structures, VectorSource(self.spectra_, bool(self.verbose)))
 
@@ -286,12 +246,6 @@ class VectorSOAPFeaturizer(  # type: ignore[call-arg]  # of a mixin without type
         check_that(correct, self, "spectra_", "vector spectra of species_")
         n = VectorSource(spectra).boundaries[-1]
         check_that(self.n_features_out_ == n, self, "n_features_out_", f"{n}, as in spectra_")
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.no_validation = True
-        return tags
 
 
 def _environments(spectrum, structures):
